@@ -1,0 +1,1 @@
+"""Evaluation: labelled data, baselines, metrics, results and the report."""

@@ -1,0 +1,1 @@
+"""Learned product codes in native FAISS indexes."""

@@ -1,0 +1,1 @@
+"""Training of the models of `faiss_pqvae`."""
