@@ -15,8 +15,8 @@ from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from faiss_pqvae.eval.download import download
 
+from faiss_pqvae.eval.download import download
 from faiss_pqvae.sources import ParquetImages, Source
 
 DATA_VARIABLE = "FAISS_PQVAE_DATA"

@@ -1,1 +1,23 @@
-"""Learned product codes in native FAISS indexes."""
+"""Learned product codes in native FAISS indexes: train a PQ-VAE, inject its codebooks, search."""
+
+from faiss_pqvae.bundle import read_index, write_index
+from faiss_pqvae.codebooks import Codebooks
+from faiss_pqvae.factory import index_factory
+from faiss_pqvae.index import LatentIndex
+from faiss_pqvae.model import PQVAE, ModelConfig
+from faiss_pqvae.native import extract_codebooks, inject_codebooks
+from faiss_pqvae.training import TrainingConfig, Views
+
+__all__ = [
+    "PQVAE",
+    "Codebooks",
+    "LatentIndex",
+    "ModelConfig",
+    "TrainingConfig",
+    "Views",
+    "extract_codebooks",
+    "index_factory",
+    "inject_codebooks",
+    "read_index",
+    "write_index",
+]

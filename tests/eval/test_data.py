@@ -13,9 +13,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
+
 from faiss_pqvae.eval import data as data_module
 from faiss_pqvae.eval.data import LabelledData, load, read_idx
-from PIL import Image
 
 BATCH_ROWS = 3
 BATCHES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")

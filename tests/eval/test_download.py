@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from faiss_pqvae.eval.download import download
 
 CONTENT = np.random.default_rng(0).bytes(700_000)

@@ -5,6 +5,9 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
 from faiss_pqvae.eval import metrics
 from faiss_pqvae.eval.metrics import (
     NORMALIZERS,
@@ -18,8 +21,6 @@ from faiss_pqvae.eval.metrics import (
     recall_curve,
     relevance,
 )
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 # rel = 1 0 1 1: P(1) = 1, P(3) = 2/3, P(4) = 3/4. The second query finds nothing, and the third
 # has nothing to find.

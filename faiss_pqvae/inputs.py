@@ -1,0 +1,79 @@
+"""Checks at the edge: what callers hand to `train`, `add` and `search`, batch by batch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def check_items(x: Any, item_shape: tuple[int, ...], what: str) -> None:
+    """Checks type, dtype and shape of a set of items; reads none of them.
+
+    Args:
+        x: anything with a shape, a dtype and rows by slice: an array, a memory map, a tensor, a
+            source from `faiss_pqvae.sources`.
+        item_shape: expected shape of one item, (c, h, w) or (d,).
+        what: its name in messages.
+
+    Raises:
+        TypeError: no array, or a dtype that is neither uint8 nor a float.
+        ValueError: a wrong shape, or no item.
+    """
+    shape, dtype = getattr(x, "shape", None), getattr(x, "dtype", None)
+    if shape is None or dtype is None or not hasattr(x, "__getitem__"):
+        raise TypeError(
+            f"expected {what} as an array (n, {', '.join(map(str, item_shape))}) of uint8 or "
+            f"floats, got {type(x).__name__}"
+        )
+    floating = (
+        dtype.is_floating_point
+        if isinstance(dtype, torch.dtype)
+        else np.issubdtype(dtype, np.floating)
+    )
+    if not floating and dtype not in (torch.uint8, np.dtype(np.uint8)):
+        raise TypeError(f"expected {what} of dtype uint8 or float, got {dtype}")
+    if tuple(shape[1:]) != item_shape:
+        raise ValueError(
+            f"expected {what} of shape (n, {', '.join(map(str, item_shape))}), got {tuple(shape)}"
+        )
+    if shape[0] == 0:
+        raise ValueError(f"expected at least one item in {what}, got shape {tuple(shape)}")
+
+
+def read_rows(x: Any, rows: Any, what: str, start: int = 0) -> Tensor:
+    """Reads rows into a tensor of their own dtype (float64 and float16 become float32).
+
+    Args:
+        x: what `check_items` accepted.
+        rows: a slice or an int64 array.
+        what: its name in messages.
+        start: number of the first row, for messages.
+
+    Raises:
+        ValueError: NaN or infinity; the message gives the first such row.
+    """
+    chunk = x[rows]
+    if isinstance(chunk, Tensor):
+        batch = chunk.detach()
+    else:
+        array = np.asarray(chunk)
+        # torch must not get to write through a read-only array.
+        batch = torch.from_numpy(array if array.flags.writeable else array.copy())
+    if batch.dtype == torch.uint8:
+        return batch
+    batch = batch.float()
+    finite = batch.isfinite().flatten(1).all(1)
+    if not finite.all():
+        row = start + int((~finite).nonzero()[0, 0])
+        raise ValueError(f"expected finite {what}, got NaN or infinity in row {row}")
+    return batch
+
+
+def read_batches(x: Any, batch_size: int, what: str) -> Iterator[Tensor]:
+    """Reads all rows in order, `batch_size` at a time; see `read_rows`."""
+    for start in range(0, len(x), batch_size):
+        yield read_rows(x, slice(start, start + batch_size), what, start)

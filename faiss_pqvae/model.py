@@ -1,0 +1,172 @@
+"""PQ-VAE: encoder, product-quantizer bottleneck and decoder as one model."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from faiss_pqvae.codebooks import Codebooks
+from faiss_pqvae.networks import Network, build_decoder, build_encoder
+from faiss_pqvae.quantizer import ProductQuantizer, Quantized, Update
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """What a PQ-VAE is built from.
+
+    Attributes:
+        encoder: "conv" (images), "mlp" or "linear"; None takes conv for images and mlp for
+            vectors.
+        decoder: the same choice; "linear" ties distances between latents to distances between
+            reconstructions, which retrieval gains from.
+        dsub: dimension of a sub-vector; the latents have M * dsub dimensions.
+        width: channels of the first convolution, or units of a hidden layer.
+        normalize_latents: batch-normalise the latents (without scale and shift), so that lambda
+            means the same whatever the encoder would like the scale of its output to be.
+        update: how the codewords learn: "ema" (eq. 25, 26) or "gradient".
+        ema_decay: gamma of eq. (25, 26).
+        lambda_: strength of the quantizer against the reconstruction, eq. (24).
+        beta: weight of the commitment within the quantizer's loss, eq. (24).
+    """
+
+    encoder: Network | None = None
+    decoder: Network = "linear"
+    dsub: int = 16
+    width: int = 64
+    normalize_latents: bool = True
+    update: Update = "ema"
+    ema_decay: float = 0.99
+    lambda_: float = 0.01
+    beta: float = 0.25
+
+    def __post_init__(self) -> None:
+        for name in ("dsub", "width"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"expected {name} >= 1, got {getattr(self, name)}")
+        for name in ("lambda_", "beta"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"expected {name} >= 0, got {value}")
+
+
+class Reconstruction(NamedTuple):
+    """A forward pass: the decoder's output (n, *input_shape), normalised, and the bottleneck's."""
+
+    x: Tensor
+    quantized: Quantized
+
+
+class PQVAE(nn.Module):
+    """A VQ-VAE whose bottleneck is a product quantizer (Wu and Flierl, arXiv 1807.04629).
+
+    Inputs are images (n, c, h, w), uint8 or float in [0, 1], or float vectors (n, d). The model
+    normalises them itself, with the statistics that `fit_normalization` took from training data.
+
+    Args:
+        input_shape: (c, h, w) or (d,).
+        M: number of sub-quantizers.
+        nbits: bits per sub-quantizer, 1 to 12.
+        config: the rest.
+
+    Raises:
+        ValueError: a shape or a parameter out of its range.
+    """
+
+    mean: Tensor
+    scale: Tensor
+    fitted: Tensor
+
+    def __init__(
+        self, input_shape: tuple[int, ...], M: int, nbits: int, config: ModelConfig | None = None
+    ) -> None:
+        super().__init__()
+        if len(input_shape) not in (1, 3) or min(input_shape) < 1:
+            raise ValueError(
+                f"expected an input shape (c, h, w) of images or (d,) of vectors, got {input_shape}"
+            )
+        config = config or ModelConfig()
+        self.input_shape, self.M, self.nbits, self.config = input_shape, M, nbits, config
+        self.latent_dim = M * config.dsub
+        self.quantizer = ProductQuantizer(
+            M,
+            nbits,
+            latent_dim=self.latent_dim,
+            update=config.update,
+            ema_decay=config.ema_decay,
+        )
+        sizes = (input_shape, self.latent_dim)
+        encoder = config.encoder or ("conv" if len(input_shape) == 3 else "mlp")
+        self.encoder = build_encoder(encoder, *sizes, width=config.width)
+        self.decoder = build_decoder(config.decoder, *sizes, width=config.width)
+        self.latent_norm: nn.Module = (
+            nn.BatchNorm1d(self.latent_dim, affine=False)
+            if config.normalize_latents
+            else nn.Identity()
+        )
+        # Per channel for images, per dimension for vectors; one scale, so that distances keep
+        # their proportions.
+        shape = (input_shape[0], 1, 1) if len(input_shape) == 3 else input_shape
+        self.register_buffer("mean", torch.zeros(shape))
+        self.register_buffer("scale", torch.ones(()))
+        self.register_buffer("fitted", torch.tensor(False))
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether a training has finished with this model."""
+        return bool(self.fitted)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.mean.device
+
+    @torch.no_grad()
+    def fit_normalization(self, x: Tensor) -> None:
+        """Takes mean and scale from training data (n, *input_shape), uint8 or float."""
+        x = to_float(x)
+        self.mean.copy_(x.mean((0, 2, 3), keepdim=True)[0] if x.ndim == 4 else x.mean(0))
+        deviation = (x - self.mean).square().mean().sqrt()
+        self.scale.copy_(deviation.clamp(min=1e-6))
+
+    def normalize(self, x: Tensor) -> Tensor:
+        """(n, *input_shape) uint8 or float in [0, 1] to float of zero mean and unit scale."""
+        x = (to_float(x) - self.mean) / self.scale
+        return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+    def encode(self, x: Tensor) -> Tensor:
+        """Latents of a batch.
+
+        Args:
+            x: (n, *input_shape) uint8 or float.
+
+        Returns:
+            (n, latent_dim) float32.
+        """
+        z: Tensor = self.latent_norm(self.encoder(self.normalize(x)).float())
+        return z
+
+    def decode(self, z: Tensor) -> Tensor:
+        """Latents (n, latent_dim) back to inputs (n, *input_shape); images clipped to [0, 1]."""
+        x: Tensor = self.decoder(z).float() * self.scale + self.mean
+        return x.clamp(0, 1) if x.ndim == 4 else x
+
+    def forward(self, x: Tensor) -> Reconstruction:
+        """Encodes, quantizes and decodes a batch (n, *input_shape), uint8 or float."""
+        z = self.encode(x)
+        # Nearest codewords are not found in bfloat16: the bottleneck leaves autocast.
+        with torch.autocast(z.device.type, enabled=False):
+            quantized = self.quantizer(z)
+        return Reconstruction(self.decoder(quantized.z_q).float(), quantized)
+
+    def codebooks(self) -> Codebooks:
+        """The learned codewords, for injection into a FAISS index."""
+        return Codebooks(self.quantizer.codewords.detach().cpu().numpy())
+
+
+def to_float(x: Tensor) -> Tensor:
+    """float32: uint8 images scaled to [0, 1], everything else as it is."""
+    return x.float() / 255 if x.dtype == torch.uint8 and x.ndim == 4 else x.float()

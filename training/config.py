@@ -1,0 +1,80 @@
+"""What a training is configured with."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from faiss_pqvae.training.views import Views
+
+Precision = Literal["auto", "float32", "bfloat16"]
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """Settings of a training; the objective's own (lambda, beta) belong to the model.
+
+    Attributes:
+        epochs: passes over the training part; 0 < epochs.
+        batch_size: items per step, at least 2 (batch normalisation needs them).
+        lr: highest learning rate of Adam; it rises over the first 5 % of the steps and falls to
+            zero along a cosine. The paper's 2e-4 is for far longer trainings.
+        weight_decay: decoupled (AdamW).
+        views: what is done to the encoder's input; the decoder's target stays the clean item.
+            None takes `Views.for_shape` of the items.
+        validation_fraction: share of the items that is held out, at most 5,000 items.
+        patience: epochs without a better validation loss after which training stops early; the
+            best weights are kept. 0 never stops early.
+        warmup_steps: steps without the bottleneck before k-means on the latents gives the first
+            codewords; at most a tenth of all steps.
+        revive_every: steps between two searches for dead codewords.
+        revive_below: a codeword is dead below this share of the even spread.
+        seed: of weights, split, order, views and k-means.
+        device: "auto" takes CUDA when there is one, else the CPU; or a torch device's name.
+        precision: of the networks; "auto" measures float32 against bfloat16 autocast once and
+            takes bfloat16 when it is at least 1.2 times as fast. Name one for runs that must
+            repeat exactly.
+        checkpoint_every: steps between two checkpoints, besides one after each epoch.
+    """
+
+    epochs: int = 40
+    batch_size: int = 256
+    lr: float = 2e-3
+    weight_decay: float = 1e-4
+    views: Views | None = None
+    validation_fraction: float = 0.05
+    patience: int = 10
+    warmup_steps: int = 200
+    revive_every: int = 100
+    revive_below: float = 0.03
+    seed: int = 0
+    device: str = "auto"
+    precision: Precision = "auto"
+    checkpoint_every: int = 1000
+
+    def __post_init__(self) -> None:
+        lowest = {
+            "epochs": 1,
+            "batch_size": 2,
+            "patience": 0,
+            "warmup_steps": 0,
+            "revive_every": 1,
+            "checkpoint_every": 1,
+            "seed": 0,
+        }
+        for name, low in lowest.items():
+            if getattr(self, name) < low:
+                raise ValueError(f"expected {name} >= {low}, got {getattr(self, name)}")
+        for name in ("lr", "weight_decay", "revive_below"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"expected {name} >= 0, got {value}")
+        if not 0 < self.validation_fraction < 1:
+            raise ValueError(
+                f"expected validation_fraction between 0 and 1, got {self.validation_fraction}"
+            )
+        if self.precision not in ("auto", "float32", "bfloat16"):
+            raise ValueError(
+                f"expected precision 'auto', 'float32' or 'bfloat16', got {self.precision!r}"
+            )

@@ -1,0 +1,457 @@
+"""The training loop: set up, train, save, close; it can be read from top to bottom."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+import zlib
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from faiss_pqvae.files import replace_bytes
+from faiss_pqvae.inputs import check_items, read_batches, read_rows
+from faiss_pqvae.model import PQVAE, to_float
+from faiss_pqvae.quantizer import distance_ratio, histogram, perplexity, usage
+from faiss_pqvae.training.checkpoint import load_checkpoint, save_checkpoint
+from faiss_pqvae.training.config import Precision, TrainingConfig
+from faiss_pqvae.training.objectives import Terms, reconstruction_objective
+from faiss_pqvae.training.views import Views, random_views
+
+History = list[dict[str, Any]]
+
+_VALIDATION_ITEMS = 5000
+_NORMALIZATION_ITEMS = 10_000
+_KMEANS_ITEMS = 16_384
+_BFLOAT16_GAIN = 1.2  # below this the noise of a measurement decides
+
+
+def fit(
+    model: PQVAE,
+    x: Any,
+    config: TrainingConfig | None = None,
+    *,
+    folder: str | Path | None = None,
+    progress: bool = True,
+) -> History:
+    """Trains a PQ-VAE, end to end, and leaves the best weights in it.
+
+    With a folder, the log is in `log.jsonl` and the state in `checkpoint.pt`; called again with
+    the same arguments after an interruption, it goes on along the same trajectory (bit for bit
+    with one thread and a named precision).
+
+    Args:
+        model: as it was built; its weights are drawn anew from `config.seed`.
+        x: (n, *input_shape) uint8 or float: an array, a memory map, a tensor or a source.
+        config: settings.
+        folder: where log and checkpoint go; None keeps them in memory.
+        progress: draw a bar, where standard error is a terminal.
+
+    Returns:
+        The history, one dict of plain values per event, as in `log.jsonl`: first a "start", then
+        one "epoch" each, then an "end".
+
+    Raises:
+        TypeError, ValueError: `x` is not what the model takes; there are too few items; the
+            folder holds another training's checkpoint; the loss is no longer finite.
+    """
+    trainer = Trainer(model, x, config or TrainingConfig(), folder)
+    try:
+        trainer.train(progress=progress)
+    finally:
+        trainer.close()
+    return trainer.history
+
+
+class Trainer:
+    """State of one training.
+
+    Everything random is drawn from a generator made of the seed and the number of the step (or
+    epoch), so that the step's number is all that a checkpoint has to keep of the randomness.
+
+    Args:
+        model, x, config, folder: see `fit`.
+    """
+
+    def __init__(
+        self, model: PQVAE, x: Any, config: TrainingConfig, folder: str | Path | None
+    ) -> None:
+        check_items(x, model.input_shape, "training data")
+        if len(x) < 4:
+            raise ValueError(f"expected at least 4 training items, got {len(x)}")
+        self.x, self.model, self.config = x, model, config
+        self.device = choose_device(config.device)
+        self.views = config.views or Views.for_shape(model.input_shape)
+        if len(model.input_shape) != 3 and self.views != Views():
+            raise ValueError(f"views are for images, got items of shape {model.input_shape}")
+        self._split()
+        self.batch_size = min(config.batch_size, len(self.train_rows))
+        # The rest of an epoch that does not fill a batch waits for another epoch's order.
+        self.steps_per_epoch = len(self.train_rows) // self.batch_size
+        self.total_steps = self.steps_per_epoch * config.epochs
+        self.warmup_steps = min(config.warmup_steps, self.total_steps // 10)
+        self.folder = None if folder is None else Path(folder)
+        self.history: History = []
+        self._setup()
+
+    def _split(self) -> None:
+        rows = torch.randperm(len(self.x), generator=self._generator("split", 0)).numpy()
+        held_out = max(1, round(len(rows) * self.config.validation_fraction))
+        held_out = min(held_out, _VALIDATION_ITEMS, len(rows) - 2)
+        self.validation_rows = np.sort(rows[:held_out])
+        self.train_rows = np.sort(rows[held_out:])
+
+    def _setup(self) -> None:
+        reset_parameters(self.model, self.config.seed)
+        self.model.to(self.device)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay
+        )
+        self.step = 0
+        self.elapsed_s = 0.0
+        self.best_loss, self.best_epoch = math.inf, -1
+        self.best_state: dict[str, Tensor] = {}
+        self.counts = torch.zeros(
+            self.model.M, self.model.quantizer.ksub, dtype=torch.long, device=self.device
+        )
+        self.sums = torch.zeros(3, dtype=torch.float64)  # loss, reconstruction, quantization
+        self.precision: Precision = self.config.precision
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            if self.checkpoint_path.exists():
+                self._resume()
+                return
+        rows = self.train_rows[:: max(1, len(self.train_rows) // _NORMALIZATION_ITEMS)]
+        self.model.fit_normalization(self._read(rows))
+        if self.precision == "auto":
+            self.precision = faster_precision(self.model, self._read(rows[: self.batch_size]))
+        self._log(self._start_event())
+
+    def _start_event(self) -> dict[str, Any]:
+        return {
+            "event": "start",
+            "items": len(self.x),
+            "train_items": len(self.train_rows),
+            "validation_items": len(self.validation_rows),
+            "steps_per_epoch": self.steps_per_epoch,
+            "device": str(self.device),
+            "precision": self.precision,
+            "threads": torch.get_num_threads(),
+            "parameters": sum(p.numel() for p in self.model.parameters()),
+            "model": {
+                "input_shape": list(self.model.input_shape),
+                "M": self.model.M,
+                "nbits": self.model.nbits,
+                **asdict(self.model.config),
+            },
+            "training": {**asdict(self.config), "views": asdict(self.views)},
+        }
+
+    def train(self, *, progress: bool = True) -> None:
+        """Runs to the end, from wherever the state stands."""
+        bar = tqdm(
+            total=self.total_steps,
+            initial=self.step,
+            unit="step",
+            desc="training",
+            disable=None if progress else True,
+        )
+        while self.step < self.total_steps and not self._stopped_early():
+            started = time.perf_counter()
+            epoch, position = divmod(self.step, self.steps_per_epoch)
+            if position == 0 or "order" not in vars(self):
+                self.order = self._epoch_order(epoch)
+            if self.step == self.warmup_steps:
+                self._initialize_codewords()
+            rows = self.order[position * self.batch_size : (position + 1) * self.batch_size]
+            self._train_step(self._read(np.sort(rows)))
+            self.step += 1
+            self.elapsed_s += time.perf_counter() - started
+            bar.update()
+            if self.step % self.steps_per_epoch == 0:
+                event = self._end_epoch(epoch)
+                bar.set_postfix(
+                    reconstruction=f"{event['validation_reconstruction']:.4f}",
+                    perplexity=f"{np.mean(event['perplexity']):.0f}",
+                )
+                self.save()
+            elif self.step % self.config.checkpoint_every == 0:
+                self.save()
+        bar.close()
+        self._finish()
+
+    def _train_step(self, clean: Tensor) -> None:
+        config, model = self.config, self.model
+        generator = self._generator("step", self.step)
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.lr * schedule(self.step, self.total_steps)
+        model.train()
+        terms = self._objective(clean, generator)
+        if not torch.isfinite(terms.loss):
+            raise ValueError(
+                f"the loss is not finite at step {self.step}: try a smaller lr than {config.lr} "
+                f"or a smaller lambda_ than {model.config.lambda_}"
+            )
+        self.optimizer.zero_grad(set_to_none=True)
+        terms.loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        parts = torch.stack([terms.loss, terms.reconstruction, terms.quantization])
+        self.sums += parts.detach().double().cpu()
+        if terms.ids is not None:
+            self.counts += histogram(terms.ids, model.quantizer.ksub)
+            if (self.step + 1) % config.revive_every == 0:
+                model.quantizer.revive(
+                    terms.latents, threshold=config.revive_below, generator=generator
+                )
+
+    def _objective(self, clean: Tensor, generator: torch.Generator) -> Terms:
+        view = random_views(to_float(clean), self.views, generator)
+        enabled = self.precision == "bfloat16"
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
+            bypass = self.step < self.warmup_steps
+            return reconstruction_objective(self.model, view, clean, bypass=bypass)
+
+    def _initialize_codewords(self) -> None:
+        generator = self._generator("kmeans", 0)
+        wanted = max(_KMEANS_ITEMS, 8 * self.model.quantizer.ksub)
+        rows = self.train_rows
+        if len(rows) > wanted:
+            chosen = torch.randperm(len(rows), generator=generator)[:wanted]
+            rows = np.sort(rows[chosen.numpy()])
+        # In training mode: early on, the running statistics of batch normalisation lag behind.
+        self.model.train()
+        with torch.no_grad():
+            latents = [self.model.encode(self._read(part)) for part in self._parts(rows)]
+        self.model.quantizer.initialize(
+            torch.cat(latents), batch_size=self.batch_size, generator=generator
+        )
+
+    @torch.no_grad()
+    def _end_epoch(self, epoch: int) -> dict[str, Any]:
+        started = time.perf_counter()
+        self.model.eval()
+        sums, ratio = torch.zeros(3, dtype=torch.float64), 0.0
+        generator = self._generator("validation", 0)  # the same views in every epoch
+        for part in self._parts(self.validation_rows):
+            clean = self._read(part)
+            terms = self._objective(clean, generator)
+            values = torch.stack([terms.loss, terms.reconstruction, terms.quantization])
+            sums += len(part) * values.double().cpu()
+            ratio += len(part) * distance_ratio(
+                self.model.encode(clean), self.model.quantizer.codewords
+            )
+        sums, ratio = sums / len(self.validation_rows), ratio / len(self.validation_rows)
+        train = self.sums / self.steps_per_epoch
+        self.elapsed_s += time.perf_counter() - started
+        event = {
+            "event": "epoch",
+            "epoch": epoch,
+            "step": self.step,
+            "loss": float(train[0]),
+            "reconstruction": float(train[1]),
+            "quantization": float(train[2]),
+            "validation_loss": float(sums[0]),
+            "validation_reconstruction": float(sums[1]),
+            "validation_quantization": float(sums[2]),
+            "distance_ratio": ratio,
+            "perplexity": [round(float(p), 3) for p in perplexity(self.counts)],
+            "usage": [round(float(u), 4) for u in usage(self.counts)],
+            "lr": self.config.lr * schedule(self.step - 1, self.total_steps),
+            "elapsed_s": round(self.elapsed_s, 3),
+        }
+        # The loss without the bottleneck does not compare with the loss through it.
+        if self.step > self.warmup_steps and event["validation_loss"] < self.best_loss:
+            self.best_loss, self.best_epoch = event["validation_loss"], epoch
+            self.best_state = {
+                name: value.detach().cpu().clone()
+                for name, value in self.model.state_dict().items()
+            }
+        self.sums.zero_()
+        self.counts.zero_()
+        self._log(event)
+        return event
+
+    def _stopped_early(self) -> bool:
+        done, position = divmod(self.step, self.steps_per_epoch)
+        patience = self.config.patience
+        waits = patience and self.best_epoch >= 0 and position == 0
+        return bool(waits and done - 1 - self.best_epoch >= patience)
+
+    def _finish(self) -> None:
+        if self.best_state:
+            self.model.load_state_dict(self.best_state)
+        self.model.fitted.fill_(True)
+        self.model.eval()
+        if self.history[-1]["event"] != "end":
+            self._log(
+                {
+                    "event": "end",
+                    "step": self.step,
+                    "best_epoch": self.best_epoch,
+                    "validation_loss": self.best_loss,
+                    "stopped_early": self.step < self.total_steps,
+                    "elapsed_s": round(self.elapsed_s, 3),
+                }
+            )
+            self.save()
+
+    # -- reading and randomness
+
+    def _generator(self, purpose: str, number: int) -> torch.Generator:
+        name = f"{self.config.seed}/{purpose}/{number}".encode()
+        return torch.Generator().manual_seed(zlib.crc32(name))
+
+    def _epoch_order(self, epoch: int) -> npt.NDArray[np.int64]:
+        generator = self._generator("order", epoch)
+        return self.train_rows[torch.randperm(len(self.train_rows), generator=generator).numpy()]
+
+    def _read(self, rows: npt.NDArray[np.int64]) -> Tensor:
+        return read_rows(self.x, rows, "training data").to(self.device)
+
+    def _parts(self, rows: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
+        return [rows[i : i + 1024] for i in range(0, len(rows), 1024)]
+
+    # -- files
+
+    @property
+    def checkpoint_path(self) -> Path:
+        """Where the state is kept."""
+        assert self.folder is not None
+        return self.folder / "checkpoint.pt"
+
+    def _log(self, event: dict[str, Any]) -> None:
+        self.history.append(event)
+        if self.folder is not None:
+            lines = "".join(json.dumps(event) + "\n" for event in self.history)
+            replace_bytes(self.folder / "log.jsonl", lines.encode())
+
+    def save(self) -> None:
+        """Writes the checkpoint, when there is a folder."""
+        if self.folder is None:
+            return
+        state = {
+            "fingerprint": self._fingerprint(),
+            "step": self.step,
+            "elapsed_s": self.elapsed_s,
+            "precision": self.precision,
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "best": {"loss": self.best_loss, "epoch": self.best_epoch, "state": self.best_state},
+            "sums": self.sums,
+            "counts": self.counts,
+            "history": json.dumps(self.history),
+        }
+        save_checkpoint(self.checkpoint_path, state)
+
+    def _resume(self) -> None:
+        state = load_checkpoint(self.checkpoint_path)
+        if state["fingerprint"] != self._fingerprint():
+            raise ValueError(
+                f"{self.checkpoint_path} belongs to a training with other settings or data: "
+                "choose another folder, or remove it"
+            )
+        self.step, self.elapsed_s = state["step"], state["elapsed_s"]
+        self.precision = state["precision"]
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        best = state["best"]
+        self.best_loss, self.best_epoch, self.best_state = (
+            best["loss"],
+            best["epoch"],
+            best["state"],
+        )
+        self.sums = state["sums"]
+        self.counts = state["counts"].to(self.device)
+        self.history = json.loads(state["history"])
+
+    def _fingerprint(self) -> str:
+        """Model, settings and a sample of the data, as text that must agree when resuming."""
+        event = self._start_event()
+        kept = {key: event[key] for key in ("items", "model", "training")}
+        rows = self.train_rows[:: max(1, len(self.train_rows) // 64)]
+        sample = zlib.crc32(self._read(rows).cpu().numpy().tobytes())
+        return json.dumps({**kept, "sample": sample}, sort_keys=True)
+
+    def close(self) -> None:
+        """Lets go of the data."""
+        self.x = None
+
+
+def choose_device(name: str) -> torch.device:
+    """The device of that name; "auto" takes CUDA where there is one, else the CPU.
+
+    Raises:
+        ValueError: no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(
+            f"expected a device such as 'auto', 'cpu', 'cuda', got {name!r}"
+        ) from error
+    if device.type == "cuda" and not torch.cuda.is_available():
+        raise ValueError(f"device {name!r} was asked for, but torch sees no CUDA device here")
+    return device
+
+
+def schedule(step: int, total_steps: int) -> float:
+    """Share of the highest learning rate at a step: linear rise over 5 %, then a cosine to 0."""
+    rise = max(1, total_steps // 20)
+    if step < rise:
+        return (step + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total_steps - rise)))
+
+
+def reset_parameters(model: PQVAE, seed: int) -> None:
+    """Draws every weight anew from the seed, whatever the model went through before."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        for module in model.modules():
+            reset: Callable[[], None] | None = getattr(module, "reset_parameters", None)
+            if reset is not None:
+                reset()
+    model.fitted.fill_(False)
+
+
+def faster_precision(model: PQVAE, batch: Tensor) -> Precision:
+    """Times training passes of a copy of the model in float32 and under bfloat16 autocast.
+
+    Args:
+        model: left as it is.
+        batch: (n, *input_shape) items on the model's device.
+
+    Returns:
+        "bfloat16" when its median time is lower by the factor 1.2, else "float32".
+    """
+    trial = copy.deepcopy(model).train()
+    medians = {}
+    for precision in ("float32", "bfloat16"):
+        times = []
+        for _ in range(5):
+            started = time.perf_counter()
+            with torch.autocast(batch.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
+                terms = reconstruction_objective(trial, batch, batch, bypass=True)
+            terms.loss.backward()  # type: ignore[no-untyped-call]
+            if batch.device.type == "cuda":
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - started)
+        medians[precision] = sorted(times[1:])[len(times) // 2 - 1]  # the first one warms up
+    faster = medians["float32"] > _BFLOAT16_GAIN * medians["bfloat16"]
+    return "bfloat16" if faster else "float32"
+
+
+def read_all(x: Any, batch_size: int = 1024) -> None:
+    """Reads every item once, so that NaN and infinity are found before a training starts."""
+    for _ in read_batches(x, batch_size, "training data"):
+        pass
