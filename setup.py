@@ -1,5 +1,7 @@
 """Packaging: three folders at the top, one package below `faiss_pqvae` once installed."""
 
+from pathlib import Path
+
 from setuptools import find_packages, setup
 
 ROOTS = {
@@ -29,8 +31,7 @@ EXTRAS = {
     ],
 }
 
-with open("README.md", encoding="utf-8") as readme:
-    LONG_DESCRIPTION = readme.read()
+LONG_DESCRIPTION = Path(__file__).with_name("README.md").read_text(encoding="utf-8")
 
 setup(
     name="faiss-pqvae",

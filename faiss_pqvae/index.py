@@ -116,7 +116,7 @@ class LatentIndex:
 
     @property
     def search_type(self) -> SearchType:
-        """ "adc" or "sdc"; setting anything else raises a ValueError."""
+        """How queries are compared: "adc" or "sdc"; nothing else can be set."""
         return self._search_type
 
     @search_type.setter
@@ -233,10 +233,12 @@ class LatentIndex:
         """
         self._check_trained()
         check_items(z, (self.model.latent_dim,), "latents")
-        items = []
+        device = self.model.device
         with torch.inference_mode():
-            for batch in read_batches(z, self.batch_size, "latents"):
-                items.append(self.model.decode(batch.to(self.model.device)).cpu().numpy())
+            items = [
+                self.model.decode(batch.to(device)).cpu().numpy()
+                for batch in read_batches(z, self.batch_size, "latents")
+            ]
         return np.concatenate(items)
 
     def reconstruct(self, key: int) -> FloatArray:

@@ -23,6 +23,8 @@ class ModelConfig:
             vectors.
         decoder: the same choice; "linear" ties distances between latents to distances between
             reconstructions, which retrieval gains from.
+        standardize: bring every image to zero mean and unit deviation first, so that codes describe
+            the picture and not its exposure; vectors stay as they are.
         dsub: dimension of a sub-vector; the latents have M * dsub dimensions.
         width: channels of the first convolution, or units of a hidden layer.
         normalize_latents: batch-normalise the latents (without scale and shift), so that lambda
@@ -35,6 +37,7 @@ class ModelConfig:
 
     encoder: Network | None = None
     decoder: Network = "linear"
+    standardize: bool = True
     dsub: int = 16
     width: int = 64
     normalize_latents: bool = True
@@ -124,17 +127,28 @@ class PQVAE(nn.Module):
         """Where the weights are."""
         return self.mean.device
 
+    @property
+    def standardizes(self) -> bool:
+        """Whether every image is normalised by itself, not by the training data's statistics."""
+        return self.config.standardize and len(self.input_shape) == 3
+
     @torch.no_grad()
     def fit_normalization(self, x: Tensor) -> None:
         """Takes mean and scale from training data (n, *input_shape), uint8 or float."""
         x = to_float(x)
         self.mean.copy_(x.mean((0, 2, 3), keepdim=True)[0] if x.ndim == 4 else x.mean(0))
-        deviation = (x - self.mean).square().mean().sqrt()
-        self.scale.copy_(deviation.clamp(min=1e-6))
+        if self.standardizes:
+            self.scale.copy_(_deviation(x).mean())  # what `decode` gives every image back
+        else:
+            self.scale.copy_((x - self.mean).square().mean().sqrt().clamp(min=1e-6))
 
     def normalize(self, x: Tensor) -> Tensor:
         """(n, *input_shape) uint8 or float in [0, 1] to float of zero mean and unit scale."""
-        x = (to_float(x) - self.mean) / self.scale
+        x = to_float(x)
+        if self.standardizes:
+            x = (x - x.mean((1, 2, 3), keepdim=True)) / _deviation(x)
+        else:
+            x = (x - self.mean) / self.scale
         return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
     def encode(self, x: Tensor) -> Tensor:
@@ -150,7 +164,10 @@ class PQVAE(nn.Module):
         return z
 
     def decode(self, z: Tensor) -> Tensor:
-        """Latents (n, latent_dim) back to inputs (n, *input_shape); images clipped to [0, 1]."""
+        """Latents (n, latent_dim) back to inputs (n, *input_shape).
+
+        Images are clipped to [0, 1]; standardised ones get the training data's average exposure.
+        """
         x: Tensor = self.decoder(z).float() * self.scale + self.mean
         return x.clamp(0, 1) if x.ndim == 4 else x
 
@@ -165,6 +182,11 @@ class PQVAE(nn.Module):
     def codebooks(self) -> Codebooks:
         """The learned codewords, for injection into a FAISS index."""
         return Codebooks(self.quantizer.codewords.detach().cpu().numpy())
+
+
+def _deviation(x: Tensor) -> Tensor:
+    """Standard deviation of every image, (n, 1, 1, 1), kept away from zero by a tenth."""
+    return x.std((1, 2, 3), keepdim=True) + 0.1
 
 
 def to_float(x: Tensor) -> Tensor:

@@ -1,8 +1,8 @@
 """Encoders and decoders by name.
 
-Every encoder maps normalised inputs (n, *input_shape) to latents (n, latent_dim), every decoder the
-other way; any two go together. "conv" is the network of the PQ-VAE paper (section V), "mlp" its fully connected one for
-MNIST, "linear" a single matrix each way.
+Every encoder maps normalised inputs (n, *input_shape) to latents (n, latent_dim), every decoder
+the other way; any two go together. "conv" is the network of the PQ-VAE paper (section V), "mlp"
+its fully connected one for MNIST, "linear" a single matrix each way.
 """
 
 from __future__ import annotations

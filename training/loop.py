@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from faiss_pqvae.files import replace_bytes
-from faiss_pqvae.inputs import check_items, read_batches, read_rows
+from faiss_pqvae.inputs import check_items, read_rows
 from faiss_pqvae.model import PQVAE, to_float
 from faiss_pqvae.quantizer import distance_ratio, histogram, perplexity, usage
 from faiss_pqvae.training.checkpoint import load_checkpoint, save_checkpoint
@@ -449,9 +449,3 @@ def faster_precision(model: PQVAE, batch: Tensor) -> Precision:
         medians[precision] = sorted(times[1:])[len(times) // 2 - 1]  # the first one warms up
     faster = medians["float32"] > _BFLOAT16_GAIN * medians["bfloat16"]
     return "bfloat16" if faster else "float32"
-
-
-def read_all(x: Any, batch_size: int = 1024) -> None:
-    """Reads every item once, so that NaN and infinity are found before a training starts."""
-    for _ in read_batches(x, batch_size, "training data"):
-        pass

@@ -44,8 +44,10 @@ class Views:
 
     @classmethod
     def for_shape(cls, shape: tuple[int, ...]) -> Views:
-        """The default: photographs are cropped, mirrored and recoloured; one-channel images are
-        shifted, turned and scaled a little (a mirrored digit is another digit); vectors stay.
+        """The default for items of a shape.
+
+        Photographs are cropped, mirrored and recoloured; images of one channel are shifted,
+        turned and scaled a little (a mirrored digit is another digit); vectors stay.
         """
         if len(shape) != 3:
             return cls()
