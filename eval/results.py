@@ -177,7 +177,7 @@ def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
     return "  ".join(aligned).rstrip()
 
 
-# Reading: every value is checked, since the file may come from another program or a newer one ------
+# Reading: every value is checked; the file may come from another program, or a newer version.
 
 
 def _results(content: Any) -> Results:
