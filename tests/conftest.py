@@ -1,0 +1,100 @@
+"""What the tests share: one thread, and small indexes that need no training."""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import settings
+
+from faiss_pqvae import PQVAE, LatentIndex, ModelConfig
+from faiss_pqvae.native import faiss
+
+# A busy machine is slow, not wrong.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread() -> Iterator[None]:
+    torch_threads, faiss_threads = torch.get_num_threads(), faiss.omp_get_max_threads()
+    torch.set_num_threads(1)
+    faiss.omp_set_num_threads(1)
+    yield
+    torch.set_num_threads(torch_threads)
+    faiss.omp_set_num_threads(faiss_threads)
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def generator() -> torch.Generator:
+    return torch.Generator().manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def make_items() -> Callable[..., np.ndarray]:
+    """Random items (n, *shape): uint8 images, float32 vectors."""
+
+    def make(n: int, shape: tuple[int, ...] = (1, 8, 8), seed: int = 0) -> np.ndarray:
+        rng = np.random.default_rng(seed)
+        if len(shape) == 3:
+            return rng.integers(0, 256, (n, *shape), dtype=np.uint8)
+        return rng.standard_normal((n, *shape), dtype=np.float32)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_model() -> Callable[..., PQVAE]:
+    """A PQ-VAE that counts as trained: weights from a seed, codewords spread like its latents."""
+
+    def make(
+        shape: tuple[int, ...] = (1, 8, 8),
+        M: int = 2,
+        nbits: int = 8,
+        *,
+        seed: int = 0,
+        trained: bool = True,
+        **config: Any,
+    ) -> PQVAE:
+        with torch.random.fork_rng(), torch.no_grad():
+            torch.manual_seed(seed)
+            model = PQVAE(shape, M, nbits, ModelConfig(**{"dsub": 4, "width": 4, **config}))
+            if trained:
+                items = torch.rand(64, *shape)
+                model.fit_normalization(items)
+                z = model.eval().encode(items)
+                codewords = model.quantizer.codewords
+                codewords.copy_(torch.randn(codewords.shape) * z.std() + z.mean())
+                model.fitted.fill_(True)
+        return model.eval()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_index(
+    make_model: Callable[..., PQVAE], make_items: Callable[..., np.ndarray]
+) -> Callable[..., LatentIndex]:
+    """An index over such a model, with n random items in it."""
+
+    def make(
+        shape: tuple[int, ...] = (1, 8, 8),
+        M: int = 2,
+        nbits: int = 8,
+        metric_type: int = faiss.METRIC_L2,
+        *,
+        n: int = 0,
+        **model: Any,
+    ) -> LatentIndex:
+        index = LatentIndex(make_model(shape, M, nbits, **model), metric_type)
+        if n:
+            index.add(make_items(n, shape))
+        return index
+
+    return make

@@ -1,0 +1,138 @@
+"""PQVAE: normalisation, shapes, and ids that mean the same in torch and in FAISS."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from faiss_pqvae import PQVAE, ModelConfig
+from faiss_pqvae.native import new_index_pq
+
+SHAPES = [(1, 8, 8), (3, 8, 8), (12,)]
+
+
+@pytest.mark.parametrize("standardize", [True, False])
+def test_normalize__uint8_and_float_are_the_same(make_model, make_items, standardize) -> None:
+    model = make_model((3, 8, 8), standardize=standardize)
+    x = torch.from_numpy(make_items(5, (3, 8, 8)))
+    assert torch.equal(model.normalize(x), model.normalize(x.float() / 255))
+    assert torch.equal(model.encode(x), model.encode(x.float() / 255))
+
+
+def test_normalize__vectors_of_uint8_are_not_scaled(make_model) -> None:
+    model = make_model((12,))
+    x = torch.arange(24, dtype=torch.uint8).reshape(2, 12)
+    assert torch.equal(model.normalize(x), model.normalize(x.float()))
+
+
+def test_standardize__forgets_brightness_and_keeps_the_direction(make_model) -> None:
+    model = make_model((3, 8, 8))
+    x = 0.25 + 0.5 * torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    normal = model.normalize(x)
+    torch.testing.assert_close(model.normalize(x + 0.2), normal, atol=1e-5, rtol=1e-5)
+    faded = model.normalize(0.5 * x + 0.1)
+    cosine = torch.cosine_similarity(faded.flatten(1), normal.flatten(1))
+    assert cosine.min() > 1 - 1e-5
+    # Much less than the factor two that the contrast lost.
+    assert (faded.flatten(1).norm(dim=1) / normal.flatten(1).norm(dim=1)).min() > 0.6
+
+
+def test_standardize__of_a_flat_image_is_zero(make_model) -> None:
+    assert make_model().normalize(torch.full((1, 1, 8, 8), 0.7)).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("shape", [(3, 8, 8), (12,)], ids=str)
+def test_fit_normalization__gives_zero_mean_and_unit_scale(shape) -> None:
+    model = PQVAE(shape, 2, 4, ModelConfig(dsub=4, width=4, standardize=False))
+    x = 0.3 + 0.1 * torch.rand(200, *shape, generator=torch.Generator().manual_seed(0))
+    model.fit_normalization(x)
+    normal = model.normalize(x)
+    assert normal.mean().abs() < 1e-4
+    assert normal.square().mean().sqrt() == pytest.approx(1, abs=1e-4)
+
+
+def test_fit_normalization__of_constant_data_stays_finite() -> None:
+    model = PQVAE((4,), 2, 4, ModelConfig(dsub=4, width=4))
+    model.fit_normalization(torch.ones(8, 4))
+    assert torch.isfinite(model.normalize(torch.ones(8, 4))).all()
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("decoder", ["linear", "mlp"])
+def test_decode__shape_and_range(make_model, shape, decoder) -> None:
+    model = make_model(shape, decoder=decoder)
+    with torch.inference_mode():
+        x = model.decode(100 * torch.randn(5, model.latent_dim))
+    assert x.shape == (5, *shape)
+    assert x.dtype == torch.float32
+    if len(shape) == 3:
+        assert x.min() >= 0
+        assert x.max() <= 1
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_forward__shapes(make_model, make_items, shape) -> None:
+    model = make_model(shape, M=3)
+    out = model(torch.from_numpy(make_items(5, shape)))
+    assert out.x.shape == (5, *shape)
+    assert out.quantized.z_q.shape == (5, 12)
+    assert out.quantized.ids.shape == (5, 3)
+
+
+@settings(max_examples=10)
+@given(M=st.integers(1, 4), nbits=st.integers(3, 9), dsub=st.integers(1, 4))
+def test_bottleneck__ids_are_the_codes_of_faiss(make_model, make_items, M, nbits, dsub) -> None:
+    model = make_model((1, 8, 8), M, nbits, dsub=dsub, encoder="linear")
+    with torch.inference_mode():
+        quantized = model(torch.from_numpy(make_items(40))).quantized
+    index = new_index_pq(model.codebooks())
+    decoded = index.sa_decode(index.sa_encode(quantized.z.numpy()))
+    expected = model.codebooks().decode(quantized.ids.numpy())
+    np.testing.assert_array_equal(decoded, expected)
+    np.testing.assert_allclose(quantized.z_q, expected, atol=1e-5)
+
+
+def test_bottleneck__ids_of_eight_bits_are_the_code_bytes(make_model, make_items) -> None:
+    model = make_model(M=4)
+    with torch.inference_mode():
+        quantized = model(torch.from_numpy(make_items(40))).quantized
+    codes = new_index_pq(model.codebooks()).sa_encode(quantized.z.numpy())
+    np.testing.assert_array_equal(codes, quantized.ids.numpy())
+    assert len(np.unique(codes)) > 10  # the comparison is not one of constants
+
+
+def test_codebooks__are_the_codewords(make_model) -> None:
+    model = make_model(M=3, nbits=4)
+    codebooks = model.codebooks()
+    np.testing.assert_array_equal(codebooks.centroids, model.quantizer.codewords)
+    model.quantizer.codewords.zero_()
+    assert codebooks.centroids.any()  # a copy
+
+
+def test_codebooks__of_a_parameter(make_model) -> None:
+    model = make_model(update="gradient")
+    expected = model.quantizer.codewords.detach().numpy()
+    np.testing.assert_array_equal(model.codebooks().centroids, expected)
+
+
+@pytest.mark.parametrize("shape", [(), (8, 8), (1, 1, 8, 8), (0,), (3, 0, 8)], ids=str)
+def test_model__rejects_other_input_shapes(shape) -> None:
+    with pytest.raises(ValueError, match="input shape"):
+        PQVAE(shape, 2, 4)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"dsub": 0}, {"width": 0}, {"lambda_": -1}, {"beta": float("nan")}], ids=str
+)
+def test_model_config__rejects(setting) -> None:
+    with pytest.raises(ValueError, match=f"expected {next(iter(setting))} >="):
+        ModelConfig(**setting)
+
+
+def test_is_trained__is_part_of_the_state(make_model) -> None:
+    trained = make_model()
+    fresh = make_model(trained=False)
+    assert not fresh.is_trained
+    fresh.load_state_dict(trained.state_dict())
+    assert fresh.is_trained

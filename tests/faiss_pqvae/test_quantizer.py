@@ -1,0 +1,308 @@
+"""The bottleneck, against brute force and against sums done by hand."""
+
+import itertools
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from faiss_pqvae import quantizer
+from faiss_pqvae.quantizer import (
+    ProductQuantizer,
+    accumulate,
+    assign,
+    distance_ratio,
+    histogram,
+    kmeans,
+    look_up,
+    perplexity,
+    split,
+    squared_distances,
+    usage,
+)
+
+
+def _seeded(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def _brute_force(z_m: torch.Tensor, codewords: torch.Tensor) -> torch.Tensor:
+    """(M, n, ksub) float64 squared distances, by differences."""
+    return (z_m.double().unsqueeze(2) - codewords.double().unsqueeze(1)).square().sum(-1)
+
+
+def _error(z_m: torch.Tensor, codewords: torch.Tensor) -> float:
+    return float(_brute_force(z_m, codewords).min(-1).values.sum())
+
+
+@settings(max_examples=25)
+@given(
+    M=st.integers(1, 4),
+    nbits=st.integers(1, 12),
+    dsub=st.integers(1, 5),
+    n=st.integers(0, 20),
+    seed=st.integers(0, 99),
+)
+def test_assign__finds_the_nearest(M: int, nbits: int, dsub: int, n: int, seed: int) -> None:
+    generator = _seeded(seed)
+    z_m = torch.randn(M, n, dsub, generator=generator)
+    codewords = torch.randn(M, 2**nbits, dsub, generator=generator)
+    ids = assign(z_m, codewords)
+    assert ids.shape == (n, M)
+    assert ids.dtype == torch.int64
+    distances = _brute_force(z_m, codewords)
+    chosen = distances.gather(2, ids.T.unsqueeze(-1)).squeeze(-1)
+    assert torch.allclose(chosen, distances.min(-1).values, atol=1e-5)
+
+
+def test_assign__does_not_depend_on_the_blocks(
+    monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
+) -> None:
+    z_m = torch.randn(2, 11, 3, generator=generator)
+    codewords = torch.randn(2, 8, 3, generator=generator)
+    whole = assign(z_m, codewords)
+    monkeypatch.setattr(quantizer, "_BLOCK_ELEMENTS", 2 * 8 * 4)  # 4 rows a block
+    assert torch.equal(assign(z_m, codewords), whole)
+
+
+def test_squared_distances__agree_with_differences(generator: torch.Generator) -> None:
+    z_m = torch.randn(3, 7, 4, generator=generator)
+    codewords = torch.randn(3, 8, 4, generator=generator)
+    expected = _brute_force(z_m, codewords).float()
+    torch.testing.assert_close(squared_distances(z_m, codewords), expected, atol=1e-5, rtol=1e-5)
+
+
+def test_look_up__inverts_assign_on_codewords(generator: torch.Generator) -> None:
+    codewords = torch.randn(3, 8, 2, generator=generator)
+    ids = torch.randint(8, (20, 3), generator=generator)
+    z_m = look_up(codewords, ids)
+    expected = torch.stack([codewords[m, ids[:, m]] for m in range(3)])
+    assert torch.equal(z_m, expected)
+    assert torch.equal(assign(z_m, codewords), ids)
+
+
+def test_accumulate__by_hand() -> None:
+    z = torch.tensor([[1.0, 10.0], [2.0, 20.0], [4.0, 40.0]])
+    ids = torch.tensor([[0, 1], [0, 1], [1, 1]])
+    counts, sums = accumulate(split(z, 2), ids, 2)
+    assert counts.tolist() == [[2, 1], [0, 3]]
+    assert sums.tolist() == [[[3], [4]], [[0], [70]]]
+
+
+def test_ema__two_steps_by_hand() -> None:
+    layer = ProductQuantizer(1, 1, latent_dim=1, ema_decay=0.75).train()
+    layer.codewords.copy_(torch.tensor([[[0.0], [10.0]]]))
+    layer.ema_counts.copy_(torch.tensor([[2.0, 4.0]]))
+    layer.ema_sums.copy_(torch.tensor([[[0.0], [40.0]]]))
+
+    layer(torch.tensor([[1.0], [3.0], [12.0]]))
+    # N <- 3/4 N + 1/4 n, s <- 3/4 s + 1/4 sum, e = s / N
+    torch.testing.assert_close(layer.ema_counts, torch.tensor([[2.0, 3.25]]))
+    torch.testing.assert_close(layer.ema_sums, torch.tensor([[[1.0], [33.0]]]))
+    torch.testing.assert_close(layer.codewords, torch.tensor([[[0.5], [33 / 3.25]]]))
+
+    layer(torch.tensor([[9.0]]))
+    torch.testing.assert_close(layer.ema_counts, torch.tensor([[1.5, 0.75 * 3.25 + 0.25]]))
+    torch.testing.assert_close(layer.ema_sums, torch.tensor([[[0.75], [0.75 * 33 + 0.25 * 9]]]))
+    torch.testing.assert_close(layer.codewords, torch.tensor([[[0.5], [27 / 2.6875]]]))
+
+
+def test_ema__leaves_a_codeword_without_weight_in_place() -> None:
+    layer = ProductQuantizer(1, 1, latent_dim=1).train()
+    layer.codewords.copy_(torch.tensor([[[0.0], [100.0]]]))
+    layer(torch.ones(4, 1))
+    assert layer.codewords[0, 1, 0] == 100
+    assert torch.isfinite(layer.codewords).all()
+
+
+@pytest.mark.parametrize("update", ["ema", "gradient"])
+def test_forward__in_evaluation_changes_nothing(
+    update: quantizer.Update, generator: torch.Generator
+) -> None:
+    layer = ProductQuantizer(2, 2, latent_dim=4, update=update).eval()
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    layer(torch.randn(5, 4, generator=generator))
+    after = layer.state_dict()
+    assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+@pytest.mark.parametrize("update", ["ema", "gradient"])
+def test_forward__returns_the_codewords_and_losses(
+    update: quantizer.Update, generator: torch.Generator
+) -> None:
+    layer = ProductQuantizer(2, 3, latent_dim=6, update=update).eval()
+    with torch.no_grad():
+        layer.codewords.copy_(torch.randn(2, 8, 3, generator=generator))
+    z = torch.randn(5, 6, generator=generator)
+    out = layer(z)
+    e = look_up(layer.codewords, out.ids).transpose(0, 1).reshape(5, 6)
+    torch.testing.assert_close(out.z_q, e)
+    assert torch.equal(out.z, z)
+    loss = _error(split(z, 2), layer.codewords.detach()) / 5
+    assert float(out.commitment_loss) == pytest.approx(loss, rel=1e-5)
+    expected = loss if update == "gradient" else 0
+    assert float(out.codebook_loss.detach()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_straight_through__hands_the_gradient_on_unchanged(generator: torch.Generator) -> None:
+    layer = ProductQuantizer(2, 3, latent_dim=4).train()
+    layer.codewords.copy_(torch.randn(2, 8, 2, generator=generator))
+    z = torch.randn(5, 4, generator=generator, requires_grad=True)
+    weight = torch.randn(5, 4, generator=generator)
+    (layer(z).z_q * weight).sum().backward()
+    assert torch.equal(z.grad, weight)
+    assert not layer.codewords.requires_grad
+
+
+def test_gradient_update__codewords_get_the_codebook_loss_alone(
+    generator: torch.Generator,
+) -> None:
+    layer = ProductQuantizer(2, 2, latent_dim=4, update="gradient").train()
+    with torch.no_grad():
+        layer.codewords.copy_(torch.randn(2, 4, 2, generator=generator))
+    z = torch.randn(6, 4, generator=generator, requires_grad=True)
+    out = layer(z)
+    (out.z_q.square().sum() + 3 * out.codebook_loss).backward()
+    expected = torch.zeros(2, 4, 2)
+    for i, m in np.ndindex(6, 2):
+        k = int(out.ids[i, m])
+        difference = layer.codewords[m, k].detach() - z[i, 2 * m : 2 * m + 2].detach()
+        expected[m, k] += 3 * 2 * difference / 6
+    torch.testing.assert_close(layer.codewords.grad, expected)
+    torch.testing.assert_close(z.grad, 2 * out.z_q.detach())  # nothing of the codebook loss
+
+
+def test_commitment__pulls_the_latents_alone(generator: torch.Generator) -> None:
+    layer = ProductQuantizer(1, 1, latent_dim=2, update="gradient")
+    z = torch.randn(3, 2, generator=generator, requires_grad=True)
+    layer(z).commitment_loss.backward()
+    torch.testing.assert_close(z.grad, 2 * z.detach() / 3)  # every codeword is zero
+    assert layer.codewords.grad is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_kmeans__error_never_rises(seed: int) -> None:
+    z_m = torch.randn(2, 200, 3, generator=_seeded(seed))
+    errors = [
+        _error(z_m, kmeans(z_m, 8, iterations=i, generator=_seeded(seed))) for i in range(0, 12, 2)
+    ]
+    assert all(b <= a * (1 + 1e-6) for a, b in itertools.pairwise(errors))
+    assert errors[-1] < 0.9 * errors[0]
+
+
+def test_kmeans__repeats_under_a_seed() -> None:
+    z_m = torch.randn(2, 50, 3, generator=_seeded(0))
+    first, second = (kmeans(z_m, 8, iterations=5, generator=_seeded(1)) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_kmeans__of_fewer_points_than_codewords(n: int, generator: torch.Generator) -> None:
+    z_m = torch.randn(2, n, 3, generator=generator)
+    codewords = kmeans(z_m, 8, iterations=3, generator=generator)
+    assert codewords.shape == (2, 8, 3)
+    assert torch.isfinite(codewords).all()
+    assert _error(z_m, codewords) == pytest.approx(0, abs=1e-3)
+
+
+@pytest.mark.parametrize("update", ["ema", "gradient"])
+def test_initialize__starts_the_moving_averages_at_the_centroids(
+    update: quantizer.Update, generator: torch.Generator
+) -> None:
+    layer = ProductQuantizer(2, 2, latent_dim=4, update=update)
+    z = torch.randn(64, 4, generator=generator)
+    layer.initialize(z, batch_size=32, generator=generator)
+    assert torch.equal(layer.ema_counts, torch.full((2, 4), 8.0))
+    if update == "ema":
+        torch.testing.assert_close(layer.ema_sums / 8, layer.codewords)
+    assert _error(split(z, 2), layer.codewords.detach()) < float(z.square().sum())
+
+
+@pytest.mark.parametrize("update", ["ema", "gradient"])
+def test_revive__moves_only_the_dead(update: quantizer.Update, generator: torch.Generator) -> None:
+    layer = ProductQuantizer(2, 2, latent_dim=4, update=update)
+    with torch.no_grad():
+        layer.codewords.copy_(torch.randn(2, 4, 2, generator=generator))
+    layer.ema_counts.fill_(4.0)
+    layer.ema_counts[0, 1] = 0.3
+    layer.ema_counts[1, 3] = 0.0
+    dead = layer.ema_counts < 0.4
+    before = layer.codewords.detach().clone()
+    z = 50 + torch.randn(16, 4, generator=generator)  # 16 / 4 codewords: dead below 0.1 * 4
+    assert layer.revive(z, threshold=0.1, generator=generator) == 2
+    assert torch.equal(layer.codewords[~dead], before[~dead])
+    for m, k in dead.nonzero().tolist():
+        assert (split(z, 2)[m] == layer.codewords[m, k]).all(-1).any()
+        assert layer.ema_counts[m, k] == 4
+        if update == "ema":
+            assert torch.equal(layer.ema_sums[m, k], layer.codewords[m, k] * 4)
+
+
+def test_revive__of_none_changes_nothing(generator: torch.Generator) -> None:
+    layer = ProductQuantizer(2, 2, latent_dim=4)
+    layer.ema_counts.fill_(4.0)
+    before = layer.codewords.clone()
+    z = torch.randn(16, 4, generator=generator)
+    assert layer.revive(z, threshold=0.5, generator=generator) == 0
+    assert torch.equal(layer.codewords, before)
+
+
+def test_usage_and_perplexity__by_hand() -> None:
+    ids = torch.tensor([[0, 2], [1, 2], [0, 2], [1, 2]])
+    counts = histogram(ids, 4)
+    assert counts.tolist() == [[2, 2, 0, 0], [0, 0, 4, 0]]
+    assert usage(counts).tolist() == [0.5, 0.25]
+    assert perplexity(counts).tolist() == pytest.approx([2, 1])
+    p = np.array([0.5, 0.25, 0.125, 0.125])
+    expected = math.exp(-(p * np.log(p)).sum())
+    assert float(perplexity(torch.tensor([[4, 2, 1, 1]]))) == pytest.approx(expected)
+
+
+def test_perplexity__of_nothing_counted_is_finite() -> None:
+    assert torch.isfinite(perplexity(torch.zeros(2, 4))).all()
+
+
+def test_distance_ratio__by_hand() -> None:
+    codewords = torch.tensor([[[0.0], [4.0], [100.0]]])
+    # Nearest and second: 1 and 3, then 0.5 and 3.5.
+    ratio = distance_ratio(torch.tensor([[1.0], [4.5]]), codewords)
+    assert ratio == pytest.approx((1 + 0.5) / (3 + 4.5))
+
+
+def test_distance_ratio__of_coinciding_codewords_is_one() -> None:
+    assert distance_ratio(torch.zeros(3, 2), torch.zeros(1, 4, 2)) == 1
+
+
+@settings(max_examples=20)
+@given(M=st.integers(1, 4), dsub=st.integers(1, 5), nbits=st.integers(1, 12))
+def test_product_quantizer__takes_every_divisible_size(M: int, dsub: int, nbits: int) -> None:
+    layer = ProductQuantizer(M, nbits, latent_dim=M * dsub)
+    out = layer(torch.zeros(2, M * dsub))
+    assert layer.codewords.shape == (M, 2**nbits, dsub)
+    assert out.z_q.shape == (2, M * dsub)
+
+
+@pytest.mark.parametrize(("M", "latent_dim"), [(3, 8), (0, 8), (-1, 8), (2, 0), (4, 2)])
+def test_product_quantizer__rejects_a_latent_dim_not_divisible(M: int, latent_dim: int) -> None:
+    with pytest.raises(ValueError, match="divides"):
+        ProductQuantizer(M, 8, latent_dim=latent_dim)
+
+
+@pytest.mark.parametrize("nbits", [0, 13, -1])
+def test_product_quantizer__rejects_nbits(nbits: int) -> None:
+    with pytest.raises(ValueError, match="nbits from 1 to 12"):
+        ProductQuantizer(2, nbits, latent_dim=8)
+
+
+@pytest.mark.parametrize("decay", [0, 1, -0.5, float("nan")])
+def test_product_quantizer__rejects_ema_decay(decay: float) -> None:
+    with pytest.raises(ValueError, match="ema_decay"):
+        ProductQuantizer(2, 4, latent_dim=8, ema_decay=decay)
+
+
+def test_product_quantizer__rejects_an_unknown_update() -> None:
+    with pytest.raises(ValueError, match="'ema' or 'gradient'"):
+        ProductQuantizer(2, 4, latent_dim=8, update="sgd")
