@@ -61,8 +61,8 @@ def read_rows(x: Any, rows: Any, what: str, start: int = 0) -> Tensor:
         batch = chunk.detach()
     else:
         array = np.asarray(chunk)
-        # torch must not get to write through a read-only array.
-        batch = torch.from_numpy(array if array.flags.writeable else array.copy())
+        # torch must not write through a read-only array, and takes no negative strides.
+        batch = torch.from_numpy(array if array.flags.carray else array.copy())
     if batch.dtype == torch.uint8:
         return batch
     batch = batch.float()

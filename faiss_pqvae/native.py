@@ -109,7 +109,8 @@ def new_index_pq(codebooks: Codebooks, metric_type: int = faiss.METRIC_L2) -> An
 
 
 def _index_pq(index: Any) -> Any:
-    if isinstance(index, faiss.Index):
+    # Only where needed: the reference that comes out does not keep a temporary index alive.
+    if isinstance(index, faiss.Index) and not isinstance(index, faiss.IndexPQ):
         index = faiss.downcast_index(index)
     if not isinstance(index, faiss.IndexPQ):
         raise TypeError(f"expected a faiss.IndexPQ, got {type(index).__name__}")
