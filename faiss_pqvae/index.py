@@ -36,7 +36,7 @@ class LatentIndex:
     Args:
         model: the PQ-VAE; it decides about shapes, M and nbits.
         metric_type: faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT, between latents.
-        fit: how `train` trains a model: `fit(model, x, folder=..., progress=...)`, returning the
+        fit: how `train` trains a model: `fit(model, x, progress=..., folder=...)`, returning the
             history. None for an index that only serves.
         faiss_index: a native index that has the model's codebooks; None makes an empty one.
 
@@ -125,6 +125,11 @@ class LatentIndex:
             raise ValueError(f"expected search_type 'adc' or 'sdc', got {name!r}")
         self._search_type = name
 
+    @property
+    def train_s(self) -> float:
+        """Seconds that the training took, those before an interruption included."""
+        return float(self.history[-1]["elapsed_s"]) if self.history else 0.0
+
     def sa_code_size(self) -> int:
         """Bytes per stored item."""
         return int(self.faiss_index.sa_code_size())
@@ -156,7 +161,8 @@ class LatentIndex:
             for _ in read_batches(x, self.batch_size, "training data"):
                 pass
         model = copy.deepcopy(self.model)  # an interruption leaves the index as it was
-        history = self.fit(model, x, folder=folder, progress=progress)
+        options = {} if folder is None else {"folder": folder}
+        history = self.fit(model, x, progress=progress, **options)
         faiss_index = faiss.IndexPQ(model.latent_dim, model.M, model.nbits, self.metric_type)
         inject_codebooks(faiss_index, model.codebooks())
         self.model, self.faiss_index, self.history = model.eval(), faiss_index, history

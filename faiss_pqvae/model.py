@@ -43,7 +43,7 @@ class ModelConfig:
     normalize_latents: bool = True
     update: Update = "ema"
     ema_decay: float = 0.99
-    lambda_: float = 0.01
+    lambda_: float = 0.001
     beta: float = 0.25
 
     def __post_init__(self) -> None:

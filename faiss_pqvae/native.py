@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch  # noqa: F401 - before faiss, so that both share one OpenMP pool
 
 from faiss_pqvae.codebooks import Codebooks
 
 try:
-    import faiss
+    import faiss as faiss  # re-exported: the one place that imports it
 except ImportError as error:
     raise ImportError(
         'faiss is missing: pip install "faiss-pqvae[cpu]" (or "faiss-pqvae[gpu]" for CUDA; '
@@ -106,6 +107,23 @@ def new_index_pq(codebooks: Codebooks, metric_type: int = faiss.METRIC_L2) -> An
     index = faiss.IndexPQ(codebooks.d, codebooks.M, codebooks.nbits, metric_type)
     inject_codebooks(index, codebooks)
     return index
+
+
+def unpack_codes(index: Any) -> npt.NDArray[np.int64]:
+    """The codeword of every stored vector in every sub-quantizer.
+
+    Args:
+        index: a faiss.IndexPQ.
+
+    Returns:
+        (ntotal, M) int64 in [0, ksub).
+
+    Raises:
+        TypeError: another kind of index.
+    """
+    index = _index_pq(index)
+    codes = faiss.vector_to_array(index.codes).reshape(index.ntotal, index.code_size)
+    return np.asarray(faiss.unpack_bitstrings(codes, index.pq.M, index.pq.nbits), np.int64)
 
 
 def _index_pq(index: Any) -> Any:

@@ -23,6 +23,9 @@ class TrainingConfig:
         weight_decay: decoupled (AdamW).
         views: what is done to the encoder's input; the decoder's target stays the clean item.
             None takes `Views.for_shape` of the items.
+        whitening: how far the reconstruction error is measured relative to the data's own
+            variation, 0 (plain squared error) to 1 (Mahalanobis), see `fit_whitener`. None takes
+            0.3 for images and 0 for vectors.
         validation_fraction: share of the items that is held out, at most 5,000 items.
         patience: epochs without a better validation loss after which training stops early; the
             best weights are kept. 0 never stops early.
@@ -43,6 +46,7 @@ class TrainingConfig:
     lr: float = 2e-3
     weight_decay: float = 1e-4
     views: Views | None = None
+    whitening: float | None = None
     validation_fraction: float = 0.05
     patience: int = 10
     warmup_steps: int = 200
@@ -70,6 +74,8 @@ class TrainingConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"expected {name} >= 0, got {value}")
+        if self.whitening is not None and not 0 <= self.whitening <= 1:
+            raise ValueError(f"expected whitening in [0, 1], got {self.whitening}")
         if not 0 < self.validation_fraction < 1:
             raise ValueError(
                 f"expected validation_fraction between 0 and 1, got {self.validation_fraction}"

@@ -24,7 +24,7 @@ from faiss_pqvae.model import PQVAE, to_float
 from faiss_pqvae.quantizer import distance_ratio, histogram, perplexity, usage
 from faiss_pqvae.training.checkpoint import load_checkpoint, save_checkpoint
 from faiss_pqvae.training.config import Precision, TrainingConfig
-from faiss_pqvae.training.objectives import Terms, reconstruction_objective
+from faiss_pqvae.training.objectives import Terms, fit_whitener, reconstruction_objective
 from faiss_pqvae.training.views import Views, random_views
 
 History = list[dict[str, Any]]
@@ -32,6 +32,7 @@ History = list[dict[str, Any]]
 _VALIDATION_ITEMS = 5000
 _NORMALIZATION_ITEMS = 10_000
 _KMEANS_ITEMS = 16_384
+_IMAGE_WHITENING = 0.3
 _BFLOAT16_GAIN = 1.2  # below this the noise of a measurement decides
 
 
@@ -93,6 +94,9 @@ class Trainer:
         self.views = config.views or Views.for_shape(model.input_shape)
         if len(model.input_shape) != 3 and self.views != Views():
             raise ValueError(f"views are for images, got items of shape {model.input_shape}")
+        self.whitening = config.whitening
+        if self.whitening is None:
+            self.whitening = _IMAGE_WHITENING if len(model.input_shape) == 3 else 0.0
         self._split()
         self.batch_size = min(config.batch_size, len(self.train_rows))
         # The rest of an epoch that does not fill a batch waits for another epoch's order.
@@ -125,13 +129,19 @@ class Trainer:
         )
         self.sums = torch.zeros(3, dtype=torch.float64)  # loss, reconstruction, quantization
         self.precision: Precision = self.config.precision
+        self.whitener: Tensor | None = None
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             if self.checkpoint_path.exists():
                 self._resume()
                 return
         rows = self.train_rows[:: max(1, len(self.train_rows) // _NORMALIZATION_ITEMS)]
-        self.model.fit_normalization(self._read(rows))
+        sample = self._read(rows)
+        self.model.fit_normalization(sample)
+        if self.whitening:
+            self.whitener = fit_whitener(
+                self.model.normalize(sample), self.whitening, seed=self.config.seed
+            )
         if self.precision == "auto":
             self.precision = faster_precision(self.model, self._read(rows[: self.batch_size]))
         self._log(self._start_event())
@@ -153,7 +163,11 @@ class Trainer:
                 "nbits": self.model.nbits,
                 **asdict(self.model.config),
             },
-            "training": {**asdict(self.config), "views": asdict(self.views)},
+            "training": {
+                **asdict(self.config),
+                "views": asdict(self.views),
+                "whitening": self.whitening,
+            },
         }
 
     def train(self, *, progress: bool = True) -> None:
@@ -218,7 +232,9 @@ class Trainer:
         enabled = self.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
             bypass = self.step < self.warmup_steps
-            return reconstruction_objective(self.model, view, clean, bypass=bypass)
+            return reconstruction_objective(
+                self.model, view, clean, whitener=self.whitener, bypass=bypass
+            )
 
     def _initialize_codewords(self) -> None:
         generator = self._generator("kmeans", 0)
@@ -346,6 +362,7 @@ class Trainer:
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "best": {"loss": self.best_loss, "epoch": self.best_epoch, "state": self.best_state},
+            "whitener": self.whitener,
             "sums": self.sums,
             "counts": self.counts,
             "history": json.dumps(self.history),
@@ -369,6 +386,8 @@ class Trainer:
             best["epoch"],
             best["state"],
         )
+        whitener: Tensor | None = state["whitener"]
+        self.whitener = None if whitener is None else whitener.to(self.device)
         self.sums = state["sums"]
         self.counts = state["counts"].to(self.device)
         self.history = json.loads(state["history"])

@@ -1,0 +1,54 @@
+"""The command `faiss-pqvae`."""
+
+from __future__ import annotations
+
+import importlib
+import logging
+import sys
+from collections.abc import Callable, Sequence
+
+import tyro
+
+_MODULES = {
+    "demo": "evaluate",
+    "train": "indexes",
+    "build": "indexes",
+    "search": "indexes",
+    "evaluate": "evaluate",
+    "info": "indexes",
+}
+_DESCRIPTION = (
+    "Train a PQ-VAE end to end, put its codebooks into a native FAISS index, and search. "
+    "Start with `faiss-pqvae demo`; each command has its own --help."
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Runs one command; wrong input ends with one line on standard error and status 2.
+
+    Args:
+        arguments: instead of the process's own, without the program's name.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    try:
+        tyro.extras.subcommand_cli_from_dict(
+            _commands(), prog="faiss-pqvae", description=_DESCRIPTION, args=given
+        )
+    except (ValueError, TypeError, OSError, ImportError) as error:
+        print(f"faiss-pqvae: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("\nfaiss-pqvae: stopped; the same command goes on from here", file=sys.stderr)
+        sys.exit(130)
+
+
+def _commands() -> dict[str, Callable[..., None]]:
+    return {
+        name: getattr(importlib.import_module(f"faiss_pqvae.cli.{module}"), name)
+        for name, module in _MODULES.items()
+    }
+
+
+if __name__ == "__main__":
+    main()

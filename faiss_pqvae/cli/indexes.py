@@ -1,0 +1,178 @@
+"""Commands on an index: `train`, `build`, `search` and `info`."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import tyro
+from tqdm import tqdm
+
+from faiss_pqvae.bundle import read_config, read_index, write_index
+from faiss_pqvae.factory import index_factory
+from faiss_pqvae.index import LatentIndex, check_k
+from faiss_pqvae.model import ModelConfig
+from faiss_pqvae.native import unpack_codes
+from faiss_pqvae.quantizer import histogram, perplexity, usage
+from faiss_pqvae.sources import ImageFolder, Source, chunks, open_source
+from faiss_pqvae.training import TrainingConfig
+
+_DATA_HELP = (
+    "a folder of images, a Parquet file with an image column, a .npy file (n, c, h, w) or (n, d), "
+    "or the name of a data set (mnist5k, mnist, cifar10, cifar10-jpeg)"
+)
+Data = Annotated[str, tyro.conf.Positional, tyro.conf.arg(help=_DATA_HELP)]
+Folder = tyro.conf.Positional[Path]
+
+
+def train(
+    data: Data,
+    out: Folder,
+    /,
+    *,
+    factory: str = "PQVAE8x8",
+    size: tuple[int, int] | None = None,
+    model: ModelConfig = ModelConfig(),  # noqa: B008 - frozen
+    training: TrainingConfig = TrainingConfig(),  # noqa: B008 - frozen
+) -> None:
+    """Train encoder, decoder and codebooks on images or vectors, and write an empty index.
+
+    The log is in OUT/training/log.jsonl. The same command goes on after an interruption.
+
+    Args:
+        data: what to train on.
+        out: folder for the bundle.
+        factory: PQVAE{M}x{nbits}: M sub-quantizers of nbits bits each (8x8: 8 bytes an item).
+        size: height and width that images of a folder are resized to.
+        model: networks and bottleneck.
+        training: the loop.
+    """
+    source = _open(data, size)
+    index = index_factory(tuple(source.shape[1:]), factory, model=model, training=training)
+    index.train(source, folder=out / "training")
+    write_index(index, out)
+    end = index.history[-1]
+    print(
+        f"trained on {len(source)} items in {end['elapsed_s']:.0f} s, best epoch "
+        f"{end['best_epoch']}; the bundle is {out}\n"
+        f"next: faiss-pqvae build {shlex.quote(str(out))} DATA"
+    )
+
+
+def build(
+    bundle: Folder,
+    data: Data,
+    /,
+    *,
+    out: Path | None = None,
+    size: tuple[int, int] | None = None,
+) -> None:
+    """Encode items and store their codes in a trained index, in place of what it held.
+
+    Args:
+        bundle: folder of a trained index.
+        data: what to store; the ids count from 0 in its order.
+        out: folder for the filled index; by default BUNDLE itself.
+        size: height and width that images of a folder are resized to.
+    """
+    index = read_index(bundle)
+    source = _open(data, size)
+    index.reset()
+    with tqdm(total=len(source), unit="item", desc="adding", disable=None) as bar:
+        for chunk in chunks(source, index.batch_size):
+            index.add(chunk)
+            bar.update(len(chunk))
+    target = bundle if out is None else out
+    write_index(index, target)
+    print(
+        f"{index.ntotal} items of {index.sa_code_size()} bytes in {target}\n"
+        f"next: faiss-pqvae search {shlex.quote(str(target))} QUERIES"
+    )
+
+
+def search(
+    bundle: Folder,
+    queries: Data,
+    /,
+    *,
+    k: int = 10,
+    search_type: str | None = None,
+    size: tuple[int, int] | None = None,
+    as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
+) -> None:
+    """Print the nearest stored items of every query, as a table or as JSON.
+
+    Args:
+        bundle: folder of a filled index.
+        queries: what to search for.
+        k: results per query.
+        search_type: adc (the query's latent against codes) or sdc (codes against codes); by
+            default what the bundle was written with.
+        size: height and width that images of a folder are resized to.
+        as_json: print {"D": [[...]], "I": [[...]]} instead of a table.
+    """
+    k = check_k(k)
+    index = read_index(bundle)
+    if search_type is not None:
+        index.search_type = search_type  # type: ignore[assignment]  # checked by the setter
+    D, I = index.search(_open(queries, size), k)  # noqa: E741 - FAISS's names
+    if as_json:
+        print(json.dumps({"D": D.tolist(), "I": I.tolist()}))
+        return
+    print(f"{'query':>7}  nearest ids (distance), {index.search_type}")
+    for number, (distances, ids) in enumerate(zip(D, I, strict=True)):
+        pairs = (f"{i} ({d:.4g})" for d, i in zip(distances, ids, strict=True) if i >= 0)
+        print(f"{number:>7}  {'  '.join(pairs)}")
+
+
+def info(bundle: Folder, /) -> None:
+    """Print what a bundle holds.
+
+    Args:
+        bundle: folder of an index.
+    """
+    config = read_config(bundle)
+    index = read_index(bundle)
+    model = config["model"]
+    lines = {
+        "index": f"{config['factory']}, {config['metric']}, search type {config['search_type']}",
+        "items": f"{index.ntotal} of {index.sa_code_size()} bytes",
+        "input": f"{' x '.join(map(str, index.input_shape))}",
+        "latents": f"{index.model.latent_dim} dimensions, {index.model.M} sub-vectors",
+        "model": ", ".join(f"{name}={value}" for name, value in model["config"].items()),
+        "written with": ", ".join(f"{n} {v}" for n, v in config["versions"].items()),
+    }
+    if index.ntotal:
+        counts = torch.from_numpy(codeword_counts(index))
+        lines["codewords used"] = " ".join(f"{u:.0%}" for u in usage(counts).tolist())
+        lines["perplexity"] = " ".join(f"{p:.1f}" for p in perplexity(counts).tolist())
+    for name, value in lines.items():
+        print(f"{name:>14}  {value}")
+
+
+def codeword_counts(index: LatentIndex) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """How often the stored items have each codeword: (M, ksub) int64."""
+    ids = unpack_codes(index.faiss_index)
+    counts: np.ndarray[Any, np.dtype[np.int64]] = histogram(
+        torch.from_numpy(ids), index.model.quantizer.ksub
+    ).numpy()
+    return counts
+
+
+def _open(data: str, size: tuple[int, int] | None) -> Source:
+    """The items that an argument names: a path, or else a data set."""
+    path = Path(data)
+    if size is not None:
+        if not path.is_dir():
+            raise ValueError(f"expected a folder of images to resize, got {data}")
+        return ImageFolder(path, size=size)
+    if not path.exists() and path.name == data and not path.suffix:
+        # The extra "eval" is needed for data sets only.
+        from faiss_pqvae.eval.data import load
+
+        return load(data).database
+    return open_source(path)

@@ -1,0 +1,56 @@
+"""Scores that choose between trainings and need no labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from faiss_pqvae.inputs import read_batches
+from faiss_pqvae.model import PQVAE, to_float
+from faiss_pqvae.quantizer import look_up
+from faiss_pqvae.training.views import Views, random_views
+
+
+@torch.inference_mode()
+def view_recall(
+    model: PQVAE, x: Any, *, views: Views, k: int = 1, n_queries: int = 1000, seed: int = 0
+) -> float:
+    """How often a changed image finds its original among the codes of all images.
+
+    The first `n_queries` images are changed and searched for, by their latents against the codes
+    of all of `x` (ADC). It needs codes that agree on what the views leave and differ otherwise.
+
+    Args:
+        model: trained.
+        x: (n, c, h, w) uint8 or float images that were not trained on.
+        views: the changes; the same for all models that are compared.
+        k: within how many nearest codes the original must be.
+        n_queries: how many images are searched for, cut to n.
+        seed: of the changes.
+
+    Returns:
+        The share of the images found, in [0, 1].
+    """
+    model.eval()
+    device = model.device
+    codes = []
+    for batch in read_batches(x, 1024, "images"):
+        codes.append(model.quantizer(model.encode(batch.to(device))).ids)  # noqa: PERF401
+    stored = look_up(model.quantizer.codewords, torch.cat(codes)).transpose(0, 1).flatten(1)
+    generator = torch.Generator().manual_seed(seed)
+    hits, start = 0, 0
+    for batch in read_batches(x[:n_queries], 1024, "images"):
+        changed = random_views(to_float(batch.to(device)), views, generator)
+        hits += _hits(model.encode(changed), stored, start, k)
+        start += len(batch)
+    return hits / start
+
+
+def _hits(queries: Tensor, stored: Tensor, start: int, k: int) -> int:
+    """How many of the queries have stored row `start`, `start + 1`, ... among their k nearest."""
+    distances = torch.cdist(queries, stored)  # (n, ntotal)
+    own = distances.diagonal(offset=start)[: len(queries)]
+    # Another item at the very same distance is no reason to miss.
+    return int(((distances < own.unsqueeze(1)).sum(1) < k).sum())
