@@ -121,6 +121,7 @@ class Trainer:
             self.model.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay
         )
         self.step = 0
+        self.order: npt.NDArray[np.int64] | None = None  # of the epoch under way
         self.elapsed_s = 0.0
         self.best_loss, self.best_epoch = math.inf, -1
         self.best_state: dict[str, Tensor] = {}
@@ -179,31 +180,34 @@ class Trainer:
             desc="training",
             disable=None if progress else True,
         )
-        while self.step < self.total_steps and not self._stopped_early():
-            started = time.perf_counter()
-            epoch, position = divmod(self.step, self.steps_per_epoch)
-            if position == 0 or "order" not in vars(self):
-                self.order = self._epoch_order(epoch)
-            if self.step == self.warmup_steps:
-                self._initialize_codewords()
-            rows = self.order[position * self.batch_size : (position + 1) * self.batch_size]
-            self._train_step(self._read(np.sort(rows)))
-            self.step += 1
-            self.elapsed_s += time.perf_counter() - started
-            bar.update()
-            if self.step % self.steps_per_epoch == 0:
-                event = self._end_epoch(epoch)
-                bar.set_postfix(
-                    reconstruction=f"{event['validation_reconstruction']:.4f}",
-                    perplexity=f"{np.mean(event['perplexity']):.0f}",
-                )
-                self.save()
-            elif self.step % self.config.checkpoint_every == 0:
-                self.save()
-        bar.close()
+        with bar:
+            while self.step < self.total_steps and not self._stopped_early():
+                self._step()
+                bar.update()
+                if self.step % self.steps_per_epoch == 0:
+                    event = self._end_epoch(self.step // self.steps_per_epoch - 1)
+                    bar.set_postfix(
+                        reconstruction=f"{event['validation_reconstruction']:.4f}",
+                        perplexity=f"{np.mean(event['perplexity']):.0f}",
+                    )
+                    self.save()
+                elif self.step % self.config.checkpoint_every == 0:
+                    self.save()
         self._finish()
 
-    def _train_step(self, clean: Tensor) -> None:
+    def _step(self) -> None:
+        started = time.perf_counter()
+        epoch, position = divmod(self.step, self.steps_per_epoch)
+        if position == 0 or self.order is None:
+            self.order = self._epoch_order(epoch)
+        if self.step == self.warmup_steps:
+            self._initialize_codewords()
+        rows = self.order[position * self.batch_size : (position + 1) * self.batch_size]
+        self._update(self._read(np.sort(rows)))
+        self.step += 1
+        self.elapsed_s += time.perf_counter() - started
+
+    def _update(self, clean: Tensor) -> None:
         config, model = self.config, self.model
         generator = self._generator("step", self.step)
         for group in self.optimizer.param_groups:

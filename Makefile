@@ -1,0 +1,43 @@
+# `make demo` and `make test` set up everything themselves, in .venv.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/ready
+DEMO ?=
+
+# Threads that wait sleep: on a busy machine spinning ones take the processor from those that work.
+export OMP_WAIT_POLICY ?= passive
+
+.PHONY: demo test lint format typecheck bench clean
+
+demo: $(READY)  ## train on real images, compare, write runs/demo/report.html
+	$(BIN)/faiss-pqvae demo $(DEMO)
+
+test: $(READY)
+	$(BIN)/pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# mypy cannot follow the editable install: it checks an installed copy.
+typecheck: $(READY)
+	rm -rf build
+	$(BIN)/pip install --quiet --no-deps --target build/typecheck .
+	cd build/typecheck && ../../$(BIN)/mypy --config-file ../../pyproject.toml faiss_pqvae
+
+bench: $(READY)
+	$(BIN)/python benchmarks/run.py
+
+clean:
+	rm -rf .venv build dist *.egg-info runs
+
+$(READY): setup.py pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --progress-bar off -c constraints.txt -e ".[cpu,eval,demo,dev]"
+	touch $@

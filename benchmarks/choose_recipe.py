@@ -1,0 +1,93 @@
+"""Chooses lambda and whitening for a data set on a validation split of its database.
+
+Every candidate is trained, without labels, on one part of the database and scored on the rest:
+by the mean average precision of the held-out images as queries, which reads their labels, and by
+`view_recall`, which needs none. The data set's own queries are not touched. Writes every score,
+also those that lost.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shlex
+import sys
+from pathlib import Path
+
+import numpy as np
+import tyro
+
+import faiss_pqvae as fpq
+from faiss_pqvae.eval.data import load
+from faiss_pqvae.eval.metrics import map_at_k, relevance
+from faiss_pqvae.eval.runner import environment
+from faiss_pqvae.files import replace_bytes
+from faiss_pqvae.training import fit
+from faiss_pqvae.training.scores import view_recall
+
+
+def main(
+    out: Path,
+    *,
+    dataset: str = "mnist5k",
+    n_train: int = 3200,
+    nbits: int = 8,
+    epochs: int = 40,
+    batch_size: int = 128,
+    width: int = 24,
+    lambdas: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03),
+    whitenings: tuple[float, ...] = (0.0, 0.3),
+) -> None:
+    """Trains every candidate and writes their scores, the best mean average precision first.
+
+    Args:
+        out: JSON file.
+        dataset: name of a labelled data set; its queries are not read.
+        n_train: images of the database to train on; the others score.
+        nbits: bits of each of the 8 sub-quantizers.
+        epochs: of every training.
+        batch_size: of every training.
+        width: of the networks.
+        lambdas: candidates.
+        whitenings: candidates.
+    """
+    data = load(dataset)
+    x, labels = np.asarray(data.database[:]), data.database_labels
+    order = np.random.default_rng(0).permutation(len(x))
+    kept, held = np.sort(order[:n_train]), np.sort(order[n_train : n_train + 5000])
+    train, held_out = x[kept], x[held]
+    views = fpq.Views.for_shape(x.shape[1:])
+    scores = []
+    for lambda_, whitening in itertools.product(lambdas, whitenings):
+        config = fpq.ModelConfig(width=width, lambda_=lambda_)
+        model = fpq.PQVAE(x.shape[1:], 8, nbits, config)
+        training = fpq.TrainingConfig(epochs=epochs, batch_size=batch_size, whitening=whitening)
+        history = fit(model, train, training)
+        index = fpq.LatentIndex(model)
+        index.add(train)
+        _, I = index.search(held_out, 1000)  # noqa: E741 - FAISS's name
+        row = {
+            "lambda_": lambda_,
+            "whitening": whitening,
+            "map@1000": map_at_k(relevance(I, labels[kept], labels[held]), 1000),
+            "view_recall@1": view_recall(model, held_out, views=views),
+            "distance_ratio": history[-2]["distance_ratio"],
+            "perplexity": float(np.mean(history[-2]["perplexity"])),
+            "train_s": history[-1]["elapsed_s"],
+        }
+        scores.append(row)
+        print(row, flush=True)
+    scores.sort(key=lambda row: -row["map@1000"])
+    result = {
+        "command": shlex.join(["python", *sys.argv]),
+        "dataset": dataset,
+        "n_train": len(train),
+        "n_held_out": len(held_out),
+        "environment": environment(),
+        "scores": scores,
+    }
+    replace_bytes(out, (json.dumps(result, indent=2) + "\n").encode())
+
+
+if __name__ == "__main__":
+    tyro.cli(main)

@@ -1,0 +1,278 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from faiss_pqvae.model import PQVAE, ModelConfig
+from faiss_pqvae.training import TrainingConfig, Views, fit
+from faiss_pqvae.training.loop import choose_device, faster_precision, reset_parameters, schedule
+
+SHAPE = (1, 8, 8)
+MODEL = ModelConfig(width=4, dsub=2)
+TRAINING = TrainingConfig(epochs=4, batch_size=16, precision="float32", warmup_steps=5)
+
+
+def images(n=120, seed=0):
+    """Blobs at four places: something that a small code can learn."""
+    rng = np.random.default_rng(seed)
+    x = rng.integers(0, 40, (n, *SHAPE)).astype(np.uint8)
+    for image, place in zip(x, rng.integers(0, 4, n), strict=True):
+        row, column = 4 * (place // 2), 4 * (place % 2)
+        image[0, row : row + 4, column : column + 4] += 200
+    return x
+
+
+def model(**changes):
+    return PQVAE(SHAPE, 2, 3, ModelConfig(**{**vars(MODEL), **changes}))
+
+
+def config(**changes):
+    return TrainingConfig(**{**vars(TRAINING), **changes})
+
+
+def timeless(history):
+    return [{k: v for k, v in event.items() if k != "elapsed_s"} for event in history]
+
+
+def test_fit__learns_more_than_the_mean():
+    trained = model()
+    history = fit(trained, images(400), config(epochs=20, whitening=0.0, views=Views()))
+    epochs = [event for event in history if event["event"] == "epoch"]
+    x = torch.from_numpy(images(100, seed=1))
+    target = trained.normalize(x)
+    with torch.no_grad():
+        error = float((trained(x).x - target).square().mean())
+    assert error < 0.5 * float(target.square().mean())
+    assert epochs[-1]["validation_reconstruction"] < epochs[0]["validation_reconstruction"]
+    assert trained.is_trained
+
+
+def test_fit__same_seed_same_result_other_seed_another():
+    runs = []
+    for seed in (3, 3, 4):
+        trained = model()
+        history = fit(trained, images(), config(seed=seed))
+        runs.append((timeless(history), trained.codebooks()))
+    assert runs[0] == runs[1]
+    assert runs[0][1] != runs[2][1]
+
+
+def test_fit__forgets_what_the_model_learned_before():
+    fresh, used = model(), model()
+    fit(used, images(seed=5), config(seed=9))
+    fit(used, images(), config())
+    fit(fresh, images(), config())
+    assert used.codebooks() == fresh.codebooks()
+
+
+def test_fit__leaves_the_global_randomness_alone():
+    torch.manual_seed(0)
+    expected = torch.rand(3)
+    trained = model()
+    torch.manual_seed(0)
+    fit(trained, images(), config(epochs=1))
+    assert torch.equal(torch.rand(3), expected)
+
+
+def test_fit__writes_its_history_as_jsonl(tmp_path):
+    history = fit(model(), images(), config(), folder=tmp_path)
+    lines = (tmp_path / "log.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == history
+    assert [event["event"] for event in history] == ["start", *["epoch"] * 4, "end"]
+    assert len(history[1]["perplexity"]) == len(history[1]["usage"]) == 2
+    assert 0 <= history[-2]["distance_ratio"] <= 1
+
+
+def test_fit__finished_training_is_read_not_repeated(tmp_path):
+    first, again = model(), model()
+    history = fit(first, images(), config(), folder=tmp_path)
+    assert fit(again, images(), config(), folder=tmp_path) == history
+    assert again.codebooks() == first.codebooks()
+    assert again.is_trained
+
+
+CHILD = """
+import sys, torch
+torch.set_num_threads(1)
+sys.path.insert(0, sys.argv[1])
+from test_loop import config, fit, images, model
+fit(model(), images(), config(epochs=400, checkpoint_every=3), folder=sys.argv[2])
+"""
+
+
+def test_fit__resumes_to_the_same_bits_after_kill_9(tmp_path):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    settings = config(epochs=400, checkpoint_every=3)
+    child = subprocess.Popen(
+        [sys.executable, "-c", CHILD, os.path.dirname(__file__), str(tmp_path / "killed")]  # noqa: PTH120
+    )
+    checkpoint = tmp_path / "killed" / "checkpoint.pt"
+    deadline = time.monotonic() + 60
+    try:
+        while not checkpoint.exists():
+            assert child.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(0.2)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    assert torch.load(checkpoint, weights_only=True)["step"] < 400 * 7
+    resumed, straight = model(), model()
+    history = fit(resumed, images(), settings, folder=tmp_path / "killed")
+    expected = fit(straight, images(), settings)
+    torch.set_num_threads(threads)
+    assert timeless(history) == timeless(expected)
+    assert resumed.codebooks() == straight.codebooks()
+    for name, value in straight.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+
+
+def test_fit__interruption_anywhere_resumes_to_the_same_bits(tmp_path):
+    class Stops:
+        """Images that Ctrl-C interrupts when they are read for the nth time."""
+
+        def __init__(self, left):
+            self.x, self.left = images(), left
+            self.shape, self.dtype = self.x.shape, self.x.dtype
+
+        def __len__(self):
+            return len(self.x)
+
+        def __getitem__(self, rows):
+            self.left -= 1
+            if self.left < 0:
+                raise KeyboardInterrupt
+            return self.x[rows]
+
+    straight = model()
+    settings = config(checkpoint_every=2)
+    fit(straight, images(), settings)
+    for reads in (1, 6, 13, 20, 27):
+        folder, resumed = tmp_path / str(reads), model()
+        with pytest.raises(KeyboardInterrupt):
+            fit(resumed, Stops(reads), settings, folder=folder)
+        assert not resumed.is_trained
+        fit(resumed, images(), settings, folder=folder)
+        assert resumed.codebooks() == straight.codebooks()
+
+
+@pytest.mark.parametrize(
+    "change", [{"training": {"lr": 0.1}}, {"model": {"lambda_": 0.5}}, {"data": images(seed=7)}]
+)
+def test_fit__refuses_another_trainings_checkpoint(tmp_path, change):
+    fit(model(), images(), config(epochs=1), folder=tmp_path)
+    before = (tmp_path / "checkpoint.pt").read_bytes()
+    with pytest.raises(ValueError, match="other settings or data"):
+        fit(
+            model(**change.get("model", {})),
+            change.get("data", images()),
+            config(epochs=1, **change.get("training", {})),
+            folder=tmp_path,
+        )
+    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+
+
+def test_fit__stops_early_and_keeps_the_best():
+    trained = model()
+    history = fit(trained, images(), config(epochs=200, patience=3, lr=0.05))
+    end = history[-1]
+    epochs = [event for event in history if event["event"] == "epoch"]
+    assert end["stopped_early"]
+    assert len(epochs) - 1 - end["best_epoch"] == 3
+    eligible = [event["validation_loss"] for event in epochs if event["step"] > 5]
+    assert end["validation_loss"] == min(eligible)
+
+
+def test_fit__gradient_updates_learn_codewords():
+    trained = model(update="gradient", lambda_=0.05)
+    history = fit(trained, images(400), config(epochs=10))
+    assert history[-2]["validation_quantization"] < history[2]["validation_quantization"]
+    assert max(history[-2]["perplexity"]) > 2
+
+
+def test_fit__takes_vectors():
+    x = np.random.default_rng(0).standard_normal((200, 12)).astype(np.float32)
+    trained = PQVAE((12,), 2, 3, ModelConfig(width=8, dsub=3))
+    history = fit(trained, x, config())
+    assert history[0]["training"]["whitening"] == 0
+    assert trained.codebooks().d == 6
+
+
+def test_fit__vectors_have_no_views():
+    x = np.zeros((50, 12), np.float32)
+    with pytest.raises(ValueError, match="views are for images"):
+        fit(PQVAE((12,), 2, 3, ModelConfig(dsub=3)), x, config(views=Views(flip=0.5)))
+
+
+def test_fit__diverging_loss_raises():
+    with pytest.raises(ValueError, match="not finite at step"):
+        fit(model(), images(), config(lr=1e30))
+
+
+def test_fit__constant_images_give_finite_codebooks():
+    trained = model()
+    fit(trained, np.full((50, *SHAPE), 7, np.uint8), config())
+    assert np.isfinite(trained.codebooks().centroids).all()
+
+
+@pytest.mark.parametrize("n", [0, 3])
+def test_fit__too_few_items_raise(n):
+    with pytest.raises(ValueError, match="at least"):
+        fit(model(), images(10)[:n], config())
+
+
+def test_fit__nan_raises():
+    x = images().astype(np.float32) / 255
+    x[17, 0, 0, 0] = np.nan
+    with pytest.raises(ValueError, match="NaN"):
+        fit(model(), x, config())
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"epochs": 0},
+        {"batch_size": 1},
+        {"lr": float("nan")},
+        {"validation_fraction": 1.0},
+        {"whitening": 2.0},
+        {"precision": "half"},
+        {"patience": -1},
+    ],
+)
+def test_config__rejects(wrong):
+    with pytest.raises(ValueError, match="expected"):
+        config(**wrong)
+
+
+def test_schedule__rises_then_falls_to_zero():
+    values = [schedule(step, 1000) for step in range(1000)]
+    assert np.argmax(values) in (49, 50)
+    assert np.all(np.diff(values[50:]) < 0)
+    assert values[-1] < 1e-4
+
+
+def test_choose_device__rejects_what_is_not_there():
+    with pytest.raises(ValueError, match="expected a device"):
+        choose_device("toaster")
+    if not torch.cuda.is_available():
+        assert choose_device("auto") == torch.device("cpu")
+        with pytest.raises(ValueError, match="no CUDA"):
+            choose_device("cuda")
+
+
+def test_faster_precision__measures_and_changes_nothing():
+    net = model()
+    reset_parameters(net, 0)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    assert faster_precision(net, torch.from_numpy(images(16))) in ("float32", "bfloat16")
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    assert all(p.grad is None for p in net.parameters())
