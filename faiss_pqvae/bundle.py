@@ -65,7 +65,12 @@ def write_index(index: LatentIndex, path: str | Path) -> None:
     replace_bytes(folder / "config.json", config.encode())
     kept = {file["name"] for file in files.values()}
     for role, suffix in _SUFFIXES.items():
-        leftovers = [*folder.glob(f"{role}-*{suffix}"), *folder.glob(f".{role}.*.new")]
+        # Names as they are given above, so that files of others in the folder stay.
+        leftovers = [
+            *folder.glob(f"{role}-{'[0-9a-f]' * 16}{suffix}"),
+            *folder.glob(f".{role}.*.new"),
+            *folder.glob(".config.json.*.new"),
+        ]
         for leftover in leftovers:
             if leftover.name not in kept:
                 leftover.unlink(missing_ok=True)

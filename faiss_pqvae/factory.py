@@ -11,7 +11,7 @@ from faiss_pqvae.model import PQVAE, ModelConfig
 from faiss_pqvae.native import faiss
 from faiss_pqvae.training import TrainingConfig, fit
 
-_CODE = re.compile(r"PQVAE(?P<M>\d+)(?:x(?P<nbits>\d+))?")
+_CODE = re.compile(r"PQVAE(?P<M>[0-9]+)(?:x(?P<nbits>[0-9]+))?")
 
 
 def index_factory(

@@ -34,7 +34,8 @@ class Interrupted:
 
 
 def _codes(index: LatentIndex) -> np.ndarray:
-    return faiss.vector_to_array(index.faiss_index.codes).reshape(index.ntotal, index.sa_code_size())
+    codes = faiss.vector_to_array(index.faiss_index.codes)
+    return codes.reshape(index.ntotal, index.sa_code_size())
 
 
 def _equal(a: tuple[np.ndarray, ...], b: tuple[np.ndarray, ...]) -> bool:

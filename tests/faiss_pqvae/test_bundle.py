@@ -1,0 +1,612 @@
+"""Bundles: read back to the bit, refused when damaged, old or new after any crash."""
+
+import contextlib
+import errno
+import hashlib
+import itertools
+import json
+import os
+import random
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import safetensors.torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from faiss_pqvae import LatentIndex, bundle, files, read_index, write_index
+from faiss_pqvae.bundle import read_config
+from faiss_pqvae.native import extract_codebooks, faiss
+
+METRICS = [faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT]
+ROLES = ["model", "index"]
+
+
+def _fingerprint(index: LatentIndex) -> tuple[Any, ...]:
+    """Everything that has to survive, to the bit."""
+    x = np.random.default_rng(7).random((4, *index.input_shape), dtype=np.float32)
+    D, I = index.search(x, 3)  # noqa: E741
+    return (
+        D.tobytes(),
+        I.tobytes(),
+        index.encode(x).tobytes(),
+        index.decode(index.encode(x)).tobytes(),
+        faiss.vector_to_array(index.faiss_index.codes).tobytes(),
+        extract_codebooks(index.faiss_index).centroids.tobytes(),
+        index.search_type,
+        index.metric_type,
+        index.model.config,
+        index.input_shape,
+    )
+
+
+def _part(folder: Path, role: str) -> Path:
+    return folder / read_config(folder)["files"][role]["name"]
+
+
+def _edit_config(folder: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
+    config = json.loads((folder / "config.json").read_text())
+    edit(config)
+    (folder / "config.json").write_text(json.dumps(config))
+
+
+def _name_part(folder: Path, role: str, path: Path) -> None:
+    """Makes a file a part of the bundle, with its right hash."""
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    name = f"{role}-{digest[:16]}{path.suffix}"
+    shutil.copy(path, folder / name)
+    part = {"name": name, "sha256": digest}
+    _edit_config(folder, lambda config: config["files"].update({role: part}))
+
+
+def _strays(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.suffix == ".new")
+
+
+@pytest.fixture(scope="module")
+def index(make_index) -> LatentIndex:
+    return make_index(n=20)
+
+
+@pytest.fixture(scope="module")
+def other(make_index) -> LatentIndex:
+    return make_index(n=30, seed=1)
+
+
+@pytest.fixture
+def folder(index: LatentIndex, tmp_path: Path) -> Path:
+    """A bundle of `index`."""
+    write_index(index, tmp_path / "bundle")
+    return tmp_path / "bundle"
+
+
+# -- round trip
+
+
+@pytest.mark.parametrize("search_type", ["adc", "sdc"])
+@pytest.mark.parametrize("metric", METRICS)
+@pytest.mark.parametrize("nbits", [4, 8])
+@pytest.mark.parametrize("shape", [(3, 8, 8), (12,)], ids=str)
+def test_read__gives_what_was_written(make_index, tmp_path, shape, nbits, metric, search_type):
+    index = make_index(shape, 3, nbits, metric, n=20)
+    index.search_type = search_type
+    write_index(index, tmp_path / "bundle")
+    assert _fingerprint(read_index(tmp_path / "bundle")) == _fingerprint(index)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"encoder": "linear", "decoder": "mlp"},
+        {"decoder": "conv", "standardize": False},
+        {"update": "gradient", "normalize_latents": False},
+    ],
+    ids=str,
+)
+def test_read__of_every_configuration(make_index, tmp_path, config):
+    index = make_index(n=5, **config)
+    write_index(index, tmp_path)
+    assert _fingerprint(read_index(tmp_path)) == _fingerprint(index)
+
+
+def test_read__can_be_added_to(make_index, make_items, folder):
+    index, again = make_index(n=20), read_index(folder)
+    for each in (index, again):
+        each.add(make_items(9, seed=2))
+    assert again.ntotal == 29
+    assert _fingerprint(again) == _fingerprint(index)
+
+
+def test_read__of_a_bundle_that_was_read_and_written(folder, tmp_path, index):
+    write_index(read_index(folder), tmp_path / "second")
+    assert _fingerprint(read_index(tmp_path / "second")) == _fingerprint(index)
+    assert _part(tmp_path / "second", "model").name == _part(folder, "model").name
+
+
+def test_read__does_not_retrain_what_it_read(folder, index, rng):
+    native = read_index(folder).faiss_index
+    codebooks = extract_codebooks(native)
+    native.reset()
+    native.train(rng.standard_normal((500, native.d), dtype=np.float32))
+    assert extract_codebooks(native) == codebooks
+
+
+def test_read__of_an_index_without_items(make_index, tmp_path):
+    write_index(make_index(), tmp_path / "a" / "b")
+    assert read_index(str(tmp_path / "a" / "b")).ntotal == 0
+
+
+def test_write__replaces_and_leaves_no_more_than_three_files(folder, other):
+    write_index(other, folder)
+    assert _fingerprint(read_index(folder)) == _fingerprint(other)
+    names = {path.name for path in folder.iterdir()}
+    assert names == {"config.json", *(_part(folder, role).name for role in ROLES)}
+
+
+def test_write__the_same_again_keeps_it(folder, index):
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    write_index(index, folder)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_write__leaves_files_of_others_alone(index, other, tmp_path):
+    theirs = ["notes.txt", "model.safetensors", "model-00001-of-00002.safetensors", "index-1.faiss"]
+    for name in theirs:
+        (tmp_path / name).write_text("mine")
+    write_index(index, tmp_path)
+    write_index(other, tmp_path)
+    assert [name for name in theirs if (tmp_path / name).exists()] == theirs
+
+
+def test_config__says_what_is_inside(folder):
+    config = read_config(folder)
+    assert config["factory"] == "PQVAE2x8"
+    assert (config["format"], config["metric"], config["ntotal"]) == (1, "l2", 20)
+    assert set(config["versions"]) == {"torch", "faiss", "numpy"}
+    for part in config["files"].values():
+        assert hashlib.sha256((folder / part["name"]).read_bytes()).hexdigest() == part["sha256"]
+
+
+# -- refused to write
+
+
+def test_write__rejects_an_untrained_index(make_index, tmp_path):
+    with pytest.raises(ValueError, match="untrained"):
+        write_index(make_index(trained=False), tmp_path / "bundle")
+    assert not (tmp_path / "bundle").exists()
+
+
+def test_write__rejects_a_file_in_the_way(index, tmp_path):
+    path = tmp_path / "file"
+    path.write_text("mine")
+    with pytest.raises(ValueError, match="expected a folder"):
+        write_index(index, path)
+    assert path.read_text() == "mine"
+
+
+# -- refused to read
+
+
+def test_read__of_nothing(tmp_path):
+    for path in (tmp_path, tmp_path / "missing"):
+        with pytest.raises(FileNotFoundError, match=r"config\.json is missing"):
+            read_index(path)
+
+
+def test_read__of_a_file(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises((FileNotFoundError, ValueError)):
+        read_index(tmp_path / "file")
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_read__rejects_a_missing_part(folder, role):
+    _part(folder, role).unlink()
+    with pytest.raises(ValueError, match="is missing"):
+        read_index(folder)
+
+
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.999])
+@pytest.mark.parametrize("role", [*ROLES, "config"])
+def test_read__rejects_a_truncated_part(folder, role, share):
+    path = folder / "config.json" if role == "config" else _part(folder, role)
+    content = path.read_bytes()
+    path.write_bytes(content[: min(int(share * len(content)), len(content) - 2)])
+    with pytest.raises(ValueError, match="damaged bundle"):
+        read_index(folder)
+
+
+@pytest.mark.parametrize("share", [0, 0.3, 0.999])
+@pytest.mark.parametrize("role", ROLES)
+def test_read__rejects_a_truncated_part_with_the_right_hash(folder, tmp_path, role, share):
+    content = _part(folder, role).read_bytes()
+    path = tmp_path / f"part{_part(folder, role).suffix}"
+    path.write_bytes(content[: int(share * len(content))])
+    _name_part(folder, role, path)
+    with pytest.raises(ValueError, match=r"cannot read|do not fit|codes of"):
+        read_index(folder)
+
+
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    role=st.sampled_from(ROLES), position=st.floats(0, 1, exclude_max=True), bit=st.integers(0, 7)
+)
+def test_read__rejects_a_flipped_bit(folder, role, position, bit):
+    path = _part(folder, role)
+    original = path.read_bytes()
+    damaged = bytearray(original)
+    damaged[int(position * len(damaged))] ^= 1 << bit
+    path.write_bytes(damaged)
+    try:
+        with pytest.raises(ValueError, match="altered or truncated"):
+            read_index(folder)
+    finally:
+        path.write_bytes(original)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(position=st.floats(0, 1, exclude_max=True), flip=st.integers(1, 255))
+def test_read__of_a_changed_config_is_refused_or_finds_the_same(folder, index, position, flip):
+    path = folder / "config.json"
+    original = path.read_bytes()
+    damaged = bytearray(original)
+    damaged[int(position * len(damaged))] ^= flip
+    path.write_bytes(damaged)
+    try:
+        with contextlib.suppress(ValueError):
+            # What changed is only told, not used: a version, a training constant.
+            assert _fingerprint(read_index(folder))[:-3] == _fingerprint(index)[:-3]
+    finally:
+        path.write_bytes(original)
+
+
+def test_read__rejects_a_newer_format(folder):
+    _edit_config(folder, lambda config: config.update(format=2))
+    with pytest.raises(ValueError, match="newer"):
+        read_index(folder)
+
+
+@pytest.mark.parametrize("value", [None, "1", 0, -1, 1.0, []])
+def test_read__rejects_a_config_without_a_format(folder, value):
+    _edit_config(folder, lambda config: config.update(format=value))
+    with pytest.raises(ValueError, match="names no format version"):
+        read_index(folder)
+
+
+@pytest.mark.parametrize("content", ["", "[]", "3", "null", "{", "\xff", '{"format": 1}'])
+def test_read__rejects_another_config(folder, content):
+    (folder / "config.json").write_text(content, encoding="latin-1")
+    with pytest.raises(ValueError, match="damaged bundle"):
+        read_index(folder)
+
+
+@pytest.mark.parametrize("key", ["model", "metric", "search_type", "files"])
+@pytest.mark.parametrize("value", [None, "other", 5, []])
+def test_read__rejects_a_config_with_a_wrong_value(folder, key, value):
+    _edit_config(folder, lambda config: config.update({key: value}))
+    with pytest.raises(ValueError, match=r"damaged bundle|expected"):
+        read_index(folder)
+
+
+@pytest.mark.parametrize("key", ["model", "metric", "search_type", "files"])
+def test_read__rejects_a_config_that_lacks_a_key(folder, key):
+    _edit_config(folder, lambda config: config.pop(key))
+    with pytest.raises(ValueError, match=f"lacks or misuses '{key}'"):
+        read_index(folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("M", 4), ("nbits", 4), ("nbits", 99), ("input_shape", [1, 9, 9])]
+)
+def test_read__rejects_a_model_of_other_sizes(folder, key, value):
+    _edit_config(folder, lambda config: config["model"].update({key: value}))
+    with pytest.raises(ValueError, match=r"do not fit|expected"):
+        read_index(folder)
+
+
+@pytest.mark.parametrize("prefix", ["../", "sub/", "./", "/"])
+@pytest.mark.parametrize("role", ROLES)
+def test_read__rejects_parts_outside_the_folder(folder, role, prefix):
+    part = _part(folder, role)
+    (folder / "sub").mkdir()
+    for place in (folder.parent, folder / "sub"):
+        shutil.copy(part, place / part.name)
+    name = str(folder.parent / part.name) if prefix == "/" else prefix + part.name
+    _edit_config(folder, lambda config: config["files"][role].update(name=name))
+    with pytest.raises(ValueError, match="is not a file of the bundle"):
+        read_index(folder)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "a\0b", 3, None])
+def test_read__rejects_names_that_are_none(folder, name):
+    _edit_config(folder, lambda config: config["files"]["model"].update(name=name))
+    with pytest.raises(ValueError, match="damaged bundle"):
+        read_index(folder)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_read__rejects_a_part_of_another_bundle(folder, tmp_path, role, other):
+    write_index(other, tmp_path / "other")
+    _name_part(folder, role, _part(tmp_path / "other", role))
+    with pytest.raises(ValueError, match="are not those of the model"):
+        read_index(folder)
+
+
+def test_read__rejects_a_model_of_other_widths(folder, tmp_path, make_index):
+    write_index(make_index(width=8), tmp_path / "other")
+    _name_part(folder, "model", _part(tmp_path / "other", "model"))
+    with pytest.raises(ValueError, match="do not fit the configuration"):
+        read_index(folder)
+
+
+def test_read__rejects_an_untrained_model(folder, tmp_path, make_index, index):
+    tensors = index.model.state_dict()
+    tensors["fitted"] = tensors["fitted"].clone().fill_(False)
+    path = tmp_path / "part.safetensors"
+    safetensors.torch.save_file({name: t.contiguous() for name, t in tensors.items()}, path)
+    _name_part(folder, "model", path)
+    with pytest.raises(ValueError, match="untrained"):
+        read_index(folder)
+
+
+def _other_metric(index: LatentIndex) -> Any:
+    native = faiss.clone_index(index.faiss_index)
+    native.metric_type = faiss.METRIC_INNER_PRODUCT
+    return native
+
+
+def _other_dimension(index: LatentIndex) -> Any:
+    native = faiss.clone_index(index.faiss_index)
+    native.d = 400
+    return native
+
+
+def _too_many(index: LatentIndex) -> Any:
+    native = faiss.clone_index(index.faiss_index)
+    native.ntotal = 10**6
+    return native
+
+
+def _untrained(index: LatentIndex) -> Any:
+    native = faiss.clone_index(index.faiss_index)
+    native.is_trained = False
+    return native
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda index: faiss.IndexFlatL2(8),
+        lambda index: faiss.IndexPQ(8, 4, 8),
+        lambda index: faiss.IndexPQ(16, 2, 8),
+        lambda index: faiss.IndexPQ(8, 2, 4),
+        _other_metric,
+        _other_dimension,
+        _too_many,
+        _untrained,
+    ],
+    ids=["flat", "M", "d", "nbits", "metric", "pq.d", "ntotal", "untrained"],
+)
+def test_read__rejects_another_native_index(folder, tmp_path, make, index):
+    path = tmp_path / "part.faiss"
+    faiss.write_index(make(index), str(path))
+    _name_part(folder, "index", path)
+    with pytest.raises(ValueError, match=r"expected|cannot read"):
+        read_index(folder)
+
+
+# -- crashes: one step of the writing after the other
+
+
+class Killed(BaseException):
+    """Stands for kill -9: nothing that comes after it reaches the disk."""
+
+
+# What changes or secures the disk, as the writing calls it.
+STEPS = [
+    (Path, "mkdir"),
+    (safetensors.torch, "save_file"),
+    (faiss, "write_index"),
+    (bundle, "sync"),
+    (files, "sync"),
+    (Path, "write_bytes"),
+    (Path, "replace"),
+    (Path, "unlink"),
+]
+# Those that write content die half way as well: the position of the path in their arguments.
+WRITERS = {"save_file": 1, "write_index": 1, "write_bytes": 0}
+
+
+@contextlib.contextmanager
+def _fail_at(
+    step: int, error: BaseException, *, dead: bool, spare: tuple[str, ...] = ()
+) -> Iterator[list[str]]:
+    """Raises `error` at the step of that number, and yields the names of the steps taken.
+
+    Args:
+        step: counted from 0; a writer is two steps, before its file and with half of it.
+        error: what is raised.
+        dead: no later step does anything, as after kill -9.
+        spare: names of steps that never fail.
+    """
+    taken: list[str] = []
+    failed = False
+
+    def watch(owner: Any, name: str) -> Callable[..., Any]:
+        original = getattr(owner, name)
+
+        def due() -> bool:
+            nonlocal failed
+            taken.append(name)
+            failed = failed or len(taken) == step + 1
+            return len(taken) == step + 1
+
+        def call(*arguments: Any, **options: Any) -> Any:
+            if failed and dead:
+                return None
+            if name in spare:
+                return original(*arguments, **options)
+            if due():
+                raise error
+            if name not in WRITERS:
+                return original(*arguments, **options)
+            result = original(*arguments, **options)
+            if due():
+                path = arguments[WRITERS[name]]
+                os.truncate(path, Path(path).stat().st_size // 2)
+                raise error
+            return result
+
+        return call
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "getpid", lambda: 4_000_000)  # the dead process was another one
+        for owner, name in STEPS:
+            patch.setattr(owner, name, watch(owner, name))
+        yield taken
+
+
+@pytest.mark.parametrize("existing", [True, False])
+def test_write__killed_at_any_step_leaves_the_old_or_the_new(
+    index, other, make_index, tmp_path, existing
+):
+    old, new, later = _fingerprint(index), _fingerprint(other), make_index(n=3, seed=2)
+    left = []
+    for step in itertools.count():
+        folder = tmp_path / str(step)
+        if existing:
+            write_index(index, folder)
+        with _fail_at(step, Killed(), dead=True) as taken, contextlib.suppress(Killed):
+            write_index(other, folder)
+        if len(taken) <= step:  # the writing was over before
+            break
+        if existing or (folder / "config.json").exists():
+            found = _fingerprint(read_index(folder))
+            assert found in ((old, new) if existing else (new,)), f"after {taken}"
+            left.append("new" if found == new else "old")
+        write_index(later, folder)  # and the next writing cleans up
+        assert _fingerprint(read_index(folder)) == _fingerprint(later)
+        assert len(list(folder.iterdir())) == 3, f"after {taken}"
+    assert set(taken) == {name for _, name in STEPS}
+    assert taken.index("save_file") < taken.index("sync") < taken.index("replace")
+    # Old up to one step, new from there on.
+    assert left == sorted(left, reverse=True)
+    assert left[-1] == "new"
+    if existing:
+        assert left[0] == "old"
+
+
+def test_write__without_space_at_any_step_leaves_the_old(index, other, folder):
+    for step in itertools.count():
+        error = OSError(errno.ENOSPC, "No space left on device")
+        with (
+            _fail_at(step, error, dead=False, spare=("unlink",)) as taken,
+            contextlib.suppress(OSError),
+        ):
+            write_index(other, folder)
+        if len(taken) <= step:
+            break
+        assert _strays(folder) == [], f"after {taken}"
+        # The last step, the sync of the folder, is after the replacement.
+        done = taken.count("replace") == 3 and taken[-1] != "replace"
+        assert _fingerprint(read_index(folder)) == _fingerprint(other if done else index)
+        write_index(index, folder)
+        assert len(list(folder.iterdir())) == 3
+    assert _fingerprint(read_index(folder)) == _fingerprint(other)
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "error"),
+    [
+        (faiss, "write_index", RuntimeError("Error: write error: No space left on device")),
+        (safetensors.torch, "save_file", safetensors.SafetensorError("I/O error")),
+    ],
+    ids=["faiss", "safetensors"],
+)
+def test_write__errors_of_the_libraries_are_os_errors(
+    monkeypatch, index, other, folder, owner, name, error
+):
+    def fail(*arguments: Any) -> None:
+        raise error
+
+    monkeypatch.setattr(owner, name, fail)
+    with pytest.raises(OSError, match="cannot write"):
+        write_index(other, folder)
+    assert _strays(folder) == []
+    assert _fingerprint(read_index(folder)) == _fingerprint(index)
+
+
+@pytest.mark.parametrize("largest", ["model", "index", "config"])
+def test_write__over_a_real_limit_of_file_size(index, other, folder, make_index, largest):
+    """The kernel refuses, as it does on a full disk: the libraries' own writing fails."""
+    model, native = (_part(folder, role).stat().st_size for role in ROLES)
+    config = (folder / "config.json").stat().st_size
+    limit = {"model": model - 1, "index": native - 1, "config": config - 1}[largest]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        with pytest.raises(OSError):  # noqa: PT011 - which of the three says it is open
+            write_index(other, folder)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+        signal.signal(signal.SIGXFSZ, ignored)
+    assert _strays(folder) == []
+    assert _fingerprint(read_index(folder)) == _fingerprint(index)
+
+
+WRITE_FOREVER = """
+import sys
+from faiss_pqvae import read_index, write_index
+indexes = [read_index(path) for path in sys.argv[1:3]]
+print("ready", flush=True)
+while True:
+    for index in indexes:
+        write_index(index, sys.argv[3])
+"""
+
+
+def test_write__killed_for_real(index, other, tmp_path):
+    sources = [tmp_path / "a", tmp_path / "b"]
+    for each, source in zip((index, other), sources, strict=True):
+        write_index(each, source)
+    allowed = {_fingerprint(index), _fingerprint(other)}
+    delays = random.Random(0)
+    targets = [tmp_path / f"target{i}" for i in range(3)]
+    children = []
+    try:
+        for target in targets:
+            write_index(index, target)
+            command = [sys.executable, "-c", WRITE_FOREVER, *map(str, (*sources, target))]
+            # From another folder: the installed package, not a folder of the same name here.
+            with tempfile.TemporaryFile() as nothing:
+                child = subprocess.Popen(
+                    command, stdout=subprocess.PIPE, stdin=nothing, cwd=tmp_path
+                )
+            children.append(child)
+        for child in children:
+            assert child.stdout is not None
+            assert child.stdout.readline() == b"ready\n"
+        for child in children:
+            time.sleep(delays.uniform(0.05, 0.2))
+            child.send_signal(signal.SIGKILL)
+    finally:
+        for child in children:
+            child.kill()
+            child.wait()
+            child.stdout.close()
+    for child, target in zip(children, targets, strict=True):
+        assert child.returncode == -signal.SIGKILL
+        assert _fingerprint(read_index(target)) in allowed
+        write_index(other, target)
+        assert len(list(target.iterdir())) == 3

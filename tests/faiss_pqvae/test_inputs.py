@@ -1,0 +1,116 @@
+"""Checks at the edge."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from faiss_pqvae.inputs import check_items, read_batches, read_rows
+
+FLOATS = [np.float16, np.float32, np.float64]
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, *FLOATS])
+def test_check_items__takes_bytes_and_floats(dtype) -> None:
+    assert check_items(np.zeros((2, 3), dtype), (3,), "items") is None
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.bfloat16, torch.float32])
+def test_check_items__takes_tensors(dtype: torch.dtype) -> None:
+    assert check_items(torch.zeros(2, 3, dtype=dtype), (3,), "items") is None
+
+
+def test_check_items__reads_nothing() -> None:
+    class Source:
+        shape, dtype = (5, 3), np.dtype(np.uint8)
+
+        def __getitem__(self, rows: slice) -> None:
+            pytest.fail("read")
+
+    assert check_items(Source(), (3,), "items") is None
+
+
+@pytest.mark.parametrize("shape", [(2, 4), (3,), (2, 3, 1), ()])
+def test_check_items__names_both_shapes(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match=r"queries of shape \(n, 3\), got \(") as error:
+        check_items(np.zeros(shape), (3,), "queries")
+    assert str(shape) in str(error.value)
+
+
+def test_check_items__rejects_no_item() -> None:
+    with pytest.raises(ValueError, match="at least one item in queries"):
+        check_items(np.zeros((0, 3)), (3,), "queries")
+
+
+@pytest.mark.parametrize("dtype", [np.int64, bool, object, "U2", "M8[s]"])
+def test_check_items__rejects_other_dtypes(dtype) -> None:
+    with pytest.raises(TypeError, match="uint8 or float"):
+        check_items(np.zeros((2, 3), dtype), (3,), "items")
+
+
+@pytest.mark.parametrize("x", [None, 3, "abc", [[1.0]], {"shape": 3}, torch.float32])
+def test_check_items__rejects_what_is_no_array(x: object) -> None:
+    with pytest.raises(TypeError, match=f"got {type(x).__name__}"):
+        check_items(x, (3,), "items")
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+def test_read_rows__makes_floats_float32(dtype) -> None:
+    batch = read_rows(np.ones((4, 3), dtype), slice(1, 3), "items")
+    assert batch.dtype == torch.float32
+    assert batch.shape == (2, 3)
+
+
+def test_read_rows__keeps_bytes() -> None:
+    x = np.arange(12, dtype=np.uint8).reshape(4, 3)
+    batch = read_rows(x, np.array([3, 0]), "items")
+    assert batch.dtype == torch.uint8
+    assert batch.tolist() == [[9, 10, 11], [0, 1, 2]]
+
+
+def test_read_rows__copies_read_only_arrays() -> None:
+    x = np.ones((4, 3), np.float32)
+    x.flags.writeable = False
+    read_rows(x, slice(0, 4), "items").zero_()
+    assert (x == 1).all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.float32])
+def test_read_rows__takes_any_strides(dtype) -> None:
+    x = np.arange(48, dtype=dtype).reshape(4, 3, 4)
+    for view in (x[::-1], x[:, ::-1, ::2], x.transpose(0, 2, 1), np.asfortranarray(x)):
+        np.testing.assert_array_equal(read_rows(view, slice(0, 4), "items"), view)
+
+
+def test_read_rows__lets_go_of_the_gradient() -> None:
+    x = torch.ones(2, 3, requires_grad=True)
+    assert not read_rows(x, slice(0, 2), "items").requires_grad
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("make", [np.array, torch.tensor])
+def test_read_rows__names_the_first_bad_row(make, value: float) -> None:
+    x = make([[0.0, 0.0], [0.0, value], [value, 0.0]])
+    with pytest.raises(ValueError, match="finite queries, got NaN or infinity in row 11"):
+        read_rows(x, slice(0, 3), "queries", start=10)
+
+
+def test_read_rows__rejects_what_overflows_float32() -> None:
+    with pytest.raises(ValueError, match="row 1"):
+        read_rows(np.array([[0.0], [1e300]]), slice(0, 2), "items")
+
+
+@given(n=st.integers(1, 30), batch_size=st.integers(1, 40))
+def test_read_batches__covers_every_row_in_order(n: int, batch_size: int) -> None:
+    x = np.arange(2 * n, dtype=np.float32).reshape(n, 2)
+    batches = list(read_batches(x, batch_size, "items"))
+    np.testing.assert_array_equal(torch.cat(batches), x)
+    assert max(map(len, batches)) <= batch_size
+
+
+def test_read_batches__counts_rows_from_the_start() -> None:
+    x = np.zeros((10, 2), np.float32)
+    x[7, 1] = np.nan
+    with pytest.raises(ValueError, match="row 7"):
+        list(read_batches(x, 3, "items"))
