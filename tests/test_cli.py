@@ -1,0 +1,139 @@
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from faiss_pqvae.bundle import read_index
+from faiss_pqvae.cli import main
+
+FAST = [
+    *("--model.width", "4", "--model.dsub", "2", "--training.epochs", "2"),
+    *("--training.batch-size", "16", "--training.precision", "float32"),
+]
+
+
+@pytest.fixture
+def images(tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, (80, 1, 8, 8)).astype(np.uint8)
+    np.save(tmp_path / "images.npy", x)
+    return tmp_path / "images.npy"
+
+
+@pytest.fixture
+def bundle(tmp_path, images):
+    main(["train", str(images), str(tmp_path / "b"), "--factory", "PQVAE2x4", *FAST])
+    main(["build", str(tmp_path / "b"), str(images)])
+    return tmp_path / "b"
+
+
+def test_train_build_search__agree_with_the_library(bundle, images, capsys):
+    capsys.readouterr()
+    main(["search", str(bundle), str(images), "--k", "3", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    D, I = read_index(bundle).search(np.load(images), 3)  # noqa: E741
+    assert found["I"] == I.tolist()
+    np.testing.assert_allclose(found["D"], D, rtol=1e-6)
+
+
+def test_train__logs_beside_the_bundle_and_goes_on(bundle, images, capsys):
+    log = (bundle / "training" / "log.jsonl").read_text()
+    assert [json.loads(line)["event"] for line in log.splitlines()][-1] == "end"
+    main(["train", str(images), str(bundle), "--factory", "PQVAE2x4", *FAST])
+    assert (bundle / "training" / "log.jsonl").read_text() == log
+
+
+def test_search__prints_a_table_without_padding(bundle, images, capsys):
+    capsys.readouterr()
+    main(["search", str(bundle), str(images), "--k", "200", "--search-type", "sdc"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + 80
+    assert "sdc" in lines[0]
+    assert lines[1].count("(") == 80
+    assert "-1 (" not in lines[1]
+
+
+def test_build__another_folder_leaves_the_first_alone(bundle, images, tmp_path):
+    before = {path: path.read_bytes() for path in bundle.iterdir() if path.is_file()}
+    np.save(tmp_path / "few.npy", np.load(images)[:5])
+    main(["build", str(bundle), str(tmp_path / "few.npy"), "--out", str(tmp_path / "c")])
+    assert read_index(tmp_path / "c").ntotal == 5
+    assert before == {path: path.read_bytes() for path in bundle.iterdir() if path.is_file()}
+
+
+def test_info__says_what_is_inside(bundle, capsys):
+    capsys.readouterr()
+    main(["info", str(bundle)])
+    out = capsys.readouterr().out
+    assert "PQVAE2x4" in out
+    assert "80 of 1 bytes" in out
+    assert "perplexity" in out
+
+
+def test_train__folder_of_images_is_resized(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for number in range(30):
+        pixels = rng.integers(0, 256, (10, 12 + number % 3, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number}.png")
+    photos, out = str(tmp_path / "photos"), str(tmp_path / "b")
+    main(["train", photos, out, "--size", "8", "8", "--factory", "PQVAE2x4", *FAST])
+    assert read_index(out).input_shape == (3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "{images}", "{out}", "--factory", "PQ8"], "faiss.index_factory"),
+        (["train", "nothing-of-this-name", "{out}"], "nothing-of-this-name"),
+        (["train", "missing.npy", "{out}"], "missing.npy"),
+        (["search", "{out}", "{images}"], "no bundle"),
+        (["search", "{out}", "{images}", "--k", "0"], "k >= 1"),
+        (["build", "{out}", "{images}"], "no bundle"),
+        (["info", "{out}"], "no bundle"),
+        (["evaluate", "--dataset", "mnist5k", "--bits", "33", "--out", "{out}"], "multiple of 8"),
+    ],
+)
+def test_main__wrong_input_ends_with_one_line(arguments, message, images, tmp_path, capsys):
+    places = {"images": images, "out": tmp_path / "b"}
+    with pytest.raises(SystemExit) as error:
+        main([argument.format(**places) for argument in arguments])
+    assert error.value.code == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("faiss-pqvae: ")
+    assert message in line
+
+
+@pytest.mark.parametrize(
+    "command", [[], *([name] for name in ("train", "build", "search", "evaluate", "demo", "info"))]
+)
+def test_help__teaches(command, capsys):
+    with pytest.raises(SystemExit) as error:
+        main([*command, "--help"])
+    assert error.value.code == 0
+    assert "usage: faiss-pqvae" in capsys.readouterr().out
+
+
+def test_evaluate__writes_results_report_and_bundles(tmp_path, capsys):
+    out = tmp_path / "run"
+    command = [
+        *("evaluate", "--dataset", "mnist5k", "--n-database", "300", "--n-queries", "40"),
+        *("--bits", "32", "--k", "100", "--out", str(out), *FAST),
+    ]
+    main(command)
+    printed = capsys.readouterr().out
+    results = json.loads((out / "results.json").read_text())
+    rows = {(row["method"], row["search"]): row for row in results["rows"]}
+    assert {"LSH", "ITQ", "PQ", "OPQ", "PQ-VAE"} <= {name.split("+")[-1] for name, _ in rows}
+    assert {row["bytes_per_vector"] for row in rows.values() if not row["reference"]} == {4}
+    assert rows["PQ-VAE", "adc"]["train_s"] > 0
+    assert rows["PQ-VAE", "sdc"]["metrics"].keys() >= {"map@100", "map@100/min(R,k)"}
+    assert "PQ-VAE" in printed
+    assert "PQ-VAE, 32 bits" in (out / "report.html").read_text()
+    assert read_index(out / "pqvae-32").ntotal == 300
+    # A second time everything is found, even where the bundle was lost.
+    (out / "pqvae-32" / "config.json").unlink()
+    main(command)
+    again = json.loads((out / "results.json").read_text())
+    assert [row["metrics"] for row in again["rows"]] == [row["metrics"] for row in results["rows"]]
+    assert read_index(out / "pqvae-32").ntotal == 300
