@@ -75,5 +75,7 @@ def read_rows(x: Any, rows: Any, what: str, start: int = 0) -> Tensor:
 
 def read_batches(x: Any, batch_size: int, what: str) -> Iterator[Tensor]:
     """Reads all rows in order, `batch_size` at a time; see `read_rows`."""
+    if batch_size < 1:
+        raise ValueError(f"expected batch_size >= 1, got {batch_size}")
     for start in range(0, len(x), batch_size):
         yield read_rows(x, slice(start, start + batch_size), what, start)

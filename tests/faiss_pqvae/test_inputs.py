@@ -114,3 +114,9 @@ def test_read_batches__counts_rows_from_the_start() -> None:
     x[7, 1] = np.nan
     with pytest.raises(ValueError, match="row 7"):
         list(read_batches(x, 3, "items"))
+
+
+@pytest.mark.parametrize("batch_size", [0, -1])
+def test_read_batches__rejects_a_size_below_one(batch_size: int) -> None:
+    with pytest.raises(ValueError, match="batch_size >= 1"):
+        list(read_batches(np.zeros((10, 2), np.float32), batch_size, "items"))
