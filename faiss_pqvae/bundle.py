@@ -17,7 +17,7 @@ import torch
 from faiss_pqvae.files import replace_bytes, sync
 from faiss_pqvae.index import LatentIndex
 from faiss_pqvae.model import PQVAE, ModelConfig
-from faiss_pqvae.native import extract_codebooks, faiss, inject_codebooks
+from faiss_pqvae.native import extract_codebooks, faiss, prepare_search
 
 FORMAT = 1
 _MODEL, _INDEX = "model", "index"
@@ -30,7 +30,7 @@ def write_index(index: LatentIndex, path: str | Path) -> None:
 
     The new files get names of their own; `config.json`, replaced in one step when they are safe
     on the disk, names them; only then the files of the bundle before are removed. A crash at any
-    moment leaves the old bundle or the new one.
+    moment leaves the old bundle or the new one. One process at a time may write to a folder.
 
     Args:
         index: a trained index.
@@ -212,14 +212,10 @@ def _read_faiss(path: Path, model: PQVAE) -> Any:
             f"expected {index.ntotal} codes of {pq.code_size} bytes in {path}, got "
             f"{index.codes.size()} bytes"
         )
-    codebooks = model.codebooks()
-    if extract_codebooks(index) != codebooks:
+    if extract_codebooks(index) != model.codebooks():
         raise ValueError(f"the codebooks in {path} are not those of the model")
-    # FAISS's files lack what it derives from the codebooks: compute it again.
-    restored = faiss.IndexPQ(index.d, pq.M, pq.nbits, index.metric_type)
-    inject_codebooks(restored, codebooks)
-    restored.merge_from(index)
-    return restored
+    prepare_search(index)
+    return index
 
 
 def _check_hash(folder: Path, name: str, expected: str) -> None:

@@ -103,4 +103,5 @@ class Codebooks:
             raise ValueError(f"expected ids of shape (n, {self.M}), got {ids.shape}")
         if ids.size and (ids.min() < 0 or ids.max() >= self.ksub):
             raise ValueError(f"expected ids in [0, {self.ksub}), got {ids.min()} to {ids.max()}")
-        return self.centroids[np.arange(self.M), ids].reshape(len(ids), self.d)
+        vectors: FloatArray = self.centroids[np.arange(self.M), ids].reshape(len(ids), self.d)
+        return vectors

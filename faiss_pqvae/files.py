@@ -27,7 +27,8 @@ def replace_bytes(path: Path, content: bytes) -> None:
         content: what it holds afterwards.
 
     Raises:
-        OSError: the disk is full or failing; the old content is still there.
+        OSError: the disk is full or failing; the file holds the old content, or the new one when
+            only the folder could not be synced.
     """
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:

@@ -15,7 +15,13 @@ import torch
 from faiss_pqvae.codebooks import FloatArray
 from faiss_pqvae.inputs import check_items, read_batches
 from faiss_pqvae.model import PQVAE
-from faiss_pqvae.native import faiss, inject_codebooks
+from faiss_pqvae.native import (
+    SDC_NBITS,
+    check_searchable,
+    faiss,
+    inject_codebooks,
+    prepare_search,
+)
 
 SearchType = Literal["adc", "sdc"]
 Fit = Callable[..., list[dict[str, Any]]]
@@ -23,7 +29,6 @@ CodeArray = npt.NDArray[np.uint8]
 IdArray = npt.NDArray[np.int64]
 
 _SEARCH_TYPES = ("adc", "sdc")
-_SDC_NBITS = 8
 
 
 class LatentIndex:
@@ -41,7 +46,8 @@ class LatentIndex:
         faiss_index: a native index that has the model's codebooks; None makes an empty one.
 
     Raises:
-        ValueError: another metric; a native index whose sizes are not the model's.
+        ValueError: another metric; sizes that FAISS cannot search; a native index whose sizes are
+            not the model's.
 
     Attributes:
         search_type: "adc" compares the query's latent with the codes; "sdc" quantizes the query
@@ -60,6 +66,7 @@ class LatentIndex:
         fit: Fit | None = None,
         faiss_index: Any | None = None,
     ) -> None:
+        check_searchable(model.config.dsub, model.nbits)
         if metric_type not in (faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT):
             raise ValueError(
                 f"expected metric_type METRIC_L2 or METRIC_INNER_PRODUCT, got {metric_type}"
@@ -79,6 +86,11 @@ class LatentIndex:
                 f"{metric_type}, got d={faiss_index.d} and {faiss_index.metric_type}"
             )
         self.faiss_index = faiss_index
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self.is_trained:
+            prepare_search(self.faiss_index)
 
     def __repr__(self) -> str:
         return (
@@ -210,7 +222,7 @@ class LatentIndex:
         params = None
         native_sdc = (
             self.search_type == "sdc"
-            and self.model.nbits == _SDC_NBITS
+            and self.model.nbits == SDC_NBITS
             and self.metric_type == faiss.METRIC_L2
         )
         if native_sdc:

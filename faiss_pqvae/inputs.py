@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+_TOLERANCE = 1e-3  # resizing and rounding may leave [0, 1] by a little
 
 
 def check_items(x: Any, item_shape: tuple[int, ...], what: str) -> None:
@@ -54,7 +57,8 @@ def read_rows(x: Any, rows: Any, what: str, start: int = 0) -> Tensor:
         start: number of the first row, for messages.
 
     Raises:
-        ValueError: NaN or infinity; the message gives the first such row.
+        ValueError: NaN or infinity (the message gives the first such row); float images that
+            leave [0, 1].
     """
     chunk = x[rows]
     if isinstance(chunk, Tensor):
@@ -70,6 +74,13 @@ def read_rows(x: Any, rows: Any, what: str, start: int = 0) -> Tensor:
     if not finite.all():
         row = start + int((~finite).nonzero()[0, 0])
         raise ValueError(f"expected finite {what}, got NaN or infinity in row {row}")
+    if batch.ndim == 4 and len(batch):
+        low, high = (float(value) for value in batch.aminmax())
+        if low < -_TOLERANCE or high > 1 + _TOLERANCE:
+            raise ValueError(
+                f"expected float images in [0, 1] for {what}, got values from {low:.4g} to "
+                f"{high:.4g}: divide by 255, or give uint8"
+            )
     return batch
 
 
@@ -79,3 +90,18 @@ def read_batches(x: Any, batch_size: int, what: str) -> Iterator[Tensor]:
         raise ValueError(f"expected batch_size >= 1, got {batch_size}")
     for start in range(0, len(x), batch_size):
         yield read_rows(x, slice(start, start + batch_size), what, start)
+        _let_go(x)
+
+
+def _let_go(x: Any) -> None:
+    """Unmaps what was read of a file mapped for reading; it stays in the page cache.
+
+    Otherwise a process that reads a mapped file once ends up holding all of it as resident memory.
+    """
+    while isinstance(x, np.ndarray) and not isinstance(x, np.memmap):
+        x = x.base
+    # Only "r": with "c" this would throw the caller's changes away.
+    if isinstance(x, np.memmap) and x.mode == "r" and hasattr(mmap, "MADV_DONTNEED"):
+        mapping: mmap.mmap | None = x._mmap
+        if mapping is not None:
+            mapping.madvise(mmap.MADV_DONTNEED)

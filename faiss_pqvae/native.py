@@ -18,7 +18,7 @@ except ImportError as error:
         "never both, they own the same files)"
     ) from error
 
-_SDC_NBITS = 8  # the only size that IndexPQ's own symmetric search accepts
+SDC_NBITS = 8  # the only size that IndexPQ's own symmetric search accepts
 _METRICS = {faiss.METRIC_L2: "L2", faiss.METRIC_INNER_PRODUCT: "inner product"}
 
 
@@ -53,25 +53,13 @@ def inject_codebooks(index: Any, codebooks: Codebooks) -> None:
             "change their meaning: call reset() first"
         )
     pq = index.pq
-    if pq.dsub == 2 and pq.nbits <= 2:
-        raise ValueError(
-            f"FAISS cannot search codebooks of dsub=2 with nbits={pq.nbits} (its lookup tables "
-            "for two dimensions need nbits of 3 or more): choose another dsub"
-        )
+    check_searchable(pq.dsub, pq.nbits)
     # FAISS itself takes a copy of any length, and would search out of bounds afterwards.
     expected, got = (pq.M, pq.ksub, pq.dsub), codebooks.centroids.shape
     if expected != got or index.d != pq.d:
         raise ValueError(f"expected codebooks of shape {expected}, got {got}")
     faiss.copy_array_to_vector(codebooks.centroids.ravel(), pq.centroids)
-    if pq.transposed_centroids.size():
-        pq.sync_transposed_centroids()
-    if pq.nbits == _SDC_NBITS:
-        pq.compute_sdc_table()
-    # From the codebooks as they are, in no iterations: `train` keeps them bit for bit.
-    pq.train_type = faiss.ProductQuantizer.Train_hot_start
-    pq.cp.niter = 0
-    pq.cp.min_points_per_centroid = 1  # nothing is clustered, so nothing is worth a warning
-    index.do_polysemous_training = False
+    prepare_search(index)
     index.is_trained = True
     if extract_codebooks(index) != codebooks:
         raise RuntimeError("the codebooks read back from the index are not those written to it")
@@ -107,6 +95,36 @@ def new_index_pq(codebooks: Codebooks, metric_type: int = faiss.METRIC_L2) -> An
     index = faiss.IndexPQ(codebooks.d, codebooks.M, codebooks.nbits, metric_type)
     inject_codebooks(index, codebooks)
     return index
+
+
+def check_searchable(dsub: int, nbits: int) -> None:
+    """Refuses the sizes that FAISS can store and encode, but not search.
+
+    Raises:
+        ValueError: two dimensions a sub-vector at 1 or 2 bits.
+    """
+    if dsub == 2 and nbits <= 2:
+        raise ValueError(
+            f"FAISS cannot search codebooks of dsub=2 with nbits={nbits} (its lookup tables for "
+            "two dimensions need nbits of 3 or more): choose another dsub"
+        )
+
+
+def prepare_search(index: Any) -> None:
+    """Computes what FAISS derives from a trained IndexPQ's codebooks, and keeps them in `train`.
+
+    None of it survives FAISS's files and pickles.
+    """
+    pq = index.pq
+    if pq.transposed_centroids.size():
+        pq.sync_transposed_centroids()
+    if pq.nbits == SDC_NBITS:
+        pq.compute_sdc_table()
+    # From the codebooks as they are, in no iterations: `train` leaves them bit for bit.
+    pq.train_type = faiss.ProductQuantizer.Train_hot_start
+    pq.cp.niter = 0
+    pq.cp.min_points_per_centroid = 1  # nothing is clustered, so nothing is worth a warning
+    index.do_polysemous_training = False
 
 
 def unpack_codes(index: Any) -> npt.NDArray[np.int64]:

@@ -163,8 +163,7 @@ def build_encoder(
     """
     if name == "conv":
         shape = _image_shape(input_shape)
-        # twice as fast on CPUs as the default memory layout
-        return ConvEncoder(shape, latent_dim, width).to(memory_format=torch.channels_last)
+        return _channels_last(ConvEncoder(shape, latent_dim, width))
     if name == "mlp":
         return MLP(input_shape, (latent_dim,), width)
     if name == "linear":
@@ -178,12 +177,18 @@ def build_decoder(
     """Builds a decoder, from (n, latent_dim) to (n, *input_shape); see `build_encoder`."""
     if name == "conv":
         shape = _image_shape(input_shape)
-        return ConvDecoder(shape, latent_dim, width).to(memory_format=torch.channels_last)
+        return _channels_last(ConvDecoder(shape, latent_dim, width))
     if name == "mlp":
         return MLP((latent_dim,), input_shape, width)
     if name == "linear":
         return Linear((latent_dim,), input_shape)
     raise ValueError(f"expected a decoder 'conv', 'mlp' or 'linear', got {name!r}")
+
+
+def _channels_last(network: nn.Module) -> nn.Module:
+    """The weights in the memory layout in which convolutions are twice as fast on CPUs."""
+    module: nn.Module = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return module
 
 
 def _image_shape(input_shape: tuple[int, ...]) -> tuple[int, int, int]:

@@ -70,7 +70,7 @@ def assign(z_m: Tensor, codewords: Tensor) -> Tensor:
     # ||z||^2 is the same for every codeword: leave it out.
     blocks = [
         torch.baddbmm(e_norms, block, codewords.transpose(1, 2), alpha=-2.0).argmin(-1)
-        for block in z_m.split(rows, dim=1)
+        for block in torch.split(z_m, rows, dim=1)
     ]
     return torch.cat(blocks, dim=1).T if n else z_m.new_empty(0, M, dtype=torch.long)
 
@@ -149,7 +149,8 @@ def usage(counts: Tensor) -> Tensor:
 def perplexity(counts: Tensor) -> Tensor:
     """exp(entropy) of the codeword choice: (M, ksub) counts to (M,) in [1, ksub]."""
     p = counts.double() / counts.sum(-1, keepdim=True).clamp(min=1)
-    return torch.special.entr(p).sum(-1).exp().float()
+    entropy: Tensor = torch.special.entr(p).sum(-1)
+    return entropy.exp().float()
 
 
 def distance_ratio(z: Tensor, codewords: Tensor) -> float:

@@ -272,7 +272,7 @@ class Trainer:
         sums, ratio = sums / len(self.validation_rows), ratio / len(self.validation_rows)
         train = self.sums / self.steps_per_epoch
         self.elapsed_s += time.perf_counter() - started
-        event = {
+        event: dict[str, Any] = {
             "event": "epoch",
             "epoch": epoch,
             "step": self.step,
@@ -332,7 +332,9 @@ class Trainer:
 
     def _epoch_order(self, epoch: int) -> npt.NDArray[np.int64]:
         generator = self._generator("order", epoch)
-        return self.train_rows[torch.randperm(len(self.train_rows), generator=generator).numpy()]
+        order = torch.randperm(len(self.train_rows), generator=generator).numpy()
+        rows: npt.NDArray[np.int64] = self.train_rows[order]
+        return rows
 
     def _read(self, rows: npt.NDArray[np.int64]) -> Tensor:
         return read_rows(self.x, rows, "training data").to(self.device)

@@ -22,7 +22,7 @@ class Views:
         shift: largest shift along each axis, as a share of the image's size.
         rotation: largest rotation, degrees.
         flip: probability of a left-right mirror image.
-        color: strength of brightness, contrast and (colour images) saturation jitter, in [0, 1).
+        color: strength of brightness, contrast and (colour images) saturation jitter, in [0, 1].
         grayscale: probability of losing all colour.
     """
 
@@ -88,11 +88,20 @@ def _warp(x: Tensor, views: Views, generator: torch.Generator) -> Tensor:
     # Grid coordinates run from -1 to 1, so a share s of the size is 2 s.
     left = _uniform(n, -1, 1, generator, x) * (1 - width + 2 * views.shift)
     top = _uniform(n, -1, 1, generator, x) * (1 - height + 2 * views.shift)
+    pixels = x.shape[2] / x.shape[3]  # the grid is square, the image need not be: no shear
     angle = _uniform(n, -1, 1, generator, x) * math.radians(views.rotation)
     mirror = 1 - 2 * (_uniform(n, 0, 1, generator, x) < views.flip).float()
     cos, sin = angle.cos(), angle.sin()
     theta = torch.stack(
-        [mirror * cos * width, -sin * height, left, mirror * sin * width, cos * height, top], 1
+        [
+            mirror * cos * width,
+            -sin * height * pixels,
+            left,
+            mirror * sin * width / pixels,
+            cos * height,
+            top,
+        ],
+        1,
     ).view(n, 2, 3)
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False)

@@ -1,5 +1,7 @@
 """LatentIndex: the encoder, then FAISS, and nothing half done."""
 
+import copy
+import pickle
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -499,3 +501,21 @@ def test_reset__forgets_items_and_keeps_the_training(make_index, make_items):
     assert index.is_trained
     index.add(make_items(5))
     np.testing.assert_array_equal(_codes(index), _codes(make_index(n=5)))
+
+
+def test_copy_and_pickle__search_alike(make_index, make_items):
+    index = make_index((1, 8, 8), 2, 8)
+    index.add(make_items(50))
+    index.search_type = "sdc"
+    D, I = index.search(make_items(5), 3)  # noqa: E741
+    for twin in (copy.deepcopy(index), pickle.loads(pickle.dumps(index))):
+        again = twin.search(make_items(5), 3)
+        np.testing.assert_array_equal(again[0], D)
+        np.testing.assert_array_equal(again[1], I)
+
+
+def test_add__float_images_beyond_one_raise(make_index, make_items):
+    index = make_index((1, 8, 8), 2, 4)
+    with pytest.raises(ValueError, match=r"in \[0, 1\]"):
+        index.add(255 * make_items(5).astype(np.float32))
+    assert index.ntotal == 0

@@ -120,3 +120,17 @@ def test_read_batches__counts_rows_from_the_start() -> None:
 def test_read_batches__rejects_a_size_below_one(batch_size: int) -> None:
     with pytest.raises(ValueError, match="batch_size >= 1"):
         list(read_batches(np.zeros((10, 2), np.float32), batch_size, "items"))
+
+
+def test_read_batches__reads_mapped_files_right_whatever_their_mode(tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, (5000, 1, 8, 8)).astype(np.uint8)
+    np.save(tmp_path / "x.npy", x)
+    for mode in ("r", "r+", "c"):
+        mapped = np.load(tmp_path / "x.npy", mmap_mode=mode)
+        if mode == "c":
+            mapped[4999] = 7  # a change that is in memory only
+            x = x.copy()
+            x[4999] = 7
+        for _ in range(2):
+            rows = torch.cat([*read_batches(mapped[:], 512, "images")])
+            np.testing.assert_array_equal(rows.numpy(), x)

@@ -1,0 +1,52 @@
+"""What the README shows has to run, and its figures have to be those of the stored results."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+SNIPPETS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("number", range(len(SNIPPETS)))
+def test_readme__snippet_runs(number, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    code = SNIPPETS[number].replace("epochs=3", "epochs=1")
+    names = {}
+    exec(compile(code, f"README snippet {number}", "exec"), names)
+    if "index" in names:
+        assert names["index"].ntotal == 4000
+        assert names["I"].shape == (1000, 10)
+
+
+def table_rows(file):
+    """The README's table cells below the link to a result file, keyed by method and search."""
+    after = README.split(f"(results/{file})", 1)[1]
+    lines = [line for line in after.splitlines() if line.startswith("|")]
+    rows = {}
+    for line in lines:
+        cells = [cell.strip(" *") for cell in line.strip("|").split("|")]
+        rows.setdefault(cells[0], cells[1:])
+    return rows
+
+
+@pytest.mark.parametrize("file", ["demo.json", "cifar10-jpeg.json"])
+def test_readme__figures_are_those_of_the_stored_results(file):
+    results = json.loads((ROOT / "results" / file).read_text())
+    assert results["command"].startswith("faiss-pqvae ")
+    shown = table_rows(file)
+    bits = sorted({row["bits"] for row in results["rows"] if not row["reference"]})
+    checked = 0
+    for row in results["rows"]:
+        if row["reference"]:
+            continue
+        name = row["method"] + (f" ({row['search'].upper()})" if row["method"] == "PQ-VAE" else "")
+        expected = " / ".join(
+            f"{100 * row['metrics'][key]:.1f}" for key in ("map@1000", "map@1000/min(R,k)")
+        )
+        assert shown[name][bits.index(row["bits"])] == expected
+        checked += 1
+    assert checked >= 12
