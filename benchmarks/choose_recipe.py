@@ -37,8 +37,9 @@ def main(
     width: int = 24,
     lambdas: tuple[float, ...] = (0.001, 0.003, 0.01, 0.03),
     whitenings: tuple[float, ...] = (0.0, 0.3),
+    seeds: int = 3,
 ) -> None:
-    """Trains every candidate and writes their scores, the best mean average precision first.
+    """Trains every candidate and writes its scores, the best mean average precision first.
 
     Args:
         out: JSON file.
@@ -50,39 +51,49 @@ def main(
         width: of the networks.
         lambdas: candidates.
         whitenings: candidates.
+        seeds: trainings of every candidate, each on another split; their scores are averaged.
     """
     data = load(dataset)
     x, labels = np.asarray(data.database[:]), data.database_labels
-    order = np.random.default_rng(0).permutation(len(x))
-    kept, held = np.sort(order[:n_train]), np.sort(order[n_train : n_train + 5000])
-    train, held_out = x[kept], x[held]
     views = fpq.Views.for_shape(x.shape[1:])
     scores = []
     for lambda_, whitening in itertools.product(lambdas, whitenings):
         config = fpq.ModelConfig(width=width, lambda_=lambda_)
-        model = fpq.PQVAE(x.shape[1:], 8, nbits, config)
-        training = fpq.TrainingConfig(epochs=epochs, batch_size=batch_size, whitening=whitening)
-        history = fit(model, train, training)
-        index = fpq.LatentIndex(model)
-        index.add(train)
-        _, I = index.search(held_out, 1000)  # noqa: E741 - FAISS's name
-        row = {
-            "lambda_": lambda_,
-            "whitening": whitening,
-            "map@1000": map_at_k(relevance(I, labels[kept], labels[held]), 1000),
-            "view_recall@1": view_recall(model, held_out, views=views),
-            "distance_ratio": history[-2]["distance_ratio"],
-            "perplexity": float(np.mean(history[-2]["perplexity"])),
-            "train_s": history[-1]["elapsed_s"],
-        }
+        runs = []
+        for seed in range(seeds):
+            order = np.random.default_rng(seed).permutation(len(x))
+            kept, held = np.sort(order[:n_train]), np.sort(order[n_train : n_train + 5000])
+            training = fpq.TrainingConfig(
+                epochs=epochs,
+                batch_size=batch_size,
+                whitening=whitening,
+                seed=seed,
+                precision="float32",
+            )
+            model = fpq.PQVAE(x.shape[1:], 8, nbits, config)
+            history = fit(model, x[kept], training)
+            index = fpq.LatentIndex(model)
+            index.add(x[kept])
+            _, I = index.search(x[held], 1000)  # noqa: E741 - FAISS's name
+            runs.append(
+                {
+                    "map@1000": map_at_k(relevance(I, labels[kept], labels[held]), 1000),
+                    "view_recall@1": view_recall(model, x[held], views=views),
+                    "distance_ratio": history[-2]["distance_ratio"],
+                    "perplexity": float(np.mean(history[-2]["perplexity"])),
+                    "train_s": history[-1]["elapsed_s"],
+                }
+            )
+        means = {name: float(np.mean([run[name] for run in runs])) for name in runs[0]}
+        row = {"lambda_": lambda_, "whitening": whitening, **means, "runs": runs}
         scores.append(row)
-        print(row, flush=True)
+        print({name: value for name, value in row.items() if name != "runs"}, flush=True)
     scores.sort(key=lambda row: -row["map@1000"])
     result = {
         "command": shlex.join(["python", *sys.argv]),
         "dataset": dataset,
-        "n_train": len(train),
-        "n_held_out": len(held_out),
+        "n_train": n_train,
+        "n_held_out": min(5000, len(x) - n_train),
         "environment": environment(),
         "scores": scores,
     }

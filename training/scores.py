@@ -40,7 +40,7 @@ def view_recall(
         codes.append(model.quantizer(model.encode(batch.to(device))).ids)  # noqa: PERF401
     stored = look_up(model.quantizer.codewords, torch.cat(codes)).transpose(0, 1).flatten(1)
     generator = torch.Generator().manual_seed(seed)
-    hits, start = 0, 0
+    hits, start = 0.0, 0
     for batch in read_batches(x[:n_queries], 1024, "images"):
         changed = random_views(to_float(batch.to(device)), views, generator)
         hits += _hits(model.encode(changed), stored, start, k)
@@ -48,9 +48,13 @@ def view_recall(
     return hits / start
 
 
-def _hits(queries: Tensor, stored: Tensor, start: int, k: int) -> int:
-    """How many of the queries have stored row `start`, `start + 1`, ... among their k nearest."""
+def _hits(queries: Tensor, stored: Tensor, start: int, k: int) -> float:
+    """How many of the queries have stored row `start`, `start + 1`, ... among their k nearest.
+
+    Among items of the same code, which come in any order, a query hits with a probability: else
+    an index of one code would find everything.
+    """
     distances = torch.cdist(queries, stored)  # (n, ntotal)
-    own = distances.diagonal(offset=start)[: len(queries)]
-    # Another item at the very same distance is no reason to miss.
-    return int(((distances < own.unsqueeze(1)).sum(1) < k).sum())
+    own = distances.diagonal(offset=start)[: len(queries)].unsqueeze(1)
+    nearer, tied = (distances < own).sum(1), (distances == own).sum(1)
+    return float(((k - nearer) / tied).clamp(0, 1).sum())
