@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from faiss_pqvae.training.views import Views
 
 Precision = Literal["auto", "float32", "bfloat16"]
+
+_IMAGE_WHITENING = 0.3
 
 
 @dataclass(frozen=True)
@@ -84,3 +86,17 @@ class TrainingConfig:
             raise ValueError(
                 f"expected precision 'auto', 'float32' or 'bfloat16', got {self.precision!r}"
             )
+
+    def for_shape(self, shape: tuple[int, ...]) -> TrainingConfig:
+        """The same settings, with views and whitening filled in for items of a shape.
+
+        Raises:
+            ValueError: views for items that are no images.
+        """
+        views = Views.for_shape(shape) if self.views is None else self.views
+        if len(shape) != 3 and views != Views():
+            raise ValueError(f"views are for images, got items of shape {shape}")
+        whitening = self.whitening
+        if whitening is None:
+            whitening = _IMAGE_WHITENING if len(shape) == 3 else 0.0
+        return replace(self, views=views, whitening=whitening)

@@ -25,14 +25,13 @@ from faiss_pqvae.quantizer import distance_ratio, histogram, perplexity, usage
 from faiss_pqvae.training.checkpoint import load_checkpoint, save_checkpoint
 from faiss_pqvae.training.config import Precision, TrainingConfig
 from faiss_pqvae.training.objectives import Terms, fit_whitener, reconstruction_objective
-from faiss_pqvae.training.views import Views, random_views
+from faiss_pqvae.training.views import random_views
 
 History = list[dict[str, Any]]
 
 _VALIDATION_ITEMS = 5000
 _NORMALIZATION_ITEMS = 10_000
 _KMEANS_ITEMS = 16_384
-_IMAGE_WHITENING = 0.3
 _BFLOAT16_GAIN = 1.2  # below this the noise of a measurement decides
 
 
@@ -89,14 +88,9 @@ class Trainer:
         check_items(x, model.input_shape, "training data")
         if len(x) < 4:
             raise ValueError(f"expected at least 4 training items, got {len(x)}")
-        self.x, self.model, self.config = x, model, config
+        self.x, self.model = x, model
+        self.config = config.for_shape(model.input_shape)
         self.device = choose_device(config.device)
-        self.views = config.views or Views.for_shape(model.input_shape)
-        if len(model.input_shape) != 3 and self.views != Views():
-            raise ValueError(f"views are for images, got items of shape {model.input_shape}")
-        self.whitening = config.whitening
-        if self.whitening is None:
-            self.whitening = _IMAGE_WHITENING if len(model.input_shape) == 3 else 0.0
         self._split()
         self.batch_size = min(config.batch_size, len(self.train_rows))
         # The rest of an epoch that does not fill a batch waits for another epoch's order.
@@ -139,9 +133,9 @@ class Trainer:
         rows = self.train_rows[:: max(1, len(self.train_rows) // _NORMALIZATION_ITEMS)]
         sample = self._read(rows)
         self.model.fit_normalization(sample)
-        if self.whitening:
+        if self.config.whitening:
             self.whitener = fit_whitener(
-                self.model.normalize(sample), self.whitening, seed=self.config.seed
+                self.model.normalize(sample), self.config.whitening, seed=self.config.seed
             )
         if self.precision == "auto":
             self.precision = faster_precision(self.model, self._read(rows[: self.batch_size]))
@@ -164,11 +158,7 @@ class Trainer:
                 "nbits": self.model.nbits,
                 **asdict(self.model.config),
             },
-            "training": {
-                **asdict(self.config),
-                "views": asdict(self.views),
-                "whitening": self.whitening,
-            },
+            "training": asdict(self.config),
         }
 
     def train(self, *, progress: bool = True) -> None:
@@ -232,7 +222,8 @@ class Trainer:
                 )
 
     def _objective(self, clean: Tensor, generator: torch.Generator) -> Terms:
-        view = random_views(to_float(clean), self.views, generator)
+        assert self.config.views is not None  # filled in by `for_shape`
+        view = random_views(to_float(clean), self.config.views, generator)
         enabled = self.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
             bypass = self.step < self.warmup_steps

@@ -56,6 +56,7 @@ def evaluate(
     """
     data = load(dataset, n_database=n_database, n_queries=n_queries)
     item_shape = tuple(data.database.shape[1:])
+    training = training.for_shape(item_shape)
     codes = {
         length: LearnedCode(length, model, training, out / f"pqvae-{length}") for length in bits
     }
@@ -76,16 +77,16 @@ def evaluate(
         print(f"index    {code.folder}")
 
 
-def demo(*, out: Path = Path("runs/demo"), quick: bool = False) -> None:
+def demo(*, out: Path | None = None, quick: bool = False) -> None:
     """Train on 4,000 MNIST images, search with 1,000 others, compare, and write a report.
 
     Args:
-        out: folder for results and report.
+        out: folder for results and report; by default runs/demo, or runs/demo-quick.
         quick: a few epochs and 32 bits only: shows that everything works, not how well.
     """
     evaluate(
         dataset="mnist5k",
-        out=out,
+        out=out or Path("runs/demo-quick" if quick else "runs/demo"),
         bits=(32,) if quick else (32, 64),
         model=_DEMO_MODEL,
         training=_QUICK_TRAINING if quick else _DEMO_TRAINING,
