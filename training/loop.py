@@ -234,14 +234,13 @@ class Trainer:
     def _initialize_codewords(self) -> None:
         generator = self._generator("kmeans", 0)
         wanted = max(_KMEANS_ITEMS, 8 * self.model.quantizer.ksub)
-        rows = self.train_rows
-        if len(rows) > wanted:
-            chosen = torch.randperm(len(rows), generator=generator)[:wanted]
-            rows = np.sort(rows[chosen.numpy()])
+        order = torch.randperm(len(self.train_rows), generator=generator)[:wanted]
+        rows = self.train_rows[order.numpy()]
         # In training mode: early on, the running statistics of batch normalisation lag behind.
+        # So every part has to be a random one: data often come sorted by class.
         self.model.train()
         with torch.no_grad():
-            latents = [self.model.encode(self._read(part)) for part in self._parts(rows)]
+            latents = [self.model.encode(self._read(np.sort(p))) for p in self._parts(rows)]
         self.model.quantizer.initialize(
             torch.cat(latents), batch_size=self.batch_size, generator=generator
         )

@@ -47,12 +47,12 @@ class Views:
         """The default for items of a shape.
 
         Photographs are cropped, mirrored and recoloured; images of one channel are shifted,
-        turned and scaled a little (a mirrored digit is another digit); vectors stay.
+        turned and scaled (a mirrored digit is another digit); vectors stay.
         """
         if len(shape) != 3:
             return cls()
         if shape[0] == 1:
-            return cls(min_scale=0.7, shift=0.1, rotation=15)
+            return cls(min_scale=0.6, shift=0.12, rotation=25)
         return cls(min_scale=0.4, flip=0.5, color=0.4, grayscale=0.1)
 
 

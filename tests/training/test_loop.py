@@ -11,7 +11,13 @@ import torch
 
 from faiss_pqvae.model import PQVAE, ModelConfig
 from faiss_pqvae.training import TrainingConfig, Views, fit
-from faiss_pqvae.training.loop import choose_device, faster_precision, reset_parameters, schedule
+from faiss_pqvae.training.loop import (
+    Trainer,
+    choose_device,
+    faster_precision,
+    reset_parameters,
+    schedule,
+)
 
 SHAPE = (1, 8, 8)
 MODEL = ModelConfig(width=4, dsub=2)
@@ -276,3 +282,17 @@ def test_faster_precision__measures_and_changes_nothing():
     assert faster_precision(net, torch.from_numpy(images(16))) in ("float32", "bfloat16")
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
     assert all(p.grad is None for p in net.parameters())
+
+
+def test_initialize__does_not_depend_on_the_order_of_the_data(monkeypatch):
+    """Sorted data, as by class: k-means must not see batches of one class each."""
+    sorted_x = np.sort(images(3000).reshape(3000, -1).mean(1))
+    x = np.broadcast_to(sorted_x[:, None, None, None], (3000, *SHAPE)).astype(np.uint8).copy()
+    x[:, 0, 0] = np.random.default_rng(0).integers(0, 255, (3000, 8))
+    trainer = Trainer(model(), x, config(), None)
+    seen = []
+    monkeypatch.setattr(trainer.model, "encode", lambda part: seen.append(part) or part.flatten(1))
+    monkeypatch.setattr(trainer.model.quantizer, "initialize", lambda *_, **__: None)
+    trainer._initialize_codewords()
+    means = [float(part.float().mean()) for part in seen[:2]]
+    assert abs(means[0] - means[1]) < 0.5
