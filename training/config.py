@@ -10,7 +10,7 @@ from faiss_pqvae.training.views import Views
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
-_IMAGE_WHITENING = 0.3
+_COLOR_WHITENING = 0.3
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class TrainingConfig:
             None takes `Views.for_shape` of the items.
         whitening: how far the reconstruction error is measured relative to the data's own
             variation, 0 (plain squared error) to 1 (Mahalanobis), see `fit_whitener`. None takes
-            0.3 for images and 0 for vectors.
+            0.3 for colour images and 0 for the rest.
         validation_fraction: share of the items that is held out, at most 5,000 items.
         patience: epochs without a better validation loss after which training stops early; the
             best weights are kept. 0 never stops early.
@@ -98,5 +98,5 @@ class TrainingConfig:
             raise ValueError(f"views are for images, got items of shape {shape}")
         whitening = self.whitening
         if whitening is None:
-            whitening = _IMAGE_WHITENING if len(shape) == 3 else 0.0
+            whitening = _COLOR_WHITENING if len(shape) == 3 and shape[0] > 1 else 0.0
         return replace(self, views=views, whitening=whitening)
