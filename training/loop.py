@@ -29,6 +29,7 @@ from faiss_pqvae.training.views import random_views
 
 History = list[dict[str, Any]]
 
+_CHECKPOINT, _LOG = "checkpoint.pt", "log.jsonl"
 _VALIDATION_ITEMS = 5000
 _NORMALIZATION_ITEMS = 10_000
 _KMEANS_ITEMS = 16_384
@@ -127,6 +128,9 @@ class Trainer:
         self.whitener: Tensor | None = None
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
+            for name in (_CHECKPOINT, _LOG):  # what a killed process was writing
+                for leftover in self.folder.glob(f".{name}.*.new"):
+                    leftover.unlink(missing_ok=True)
             if self.checkpoint_path.exists():
                 self._resume()
                 return
@@ -338,13 +342,13 @@ class Trainer:
     def checkpoint_path(self) -> Path:
         """Where the state is kept."""
         assert self.folder is not None
-        return self.folder / "checkpoint.pt"
+        return self.folder / _CHECKPOINT
 
     def _log(self, event: dict[str, Any]) -> None:
         self.history.append(event)
         if self.folder is not None:
             lines = "".join(json.dumps(event) + "\n" for event in self.history)
-            replace_bytes(self.folder / "log.jsonl", lines.encode())
+            replace_bytes(self.folder / _LOG, lines.encode())
 
     def save(self) -> None:
         """Writes the checkpoint, when there is a folder."""

@@ -131,8 +131,13 @@ def test_fit__resumes_to_the_same_bits_after_kill_9(tmp_path):
         child.send_signal(signal.SIGKILL)
         child.wait()
     assert torch.load(checkpoint, weights_only=True)["step"] < 400 * 7
+    (tmp_path / "killed" / ".checkpoint.pt.123.new").write_bytes(b"half of it")
     resumed, straight = model(), model()
     history = fit(resumed, images(), settings, folder=tmp_path / "killed")
+    assert sorted(path.name for path in checkpoint.parent.iterdir()) == [
+        "checkpoint.pt",
+        "log.jsonl",
+    ]
     expected = fit(straight, images(), settings)
     torch.set_num_threads(threads)
     assert timeless(history) == timeless(expected)
