@@ -64,6 +64,10 @@ def evaluate(
     for length, code in codes.items():
         methods += [*baselines(length, math.prod(item_shape)), code.method()]
     results = run(data, methods, out, k=k, command=_command())
+    print(
+        f"{data.description}: {results.n_queries:,} queries in {results.n_database:,} images; "
+        "* is the best at its bytes\n"
+    )
     print(table(results))
     report = write_report(
         results,
