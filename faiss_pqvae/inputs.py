@@ -102,6 +102,6 @@ def _let_go(x: Any) -> None:
         x = x.base
     # Only "r": with "c" this would throw the caller's changes away.
     if isinstance(x, np.memmap) and x.mode == "r" and hasattr(mmap, "MADV_DONTNEED"):
-        mapping: mmap.mmap | None = x._mmap
+        mapping: mmap.mmap | None = getattr(x, "_mmap", None)
         if mapping is not None:
             mapping.madvise(mmap.MADV_DONTNEED)
