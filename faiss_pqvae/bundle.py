@@ -167,10 +167,8 @@ def _write_model(model: PQVAE, path: Path) -> None:
     tensors = {
         name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()
     }
-    try:
-        safetensors.torch.save_file(tensors, path)
-    except safetensors.SafetensorError as error:
-        raise OSError(f"cannot write {path}: {error}") from error
+    # Not `save_file`: it goes by a temporary of its own, which a crash would leave behind.
+    path.write_bytes(safetensors.torch.save(tensors))
 
 
 def _read_model(path: Path, config: dict[str, Any]) -> PQVAE:

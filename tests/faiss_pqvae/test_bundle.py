@@ -415,7 +415,6 @@ class Killed(BaseException):
 # What changes or secures the disk, as the writing calls it.
 STEPS = [
     (Path, "mkdir"),
-    (safetensors.torch, "save_file"),
     (faiss, "write_index"),
     (bundle, "sync"),
     (files, "sync"),
@@ -424,7 +423,7 @@ STEPS = [
     (Path, "unlink"),
 ]
 # Those that write content die half way as well: the position of the path in their arguments.
-WRITERS = {"save_file": 1, "write_index": 1, "write_bytes": 0}
+WRITERS = {"write_index": 1, "write_bytes": 0}
 
 
 @contextlib.contextmanager
@@ -498,7 +497,7 @@ def test_write__killed_at_any_step_leaves_the_old_or_the_new(
         assert _fingerprint(read_index(folder)) == _fingerprint(later)
         assert len(list(folder.iterdir())) == 3, f"after {taken}"
     assert set(taken) == {name for _, name in STEPS}
-    assert taken.index("save_file") < taken.index("sync") < taken.index("replace")
+    assert taken.index("write_bytes") < taken.index("sync") < taken.index("replace")
     # Old up to one step, new from there on.
     assert left == sorted(left, reverse=True)
     assert left[-1] == "new"
@@ -525,21 +524,11 @@ def test_write__without_space_at_any_step_leaves_the_old(index, other, folder):
     assert _fingerprint(read_index(folder)) == _fingerprint(other)
 
 
-@pytest.mark.parametrize(
-    ("owner", "name", "error"),
-    [
-        (faiss, "write_index", RuntimeError("Error: write error: No space left on device")),
-        (safetensors.torch, "save_file", safetensors.SafetensorError("I/O error")),
-    ],
-    ids=["faiss", "safetensors"],
-)
-def test_write__errors_of_the_libraries_are_os_errors(
-    monkeypatch, index, other, folder, owner, name, error
-):
+def test_write__errors_of_faiss_are_os_errors(monkeypatch, index, other, folder):
     def fail(*arguments: Any) -> None:
-        raise error
+        raise RuntimeError("Error: write error: No space left on device")
 
-    monkeypatch.setattr(owner, name, fail)
+    monkeypatch.setattr(faiss, "write_index", fail)
     with pytest.raises(OSError, match="cannot write"):
         write_index(other, folder)
     assert _strays(folder) == []

@@ -87,9 +87,13 @@ def test_bottleneck__ids_are_the_codes_of_faiss(make_model, make_items, M, nbits
     with torch.inference_mode():
         quantized = model(torch.from_numpy(make_items(40))).quantized
     index = new_index_pq(model.codebooks())
-    decoded = index.sa_decode(index.sa_encode(quantized.z.numpy()))
+    z = quantized.z.numpy()
+    decoded = index.sa_decode(index.sa_encode(z))
     expected = model.codebooks().decode(quantized.ids.numpy())
-    np.testing.assert_array_equal(decoded, expected)
+    # They may differ where two codewords are as near as float32 can tell.
+    errors = [np.square(z - y, dtype=np.float64).sum(1) for y in (decoded, expected)]
+    np.testing.assert_allclose(*errors, atol=1e-5)
+    assert (decoded == expected).mean() > 0.9
     np.testing.assert_allclose(quantized.z_q, expected, atol=1e-5)
 
 
