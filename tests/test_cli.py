@@ -79,6 +79,10 @@ def test_train__folder_of_images_is_resized(tmp_path, capsys):
     photos, out = str(tmp_path / "photos"), str(tmp_path / "b")
     main(["train", photos, out, "--size", "8", "8", "--factory", "PQVAE2x4", *FAST])
     assert read_index(out).input_shape == (3, 8, 8)
+    main(["build", out, photos])
+    capsys.readouterr()
+    main(["search", out, photos, "--k", "1"])
+    assert len(capsys.readouterr().out.splitlines()) == 31
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from faiss_pqvae.training import TrainingConfig
 
 # Chosen on images held out of the 4,000: results/choice-mnist5k.json.
 _DEMO_MODEL = ModelConfig(width=24, lambda_=0.01)
-_DEMO_TRAINING = TrainingConfig(epochs=50, batch_size=128)
+_DEMO_TRAINING = TrainingConfig(epochs=50, batch_size=128, precision="float32")
 _QUICK_TRAINING = dataclasses.replace(_DEMO_TRAINING, epochs=4)
 
 

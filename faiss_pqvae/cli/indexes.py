@@ -55,10 +55,11 @@ def train(
     index = index_factory(tuple(source.shape[1:]), factory, model=model, training=training)
     index.train(source, folder=out / "training")
     write_index(index, out)
-    end = index.history[-1]
+    *_, epoch, end = index.history
     print(
-        f"trained on {len(source)} items in {end['elapsed_s']:.0f} s, best epoch "
-        f"{end['best_epoch']}; the bundle is {out}\n"
+        f"trained on {len(source)} items in {end['elapsed_s']:.0f} s and {end['step']} steps; "
+        f"perplexity {np.mean(epoch['perplexity']):.0f} of {index.model.quantizer.ksub} "
+        f"codewords (low: train longer); the bundle is {out}\n"
         f"next: faiss-pqvae build {shlex.quote(str(out))} DATA"
     )
 
@@ -69,18 +70,18 @@ def build(
     /,
     *,
     out: Path | None = None,
-    size: tuple[int, int] | None = None,
 ) -> None:
     """Encode items and store their codes in a trained index, in place of what it held.
+
+    Images of a folder are resized to what the index was trained with.
 
     Args:
         bundle: folder of a trained index.
         data: what to store; the ids count from 0 in its order.
         out: folder for the filled index; by default BUNDLE itself.
-        size: height and width that images of a folder are resized to.
     """
     index = read_index(bundle)
-    source = _open(data, size)
+    source = _open_for(index, data)
     index.reset()
     with tqdm(total=len(source), unit="item", desc="adding", disable=None) as bar:
         for chunk in chunks(source, index.batch_size):
@@ -101,10 +102,11 @@ def search(
     *,
     k: int = 10,
     search_type: str | None = None,
-    size: tuple[int, int] | None = None,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
     """Print the nearest stored items of every query, as a table or as JSON.
+
+    Images of a folder are resized to what the index was trained with.
 
     Args:
         bundle: folder of a filled index.
@@ -112,14 +114,13 @@ def search(
         k: results per query.
         search_type: adc (the query's latent against codes) or sdc (codes against codes); by
             default what the bundle was written with.
-        size: height and width that images of a folder are resized to.
         as_json: print {"D": [[...]], "I": [[...]]} instead of a table.
     """
     k = check_k(k)
     index = read_index(bundle)
     if search_type is not None:
         index.search_type = search_type  # type: ignore[assignment]  # checked by the setter
-    D, I = index.search(_open(queries, size), k)  # noqa: E741 - FAISS's names
+    D, I = index.search(_open_for(index, queries), k)  # noqa: E741 - FAISS's names
     if as_json:
         print(json.dumps({"D": D.tolist(), "I": I.tolist()}))
         return
@@ -161,6 +162,14 @@ def codeword_counts(index: LatentIndex) -> np.ndarray[Any, np.dtype[np.int64]]:
         torch.from_numpy(ids), index.model.quantizer.ksub
     ).numpy()
     return counts
+
+
+def _open_for(index: LatentIndex, data: str) -> Source:
+    """As `_open`, with the images of a folder in the size and the channels of the index."""
+    if len(index.input_shape) == 3 and Path(data).is_dir():
+        channels, height, width = index.input_shape
+        return ImageFolder(data, (height, width), mode="L" if channels == 1 else "RGB")
+    return _open(data, None)
 
 
 def _open(data: str, size: tuple[int, int] | None) -> Source:
