@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faiss_pqvae.bundle import read_index
+from faiss_pqvae.bundle import read_index, write_index
 from faiss_pqvae.cli import main
 
 FAST = [
@@ -135,8 +135,10 @@ def test_evaluate__writes_results_report_and_bundles(tmp_path, capsys):
     assert "PQ-VAE" in printed
     assert "PQ-VAE, 32 bits" in (out / "report.html").read_text()
     assert read_index(out / "pqvae-32").ntotal == 300
-    # A second time everything is found, even where the bundle was lost.
-    (out / "pqvae-32" / "config.json").unlink()
+    # A second time everything is found, even where the bundle has lost its items.
+    empty = read_index(out / "pqvae-32")
+    empty.reset()
+    write_index(empty, out / "pqvae-32")
     main(command)
     again = json.loads((out / "results.json").read_text())
     assert [row["metrics"] for row in again["rows"]] == [row["metrics"] for row in results["rows"]]

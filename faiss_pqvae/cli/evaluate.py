@@ -140,7 +140,9 @@ class LearnedCode:
     def index(self, data: LabelledData) -> LatentIndex:
         """The filled index, written to the folder; read from there when nothing was built."""
         if self._built is None and (self.folder / "config.json").exists():
-            return read_index(self.folder)
+            found = read_index(self.folder)
+            if found.ntotal == len(data.database):
+                return found
         index = self._built
         if index is None:  # interrupted between the raw results and the bundle
             index = self._build(tuple(data.database.shape[1:]))
