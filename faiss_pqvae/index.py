@@ -17,9 +17,10 @@ from faiss_pqvae.inputs import check_items, read_batches
 from faiss_pqvae.model import PQVAE
 from faiss_pqvae.native import (
     SDC_NBITS,
+    check_metric,
     check_searchable,
     faiss,
-    inject_codebooks,
+    new_index_pq,
     prepare_search,
 )
 
@@ -67,19 +68,16 @@ class LatentIndex:
         faiss_index: Any | None = None,
     ) -> None:
         check_searchable(model.config.dsub, model.nbits)
-        if metric_type not in (faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT):
-            raise ValueError(
-                f"expected metric_type METRIC_L2 or METRIC_INNER_PRODUCT, got {metric_type}"
-            )
+        check_metric(metric_type)
         self.model = model.eval()
         self.fit = fit
         self.batch_size = 1024
         self.history: list[dict[str, Any]] = []
         self._search_type: SearchType = "adc"
-        if faiss_index is None:
+        if faiss_index is None and model.is_trained:
+            faiss_index = new_index_pq(model.codebooks(), metric_type)
+        elif faiss_index is None:
             faiss_index = faiss.IndexPQ(model.latent_dim, model.M, model.nbits, metric_type)
-            if model.is_trained:
-                inject_codebooks(faiss_index, model.codebooks())
         if (faiss_index.d, faiss_index.metric_type) != (model.latent_dim, metric_type):
             raise ValueError(
                 f"expected a native index with d={model.latent_dim} and metric_type="
@@ -175,8 +173,7 @@ class LatentIndex:
         model = copy.deepcopy(self.model)  # an interruption leaves the index as it was
         options = {} if folder is None else {"folder": folder}
         history = self.fit(model, x, progress=progress, **options)
-        faiss_index = faiss.IndexPQ(model.latent_dim, model.M, model.nbits, self.metric_type)
-        inject_codebooks(faiss_index, model.codebooks())
+        faiss_index = new_index_pq(model.codebooks(), self.metric_type)
         self.model, self.faiss_index, self.history = model.eval(), faiss_index, history
 
     def add(self, x: Any) -> None:

@@ -19,7 +19,6 @@ except ImportError as error:
     ) from error
 
 SDC_NBITS = 8  # the only size that IndexPQ's own symmetric search accepts
-_METRICS = {faiss.METRIC_L2: "L2", faiss.METRIC_INNER_PRODUCT: "inner product"}
 
 
 def inject_codebooks(index: Any, codebooks: Codebooks) -> None:
@@ -43,10 +42,7 @@ def inject_codebooks(index: Any, codebooks: Codebooks) -> None:
             f"expected Codebooks, got {type(codebooks).__name__}; wrap an array (M, ksub, dsub): "
             "Codebooks(centroids)"
         )
-    if index.metric_type not in _METRICS:
-        raise ValueError(
-            f"expected metric_type METRIC_L2 or METRIC_INNER_PRODUCT, got {index.metric_type}"
-        )
+    check_metric(index.metric_type)
     if index.ntotal:
         raise ValueError(
             f"expected an empty index, got one of {index.ntotal} vectors, whose codes would "
@@ -95,6 +91,18 @@ def new_index_pq(codebooks: Codebooks, metric_type: int = faiss.METRIC_L2) -> An
     index = faiss.IndexPQ(codebooks.d, codebooks.M, codebooks.nbits, metric_type)
     inject_codebooks(index, codebooks)
     return index
+
+
+def check_metric(metric_type: int) -> None:
+    """Refuses the metrics that IndexPQ takes, but silently computes as inner product.
+
+    Raises:
+        ValueError: a metric other than L2 and inner product.
+    """
+    if metric_type not in (faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT):
+        raise ValueError(
+            f"expected metric_type METRIC_L2 or METRIC_INNER_PRODUCT, got {metric_type}"
+        )
 
 
 def check_searchable(dsub: int, nbits: int) -> None:
