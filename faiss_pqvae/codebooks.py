@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Literal, get_args
 
 import numpy as np
 import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float32]
+Structure = Literal["product", "residual"]
 
 MIN_NBITS, MAX_NBITS = 1, 12
 
 
 @dataclass(frozen=True, eq=False)
 class Codebooks:
-    """Codewords of a product quantizer: all that search has to know of a trained model.
+    """Codewords of a quantizer: all that search has to know of a trained model.
 
     Args:
         centroids: (M, ksub, dsub) float, finite; ksub is a power of two from 2 to 4,096. It is
-            copied to float32 and made read-only.
+            copied to float32 and made read-only. For structure "residual" (M, ksub, d).
+        structure: how a vector is made of its M codewords. "product" concatenates them, each
+            being a sub-vector; "residual" adds them, each having all d dimensions, as the
+            additive quantizers do (residual, local search).
 
     Raises:
         TypeError: `centroids` is not an array of floats.
         ValueError: a wrong rank, an empty axis, a ksub that is no power of two, a value that is
-            not finite.
+            not finite, another structure.
     """
 
     centroids: FloatArray
+    structure: Structure = field(default="product", kw_only=True)
 
     def __post_init__(self) -> None:
+        if self.structure not in get_args(Structure):
+            raise ValueError(f"expected structure 'product' or 'residual', got {self.structure!r}")
         given = np.asarray(self.centroids)
         if not np.issubdtype(given.dtype, np.floating):
             raise TypeError(f"expected centroids of a float dtype, got {given.dtype}")
@@ -60,7 +68,7 @@ class Codebooks:
 
     @property
     def dsub(self) -> int:
-        """Dimension of a sub-vector."""
+        """Dimension of a codeword: of a sub-vector, or d when codewords are added."""
         return int(self.centroids.shape[2])
 
     @property
@@ -70,27 +78,29 @@ class Codebooks:
 
     @property
     def d(self) -> int:
-        """Dimension of the vectors that are coded: M * dsub."""
-        return self.M * self.dsub
+        """Dimension of the vectors that are coded: M * dsub, or dsub when codewords are added."""
+        return self.M * self.dsub if self.structure == "product" else self.dsub
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Codebooks):
             return NotImplemented
-        return np.array_equal(self.centroids, other.centroids)
+        return self.structure == other.structure and np.array_equal(self.centroids, other.centroids)
 
     __hash__ = None  # type: ignore[assignment]  # compared by value, an array within
 
     def __repr__(self) -> str:
+        if self.structure == "residual":
+            return f"Codebooks(M={self.M}, ksub={self.ksub}, d={self.d}, structure='residual')"
         return f"Codebooks(M={self.M}, ksub={self.ksub}, dsub={self.dsub})"
 
     def decode(self, ids: npt.NDArray[np.integer]) -> FloatArray:
-        """Concatenates the codewords that `ids` name.
+        """Concatenates, or adds, the codewords that `ids` name.
 
         Args:
             ids: (n, M) integers in [0, ksub).
 
         Returns:
-            (n, M * dsub) float32.
+            (n, d) float32.
 
         Raises:
             TypeError: `ids` are not integers.
@@ -103,5 +113,10 @@ class Codebooks:
             raise ValueError(f"expected ids of shape (n, {self.M}), got {ids.shape}")
         if ids.size and (ids.min() < 0 or ids.max() >= self.ksub):
             raise ValueError(f"expected ids in [0, {self.ksub}), got {ids.min()} to {ids.max()}")
-        vectors: FloatArray = self.centroids[np.arange(self.M), ids].reshape(len(ids), self.d)
+        if self.structure == "product":
+            vectors: FloatArray = self.centroids[np.arange(self.M), ids].reshape(len(ids), self.d)
+            return vectors
+        vectors = self.centroids[0, ids[:, 0]]
+        for m in range(1, self.M):  # one after the other, as FAISS rounds
+            vectors += self.centroids[m, ids[:, m]]
         return vectors

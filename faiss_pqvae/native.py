@@ -1,4 +1,7 @@
-"""Codebooks into and out of native FAISS indexes."""
+"""Codebooks into and out of native FAISS indexes.
+
+Useful alone, without a PQ-VAE: to give any FAISS index centroids of one's own.
+"""
 
 from __future__ import annotations
 
@@ -6,80 +9,92 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import torch  # noqa: F401 - before faiss, so that both share one OpenMP pool
 
+from faiss_pqvae import native_product
 from faiss_pqvae.codebooks import Codebooks
+from faiss_pqvae.native_product import SDC_NBITS, check_searchable
+from faiss_pqvae.native_walk import (
+    IVF,
+    codebook_index,
+    faiss,
+    follow_training,
+    kind,
+    levels,
+    transforms,
+)
 
-try:
-    import faiss as faiss  # re-exported: the one place that imports it
-except ImportError as error:
-    raise ImportError(
-        'faiss is missing: pip install "faiss-pqvae[cpu]" (or "faiss-pqvae[gpu]" for CUDA; '
-        "never both, they own the same files)"
-    ) from error
-
-SDC_NBITS = 8  # the only size that IndexPQ's own symmetric search accepts
+__all__ = [
+    "SDC_NBITS",
+    "check_metric",
+    "check_searchable",
+    "codebook_index",
+    "extract_codebooks",
+    "faiss",
+    "inject_codebooks",
+    "new_index_pq",
+    "prepare_search",
+    "train_coarse",
+    "unpack_codes",
+]
 
 
 def inject_codebooks(index: Any, codebooks: Codebooks) -> None:
     """Makes codebooks those of a FAISS index, and the index trained.
 
     What FAISS derives from the codebooks is computed anew, the result is read back and
-    compared, and `index.train` leaves the codebooks alone from here on.
+    compared. An inverted file counts as trained once its coarse quantizer is, too:
+    `train_coarse` trains that alone.
 
     Args:
-        index: an empty faiss.IndexPQ (others: the next release), L2 or inner product.
+        index: an empty index, L2 or inner product, of one of the kinds that `codebook_index`
+            finds. An inverted file with `by_residual` takes codebooks of residuals, those
+            between a vector and its coarse centroid; `by_residual` stays as it is set.
         codebooks: M, nbits and d as the index has them.
 
     Raises:
         TypeError: another kind of index, or no Codebooks.
         ValueError: other sizes; vectors in the index, whose codes would change their meaning; a
-            metric that IndexPQ takes but silently computes as inner product.
+            metric that FAISS takes but silently computes as inner product.
     """
-    index = _index_pq(index)
+    found = levels(index)
+    inner = found[-1]
     if not isinstance(codebooks, Codebooks):
         raise TypeError(
             f"expected Codebooks, got {type(codebooks).__name__}; wrap an array (M, ksub, dsub): "
             "Codebooks(centroids)"
         )
-    check_metric(index.metric_type)
-    if index.ntotal:
+    check_metric(inner.metric_type)
+    ntotal = max(level.ntotal for level in found)
+    if ntotal:
         raise ValueError(
-            f"expected an empty index, got one of {index.ntotal} vectors, whose codes would "
+            f"expected an empty index, got one of {ntotal} vectors, whose codes would "
             "change their meaning: call reset() first"
         )
-    pq = index.pq
-    check_searchable(pq.dsub, pq.nbits)
-    # FAISS itself takes a copy of any length, and would search out of bounds afterwards.
-    expected, got = (pq.M, pq.ksub, pq.dsub), codebooks.centroids.shape
-    if expected != got or index.d != pq.d:
-        raise ValueError(f"expected codebooks of shape {expected}, got {got}")
-    faiss.copy_array_to_vector(codebooks.centroids.ravel(), pq.centroids)
-    prepare_search(index)
-    index.is_trained = True
-    if extract_codebooks(index) != codebooks:
+    native_product.check_sizes(inner, codebooks)
+    native_product.write(inner, codebooks)
+    follow_training(found)
+    if _read(inner) != codebooks:
         raise RuntimeError("the codebooks read back from the index are not those written to it")
 
 
 def extract_codebooks(index: Any) -> Codebooks:
-    """Reads the codebooks of a trained faiss.IndexPQ; undoes `inject_codebooks`.
+    """Reads the codebooks of a FAISS index; undoes `inject_codebooks`.
 
     Raises:
-        TypeError: another kind of index.
-        ValueError: an untrained index, or one whose parts do not fit together.
+        TypeError: another kind of index, see `codebook_index`.
+        ValueError: an index without codebooks, or one whose parts do not fit together.
     """
-    index = _index_pq(index)
-    pq = index.pq
-    if not index.is_trained:
+    inner = codebook_index(index)
+    codebooks = _read(inner)
+    # An inverted file can have its codebooks before its coarse quantizer is trained.
+    early = kind(inner) in IVF and codebooks.centroids.any()
+    if not inner.is_trained and not early:
         raise ValueError("expected a trained index, got an untrained one: it has no codebooks yet")
-    size = pq.M * pq.ksub * pq.dsub
-    if pq.centroids.size() != size or pq.M * pq.dsub != pq.d or index.d != pq.d:
-        raise ValueError(
-            f"expected {size} floats of codebooks for d={index.d}, got {pq.centroids.size()} "
-            f"with M={pq.M}, ksub={pq.ksub}, dsub={pq.dsub}, pq.d={pq.d}"
-        )
-    centroids = faiss.vector_to_array(pq.centroids).reshape(pq.M, pq.ksub, pq.dsub)
-    return Codebooks(np.asarray(centroids))
+    return codebooks
+
+
+def _read(inner: Any) -> Codebooks:
+    return Codebooks(native_product.read(inner))
 
 
 def new_index_pq(codebooks: Codebooks, metric_type: int = faiss.METRIC_L2) -> Any:
@@ -94,7 +109,7 @@ def new_index_pq(codebooks: Codebooks, metric_type: int = faiss.METRIC_L2) -> An
 
 
 def check_metric(metric_type: int) -> None:
-    """Refuses the metrics that IndexPQ takes, but silently computes as inner product.
+    """Refuses the metrics that FAISS takes, but silently computes as inner product.
 
     Raises:
         ValueError: a metric other than L2 and inner product.
@@ -105,41 +120,74 @@ def check_metric(metric_type: int) -> None:
         )
 
 
-def check_searchable(dsub: int, nbits: int) -> None:
-    """Refuses the sizes that FAISS can store and encode, but not search.
+def prepare_search(index: Any) -> None:
+    """Computes what FAISS derives from an index's codebooks, and keeps them in `train`.
+
+    Some of it does not survive FAISS's files, pickles and clones: call this after reading.
 
     Raises:
-        ValueError: two dimensions a sub-vector at 1 or 2 bits.
+        TypeError: another kind of index, see `codebook_index`.
+        ValueError: an index without codebooks.
     """
-    if dsub == 2 and nbits <= 2:
-        raise ValueError(
-            f"FAISS cannot search codebooks of dsub=2 with nbits={nbits} (its lookup tables for "
-            "two dimensions need nbits of 3 or more): choose another dsub"
-        )
+    extract_codebooks(index)
+    native_product.prepare(codebook_index(index))
 
 
-def prepare_search(index: Any) -> None:
-    """Computes what FAISS derives from a trained IndexPQ's codebooks, and keeps them in `train`.
+def train_coarse(index: Any, xt: Any) -> None:
+    """Trains what is untrained in an index, but leaves its codebooks bit for bit.
 
-    None of it survives FAISS's files and pickles.
+    That is the coarse quantizer of an inverted file, and around it the transforms of an
+    IndexPreTransform and the refining index of an IndexRefine.
+
+    Args:
+        index: one that has codebooks.
+        xt: (n, d) float, n >= nlist where there is a coarse quantizer to be trained.
+
+    Raises:
+        TypeError: another kind of index, see `codebook_index`.
+        ValueError: a wrong shape, NaN or infinity, too few vectors, an index without codebooks.
     """
-    pq = index.pq
-    if pq.transposed_centroids.size():
-        pq.sync_transposed_centroids()
-    if pq.nbits == SDC_NBITS:
-        pq.compute_sdc_table()
-    # From the codebooks as they are, in no iterations: `train` leaves them bit for bit.
-    pq.train_type = faiss.ProductQuantizer.Train_hot_start
-    pq.cp.niter = 0
-    pq.cp.min_points_per_centroid = 1  # nothing is clustered, so nothing is worth a warning
-    index.do_polysemous_training = False
+    extract_codebooks(index)
+    found = levels(index)
+    x = _vectors(xt, index.d)
+    inner = found[-1]
+    coarse = kind(inner) in IVF and not native_product.coarse_is_trained(inner)
+    if coarse and len(x) < inner.nlist:
+        raise ValueError(f"expected at least nlist={inner.nlist} vectors, got {len(x)}")
+    for level in found:
+        if kind(level) == "IndexPreTransform":
+            x = _train_transforms(level, x)
+        elif kind(level).startswith("IndexRefine") and not level.refine_index.is_trained:
+            level.refine_index.train(x)
+    if coarse:
+        inner.train_q1(len(x), faiss.swig_ptr(x), inner.verbose, inner.metric_type)
+        inner.is_trained = True
+        native_product.prepare(inner)
+    follow_training(found)
+
+
+def _vectors(xt: Any, d: int) -> npt.NDArray[np.float32]:
+    x = np.ascontiguousarray(xt, dtype=np.float32)
+    if x.ndim != 2 or x.shape[1] != d:
+        raise ValueError(f"expected vectors of shape (n, {d}), got {x.shape}")
+    if not np.isfinite(x).all():
+        raise ValueError("expected finite vectors, got NaN or infinity")
+    return x
+
+
+def _train_transforms(index: Any, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    for transform in transforms(index):
+        if not transform.is_trained:
+            transform.train(x)
+        x = transform.apply(x)
+    return x
 
 
 def unpack_codes(index: Any) -> npt.NDArray[np.int64]:
     """The codeword of every stored vector in every sub-quantizer.
 
     Args:
-        index: a faiss.IndexPQ.
+        index: a faiss.IndexPQ, or one inside of what `codebook_index` looks into.
 
     Returns:
         (ntotal, M) int64 in [0, ksub).
@@ -147,15 +195,8 @@ def unpack_codes(index: Any) -> npt.NDArray[np.int64]:
     Raises:
         TypeError: another kind of index.
     """
-    index = _index_pq(index)
+    index = codebook_index(index)
+    if kind(index) != "IndexPQ":
+        raise TypeError(f"expected a faiss.IndexPQ, got {kind(index)}")
     codes = faiss.vector_to_array(index.codes).reshape(index.ntotal, index.code_size)
     return np.asarray(faiss.unpack_bitstrings(codes, index.pq.M, index.pq.nbits), np.int64)
-
-
-def _index_pq(index: Any) -> Any:
-    # Only where needed: the reference that comes out does not keep a temporary index alive.
-    if isinstance(index, faiss.Index) and not isinstance(index, faiss.IndexPQ):
-        index = faiss.downcast_index(index)
-    if not isinstance(index, faiss.IndexPQ):
-        raise TypeError(f"expected a faiss.IndexPQ, got {type(index).__name__}")
-    return index

@@ -14,16 +14,17 @@ FOLDERS = {
     f"{PACKAGE}.eval": ROOT / "eval",
 }
 CLI, TRAINING, EVAL = f"{PACKAGE}.cli", f"{PACKAGE}.training", f"{PACKAGE}.eval"
-INDEXES = tuple(f"{PACKAGE}.{name}" for name in ("index", "native", "factory", "bundle"))
+NATIVE = tuple(f"{PACKAGE}.{name}" for name in ("native", "native_product", "native_walk"))
+INDEXES = (*NATIVE, *(f"{PACKAGE}.{name}" for name in ("index", "factory", "bundle")))
 
 # From each of these modules, none of those can be reached, directly or through others.
 FORBIDDEN: dict[str, tuple[str, ...]] = {
     **{f"{PACKAGE}.{name}": ("torch", "faiss") for name in ("codebooks", "sources", "files")},
     **{
-        f"{PACKAGE}.{name}": ("faiss", f"{PACKAGE}.native", f"{PACKAGE}.index")
+        f"{PACKAGE}.{name}": ("faiss", *NATIVE, f"{PACKAGE}.index")
         for name in ("quantizer", "networks", "model", "inputs")
     },
-    f"{PACKAGE}.native": (f"{PACKAGE}.model",),
+    **{name: (f"{PACKAGE}.model",) for name in NATIVE},
     f"{PACKAGE}.index": (TRAINING,),
     TRAINING: ("faiss", EVAL, *INDEXES),
     EVAL: (TRAINING,),

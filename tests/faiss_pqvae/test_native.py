@@ -288,23 +288,21 @@ def test_inject__rejects_an_index_whose_parts_disagree(index: Any) -> None:
     _refuses(index, _codebooks(4, 8, 4), ValueError, "expected codebooks")
 
 
-@pytest.mark.parametrize(
-    "make", [lambda: faiss.IndexFlatL2(16), lambda: faiss.IndexPQFastScan(16, 4, 4)]
-)
+@pytest.mark.parametrize("make", [lambda: faiss.IndexFlatL2(16), lambda: faiss.IndexLSH(16, 8)])
 def test_inject__rejects_another_kind_of_index(make: Callable[[], Any]) -> None:
     other = make()
     _refuses(
         other,
         _codebooks(4, 4, 4),
         TypeError,
-        f"IndexPQ, got {type(other).__name__}",
+        f"IndexPQ .*, got {type(other).__name__}",
         state=lambda index: (index.is_trained, index.ntotal),
     )
 
 
 @pytest.mark.parametrize("other", [None, "index", 3])
 def test_inject__rejects_what_is_no_index(other: Any) -> None:
-    with pytest.raises(TypeError, match=f"IndexPQ, got {type(other).__name__}"):
+    with pytest.raises(TypeError, match=f"IndexPQ .*, got {type(other).__name__}"):
         inject_codebooks(other, _codebooks())
 
 
@@ -314,7 +312,7 @@ def test_extract__rejects_an_untrained_index() -> None:
 
 
 def test_extract__rejects_another_kind_of_index() -> None:
-    with pytest.raises(TypeError, match="IndexPQ, got IndexFlat"):
+    with pytest.raises(TypeError, match="IndexPQ .*, got IndexFlat"):
         extract_codebooks(faiss.IndexFlatL2(16))
 
 
