@@ -5,16 +5,18 @@ Useful alone, without a PQ-VAE: to give any FAISS index centroids of one's own.
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from faiss_pqvae import native_product
+from faiss_pqvae import native_additive, native_product
 from faiss_pqvae.codebooks import Codebooks
 from faiss_pqvae.native_product import SDC_NBITS, check_searchable
 from faiss_pqvae.native_walk import (
     IVF,
+    PRODUCT,
     codebook_index,
     faiss,
     follow_training,
@@ -37,6 +39,8 @@ __all__ = [
     "unpack_codes",
 ]
 
+_UNTRAINED = "expected a trained index, got an untrained one: it has no codebooks yet"
+
 
 def inject_codebooks(index: Any, codebooks: Codebooks) -> None:
     """Makes codebooks those of a FAISS index, and the index trained.
@@ -45,16 +49,30 @@ def inject_codebooks(index: Any, codebooks: Codebooks) -> None:
     compared. An inverted file counts as trained once its coarse quantizer is, too:
     `train_coarse` trains that alone.
 
+    What FAISS's own `index.train` does afterwards: a product quantizer is kept if there are
+    more than ksub vectors (fewer are an error, and exactly ksub vectors *become* the codebooks);
+    residual and local search quantizers are trained anew. `train_coarse` keeps the codebooks
+    whatever the number of vectors, in every kind of index.
+
     Args:
         index: an empty index, L2 or inner product, of one of the kinds that `codebook_index`
-            finds. An inverted file with `by_residual` takes codebooks of residuals, those
-            between a vector and its coarse centroid; `by_residual` stays as it is set.
-        codebooks: M, nbits and d as the index has them.
+            finds. What else the caller has set stays: `by_residual` of an inverted file, which
+            then takes codebooks of residuals, those between a vector and its coarse centroid;
+            `max_beam_size` of a residual quantizer, which at 1 encodes greedily.
+        codebooks: M, nbits and d as the index has them. The additive quantizers (residual, local
+            search) take structure "residual", (M, ksub, d), every level of the same nbits. The
+            products of those take the same, with M counted over all sub-vectors, and codewords
+            that are zero outside of their sub-vector.
 
     Raises:
         TypeError: another kind of index, or no Codebooks.
         ValueError: other sizes; vectors in the index, whose codes would change their meaning; a
-            metric that FAISS takes but silently computes as inner product.
+            metric that FAISS takes but silently computes as inner product; a search type that
+            FAISS would abort the process in.
+
+    Where an additive quantizer stores quantized norms (`ST_norm_qint8` and the like), they are
+    trained on the norms of random codes. With vectors x at hand their own are finer:
+    `aq.qnorm.reset()`, then `aq.train_norm` on the norms of the decoded x, before `add`.
     """
     found = levels(index)
     inner = found[-1]
@@ -70,10 +88,10 @@ def inject_codebooks(index: Any, codebooks: Codebooks) -> None:
             f"expected an empty index, got one of {ntotal} vectors, whose codes would "
             "change their meaning: call reset() first"
         )
-    native_product.check_sizes(inner, codebooks)
-    native_product.write(inner, codebooks)
+    _part(inner).check_sizes(inner, codebooks)
+    _part(inner).write(inner, codebooks)
     follow_training(found)
-    if _read(inner) != codebooks:
+    if _part(inner).read(inner) != codebooks:
         raise RuntimeError("the codebooks read back from the index are not those written to it")
 
 
@@ -85,16 +103,18 @@ def extract_codebooks(index: Any) -> Codebooks:
         ValueError: an index without codebooks, or one whose parts do not fit together.
     """
     inner = codebook_index(index)
-    codebooks = _read(inner)
+    if not inner.is_trained and kind(inner) not in IVF:
+        raise ValueError(_UNTRAINED)
+    codebooks: Codebooks = _part(inner).read(inner)
     # An inverted file can have its codebooks before its coarse quantizer is trained.
-    early = kind(inner) in IVF and codebooks.centroids.any()
-    if not inner.is_trained and not early:
-        raise ValueError("expected a trained index, got an untrained one: it has no codebooks yet")
+    if not inner.is_trained and not codebooks.centroids.any():
+        raise ValueError(_UNTRAINED)
     return codebooks
 
 
-def _read(inner: Any) -> Codebooks:
-    return Codebooks(native_product.read(inner))
+def _part(inner: Any) -> ModuleType:
+    """The module that knows this kind of quantizer: check_sizes, write, read and prepare."""
+    return native_product if kind(inner) in PRODUCT else native_additive
 
 
 def new_index_pq(codebooks: Codebooks, metric_type: int = faiss.METRIC_L2) -> Any:
@@ -123,14 +143,16 @@ def check_metric(metric_type: int) -> None:
 def prepare_search(index: Any) -> None:
     """Computes what FAISS derives from an index's codebooks, and keeps them in `train`.
 
-    Some of it does not survive FAISS's files, pickles and clones: call this after reading.
+    Some of it does not survive FAISS's files, pickles and clones: call this after reading. An
+    IndexHNSWPQ of inner products needs it after FAISS's `train`, too, which links by L2 again.
 
     Raises:
         TypeError: another kind of index, see `codebook_index`.
         ValueError: an index without codebooks.
     """
     extract_codebooks(index)
-    native_product.prepare(codebook_index(index))
+    inner = codebook_index(index)
+    _part(inner).prepare(inner)
 
 
 def train_coarse(index: Any, xt: Any) -> None:

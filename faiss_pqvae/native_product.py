@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from faiss_pqvae.codebooks import Codebooks, FloatArray
+from faiss_pqvae.codebooks import Codebooks
 from faiss_pqvae.native_walk import IVF, faiss, kind
 
 SDC_NBITS = 8  # the only size that IndexPQ's own symmetric search accepts
@@ -66,8 +66,8 @@ def write(index: Any, codebooks: Codebooks) -> None:
     prepare(index)
 
 
-def read(index: Any) -> FloatArray:
-    """The centroids (M, ksub, dsub) float32, a copy.
+def read(index: Any) -> Codebooks:
+    """The codebooks, a copy.
 
     Raises:
         ValueError: the parts of the index do not fit together.
@@ -80,7 +80,7 @@ def read(index: Any) -> FloatArray:
             f"expected {size} floats of codebooks for d={index.d}, got {pq.centroids.size()} "
             f"with M={pq.M}, ksub={pq.ksub}, dsub={pq.dsub}, pq.d={pq.d}"
         )
-    return np.asarray(faiss.vector_to_array(pq.centroids).reshape(pq.M, pq.ksub, pq.dsub))
+    return Codebooks(faiss.vector_to_array(pq.centroids).reshape(pq.M, pq.ksub, pq.dsub))
 
 
 def coarse_is_trained(index: Any) -> bool:

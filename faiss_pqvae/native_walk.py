@@ -15,7 +15,12 @@ except ImportError as error:
     ) from error
 
 PRODUCT = ("IndexPQ", "IndexPQFastScan", "IndexIVFPQ", "IndexIVFPQFastScan", "IndexHNSWPQ")
-ADDITIVE: tuple[str, ...] = ()
+ADDITIVE = (
+    "IndexResidualQuantizer",
+    "IndexLocalSearchQuantizer",
+    "IndexProductResidualQuantizer",
+    "IndexProductLocalSearchQuantizer",
+)
 IVF = ("IndexIVFPQ", "IndexIVFPQFastScan")
 INNER = {  # what wraps, and the attribute that is wrapped
     "IndexIDMap": "index",

@@ -14,7 +14,7 @@ FOLDERS = {
     f"{PACKAGE}.eval": ROOT / "eval",
 }
 CLI, TRAINING, EVAL = f"{PACKAGE}.cli", f"{PACKAGE}.training", f"{PACKAGE}.eval"
-NATIVE = tuple(f"{PACKAGE}.{name}" for name in ("native", "native_product", "native_walk"))
+NATIVE = tuple(f"{PACKAGE}.native{part}" for part in ("", "_additive", "_product", "_walk"))
 INDEXES = (*NATIVE, *(f"{PACKAGE}.{name}" for name in ("index", "factory", "bundle")))
 
 # From each of these modules, none of those can be reached, directly or through others.
@@ -24,7 +24,7 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
         f"{PACKAGE}.{name}": ("faiss", *NATIVE, f"{PACKAGE}.index")
         for name in ("quantizer", "networks", "model", "inputs")
     },
-    **{name: (f"{PACKAGE}.model",) for name in NATIVE},
+    **dict.fromkeys(NATIVE, (f"{PACKAGE}.model",)),
     f"{PACKAGE}.index": (TRAINING,),
     TRAINING: ("faiss", EVAL, *INDEXES),
     EVAL: (TRAINING,),
