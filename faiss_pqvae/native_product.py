@@ -100,6 +100,9 @@ def prepare(index: Any) -> None:
         _fill_inner_products(pq)
     if kind(index) in IVF and coarse_is_trained(index):
         index.precompute_table()
+    if kind(index) == "IndexIVFPQFastScan":
+        # What decodes: null after reading, and another index's after cloning (a crash, both).
+        index.fine_quantizer = pq
     # From the codebooks as they are, in no iterations: `train` leaves them bit for bit.
     pq.train_type = faiss.ProductQuantizer.Train_hot_start
     pq.cp.niter = 0
