@@ -54,6 +54,10 @@ def inject_codebooks(index: Any, codebooks: Codebooks) -> None:
     residual and local search quantizers are trained anew. `train_coarse` keeps the codebooks
     whatever the number of vectors, in every kind of index.
 
+    Where an additive quantizer stores quantized norms (`ST_norm_qint8` and the like), they are
+    trained on the norms of random codes. With vectors x at hand their own are finer:
+    `aq.qnorm.reset()`, then `aq.train_norm` on the norms of the decoded x, before `add`.
+
     Args:
         index: an empty index, L2 or inner product, of one of the kinds that `codebook_index`
             finds. What else the caller has set stays: `by_residual` of an inverted file, which
@@ -69,10 +73,6 @@ def inject_codebooks(index: Any, codebooks: Codebooks) -> None:
         ValueError: other sizes; vectors in the index, whose codes would change their meaning; a
             metric that FAISS takes but silently computes as inner product; a search type that
             FAISS would abort the process in.
-
-    Where an additive quantizer stores quantized norms (`ST_norm_qint8` and the like), they are
-    trained on the norms of random codes. With vectors x at hand their own are finer:
-    `aq.qnorm.reset()`, then `aq.train_norm` on the norms of the decoded x, before `add`.
     """
     found = levels(index)
     inner = found[-1]

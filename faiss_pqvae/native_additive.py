@@ -62,9 +62,7 @@ def write(index: Any, codebooks: Codebooks) -> None:
     for (quantizer, _, _), part in zip(blocks, parts, strict=True):
         faiss.copy_array_to_vector(part.ravel(), quantizer.codebooks)
         quantizer.is_trained = True
-        if isinstance(quantizer, faiss.LocalSearchQuantizer):
-            # More perturbations than codewords to perturb is an error in FAISS.
-            quantizer.nperts = min(quantizer.nperts, quantizer.M)
+        _limit_encoder(quantizer, codebooks.ksub)
     aq = index.aq
     faiss.copy_array_to_vector(np.concatenate([part.ravel() for part in parts]), aq.codebooks)
     aq.is_trained = index.is_trained = True
@@ -88,8 +86,8 @@ def read(index: Any) -> Codebooks:
         size = quantizer.M * ksub * quantizer.d
         if part.size != size or not np.array_equal(part, flat[start : start + size]):
             raise ValueError(
-                f"expected {size} floats of codebooks, the same for encoding and decoding, got "
-                f"{part.size} and {flat.size - start}"
+                f"expected {size} floats of codebooks, the same to encode and to decode, got "
+                f"{part.size} to encode and {flat.size - start} to decode"
             )
         centroids[rows, :, columns] = part.reshape(quantizer.M, ksub, quantizer.d)
         start += size
@@ -118,6 +116,15 @@ def _blocks(index: Any) -> Iterator[Block]:
         part = faiss.downcast_Quantizer(product.subquantizer(i))
         yield part, slice(level, level + part.M), slice(dimension, dimension + part.d)
         level, dimension = level + part.M, dimension + part.d
+
+
+def _limit_encoder(quantizer: Any, ksub: int) -> None:
+    # Where there are fewer codes than the encoder's defaults ask for, FAISS throws (local search:
+    # perturbations of more codewords than there are) or encodes wrongly (beams of more codes).
+    if isinstance(quantizer, faiss.LocalSearchQuantizer):
+        quantizer.nperts = min(quantizer.nperts, quantizer.M)
+    else:
+        quantizer.max_beam_size = min(quantizer.max_beam_size, ksub**quantizer.M)
 
 
 def _is_product(index: Any) -> bool:

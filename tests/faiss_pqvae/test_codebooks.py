@@ -1,5 +1,7 @@
 """Codebooks: a value that is checked once and never changes."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -87,6 +89,52 @@ def test_decode__by_hand() -> None:
     decoded = Codebooks(_centroids()).decode(np.array([[0, 0], [3, 1]]))
     np.testing.assert_array_equal(decoded, [[0, 1, 2, 12, 13, 14], [9, 10, 11, 15, 16, 17]])
     assert decoded.dtype == np.float32
+
+
+def test_residual__codewords_have_all_dimensions() -> None:
+    codebooks = Codebooks(_centroids(5, 4, 3), structure="residual")
+    assert (codebooks.M, codebooks.ksub, codebooks.nbits) == (5, 4, 2)
+    assert (codebooks.d, codebooks.dsub) == (3, 3)
+    assert repr(codebooks) == "Codebooks(M=5, ksub=4, d=3, structure='residual')"
+
+
+def test_residual__is_another_value_than_the_product() -> None:
+    residual = Codebooks(_centroids(), structure="residual")
+    assert residual == Codebooks(_centroids(), structure="residual")
+    assert residual != Codebooks(_centroids())
+    assert Codebooks(_centroids()) == Codebooks(_centroids(), structure="product")
+
+
+@pytest.mark.parametrize("structure", ["additive", "", None])
+def test_codebooks__reject_another_structure(structure: Any) -> None:
+    with pytest.raises(ValueError, match=f"'product' or 'residual', got {structure!r}"):
+        Codebooks(_centroids(), structure=structure)
+
+
+def test_codebooks__take_the_structure_by_name_only() -> None:
+    with pytest.raises(TypeError, match="positional"):
+        Codebooks(_centroids(), "residual")  # type: ignore[misc]
+
+
+def test_decode__adds_the_codewords_of_a_residual_by_hand() -> None:
+    codebooks = Codebooks(_centroids(), structure="residual")
+    decoded = codebooks.decode(np.array([[0, 0], [3, 1]]))
+    np.testing.assert_array_equal(decoded, [[12, 14, 16], [24, 26, 28]])
+    assert decoded.dtype == np.float32
+    decoded[:] = 0  # a copy
+    assert codebooks.centroids[1, 3, 2] == 23
+
+
+def test_decode__of_one_residual_level_is_a_copy() -> None:
+    codebooks = Codebooks(_centroids(1), structure="residual")
+    decoded = codebooks.decode(np.array([[2]]))
+    decoded[:] = 0
+    np.testing.assert_array_equal(codebooks.centroids[0, 2], [6, 7, 8])
+
+
+def test_decode__of_no_residual_ids_is_empty() -> None:
+    codebooks = Codebooks(_centroids(), structure="residual")
+    assert codebooks.decode(np.zeros((0, 2), np.int64)).shape == (0, 3)
 
 
 def test_decode__of_no_ids_is_empty() -> None:

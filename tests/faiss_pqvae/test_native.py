@@ -312,7 +312,7 @@ def test_extract__rejects_an_untrained_index() -> None:
 
 
 def test_extract__rejects_another_kind_of_index() -> None:
-    with pytest.raises(TypeError, match="IndexPQ .*, got IndexFlat"):
+    with pytest.raises(TypeError, match=r"IndexPQ .*, got IndexFlat"):
         extract_codebooks(faiss.IndexFlatL2(16))
 
 
