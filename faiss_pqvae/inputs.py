@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import mmap
+import operator
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -91,6 +93,53 @@ def read_batches(x: Any, batch_size: int, what: str) -> Iterator[Tensor]:
     for start in range(0, len(x), batch_size):
         yield read_rows(x, slice(start, start + batch_size), what, start)
         _let_go(x)
+
+
+def read_sample(x: Any, n: int, what: str) -> Tensor:
+    """At most n rows, spread over all of them, in order and always the same; see `read_rows`."""
+    return read_rows(x, sample_rows(len(x), n), what)
+
+
+def sample_rows(total: int, n: int) -> npt.NDArray[np.int64]:
+    """The numbers of at most n of `total` rows, in order and always the same: int64."""
+    if total <= n:
+        return np.arange(total)
+    return np.sort(np.random.default_rng(0).choice(total, n, replace=False))
+
+
+def output(
+    given: Any, shape: tuple[int, ...], dtype: type[np.generic], what: str
+) -> npt.NDArray[Any]:
+    """The array to write results to: the given one, or a new one.
+
+    Raises:
+        TypeError: no array of that dtype.
+        ValueError: another shape, or an array that cannot be written to in place.
+    """
+    if given is None:
+        return np.empty(shape, dtype)
+    if not isinstance(given, np.ndarray) or given.dtype != dtype:
+        found = getattr(given, "dtype", type(given).__name__)
+        raise TypeError(f"expected {what} as an array of {np.dtype(dtype)}, got {found}")
+    if given.shape != shape or not given.flags.writeable:
+        kind = "" if given.flags.writeable else " read-only"
+        raise ValueError(f"expected a writable {what} of shape {shape}, got{kind} {given.shape}")
+    return given
+
+
+def at_least_1(name: str, value: Any) -> int:
+    """A positive number as an int.
+
+    Raises:
+        TypeError: no integer.
+        ValueError: below 1.
+    """
+    if isinstance(value, bool):
+        raise TypeError(f"expected an integer {name} >= 1, got a bool")
+    value = operator.index(value)
+    if value < 1:
+        raise ValueError(f"expected {name} >= 1, got {value}")
+    return int(value)
 
 
 def _let_go(x: Any) -> None:

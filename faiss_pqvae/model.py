@@ -29,6 +29,8 @@ class ModelConfig:
         width: channels of the first convolution, or units of a hidden layer.
         normalize_latents: batch-normalise the latents (without scale and shift), so that lambda
             means the same whatever the encoder would like the scale of its output to be.
+        unit_latents: scale every latent to length 1, so that inner products between latents are
+            cosines.
         update: how the codewords learn: "ema" (eq. 25, 26) or "gradient".
         ema_decay: gamma of eq. (25, 26).
         lambda_: strength of the quantizer against the reconstruction, eq. (24).
@@ -41,6 +43,7 @@ class ModelConfig:
     dsub: int = 16
     width: int = 64
     normalize_latents: bool = True
+    unit_latents: bool = False
     update: Update = "ema"
     ema_decay: float = 0.99
     lambda_: float = 0.001
@@ -161,7 +164,7 @@ class PQVAE(nn.Module):
             (n, latent_dim) float32.
         """
         z: Tensor = self.latent_norm(self.encoder(self.normalize(x)).float())
-        return z
+        return nn.functional.normalize(z) if self.config.unit_latents else z
 
     def decode(self, z: Tensor) -> Tensor:
         """Latents (n, latent_dim) back to inputs (n, *input_shape).

@@ -57,7 +57,9 @@ def reconstruction_objective(
     x, quantized = model(view)
     error = _error(x, target, whitener)
     config = model.config
-    loss = error + config.lambda_ * (
+    # Latents of length 1 are smaller, component by component; lambda means the same for them.
+    scale = model.latent_dim if config.unit_latents else 1
+    loss = error + config.lambda_ * scale * (
         quantized.codebook_loss + config.beta * quantized.commitment_loss
     )
     return Terms(loss, error, quantized.commitment_loss, quantized.z.detach(), quantized.ids)

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faiss_pqvae import LatentIndex, ModelConfig, index_factory
-from faiss_pqvae.factory import parse
+from faiss_pqvae.grammar import parse
 from faiss_pqvae.native import faiss
 
 SMALL = ModelConfig(dsub=3, width=4)
@@ -15,11 +15,12 @@ SMALL = ModelConfig(dsub=3, width=4)
 
 @given(M=st.integers(1, 10_000), nbits=st.integers(0, 99))
 def test_parse__reads_what_was_formatted(M: int, nbits: int) -> None:
-    assert parse(f"PQVAE{M}x{nbits}") == (M, nbits)
+    parsed = parse(f"PQVAE{M}x{nbits}")
+    assert (parsed.M, parsed.nbits) == (M, nbits)
 
 
 def test_parse__nbits_is_8_by_default() -> None:
-    assert parse("PQVAE16") == (16, 8)
+    assert parse("PQVAE16").nbits == 8
 
 
 @settings(max_examples=15)

@@ -1,0 +1,150 @@
+"""The grammar of descriptions: FAISS's, with one more code.
+
+    [IDMap,|IDMap2,] [transforms,] [IVF...,|HNSW{m},] PQVAE{M}[x{nbits}][fs]
+    [,RFlat|,Refine(...)|,RDecoder]
+
+What an item means to FAISS it means here, and FAISS itself reads it: transforms before the encoder
+on the input, inverted lists and graphs over the latents, refinement on the input again.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+_CODE = re.compile(r"PQVAE(?P<M>[0-9]+)(?:x(?P<nbits>[0-9]+))?(?P<fs>fs)?")
+_CODE_START = re.compile(r"PQVAE(?:[0-9]+(?:x(?:[0-9]+)?)?)?")
+_REFINE = re.compile(r"RFlat|RDecoder|Refine\((?P<index>.+)\)")
+
+
+@dataclass(frozen=True)
+class Item:
+    """A part of a description.
+
+    Attributes:
+        text: itself.
+        start: where it begins in the description, from 0.
+    """
+
+    text: str
+    start: int
+
+
+@dataclass(frozen=True)
+class Description:
+    """A description taken apart.
+
+    Attributes:
+        text: the whole.
+        M: sub-quantizers.
+        nbits: bits of each.
+        fast_scan: codes in blocks, scanned with quantized tables.
+        id_map: "IDMap", "IDMap2" or "".
+        transforms: before the encoder, first to last.
+        coarse: the item of inverted lists or of a graph, or None.
+        refine: the item that names the index to refine with ("Flat" for RFlat), or None.
+        decoder: whether the decoder refines.
+    """
+
+    text: str
+    M: int
+    nbits: int
+    fast_scan: bool = False
+    id_map: str = ""
+    transforms: list[Item] = field(default_factory=list)
+    coarse: Item | None = None
+    refine: Item | None = None
+    decoder: bool = False
+
+
+def parse(description: str) -> Description:
+    """Takes a description apart.
+
+    Raises:
+        TypeError: no string.
+        ValueError: no description of ours; the message points at the character.
+    """
+    if not isinstance(description, str):
+        raise TypeError(f"expected a description string, got {type(description).__name__}")
+    if "PQVAE" not in description:
+        raise ValueError(
+            f"expected a description such as 'PQVAE8x8', got {description!r}; for indexes without "
+            "a learned encoder use faiss.index_factory"
+        )
+    items = _split(description)
+    codes = [i for i, item in enumerate(items) if item.text.startswith("PQVAE")]
+    if not codes:
+        at = description.index("PQVAE")
+        raise error(description, at, "expected a comma before PQVAE, which is an item of its own")
+    if len(codes) > 1:
+        raise error(description, items[codes[1]].start, "expected one PQVAE only")
+    left, code, right = items[: codes[0]], items[codes[0]], items[codes[0] + 1 :]
+    M, nbits, fast_scan = _code(description, code)
+    id_map = left.pop(0).text if left and left[0].text in ("IDMap", "IDMap2") else ""
+    coarse = left.pop() if left and _is_coarse(left[-1]) else None
+    for item in left:
+        if _is_coarse(item) or item.text in ("IDMap", "IDMap2"):
+            where = "directly before PQVAE" if _is_coarse(item) else "first of all"
+            raise error(description, item.start, f"expected {item.text} {where}")
+    if fast_scan and coarse is not None and coarse.text.startswith("HNSW"):
+        raise error(description, coarse.start, "expected IVF or nothing before a code with fs")
+    refine, decoder = _refinement(description, right)
+    return Description(description, M, nbits, fast_scan, id_map, left, coarse, refine, decoder)
+
+
+def error(description: str, at: int, message: str) -> ValueError:
+    """An error that points at a character of a description."""
+    return ValueError(f"{message}, at character {at + 1}:\n  {description}\n  {' ' * at}^")
+
+
+def _split(description: str) -> list[Item]:
+    """The items between the commas that are in no parentheses."""
+    items, start, depth = [], 0, 0
+    for at, character in enumerate(description + ","):
+        depth += (character == "(") - (character == ")")
+        if depth < 0:
+            raise error(description, at, "expected a '(' before this ')'")
+        if character == "," and (depth == 0 or at == len(description)):
+            items.append(Item(description[start:at], start))
+            if depth:
+                raise error(description, description.rindex("("), "expected a ')' for this '('")
+            if at == start:
+                raise error(description, at, "expected an item, got nothing")
+            start = at + 1
+    return items
+
+
+def _code(description: str, item: Item) -> tuple[int, int, bool]:
+    match = _CODE.fullmatch(item.text)
+    if match is None:
+        start = _CODE_START.match(item.text)
+        assert start is not None
+        prefix = _CODE.match(item.text)
+        at = item.start + max(start.end(), prefix.end() if prefix else 0)
+        raise error(description, at, "expected PQVAE{M}[x{nbits}][fs], as in PQVAE8x8")
+    nbits = int(match["nbits"] or 8)
+    if match["fs"] and nbits != 4:
+        at = item.start + match.start("fs")
+        raise error(description, at, f"expected 4 bits for fs (PQVAE{match['M']}x4fs), got {nbits}")
+    return int(match["M"]), nbits, match["fs"] is not None
+
+
+def _is_coarse(item: Item) -> bool:
+    return item.text.startswith(("IVF", "IMI", "HNSW"))
+
+
+def _refinement(description: str, right: list[Item]) -> tuple[Item | None, bool]:
+    if not right:
+        return None, False
+    match = _REFINE.fullmatch(right[0].text)
+    if match is None:
+        raise error(
+            description, right[0].start, "expected RFlat, Refine(...) or RDecoder after the code"
+        )
+    if len(right) > 1:
+        raise error(description, right[1].start, f"expected nothing after {right[0].text}")
+    if match["index"] is not None:
+        return Item(match["index"], right[0].start + match.start("index")), False
+    if right[0].text == "RFlat":
+        return Item("Flat", right[0].start), False
+    return None, True

@@ -1,0 +1,545 @@
+"""A native index over the latent space, with every operation that its codes allow.
+
+FAISS's index types differ in what they implement. What one of them lacks and its codes can give is
+built here out of what FAISS has; what they cannot give raises an error that says why.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from faiss_pqvae.codebooks import FloatArray
+from faiss_pqvae.native import codebook_index, extract_codebooks, faiss, new_index_pq
+from faiss_pqvae.scan import Scan, flat_codes, vector_kernels
+
+CodeArray = npt.NDArray[np.uint8]
+IdArray = npt.NDArray[np.int64]
+Found = tuple[FloatArray, IdArray]
+
+_IVF_PARAMETERS = ("nprobe", "max_codes", "quantizer_params", "inverted_list_context")
+_IVFPQ_PARAMETERS = (*_IVF_PARAMETERS, "scan_table_threshold", "polysemous_ht")
+_HNSW_PARAMETERS = ("efSearch", "check_relative_distance", "bounded_queue")
+
+
+class Store:
+    """The operations of faiss.Index on latents, the same for every native index.
+
+    A `key` is what the index itself calls a vector: its place, counted from 0, or in an inverted
+    file the id that was given to it. `ids` are the keys, or what an IDMap puts in their place.
+
+    Args:
+        index: an IndexPQ, IndexPQFastScan, IndexIVFPQ, IndexIVFPQFastScan or IndexHNSWPQ, or one
+            of them inside an IDMap or IDMap2.
+
+    Raises:
+        TypeError: any other index.
+
+    Attributes:
+        index: as it was given.
+        bare: the index without its IDMap.
+    """
+
+    def __init__(self, index: Any) -> None:
+        self.index = faiss.downcast_index(index) if type(index) is faiss.Index else index
+        self.bare = codebook_index(self.index)
+        self.has_id_map = isinstance(self.index, faiss.IndexIDMap)
+        inner = self.index.index if self.has_id_map else self.index
+        known = (faiss.IndexPQ, faiss.IndexPQFastScan, faiss.IndexHNSWPQ)
+        if not isinstance(self.bare, known) and not self.is_ivf:
+            raise TypeError(
+                "expected an IndexPQ, IndexPQFastScan, IndexIVFPQ, IndexIVFPQFastScan or "
+                f"IndexHNSWPQ, alone or in an IDMap, got {type(self.bare).__name__}"
+            )
+        if int(inner.this) != int(self.bare.this):
+            raise TypeError(
+                f"expected the {type(self.bare).__name__} alone or in an IDMap, got it inside "
+                f"{type(faiss.downcast_index(inner)).__name__}"
+            )
+        self._scan: Scan | None = None
+        self._lock = threading.Lock()
+
+    @property
+    def is_ivf(self) -> bool:
+        """Whether vectors lie in inverted lists, under ids of their own."""
+        return isinstance(self.bare, faiss.IndexIVFPQ | faiss.IndexIVFPQFastScan)
+
+    @property
+    def is_hnsw(self) -> bool:
+        """Whether vectors are linked by a graph."""
+        return isinstance(self.bare, faiss.IndexHNSWPQ)
+
+    @property
+    def is_fast_scan(self) -> bool:
+        """Whether codes lie in blocks, and are scanned with quantized tables."""
+        return isinstance(self.bare, faiss.IndexPQFastScan | faiss.IndexIVFPQFastScan)
+
+    @property
+    def pq(self) -> Any:
+        """The native product quantizer."""
+        storage = faiss.downcast_index(self.bare.storage) if self.is_hnsw else self.bare
+        return storage.pq
+
+    @property
+    def scan_name(self) -> str:
+        """Which scan a search without a selector uses."""
+        if isinstance(self.bare, faiss.IndexPQ):
+            return self._exact().name
+        return type(self.bare).__name__
+
+    # -- searching: latents to keys
+
+    def search(self, z: FloatArray, k: int, *, params: Any = None, sdc: bool = False) -> Found:
+        """The k nearest keys of every latent.
+
+        Args:
+            z: (n, d) float32.
+            k: results per query.
+            params: faiss.SearchParameters of the index's kind, or None.
+            sdc: quantize the queries too.
+
+        Returns:
+            D (n, k) float32 and keys (n, k) int64, -1 where there is nothing left.
+
+        Raises:
+            TypeError: parameters of another kind of index.
+        """
+        sel = self._selector(params)
+        if isinstance(self.bare, faiss.IndexPQ) and not isinstance(
+            params, faiss.SearchParametersPQ
+        ):
+            return self._exact().search(z, k, sdc=sdc, sel=sel)
+        if sdc:
+            z = self.quantize(z)
+        if isinstance(self.bare, faiss.IndexPQFastScan) and sel is not None:
+            return Scan(self.flat()).search(z, k, sel=sel)
+        with vector_kernels():
+            D, I = self.bare.search(z, k, params=self._native(params, sel))  # noqa: E741
+        return D, I
+
+    def range_search(
+        self, z: FloatArray, thresh: float, *, params: Any = None, sdc: bool = False
+    ) -> tuple[IdArray, FloatArray, IdArray]:
+        """All keys closer than `thresh` (larger inner product than it).
+
+        Returns:
+            lims (n + 1,) int64, D (lims[n],) float32 and keys (lims[n],) int64: query i has the
+            results lims[i] to lims[i + 1], in no order.
+        """
+        sel = self._selector(params)
+        z = self.quantize(z) if sdc else z
+        if isinstance(self.bare, faiss.IndexPQFastScan):
+            index = self.flat()
+            params = None if sel is None else faiss.SearchParameters(sel=sel)
+        else:
+            index, params = self.bare, self._native(params, sel)
+        with vector_kernels():
+            lims, D, I = index.range_search(z, thresh, params=params)  # noqa: E741
+        return lims.astype(np.int64), D, I
+
+    def flat(self) -> Any:
+        """An IndexPQ with a copy of the codes of an IndexPQFastScan, exact and with selectors."""
+        flat = new_index_pq(extract_codebooks(self.bare), self.bare.metric_type)
+        if self.bare.ntotal:
+            flat.add_sa_codes(np.ascontiguousarray(flat_codes(self.bare)))
+        return flat
+
+    def quantize(self, z: FloatArray) -> FloatArray:
+        """Every latent's own codewords: (n, d) float32 to (n, d) float32."""
+        quantized: FloatArray = self.pq.decode(self.pq.compute_codes(z))
+        return quantized
+
+    # -- keys and ids
+
+    def ids(self, keys: IdArray) -> IdArray:
+        """What users call the keys, any shape; -1 stays -1."""
+        if not self.has_id_map:
+            return keys
+        id_map = self._id_map()
+        if not len(id_map):
+            return keys
+        return np.where(keys < 0, -1, id_map[keys])
+
+    def keys(self, ids: IdArray) -> IdArray:
+        """The keys of ids: (n,) int64 to (n,) int64.
+
+        Looks through all ids of an IDMap. Of vectors under one id, any may be meant.
+
+        Raises:
+            ValueError: no such id.
+        """
+        if self.has_id_map:
+            return _places(self._id_map(), ids)
+        if not self.is_ivf:
+            bad = ids[(ids < 0) | (ids >= self.bare.ntotal)]
+            if len(bad):
+                raise ValueError(f"expected ids in [0, {self.bare.ntotal}), got {bad[0]}")
+        return ids
+
+    def over_keys(self, sel: Any) -> Any:
+        """A selector of ids as one of keys; it is good until the ids change."""
+        return faiss.IDSelectorTranslated(self.index.id_map, sel) if self.has_id_map else sel
+
+    def _id_map(self) -> IdArray:
+        """The ids of an IDMap by place: a view, valid until the next change."""
+        id_map = self.index.id_map
+        return _view(id_map.data(), id_map.size())
+
+    # -- stored vectors
+
+    def reconstruct(self, keys: IdArray) -> FloatArray:
+        """The quantized latents of keys: (n,) int64 to (n, d) float32.
+
+        Looks through all lists of an inverted file, unless it has a direct map.
+
+        Raises:
+            ValueError: no such key.
+        """
+        if not self.is_ivf or self.bare.direct_map.type != faiss.DirectMap.NoMap:
+            latents: FloatArray = self.bare.reconstruct_batch(keys)
+            return latents
+        lists = [self._list_ids(i) for i in range(self.bare.nlist)]
+        starts = np.concatenate([[0], np.cumsum([len(ids) for ids in lists])])
+        places = _places(np.concatenate(lists), keys)
+        latents = np.empty((len(keys), self.bare.d), np.float32)
+        numbers = np.searchsorted(starts, places, side="right") - 1
+        for row, (number, place) in enumerate(zip(numbers, places, strict=True)):
+            out = faiss.swig_ptr(latents[row])
+            self.bare.reconstruct_from_offset(int(number), int(place - starts[number]), out)
+        return latents
+
+    def search_and_reconstruct(
+        self, z: FloatArray, k: int, *, params: Any = None, sdc: bool = False
+    ) -> tuple[FloatArray, IdArray, FloatArray]:
+        """As `search`, with the quantized latents R (n, k, d) float32, NaN where there is none."""
+        if isinstance(self.bare, faiss.IndexIVFPQ):  # the lists know where their vectors lie
+            z = self.quantize(z) if sdc else z
+            params = self._native(params, self._selector(params))
+            with vector_kernels():
+                D, I, R = self.bare.search_and_reconstruct(z, k, params=params)  # noqa: E741
+            return D, I, R
+        D, I = self.search(z, k, params=params, sdc=sdc)  # noqa: E741
+        return D, I, self.reconstruct_found(I)
+
+    def reconstruct_found(self, keys: IdArray) -> FloatArray:
+        """Keys of any shape to quantized latents, float32, NaN where the key is -1."""
+        found = np.full((*keys.shape, self.bare.d), np.nan, np.float32)
+        if (keys >= 0).any():
+            found[keys >= 0] = self.reconstruct(keys[keys >= 0])
+        return found
+
+    def _list_ids(self, number: int) -> IdArray:
+        """The ids of an inverted list: a view, valid until the next change."""
+        lists = self.bare.invlists
+        return _view(lists.get_ids(number), lists.list_size(number))
+
+    # -- codes
+
+    def sa_code_size(self) -> int:
+        """Bytes of a code, the number of its inverted list included."""
+        return int(self.pq.code_size if self.is_hnsw else self.bare.sa_code_size())
+
+    def sa_encode(self, z: FloatArray) -> CodeArray:
+        """Codes of latents: (n, d) float32 to (n, sa_code_size()) uint8."""
+        with vector_kernels():
+            codes: CodeArray = self.pq.compute_codes(z) if self.is_hnsw else self.bare.sa_encode(z)
+        return codes
+
+    def sa_decode(self, codes: CodeArray) -> FloatArray:
+        """Codes (n, sa_code_size()) uint8 to quantized latents (n, d) float32.
+
+        Raises:
+            ValueError: the number of an inverted list that does not exist.
+        """
+        self._check_lists(codes)
+        latents: FloatArray = self.pq.decode(codes) if self.is_hnsw else self.bare.sa_decode(codes)
+        return latents
+
+    def _check_lists(self, codes: CodeArray) -> None:
+        if not self.is_ivf:
+            return
+        numbers = np.zeros(len(codes), np.int64)
+        for byte in range(self.bare.coarse_code_size()):
+            numbers |= codes[:, byte].astype(np.int64) << (8 * byte)
+        if len(codes) and numbers.max() >= self.bare.nlist:
+            raise ValueError(
+                f"expected codes of inverted lists in [0, {self.bare.nlist}), got "
+                f"{numbers.max()} in row {numbers.argmax()}"
+            )
+
+    # -- changes
+
+    def check_ids(self, ids: Any, n: int) -> IdArray | None:
+        """The ids for n vectors as (n,) int64; None where the index numbers them itself.
+
+        Raises:
+            TypeError: ids that are not integers.
+            ValueError: another number of ids; ids for an index that numbers its vectors itself,
+                or none for an IDMap.
+        """
+        if ids is None and self.has_id_map:
+            raise ValueError("an IDMap needs an id for every item: use add_with_ids")
+        if ids is None:
+            return None
+        if not self.has_id_map and not self.is_ivf:
+            raise ValueError(
+                f"{type(self.bare).__name__} numbers its vectors itself: write 'IDMap2,' in front "
+                "of the description for ids of your own"
+            )
+        return as_ids(ids, n)
+
+    def add(self, batches: Iterable[FloatArray], ids: IdArray | None = None) -> None:
+        """Stores latents, batch by batch, under the next ids or under the given ones.
+
+        Raises:
+            Whatever reading a batch raises; nothing is added then.
+        """
+        if self.is_hnsw:
+            batches = [np.concatenate(list(batches))]
+        start = 0
+        with all_or_nothing(self.index):
+            for z in batches:
+                given = None if ids is None else ids[start : start + len(z)]
+                with self._uninterrupted():
+                    self._add_batch(z, given)
+                start += len(z)
+
+    def _add_batch(self, z: FloatArray, ids: IdArray | None) -> None:
+        with vector_kernels():
+            if ids is None:
+                self.index.add(z)
+            else:
+                self.index.add_with_ids(z, ids)
+
+    @contextmanager
+    def _uninterrupted(self) -> Iterator[None]:
+        """Holds Ctrl-C back while a graph is linked: half of the links would be none."""
+        if not self.is_hnsw:
+            yield
+            return
+        faiss.InterruptCallback.clear_instance()
+        try:
+            yield
+        finally:
+            faiss.PythonInterruptCallback.reset()
+
+    def add_sa_codes(self, codes: CodeArray, ids: IdArray | None) -> None:
+        """Stores codes (n, sa_code_size()) uint8, under the next ids or under the given ones.
+
+        Raises:
+            ValueError: the number of an inverted list that does not exist.
+        """
+        self._check_lists(codes)
+        takes_codes = isinstance(self.bare, faiss.IndexPQ) or self.is_ivf
+        if not takes_codes:
+            # The code of its own codewords is the code itself.
+            self.add([self.sa_decode(codes)], ids)
+            return
+        with all_or_nothing(self.index):
+            self.index.add_sa_codes(codes, ids)
+
+    def remove(self, sel: Any) -> tuple[int, IdArray | None]:
+        """Removes the vectors that a selector of ids names.
+
+        Returns:
+            How many; and for an inverted file in an IDMap, whose keys are places, the new key of
+            every old one, -1 for those that are gone.
+
+        Raises:
+            ValueError: an index whose graph cannot lose vectors.
+        """
+        if self.is_hnsw:
+            raise ValueError(
+                "an HNSW index cannot remove vectors, its graph runs through them: search with a "
+                "selector that leaves them out, or build the index anew"
+            )
+        if not (self.has_id_map and self.is_ivf):
+            return int(self.index.remove_ids(sel)), None
+        # FAISS's IDMap moves the ids up and an inverted file leaves its own where they are.
+        id_map = self._id_map().copy()
+        kept = np.array([not sel.is_member(int(i)) for i in id_map], bool)
+        self.bare.remove_ids(self.over_keys(sel))
+        keys = np.where(kept, np.cumsum(kept) - 1, -1)
+        for number in range(self.bare.nlist):
+            ids = self._list_ids(number)
+            ids[:] = keys[ids]
+        faiss.copy_array_to_vector(id_map[kept], self.index.id_map)
+        _id_map_changed(self.index)
+        return int(len(kept) - kept.sum()), keys
+
+    def check_compatible(self, other: Store) -> None:
+        """Whether `merge` can take the vectors of another index.
+
+        Raises:
+            ValueError: another kind, other codebooks or coarse centroids, or a graph.
+        """
+        if self.is_hnsw or other.is_hnsw:
+            raise ValueError("HNSW indexes cannot be merged: add the vectors to one of them")
+        kinds = [(type(s.index).__name__, type(s.bare).__name__) for s in (self, other)]
+        if kinds[0] != kinds[1]:
+            raise ValueError(f"expected an index of {kinds[0]} to merge, got {kinds[1]}")
+        if extract_codebooks(self.bare) != extract_codebooks(other.bare):
+            raise ValueError("expected an index with the same codebooks, got other ones")
+        # FAISS compares the number of lists only.
+        if self.is_ivf and not np.array_equal(*(s._coarse_centroids() for s in (self, other))):
+            raise ValueError("expected an index with the same coarse centroids, got other ones")
+        try:
+            self.index.check_compatible_for_merge(other.index)
+        except RuntimeError as error:
+            raise ValueError(f"FAISS cannot merge these indexes: {error}") from error
+
+    def merge(self, other: Store, add_id: int) -> None:
+        """Takes the vectors of another index over, which is empty then.
+
+        Args:
+            other: what `check_compatible` accepts.
+            add_id: added to its ids.
+        """
+        if not (self.has_id_map and self.is_ivf):
+            self.index.merge_from(other.index, add_id)
+            return
+        # FAISS's IDMap would give the keys of the inverted lists twice.
+        ids = np.concatenate([self._id_map(), other._id_map() + add_id])
+        self.bare.merge_from(other.bare, self.bare.ntotal)
+        for index, id_map in ((self.index, ids), (other.index, ids[:0])):
+            faiss.copy_array_to_vector(id_map, index.id_map)
+            _id_map_changed(index)
+
+    def _coarse_centroids(self) -> FloatArray:
+        quantizer = faiss.downcast_index(self.bare.quantizer)
+        centroids: FloatArray = quantizer.reconstruct_n(0, quantizer.ntotal)
+        return centroids
+
+    # -- parameters
+
+    def _exact(self) -> Scan:
+        with self._lock:
+            if self._scan is None:
+                self._scan = Scan(self.bare)
+            return self._scan
+
+    def _selector(self, params: Any) -> Any:
+        """The selector of the parameters, over keys instead of ids."""
+        if params is None:
+            return None
+        if not isinstance(params, faiss.SearchParameters):
+            raise TypeError(f"expected faiss.SearchParameters, got {type(params).__name__}")
+        return None if params.sel is None else self.over_keys(params.sel)
+
+    def _native(self, params: Any, sel: Any) -> Any:
+        """Parameters of the class that the index wants, with the selector over keys.
+
+        The caller's own are never changed: another thread may be searching with them.
+        """
+        if params is None:
+            return None
+        if self.is_ivf:
+            kind, names = faiss.SearchParametersIVF, _IVF_PARAMETERS
+            if isinstance(params, faiss.IVFPQSearchParameters):
+                kind, names = faiss.IVFPQSearchParameters, _IVFPQ_PARAMETERS
+        elif self.is_hnsw:
+            kind, names = faiss.SearchParametersHNSW, _HNSW_PARAMETERS
+        elif isinstance(params, faiss.SearchParametersPQ):
+            kind, names = faiss.SearchParametersPQ, ("search_type", "polysemous_ht")
+        else:
+            kind, names = faiss.SearchParameters, ()
+        own = self.bare.hnsw if self.is_hnsw else self.bare
+        # A selector alone leaves the rest as the index has it.
+        source = own if type(params) is faiss.SearchParameters else params
+        if source is params and not isinstance(params, kind):
+            raise TypeError(
+                f"expected parameters of type {kind.__name__} for {type(self.bare).__name__}, got "
+                f"{type(params).__name__}"
+            )
+        native = kind()
+        for name in names:
+            if hasattr(source, name):
+                setattr(native, name, getattr(source, name))
+        native.sel = sel
+        return native
+
+
+@contextmanager
+def all_or_nothing(index: Any) -> Iterator[None]:
+    """Takes back what was added to an index within, if an exception (Ctrl-C too) leaves the block.
+
+    By place and not by id: an id may be there twice, and one of them is to stay. A graph cannot
+    forget: to an HNSW index add everything in one call.
+    """
+    in_id_map = isinstance(index, faiss.IndexIDMap)
+    bare = faiss.downcast_index(index.index) if in_id_map else index
+    before = int(bare.ntotal)
+    is_ivf = isinstance(bare, faiss.IndexIVF)
+    sizes = [bare.invlists.list_size(i) for i in range(bare.nlist)] if is_ivf else []
+    try:
+        yield
+    except BaseException:
+        if is_ivf:
+            for number, size in enumerate(sizes):
+                bare.invlists.resize(number, size)
+            bare.ntotal = before
+            kind = bare.direct_map.type
+            bare.set_direct_map_type(faiss.DirectMap.NoMap)
+            bare.set_direct_map_type(kind)
+        elif bare.ntotal > before and not isinstance(bare, faiss.IndexHNSW):
+            bare.remove_ids(faiss.IDSelectorRange(before, bare.ntotal))
+        if in_id_map:
+            index.id_map.resize(before)
+            _id_map_changed(index)
+        raise
+
+
+def _id_map_changed(index: Any) -> None:
+    index.ntotal = index.id_map.size()
+    if isinstance(index, faiss.IndexIDMap2):
+        index.construct_rev_map()
+
+
+def as_ids(ids: Any, n: int | None = None) -> IdArray:
+    """Ids as (n,) int64.
+
+    Raises:
+        TypeError: no integers.
+        ValueError: another number of them.
+    """
+    array = np.asarray(ids)
+    if array.dtype == np.uint64 or not np.issubdtype(array.dtype, np.integer):
+        raise TypeError(f"expected ids of dtype int64, got {array.dtype}")
+    if array.ndim != 1 or (n is not None and len(array) != n):
+        expected = "(n,)" if n is None else f"({n},)"
+        raise ValueError(f"expected ids of shape {expected}, got {array.shape}")
+    return np.ascontiguousarray(array, np.int64)
+
+
+def as_selector(sel: Any) -> Any:
+    """A selector of ids: a faiss.IDSelector as it is, integers as one of those ids."""
+    if isinstance(sel, faiss.IDSelector):
+        return sel
+    return faiss.IDSelectorBatch(as_ids(sel))
+
+
+def _view(pointer: Any, size: int) -> IdArray:
+    """Native memory as (size,) int64, without a copy."""
+    view: IdArray = faiss.rev_swig_ptr(pointer, size) if size else np.empty(0, np.int64)
+    return view
+
+
+def _places(stored: IdArray, wanted: IdArray) -> IdArray:
+    """Where every wanted id lies among the stored ones: (n,) int64.
+
+    Raises:
+        ValueError: an id that is not there.
+    """
+    there = np.flatnonzero(np.isin(stored, wanted))
+    order = there[np.argsort(stored[there], kind="stable")]
+    slots = np.searchsorted(stored[order], wanted)
+    found = slots < len(order)
+    found[found] = stored[order[slots[found]]] == wanted[found]
+    if not found.all():
+        raise ValueError(f"expected ids that are stored, got {wanted[~found][0]}")
+    return order[slots]

@@ -1,0 +1,95 @@
+"""Transforms before the encoder: FAISS's own, on vectors."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from faiss_pqvae.codebooks import FloatArray
+from faiss_pqvae.inputs import read_rows, read_sample
+from faiss_pqvae.native import faiss
+
+_MAX_TRAINING = 2**16  # vectors that a transform is fitted to
+
+
+class Transforms:
+    """A chain of faiss.VectorTransform.
+
+    Args:
+        index: a faiss.IndexPreTransform that holds the chain; what it wraps is not used.
+    """
+
+    def __init__(self, index: Any) -> None:
+        self.index = index
+
+    @property
+    def d_in(self) -> int:
+        """Dimension of the vectors that go in."""
+        return int(self.index.d)
+
+    @property
+    def d_out(self) -> int:
+        """Dimension of the vectors that come out."""
+        return int(self.chain[-1].d_out)
+
+    @property
+    def chain(self) -> list[Any]:
+        """The native transforms, first to last."""
+        chain = self.index.chain
+        return [faiss.downcast_VectorTransform(chain.at(i)) for i in range(chain.size())]
+
+    def trained(self, x: Any, what: str) -> Transforms:
+        """A copy, fitted to a sample of vectors x (n, d_in)."""
+        fitted = Transforms(copy.deepcopy(self.index))  # faiss.clone_index does not know them all
+        z: FloatArray = read_sample(x, _MAX_TRAINING, what).float().cpu().contiguous().numpy()
+        for transform in fitted.chain:
+            if not transform.is_trained:
+                transform.train(z)
+            z = transform.apply(z)
+        return fitted
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Vectors (n, d_in) of any dtype to (n, d_out) float32, on the CPU."""
+        z: FloatArray = x.float().cpu().contiguous().numpy()
+        for transform in self.chain:
+            z = transform.apply(z)
+        return torch.from_numpy(z)
+
+    def reverse(self, z: FloatArray) -> FloatArray:
+        """Vectors (n, d_out) float32 back to (n, d_in), as far as each transform can.
+
+        Raises:
+            ValueError: a transform that cannot be undone.
+        """
+        for transform in reversed(self.chain):
+            try:
+                z = transform.reverse_transform(z)
+            except RuntimeError as error:
+                name = type(transform).__name__
+                raise ValueError(f"{name} cannot be undone by FAISS: {error}") from error
+        return z
+
+
+class Transformed:
+    """The rows of x, transformed when they are read: what a training reads.
+
+    Args:
+        x: vectors (n, d_in).
+        transforms: fitted ones.
+        what: the name of x in messages.
+    """
+
+    def __init__(self, x: Any, transforms: Transforms, what: str) -> None:
+        self.x, self.transforms, self.what = x, transforms, what
+        self.shape = (x.shape[0], transforms.d_out)
+        self.dtype = np.dtype(np.float32)
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __getitem__(self, rows: Any) -> Tensor:
+        return self.transforms.apply(read_rows(self.x, rows, self.what))
