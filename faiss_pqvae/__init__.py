@@ -3,6 +3,7 @@
 from faiss_pqvae.bundle import read_index, write_index
 from faiss_pqvae.codebooks import Codebooks
 from faiss_pqvae.factory import index_factory
+from faiss_pqvae.gpu import index_cpu_to_gpu, index_gpu_to_cpu
 from faiss_pqvae.index import LatentIndex
 from faiss_pqvae.model import PQVAE, ModelConfig
 from faiss_pqvae.native import extract_codebooks, inject_codebooks
@@ -16,7 +17,9 @@ __all__ = [
     "TrainingConfig",
     "Views",
     "extract_codebooks",
+    "index_cpu_to_gpu",
     "index_factory",
+    "index_gpu_to_cpu",
     "inject_codebooks",
     "read_index",
     "write_index",

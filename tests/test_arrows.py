@@ -25,7 +25,9 @@ FORBIDDEN: dict[str, tuple[str, ...]] = {
         for name in ("quantizer", "networks", "model", "inputs")
     },
     **dict.fromkeys(NATIVE, (f"{PACKAGE}.model",)),
-    f"{PACKAGE}.index": (TRAINING,),
+    f"{PACKAGE}.index": (TRAINING, f"{PACKAGE}.gpu"),
+    f"{PACKAGE}.gpu": (TRAINING, EVAL),
+    f"{PACKAGE}.gpu_layout": (f"{PACKAGE}.model", f"{PACKAGE}.index"),
     TRAINING: ("faiss", EVAL, *INDEXES),
     EVAL: (TRAINING,),
 }
@@ -129,6 +131,9 @@ PLANTED = [
     ("native", "from faiss_pqvae.model import PQVAE"),
     ("index", "import faiss_pqvae.training"),
     ("index", "from faiss_pqvae.factory import parse"),  # which imports training
+    ("index", "from faiss_pqvae.gpu import index_cpu_to_gpu"),
+    ("gpu", "from faiss_pqvae.factory import index_factory"),
+    ("gpu_layout", "from faiss_pqvae.index import LatentIndex"),
     ("training.loop", "if True:\n    import faiss"),
     ("training.loop", "from faiss_pqvae import read_index"),
     ("training.views", "from faiss_pqvae.eval import metrics"),
