@@ -250,8 +250,10 @@ def distribute(
     stored, codebooks = read(index.faiss_index), extract_codebooks(index.faiss_index)
     parts = []
     for g, upload in enumerate(uploads):
-        rows = slice(g, None, len(uploads)) if shard else slice(None)
-        layout = deal(stored.codes[rows], stored.ids[rows], codebooks, index.metric_type, nlist)
+        if shard or not parts:  # replicas are copies of one layout
+            rows = slice(g, None, len(uploads) if shard else 1)
+            codes, ids = stored.codes[rows], stored.ids[rows]
+            layout = deal(codes, ids, codebooks, index.metric_type, nlist)
         parts.append(upload(layout))
     origin = _with_native(index, empty_like(index.faiss_index))
     model = copy.deepcopy(index.model).to(device)
