@@ -132,6 +132,8 @@ class Store:
             results lims[i] to lims[i + 1], in no order.
         """
         sel = self._selector(params)
+        if not self.bare.ntotal:  # FAISS aborts the process in an empty graph
+            return np.zeros(len(z) + 1, np.int64), np.empty(0, np.float32), np.empty(0, np.int64)
         z = self.quantize(z) if sdc else z
         if isinstance(self.bare, faiss.IndexPQFastScan):
             index = self.flat()
