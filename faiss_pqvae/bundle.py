@@ -18,10 +18,18 @@ from faiss_pqvae.files import replace_bytes, sync
 from faiss_pqvae.index import LatentIndex
 from faiss_pqvae.model import PQVAE, ModelConfig
 from faiss_pqvae.native import extract_codebooks, faiss, prepare_search
+from faiss_pqvae.native_io import read_native, write_native
+from faiss_pqvae.refine import StoredVectors
+from faiss_pqvae.transforms import Transforms
 
-FORMAT = 1
-_MODEL, _INDEX = "model", "index"
-_SUFFIXES = {_MODEL: ".safetensors", _INDEX: ".faiss"}
+FORMAT = 2  # 1 knew IndexPQ only, and had no hash of its configuration
+_MODEL, _INDEX, _TRANSFORMS, _REFINE = "model", "index", "transforms", "refine"
+_SUFFIXES = {
+    _MODEL: ".safetensors",
+    _INDEX: ".faiss",
+    _TRANSFORMS: ".faiss",
+    _REFINE: ".faiss",
+}
 _METRICS = {"l2": faiss.METRIC_L2, "inner_product": faiss.METRIC_INNER_PRODUCT}
 
 
@@ -46,10 +54,13 @@ def write_index(index: LatentIndex, path: str | Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"expected a folder to write the bundle to, got the file {folder}")
     folder.mkdir(parents=True, exist_ok=True)
-    temporary = {role: folder / f".{role}.{os.getpid()}.new" for role in _SUFFIXES}
+    native = _native_parts(index)
+    roles = (_MODEL, *native)
+    temporary = {role: folder / f".{role}.{os.getpid()}.new" for role in roles}
     try:
         _write_model(index.model, temporary[_MODEL])
-        _write_faiss(index.faiss_index, temporary[_INDEX])
+        for role, part in native.items():
+            write_native(part, temporary[role])
         files = {}
         for role, new in temporary.items():
             sync(new)
@@ -61,8 +72,9 @@ def write_index(index: LatentIndex, path: str | Path) -> None:
         for new in temporary.values():
             new.unlink(missing_ok=True)
     sync(folder)
-    config = json.dumps(_config(index, files), indent=2) + "\n"
-    replace_bytes(folder / "config.json", config.encode())
+    config = _config(index, files)
+    config["sha256"] = _config_hash(config)
+    replace_bytes(folder / "config.json", json.dumps(config, indent=2).encode() + b"\n")
     kept = {file["name"] for file in files.values()}
     for role, suffix in _SUFFIXES.items():
         # Names as they are given above, so that files of others in the folder stay.
@@ -76,36 +88,69 @@ def write_index(index: LatentIndex, path: str | Path) -> None:
                 leftover.unlink(missing_ok=True)
 
 
-def read_index(path: str | Path) -> LatentIndex:
+def read_index(path: str | Path, *, mmap: bool = False) -> LatentIndex:
     """Reads a bundle; every part is checked before anything can be searched.
 
     Args:
         path: the folder that `write_index` wrote.
+        mmap: leave codes and lists in the file, which is mapped into memory, for collections
+            larger than memory; `add` and all other changes raise then. The files are still read
+            once, for their hashes. The ids of an IDMap come into memory.
 
     Returns:
         The index, ready to search and to add to, on the CPU.
 
     Raises:
         FileNotFoundError: no bundle there.
-        ValueError: a damaged or altered file, parts that do not fit together, or the format of a
-            newer version.
+        ValueError: a damaged or altered file, parts that do not fit together, the format of a
+            newer version, or a FastScan index with `mmap`, which FAISS cannot map.
     """
     folder = Path(path)
     config = _read_config(folder)
     try:
-        files = {role: config["files"][role] for role in _SUFFIXES}
+        files = config["files"]
         for file in files.values():
             _check_hash(folder, file["name"], file["sha256"])
-        model = _read_model(folder / files[_MODEL]["name"], config["model"])
-        metric_type = _METRICS[config["metric"]]
-        native = _read_faiss(folder / files[_INDEX]["name"], model)
-        index = LatentIndex(model, metric_type, faiss_index=native)
+        paths = {role: folder / files[role]["name"] for role in _SUFFIXES if role in files}
+        index = _assemble(config, paths, mmap=mmap)
         index.search_type = config["search_type"]
-    except (KeyError, TypeError) as error:
+        index.description = config["factory"]
+        index.k_factor = float(config.get("k_factor", 1))
+    except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"damaged bundle {folder}: config.json lacks or misuses {error}"
         ) from error
     return index
+
+
+def _assemble(config: dict[str, Any], paths: dict[str, Path], *, mmap: bool) -> LatentIndex:
+    model = _read_model(paths[_MODEL], config["model"])
+    native = read_native(paths[_INDEX], mmap=mmap)
+    if extract_codebooks(native) != model.codebooks():
+        raise ValueError(f"the codebooks in {paths[_INDEX]} are not those of the model")
+    prepare_search(native)
+    transforms, refine_index = None, None
+    if _TRANSFORMS in paths:
+        chain = read_native(paths[_TRANSFORMS])
+        if not isinstance(chain, faiss.IndexPreTransform):
+            raise ValueError(f"expected transforms in {paths[_TRANSFORMS]}")
+        transforms = Transforms(chain)
+    if config.get("refine") == "decoder":
+        refine_index = "decoder"
+    elif _REFINE in paths:
+        refine_index = read_native(paths[_REFINE], mmap=mmap)
+        if refine_index.ntotal != native.ntotal:
+            raise ValueError(
+                f"expected {native.ntotal} items in {paths[_REFINE]}, got {refine_index.ntotal}"
+            )
+    return LatentIndex(
+        model,
+        _METRICS[config["metric"]],
+        faiss_index=native,
+        transforms=transforms,
+        refine_index=refine_index,
+        read_only=mmap,
+    )
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -118,12 +163,34 @@ def read_config(path: str | Path) -> dict[str, Any]:
     return _read_config(Path(path))
 
 
+def _native_parts(index: LatentIndex) -> dict[str, Any]:
+    """What FAISS writes, by role."""
+    parts = {_INDEX: index.faiss_index}
+    if index.transforms is not None:
+        parts[_TRANSFORMS] = index.transforms.index
+    if isinstance(index.refiner, StoredVectors):
+        parts[_REFINE] = index.refiner.index
+    return parts
+
+
+def _refine_kind(index: LatentIndex) -> str | None:
+    if index.refiner is None:
+        return None
+    return "stored" if isinstance(index.refiner, StoredVectors) else "decoder"
+
+
+def _config_hash(config: dict[str, Any]) -> str:
+    """Of everything in a configuration but the hash itself."""
+    rest = {name: value for name, value in config.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
 def _config(index: LatentIndex, files: dict[str, dict[str, str]]) -> dict[str, Any]:
     model = index.model
     metrics = {value: name for name, value in _METRICS.items()}
     return {
         "format": FORMAT,
-        "factory": f"PQVAE{model.M}x{model.nbits}",
+        "factory": index.description,
         "model": {
             "input_shape": list(model.input_shape),
             "M": model.M,
@@ -132,6 +199,8 @@ def _config(index: LatentIndex, files: dict[str, dict[str, str]]) -> dict[str, A
         },
         "metric": metrics[index.metric_type],
         "search_type": index.search_type,
+        "refine": _refine_kind(index),
+        "k_factor": index.k_factor,
         "ntotal": index.ntotal,
         "code_size_bytes": index.sa_code_size(),
         "versions": {
@@ -160,6 +229,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
             "faiss-pqvae reads: upgrade faiss-pqvae"
         )
     assert isinstance(config, dict)
+    if version > 1 and config.get("sha256") != _config_hash(config):
+        raise ValueError(f"damaged bundle {folder}: config.json was altered")
     return config
 
 
@@ -181,39 +252,6 @@ def _read_model(path: Path, config: dict[str, Any]) -> PQVAE:
     if not model.is_trained:
         raise ValueError(f"expected trained weights in {path}, got untrained ones")
     return model
-
-
-def _write_faiss(index: Any, path: Path) -> None:
-    try:
-        faiss.write_index(index, str(path))
-    except RuntimeError as error:
-        raise OSError(f"cannot write {path}: {error}") from error
-
-
-def _read_faiss(path: Path, model: PQVAE) -> Any:
-    """Reads the native index and checks what FAISS does not: sizes that must agree."""
-    try:
-        index = faiss.read_index(str(path))
-    except RuntimeError as error:
-        raise ValueError(f"FAISS cannot read {path}: {error}") from error
-    if not isinstance(index, faiss.IndexPQ):
-        raise ValueError(f"expected an IndexPQ in {path}, got {type(index).__name__}")
-    pq = index.pq
-    expected = (model.latent_dim, model.M, model.nbits)
-    if (index.d, pq.M, pq.nbits) != expected or pq.d != index.d:
-        raise ValueError(
-            f"expected d, M, nbits = {expected} in {path}, got d={index.d}, pq.d={pq.d}, "
-            f"M={pq.M}, nbits={pq.nbits}"
-        )
-    if index.codes.size() != index.ntotal * pq.code_size or index.code_size != pq.code_size:
-        raise ValueError(
-            f"expected {index.ntotal} codes of {pq.code_size} bytes in {path}, got "
-            f"{index.codes.size()} bytes"
-        )
-    if extract_codebooks(index) != model.codebooks():
-        raise ValueError(f"the codebooks in {path} are not those of the model")
-    prepare_search(index)
-    return index
 
 
 def _check_hash(folder: Path, name: str, expected: str) -> None:

@@ -57,6 +57,10 @@ def _part(folder: Path, role: str) -> Path:
 def _edit_config(folder: Path, edit: Callable[[dict[str, Any]], Any]) -> None:
     config = json.loads((folder / "config.json").read_text())
     edit(config)
+    # With its hash, or no other check would ever be reached.
+    config.pop("sha256", None)
+    content = json.dumps(config, sort_keys=True).encode()
+    config["sha256"] = hashlib.sha256(content).hexdigest()
     (folder / "config.json").write_text(json.dumps(config))
 
 
@@ -171,7 +175,7 @@ def test_write__leaves_files_of_others_alone(index, other, tmp_path):
 def test_config__says_what_is_inside(folder):
     config = read_config(folder)
     assert config["factory"] == "PQVAE2x8"
-    assert (config["format"], config["metric"], config["ntotal"]) == (1, "l2", 20)
+    assert (config["format"], config["metric"], config["ntotal"]) == (bundle.FORMAT, "l2", 20)
     assert set(config["versions"]) == {"torch", "faiss", "numpy"}
     for part in config["files"].values():
         assert hashlib.sha256((folder / part["name"]).read_bytes()).hexdigest() == part["sha256"]
@@ -270,8 +274,25 @@ def test_read__of_a_changed_config_is_refused_or_finds_the_same(folder, index, p
         path.write_bytes(original)
 
 
+def test_read__takes_format_1(folder, index):
+    config = json.loads((folder / "config.json").read_text())
+    for new in ("sha256", "refine", "k_factor"):
+        del config[new]
+    config.update(format=1)
+    (folder / "config.json").write_text(json.dumps(config))
+    assert _fingerprint(read_index(folder)) == _fingerprint(index)
+
+
+def test_read__rejects_an_altered_configuration(folder):
+    config = json.loads((folder / "config.json").read_text())
+    config["search_type"] = "sdc"
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(ValueError, match=r"config\.json was altered"):
+        read_index(folder)
+
+
 def test_read__rejects_a_newer_format(folder):
-    _edit_config(folder, lambda config: config.update(format=2))
+    _edit_config(folder, lambda config: config.update(format=bundle.FORMAT + 1))
     with pytest.raises(ValueError, match="newer"):
         read_index(folder)
 
