@@ -28,7 +28,7 @@ from faiss_pqvae.native import faiss
 VARIABLE = "FAISS_PQVAE_SCAN"
 MODES = ("auto", "scalar", "simd", "plain")
 
-VECTOR_KSUB = 256  # the size of table that FAISS has vector kernels for
+VECTOR_KSUB = 256  # the size of table that FAISS has vector kernels for, and its default
 SCALAR_KSUB = 272  # the next whole cache line
 
 # A scan of fewer look-ups takes a few milliseconds at most: not worth a measurement.
@@ -113,9 +113,7 @@ def byte_quantizer(centroids: FloatArray, *, scalar: bool) -> Any:
     """
     M, ksub, dsub = centroids.shape
     pq = faiss.ProductQuantizer(M * dsub, M, 8)
-    if not scalar:
-        pq.ksub = VECTOR_KSUB
-    else:
+    if scalar:
         pq.ksub = SCALAR_KSUB if ksub == VECTOR_KSUB else ksub
     padded = np.zeros((M, pq.ksub, dsub), np.float32)
     padded[:, :ksub] = centroids

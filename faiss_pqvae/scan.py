@@ -22,7 +22,10 @@ Results = tuple[FloatArray, IdArray]
 CHUNK_BYTES = 2**18  # of codes unpacked at a time: they stay in the cache for all queries
 BLOCK_QUERIES = 256  # whose look-up tables are in memory at a time
 SELECT_ROWS = 2**20  # ids that a selector is asked about at a time
-FEW_CODES = 2048  # below, what is prepared for a scan takes longer than FAISS's own
+# Fewer codes to search, or distances to compute, are left to the index: measured.
+FEW_CODES = 1024
+FEW_DISTANCES = 8192
+FEW_PADDED = 2**18
 
 
 class Scan:
@@ -97,24 +100,28 @@ class Scan:
                 FAISS_PQVAE_SCAN.
         """
         k = self._check(z, k)
-        positions = None if sel is None else _selected(sel, int(self._index.ntotal))
-        n = int(self._index.ntotal) if positions is None else len(positions)
+        index = self._index
+        positions = None if sel is None else _selected(sel, int(index.ntotal))
+        n = int(index.ntotal) if positions is None else len(positions)
         chosen = self._choose(n, len(z))
+        if positions is None and sdc and self._has_sdc_table() and (chosen is None or chosen.sdc):
+            return _index_search(index, z, k, faiss.IndexPQ.ST_SDC)
         if sdc:
-            if positions is None and self._has_sdc_table() and (chosen is None or chosen.sdc):
-                return _native_sdc(self._index, z, k)
-            z = self._index.sa_decode(self._index.sa_encode(z))
+            z = index.sa_decode(index.sa_encode(z))
+        if positions is None and chosen is None:
+            return _index_search(index, z, k, faiss.IndexPQ.ST_PQ)
         D, I = self._scan(self._plan(chosen), z, k, positions)  # noqa: E741
         if positions is not None and n:
             I = np.where(I < 0, I, positions[I])  # noqa: E741
         return D, I
 
     def _choose(self, n: int, nq: int) -> kernels.Kernels | None:
-        """None: FAISS's own search."""
+        """The kernels for nq queries of n codes; None for FAISS's own search."""
         mode = kernels.scan_mode()
         if mode == "plain" or self._bits > 8 or n < FEW_CODES:
             return None
-        return kernels.choose(mode, n * nq * len(self._centroids))
+        chosen = kernels.choose(mode, n * nq * len(self._centroids))
+        return chosen if n * nq >= self._plan(chosen).few else None
 
     def _check(self, z: FloatArray, k: int) -> int:
         if not isinstance(z, np.ndarray) or z.dtype != np.float32:
@@ -138,10 +145,10 @@ class Scan:
         scalar = None if chosen is None else chosen.scalar
         if scalar not in self._plans:
             if scalar is None:
-                plan = _Plan(self._index.pq, int(self._index.code_size), self._bits, unpack=False)
+                own = int(self._index.code_size)
+                self._plans[scalar] = _Plan(self._index.pq, own, self._bits, unpack=False, few=0)
             else:
-                plan = _plan(self._centroids, self._bits, scalar)
-            self._plans[scalar] = plan
+                self._plans[scalar] = _plan(self._centroids, self._bits, scalar)
         return self._plans[scalar]
 
     def _scan(self, plan: _Plan, z: FloatArray, k: int, positions: IdArray | None) -> Results:
@@ -197,12 +204,14 @@ class _Plan:
         width: bytes of a code that `pq` searches.
         bits: of one code in the index, where they are unpacked.
         unpack: whether the index's own bytes are not yet these.
+        few: distances to compute, below which the index's own search is faster.
     """
 
     pq: Any
     width: int
     bits: int
     unpack: bool
+    few: int
 
     def chunks(
         self, packed: CodeArray, positions: IdArray | None
@@ -223,16 +232,16 @@ class _Plan:
 
 
 def _plan(centroids: FloatArray, bits: int, scalar: bool) -> _Plan:
-    fields = len(centroids)
-    bytes_already = bits == 8 or fields == 1
-    width = fields
-    # FAISS unrolls the plain loop for multiples of 4 only.
-    if not bytes_already or (scalar and fields > 2):
+    fields = width = len(centroids)
+    packed = bits < 8 and fields > 1
+    # FAISS unrolls the plain loop for multiples of 4 only: worth more bytes, except one or two.
+    if packed or (scalar and fields > 2):
         width = -(-fields // 4) * 4
     padded = np.zeros((width, *centroids.shape[1:]), np.float32)
     padded[:fields] = centroids
+    few = FEW_DISTANCES if packed or width == fields else FEW_PADDED
     pq = kernels.byte_quantizer(padded, scalar=scalar)
-    return _Plan(pq, width, bits, unpack=not bytes_already or width != fields)
+    return _Plan(pq, width, bits, unpack=packed or width != fields, few=few)
 
 
 def _heap(D: FloatArray, I: IdArray, ip: bool) -> Any:  # noqa: E741
@@ -243,9 +252,9 @@ def _heap(D: FloatArray, I: IdArray, ip: bool) -> Any:  # noqa: E741
     return heap
 
 
-def _native_sdc(index: Any, z: FloatArray, k: int) -> Results:
+def _index_search(index: Any, z: FloatArray, k: int, search_type: int) -> Results:
     params = faiss.SearchParametersPQ()
-    params.search_type = faiss.IndexPQ.ST_SDC
+    params.search_type = search_type
     D, I = index.search(z, k, params=params)  # noqa: E741
     return D, I
 

@@ -19,12 +19,18 @@ INDEXES = (*NATIVE, *(f"{PACKAGE}.{name}" for name in ("index", "factory", "bund
 
 # From each of these modules, none of those can be reached, directly or through others.
 FORBIDDEN: dict[str, tuple[str, ...]] = {
-    **{f"{PACKAGE}.{name}": ("torch", "faiss") for name in ("codebooks", "sources", "files")},
+    **{
+        f"{PACKAGE}.{name}": ("torch", "faiss")
+        for name in ("codebooks", "sources", "files", "packing")
+    },
     **{
         f"{PACKAGE}.{name}": ("faiss", *NATIVE, f"{PACKAGE}.index")
         for name in ("quantizer", "networks", "model", "inputs")
     },
     **dict.fromkeys(NATIVE, (f"{PACKAGE}.model",)),
+    **dict.fromkeys(
+        (f"{PACKAGE}.scan", f"{PACKAGE}.kernels"), (f"{PACKAGE}.model", f"{PACKAGE}.index")
+    ),
     f"{PACKAGE}.index": (TRAINING, f"{PACKAGE}.gpu"),
     f"{PACKAGE}.gpu": (TRAINING, EVAL),
     f"{PACKAGE}.gpu_layout": (f"{PACKAGE}.model", f"{PACKAGE}.index"),
@@ -129,6 +135,9 @@ PLANTED = [
     ("model", "from faiss_pqvae import index"),
     ("inputs", "from faiss_pqvae.index import LatentIndex"),
     ("native", "from faiss_pqvae.model import PQVAE"),
+    ("packing", "from faiss_pqvae.native import faiss"),
+    ("scan", "from faiss_pqvae.index import LatentIndex"),
+    ("kernels", "from faiss_pqvae.model import PQVAE"),
     ("index", "import faiss_pqvae.training"),
     ("index", "from faiss_pqvae.factory import parse"),  # which imports training
     ("index", "from faiss_pqvae.gpu import index_cpu_to_gpu"),
