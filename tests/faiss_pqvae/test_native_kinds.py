@@ -522,9 +522,20 @@ def test_inject__refuses_an_index_that_holds_vectors(name: str) -> None:
         with pytest.raises(ValueError, match="3 vectors"):
             inject_codebooks(index, KINDS[name].codebooks(4, 1))
         assert state(index) == before
-        # Also where the wrapper does not know of them.
-        with pytest.raises(ValueError, match="3 vectors"):
-            inject_codebooks(faiss.IndexPreTransform(index), KINDS[name].codebooks(4, 1))
+
+
+def test_inject__refuses_vectors_that_only_one_level_knows_of() -> None:
+    codebooks, inner = product(4, 0), faiss.IndexPQ(D, M, 4)
+    inject_codebooks(inner, codebooks)
+    outer = faiss.IndexPreTransform(inner)
+    inner.add(items(inner, codebooks).x[:3])
+    assert outer.ntotal == 0
+    with pytest.raises(ValueError, match="3 vectors"):
+        inject_codebooks(outer, codebooks)
+    outer.ntotal = 3
+    inner.reset()
+    with pytest.raises(ValueError, match="3 vectors"):
+        inject_codebooks(outer, codebooks)
 
 
 @pytest.mark.parametrize("name", [name for name in KINDS if name[0] in "PIH"][:7])
@@ -555,6 +566,14 @@ def test_extract__refuses_parts_that_disagree(name: str) -> None:
     array = holder.pq.centroids if hasattr(holder, "pq") else holder.aq.codebooks
     faiss.copy_array_to_vector(np.ones(7, np.float32), array)
     with pytest.raises(ValueError, match=r"expected \d+ floats of codebooks.* 7 "):
+        extract_codebooks(index)
+
+
+def test_extract__refuses_one_codebook_to_encode_and_another_to_decode() -> None:
+    index, built = build("PRQ", 4, L2)
+    centroids = built.codebooks.centroids[:2, :, : D // 2] + 1
+    faiss.copy_array_to_vector(centroids.ravel(), index.prq.subquantizer(0).codebooks)
+    with pytest.raises(ValueError, match="the same to encode and to decode"):
         extract_codebooks(index)
 
 

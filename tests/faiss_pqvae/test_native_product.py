@@ -70,6 +70,17 @@ every_product = pytest.mark.parametrize("make", PRODUCTS.values(), ids=PRODUCTS)
 both_inverted = pytest.mark.parametrize("make", [_ivf, _ivf_fast_scan], ids=["IVFPQ", "FastScan"])
 
 
+def _check_table(index: Any, codebooks: Codebooks) -> None:
+    coarse = index.quantizer.reconstruct_n(0, NLIST).reshape(NLIST, M, 1, -1).astype(np.float64)
+    c = codebooks.centroids.astype(np.float64)
+    expected = np.square(c).sum(-1) + 2 * (coarse * c).sum(-1)  # (nlist, M, ksub)
+    assert index.use_precomputed_table == 1
+    table = index.precomputed_table
+    assert table.size() == expected.size
+    data = faiss.rev_swig_ptr(table.get(), expected.size)
+    np.testing.assert_allclose(data, expected.ravel(), atol=1e-5)
+
+
 # -- tables
 
 
@@ -157,12 +168,7 @@ def test_inject__precomputed_table_is_not_stale(make: Callable[[], Any]) -> None
     inject_codebooks(index, _codebooks(4, seed=2))
     codebooks = _codebooks(4, seed=2)
     assert index.is_trained
-    assert index.use_precomputed_table == 1
-    coarse = index.quantizer.reconstruct_n(0, NLIST).reshape(NLIST, M, 1, -1).astype(np.float64)
-    c = codebooks.centroids.astype(np.float64)
-    expected = np.square(c).sum(-1) + 2 * (coarse * c).sum(-1)  # (nlist, M, ksub)
-    got = faiss.rev_swig_ptr(index.precomputed_table.get(), expected.size)
-    np.testing.assert_allclose(got, expected.ravel(), atol=1e-5)
+    _check_table(index, codebooks)
 
 
 # -- `train` afterwards
@@ -270,15 +276,61 @@ def test_train_coarse__trains_all_but_the_codebooks(factory: str, metric: int, c
     assert index.search(x, 1)[1].min() >= 0
 
 
-def test_train_coarse__is_what_faiss_trains() -> None:
+@pytest.mark.parametrize("factory", ["IVF4,PQ2x4np", "PCAR8,IVF4,PQ2x4np", "L2norm,IVF4,PQ2x4fs"])
+def test_train_coarse__is_what_faiss_trains(factory: str) -> None:
     """The same coarse centroids that FAISS's own training gives for these vectors."""
-    ours, theirs = _ivf(), _ivf()
+    ours, theirs = (faiss.index_factory(D, factory) for _ in range(2))
     inject_codebooks(ours, _codebooks(4))
     train_coarse(ours, _vectors(200))
     theirs.train(_vectors(200))
-    np.testing.assert_array_equal(
-        ours.quantizer.reconstruct_n(0, NLIST), theirs.quantizer.reconstruct_n(0, NLIST)
-    )
+    a, b = (codebook_index(index).quantizer.reconstruct_n(0, NLIST) for index in (ours, theirs))
+    np.testing.assert_array_equal(a, b)
+
+
+def test_train_coarse__leaves_trained_transforms() -> None:
+    index = faiss.index_factory(D, "PCAR8,IVF4,PQ2x4np")
+    index.chain.at(0).train(_vectors(100))
+    inject_codebooks(index, _codebooks(4))
+    before = index.chain.at(0).apply(_vectors(5))
+    train_coarse(index, _vectors(200, seed=9))
+    np.testing.assert_array_equal(index.chain.at(0).apply(_vectors(5)), before)
+
+
+@both_inverted
+def test_train_coarse__computes_the_table_of_new_coarse_centroids(make: Callable[[], Any]) -> None:
+    index = make()
+    index.by_residual = True
+    inject_codebooks(index, _codebooks(4))
+    for seed in (1, 2):
+        index.quantizer.reset()
+        index.is_trained = False
+        train_coarse(index, _vectors(200, seed))
+        _check_table(index, _codebooks(4))
+
+
+@both_inverted
+def test_inject__a_coarse_quantizer_that_is_filled_by_hand(make: Callable[[], Any]) -> None:
+    """No table can be there yet, and FAISS must not be told that one is: it would be read."""
+    index, codebooks = make(), _codebooks(4)
+    index.by_residual, index.nprobe = True, NLIST
+    inject_codebooks(index, codebooks)
+    assert index.use_precomputed_table == 0
+    index.quantizer.add(_vectors(NLIST))
+    index.is_trained = True
+    index.add(_vectors(50))
+    assert index.search(_vectors(5), 3)[1].min() >= 0
+
+
+@pytest.mark.parametrize("train", [train_coarse, lambda index, xt: index.train(xt)])
+def test_train__of_an_untrained_refinement(train: Any) -> None:
+    index = faiss.index_factory(D, "PQ2x4np,Refine(SQ8)")
+    inject_codebooks(index, _codebooks(4))
+    assert index.base_index.is_trained
+    assert not index.is_trained
+    train(index, _vectors(200))
+    assert index.is_trained
+    assert index.refine_index.is_trained
+    assert extract_codebooks(index) == _codebooks(4)
 
 
 @settings(max_examples=20)
