@@ -217,8 +217,8 @@ def test_to_bytes__is_undone_by_from_bytes(M, nbits, n):
 def _on_cpu(
     index: LatentIndex, parts: int = 1, shard: bool = False, nlist: int | None = 4
 ) -> GpuLatentIndex:
-    """All but the copy to a GPU: the parts are the layouts themselves."""
-    copies = [lambda layout: layout] * parts
+    """All but the copy to a GPU: the parts are copies of the layouts on the CPU."""
+    copies = [faiss.clone_index] * parts
     return distribute(index, torch.device("cpu"), copies, shard=shard, nlist=nlist)
 
 
@@ -337,7 +337,7 @@ def test_copy__transforms_its_queries(make_model):
     queries = _vectors(4, 6, seed=1)
     assert copied.d == 6
     _assert_first(copied.search(queries, 5), index.search(queries, 30), 1e-5)
-    assert copied.gather(lambda layout: layout).transforms is index.transforms
+    assert copied.gather(faiss.clone_index).transforms is index.transforms
 
 
 def test_copy__refuses_an_index_that_refines(make_model):
@@ -351,7 +351,7 @@ def test_copy__refuses_an_index_that_refines(make_model):
 @pytest.mark.parametrize("kind", KINDS)
 def test_gather__restores_the_native_index(make_kind, kind, id_map, n, parts, shard):
     index = make_kind(kind, n=n, id_map=id_map)
-    restored = _on_cpu(index, parts, shard).gather(lambda layout: layout)
+    restored = _on_cpu(index, parts, shard).gather(faiss.clone_index)
     assert type(restored.faiss_index) is type(index.faiss_index)
     np.testing.assert_array_equal(
         *(faiss.serialize_index(i.faiss_index) for i in (restored, index))
@@ -360,7 +360,7 @@ def test_gather__restores_the_native_index(make_kind, kind, id_map, n, parts, sh
 
 def test_gather__restores_ids_that_can_be_looked_up(make_kind):
     index = make_kind("PQ", n=20, id_map=faiss.IndexIDMap2)
-    restored = _on_cpu(index).gather(lambda layout: layout)
+    restored = _on_cpu(index).gather(faiss.clone_index)
     latents = [i.faiss_index.reconstruct(2**33 + 9) for i in (restored, index)]
     np.testing.assert_array_equal(*latents)
 
@@ -375,7 +375,7 @@ def test_gather__restores_blocks_of_another_size(make_model, inverted):
         native = faiss.IndexIVFPQFastScan(quantizer, model.latent_dim, 2, 3, 4, L2, 64)
     index = LatentIndex(model, faiss_index=native)
     index.add(_vectors(70, D_IN))
-    restored = _on_cpu(index).gather(lambda layout: layout)
+    restored = _on_cpu(index).gather(faiss.clone_index)
     np.testing.assert_array_equal(
         *(faiss.serialize_index(i.faiss_index) for i in (restored, index))
     )
@@ -384,7 +384,7 @@ def test_gather__restores_blocks_of_another_size(make_model, inverted):
 @pytest.mark.parametrize("nbits", range(1, 9))
 def test_gather__restores_codes_of_all_sizes(make_kind, nbits):
     index = make_kind("PQ", nbits, n=23)
-    restored = _on_cpu(index).gather(lambda layout: layout)
+    restored = _on_cpu(index).gather(faiss.clone_index)
     np.testing.assert_array_equal(
         *(faiss.vector_to_array(i.faiss_index.codes) for i in (restored, index))
     )
@@ -395,7 +395,7 @@ def test_gather__restores_the_settings(make_kind):
     index.history, index.description, index.k_factor = [{"event": "end"}], "a description", 3
     copied = _on_cpu(index)
     copied.search_type, copied.batch_size = "sdc", 17
-    restored = copied.gather(lambda layout: layout)
+    restored = copied.gather(faiss.clone_index)
     assert restored.model is index.model
     for name in ("history", "description", "k_factor", "fit"):
         assert getattr(restored, name) == getattr(index, name)
