@@ -472,25 +472,36 @@ class LatentIndex:
             TypeError, ValueError: wrong queries, NaN or infinity, k < 1, an untrained index,
                 parameters of another kind of index, outputs of another shape.
         """
+        return self._search(x, k, params, D, I)[:2]
+
+    def _search(
+        self, x: Any, k: int, params: Any, *outputs: Any
+    ) -> tuple[FloatArray, IdArray, FloatArray | None]:
+        """Fills D, I and, where a third output is asked for, R."""
         k = check_k(k)
         self._check_items(x, "queries")
         k_factor, params = self._refine_parameters(params)
-        D = output(D, (len(x), k), np.float32, "D")
-        I = output(I, (len(x), k), np.int64, "I")  # noqa: E741
+        D = output(outputs[0], (len(x), k), np.float32, "D")
+        I = output(outputs[1], (len(x), k), np.int64, "I")  # noqa: E741
+        R = None
+        if len(outputs) == 3:
+            R = output(outputs[2], (len(x), k, self.model.latent_dim), np.float32, "R")
         start = 0
         for batch in self._batches(x, "queries"):
             rows = slice(start, start + len(batch.z))
-            D[rows], keys = self._search_batch(batch, k, k_factor, params)
+            how = {"params": params, "sdc": self.search_type == "sdc"}
+            if self.refiner is not None:
+                _, keys = self._store.search(batch.z, int(k * k_factor), **how)
+                D[rows], keys = refine(self.refiner, batch, keys, k, self.metric_type)
+                if R is not None:
+                    R[rows] = self._store.reconstruct_found(keys)
+            elif R is not None:
+                D[rows], keys, R[rows] = self._store.search_and_reconstruct(batch.z, k, **how)
+            else:
+                D[rows], keys = self._store.search(batch.z, k, **how)
             I[rows] = self._store.ids(keys)
             start = rows.stop
-        return D, I
-
-    def _search_batch(self, batch: Batch, k: int, k_factor: float, params: Any) -> Found:
-        sdc = self.search_type == "sdc"
-        if self.refiner is None:
-            return self._store.search(batch.z, k, params=params, sdc=sdc)
-        _, keys = self._store.search(batch.z, int(k * k_factor), params=params, sdc=sdc)
-        return refine(self.refiner, batch, keys, k, self.metric_type)
+        return D, I, R
 
     def range_search(
         self, x: Any, thresh: float, *, params: Any = None
@@ -545,25 +556,9 @@ class LatentIndex:
         Raises:
             TypeError, ValueError: as `search`.
         """
-        k = check_k(k)
-        self._check_items(x, "queries")
-        k_factor, params = self._refine_parameters(params)
-        D = output(D, (len(x), k), np.float32, "D")
-        I = output(I, (len(x), k), np.int64, "I")  # noqa: E741
-        R = output(R, (len(x), k, self.model.latent_dim), np.float32, "R")
-        start = 0
-        for batch in self._batches(x, "queries"):
-            rows = slice(start, start + len(batch.z))
-            if self.refiner is None:
-                D[rows], keys, R[rows] = self._store.search_and_reconstruct(
-                    batch.z, k, params=params, sdc=self.search_type == "sdc"
-                )
-            else:
-                D[rows], keys = self._search_batch(batch, k, k_factor, params)
-                R[rows] = self._store.reconstruct_found(keys)
-            I[rows] = self._store.ids(keys)
-            start = rows.stop
-        return D, I, R
+        D, I, found = self._search(x, k, params, D, I, R)  # noqa: E741
+        assert found is not None
+        return D, I, found
 
     def assign(self, x: Any, k: int = 1, labels: IdArray | None = None) -> IdArray:
         """The ids (n, k) int64 that `search` finds."""
