@@ -17,13 +17,23 @@ import numpy.typing as npt
 from faiss_pqvae.codebooks import FloatArray
 from faiss_pqvae.native import codebook_index, extract_codebooks, faiss, new_index_pq
 from faiss_pqvae.scan import Scan, flat_codes, vector_kernels
+from faiss_pqvae.stored import add_entries
 
 CodeArray = npt.NDArray[np.uint8]
 IdArray = npt.NDArray[np.int64]
 Found = tuple[FloatArray, IdArray]
 
-_IVF_PARAMETERS = ("nprobe", "max_codes", "quantizer_params", "inverted_list_context")
+_IVF_PARAMETERS = (
+    "nprobe",
+    "max_codes",
+    "max_lists_num",
+    "max_empty_result_buckets",
+    "ensure_topk_full",
+    "quantizer_params",
+    "inverted_list_context",
+)
 _IVFPQ_PARAMETERS = (*_IVF_PARAMETERS, "scan_table_threshold", "polysemous_ht")
+_PQ_PARAMETERS = ("search_type", "polysemous_ht")
 _HNSW_PARAMETERS = ("efSearch", "check_relative_distance", "bounded_queue")
 
 
@@ -108,12 +118,16 @@ class Store:
 
         Raises:
             TypeError: parameters of another kind of index.
+            ValueError: a selector where FAISS takes none, in a search by Hamming distances.
         """
         sel = self._selector(params)
-        if isinstance(self.bare, faiss.IndexPQ) and not isinstance(
-            params, faiss.SearchParametersPQ
-        ):
-            return self._exact().search(z, k, sdc=sdc, sel=sel)
+        if isinstance(self.bare, faiss.IndexPQ):
+            how = getattr(params, "search_type", faiss.IndexPQ.ST_PQ)
+            if how in (faiss.IndexPQ.ST_PQ, faiss.IndexPQ.ST_SDC):
+                sdc = sdc or how == faiss.IndexPQ.ST_SDC
+                return self._exact().search(z, k, sdc=sdc, sel=sel)
+            if sel is not None:
+                raise ValueError("expected search_type ST_PQ or ST_SDC with a selector")
         if sdc:
             z = self.quantize(z)
         if isinstance(self.bare, faiss.IndexPQFastScan) and sel is not None:
@@ -219,14 +233,15 @@ class Store:
         self, z: FloatArray, k: int, *, params: Any = None, sdc: bool = False
     ) -> tuple[FloatArray, IdArray, FloatArray]:
         """As `search`, with the quantized latents R (n, k, d) float32, NaN where there is none."""
-        if isinstance(self.bare, faiss.IndexIVFPQ):  # the lists know where their vectors lie
-            z = self.quantize(z) if sdc else z
-            params = self._native(params, self._selector(params))
-            with vector_kernels():
-                D, I, R = self.bare.search_and_reconstruct(z, k, params=params)  # noqa: E741
-            return D, I, R
-        D, I = self.search(z, k, params=params, sdc=sdc)  # noqa: E741
-        return D, I, self.reconstruct_found(I)
+        if not isinstance(self.bare, faiss.IndexIVFPQ):
+            D, I = self.search(z, k, params=params, sdc=sdc)  # noqa: E741
+            return D, I, self.reconstruct_found(I)
+        # While it searches, an inverted file knows where its results lie.
+        z = self.quantize(z) if sdc else z
+        params = self._native(params, self._selector(params))
+        with vector_kernels():
+            D, I, R = self.bare.search_and_reconstruct(z, k, params=params)  # noqa: E741
+        return D, I, R
 
     def reconstruct_found(self, keys: IdArray) -> FloatArray:
         """Keys of any shape to quantized latents, float32, NaN where the key is -1."""
@@ -265,14 +280,19 @@ class Store:
     def _check_lists(self, codes: CodeArray) -> None:
         if not self.is_ivf:
             return
-        numbers = np.zeros(len(codes), np.int64)
-        for byte in range(self.bare.coarse_code_size()):
-            numbers |= codes[:, byte].astype(np.int64) << (8 * byte)
+        numbers = self._list_numbers(codes)
         if len(codes) and numbers.max() >= self.bare.nlist:
             raise ValueError(
                 f"expected codes of inverted lists in [0, {self.bare.nlist}), got "
                 f"{numbers.max()} in row {numbers.argmax()}"
             )
+
+    def _list_numbers(self, codes: CodeArray) -> IdArray:
+        """Which inverted list every code belongs to: its first bytes, little-endian."""
+        numbers = np.zeros(len(codes), np.int64)
+        for byte in range(self.bare.coarse_code_size()):
+            numbers |= codes[:, byte].astype(np.int64) << (8 * byte)
+        return numbers
 
     # -- changes
 
@@ -343,7 +363,25 @@ class Store:
             self.add([self.sa_decode(codes)], ids)
             return
         with all_or_nothing(self.index):
-            self.index.add_sa_codes(codes, ids)
+            if self.is_fast_scan:
+                self._add_blocks(codes, ids)
+            else:
+                self.index.add_sa_codes(codes, ids)
+
+    def _add_blocks(self, codes: CodeArray, ids: IdArray | None) -> None:
+        """Codes to the lists of an IndexIVFPQFastScan, whose own `add_sa_codes` garbles them."""
+        keys = np.arange(self.bare.ntotal, self.bare.ntotal + len(codes))
+        keys = keys if ids is None or self.has_id_map else ids
+        numbers = self._list_numbers(codes)
+        for number in np.unique(numbers):
+            rows = numbers == number
+            own = codes[rows, self.bare.coarse_code_size() :]
+            add_entries(self.bare, int(number), own, keys[rows])
+        self.bare.ntotal += len(codes)
+        if self.has_id_map and ids is not None:
+            ids = np.concatenate([self._id_map(), ids])
+            faiss.copy_array_to_vector(ids, self.index.id_map)
+            _id_map_changed(self.index)
 
     def remove(self, sel: Any) -> tuple[int, IdArray | None]:
         """Removes the vectors that a selector of ids names.
@@ -426,12 +464,40 @@ class Store:
             return self._scan
 
     def _selector(self, params: Any) -> Any:
-        """The selector of the parameters, over keys instead of ids."""
+        """The selector of the parameters, over keys instead of ids.
+
+        Raises:
+            TypeError: parameters of another kind of index.
+        """
         if params is None:
             return None
-        if not isinstance(params, faiss.SearchParameters):
-            raise TypeError(f"expected faiss.SearchParameters, got {type(params).__name__}")
-        return None if params.sel is None else self.over_keys(params.sel)
+        kind, _ = self._parameters(params)
+        # A selector alone is for every kind.
+        if type(params) is not faiss.SearchParameters and (
+            kind is faiss.SearchParameters or not isinstance(params, kind)
+        ):
+            raise TypeError(
+                f"expected parameters of type {kind.__name__} for {type(self.bare).__name__}, got "
+                f"{type(params).__name__}"
+            )
+        if params.sel is None:
+            return None
+        # FAISS hands the selector out as its base class; the one that went in is kept beside.
+        sel = getattr(params, "_sp_field_refs", {}).get("sel", params.sel)
+        # As in FAISS, one that is translated already is over keys.
+        return sel if isinstance(sel, faiss.IDSelectorTranslated) else self.over_keys(sel)
+
+    def _parameters(self, params: Any) -> tuple[Any, tuple[str, ...]]:
+        """The class of parameters that the index wants, and the names of what is in them."""
+        if self.is_ivf:
+            if isinstance(params, faiss.IVFPQSearchParameters):
+                return faiss.IVFPQSearchParameters, _IVFPQ_PARAMETERS
+            return faiss.SearchParametersIVF, _IVF_PARAMETERS
+        if self.is_hnsw:
+            return faiss.SearchParametersHNSW, _HNSW_PARAMETERS
+        if isinstance(self.bare, faiss.IndexPQ):
+            return faiss.SearchParametersPQ, _PQ_PARAMETERS
+        return faiss.SearchParameters, ()
 
     def _native(self, params: Any, sel: Any) -> Any:
         """Parameters of the class that the index wants, with the selector over keys.
@@ -440,24 +506,10 @@ class Store:
         """
         if params is None:
             return None
-        if self.is_ivf:
-            kind, names = faiss.SearchParametersIVF, _IVF_PARAMETERS
-            if isinstance(params, faiss.IVFPQSearchParameters):
-                kind, names = faiss.IVFPQSearchParameters, _IVFPQ_PARAMETERS
-        elif self.is_hnsw:
-            kind, names = faiss.SearchParametersHNSW, _HNSW_PARAMETERS
-        elif isinstance(params, faiss.SearchParametersPQ):
-            kind, names = faiss.SearchParametersPQ, ("search_type", "polysemous_ht")
-        else:
-            kind, names = faiss.SearchParameters, ()
+        kind, names = self._parameters(params)
         own = self.bare.hnsw if self.is_hnsw else self.bare
         # A selector alone leaves the rest as the index has it.
         source = own if type(params) is faiss.SearchParameters else params
-        if source is params and not isinstance(params, kind):
-            raise TypeError(
-                f"expected parameters of type {kind.__name__} for {type(self.bare).__name__}, got "
-                f"{type(params).__name__}"
-            )
         native = kind()
         for name in names:
             if hasattr(source, name):
@@ -519,7 +571,14 @@ def as_ids(ids: Any, n: int | None = None) -> IdArray:
 
 
 def as_selector(sel: Any) -> Any:
-    """A selector of ids: a faiss.IDSelector as it is, integers as one of those ids."""
+    """A selector of ids: a faiss.IDSelector as it is, integers as one of those ids.
+
+    Raises:
+        TypeError: ids that are not integers; a selector that is translated from ids to places,
+            which FAISS would translate again, out of bounds.
+    """
+    if isinstance(sel, faiss.IDSelectorTranslated):
+        raise TypeError("expected a selector of ids, got one that is translated to places")
     if isinstance(sel, faiss.IDSelector):
         return sel
     return faiss.IDSelectorBatch(as_ids(sel))

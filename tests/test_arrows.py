@@ -14,26 +14,29 @@ FOLDERS = {
     f"{PACKAGE}.eval": ROOT / "eval",
 }
 CLI, TRAINING, EVAL = f"{PACKAGE}.cli", f"{PACKAGE}.training", f"{PACKAGE}.eval"
-NATIVE = tuple(f"{PACKAGE}.native{part}" for part in ("", "_additive", "_product", "_walk"))
-INDEXES = (*NATIVE, *(f"{PACKAGE}.{name}" for name in ("index", "factory", "bundle")))
+NATIVE = tuple(f"{PACKAGE}.native{part}" for part in ("", "_additive", "_io", "_product", "_walk"))
+SCANS = tuple(f"{PACKAGE}.{name}" for name in ("scan", "kernels", "stored", "store", "gpu_layout"))
+ABOVE = tuple(f"{PACKAGE}.{name}" for name in ("gpu", "factory", "bundle"))
+INDEXES = (*NATIVE, *SCANS, f"{PACKAGE}.index", *ABOVE)
 
 # From each of these modules, none of those can be reached, directly or through others.
 FORBIDDEN: dict[str, tuple[str, ...]] = {
     **{
         f"{PACKAGE}.{name}": ("torch", "faiss")
-        for name in ("codebooks", "sources", "files", "packing")
+        for name in ("codebooks", "sources", "files", "packing", "grammar")
     },
     **{
         f"{PACKAGE}.{name}": ("faiss", *NATIVE, f"{PACKAGE}.index")
         for name in ("quantizer", "networks", "model", "inputs")
     },
     **dict.fromkeys(NATIVE, (f"{PACKAGE}.model",)),
+    **dict.fromkeys(SCANS, (f"{PACKAGE}.model", f"{PACKAGE}.index")),
     **dict.fromkeys(
-        (f"{PACKAGE}.scan", f"{PACKAGE}.kernels"), (f"{PACKAGE}.model", f"{PACKAGE}.index")
+        (f"{PACKAGE}.transforms", f"{PACKAGE}.refine", f"{PACKAGE}.export"),
+        (TRAINING, f"{PACKAGE}.index"),
     ),
-    f"{PACKAGE}.index": (TRAINING, f"{PACKAGE}.gpu"),
+    f"{PACKAGE}.index": (TRAINING, *ABOVE),
     f"{PACKAGE}.gpu": (TRAINING, EVAL),
-    f"{PACKAGE}.gpu_layout": (f"{PACKAGE}.model", f"{PACKAGE}.index"),
     TRAINING: ("faiss", EVAL, *INDEXES),
     EVAL: (TRAINING,),
 }

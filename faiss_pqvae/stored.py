@@ -1,0 +1,200 @@
+"""What a native index holds: codes and ids, read out of it and written into one like it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from faiss_pqvae.native import codebook_index, extract_codebooks, faiss, inject_codebooks
+from faiss_pqvae.packing import CodeArray, flatten_blocks
+
+IdArray = npt.NDArray[np.int64]
+
+_IVF = (faiss.IndexIVFPQ, faiss.IndexIVFPQFastScan)
+_FAST_SCAN = (faiss.IndexPQFastScan, faiss.IndexIVFPQFastScan)
+_KINDS = (faiss.IndexPQ, faiss.IndexPQFastScan, *_IVF)
+# Where FastScan puts each of 16 vectors, see `flatten_blocks`.
+_PLACES = np.arange(16).reshape(8, 2).T.ravel()
+
+
+@dataclass(frozen=True)
+class Stored:
+    """What a native index holds, in its order: list after list where it has lists.
+
+    Attributes:
+        codes: (n, code_size) uint8.
+        ids: (n,) int64, what a search returns.
+        list_sizes: (nlist,) int64, of an inverted file.
+        inner_ids: (n,) int64, of an inverted file in an IDMap: positions in the IDMap.
+    """
+
+    codes: CodeArray
+    ids: IdArray
+    list_sizes: IdArray | None = None
+    inner_ids: IdArray | None = None
+
+
+def read(index: Any) -> Stored:
+    """Reads what an index holds.
+
+    Args:
+        index: a trained IndexPQ, IndexPQFastScan, IndexIVFPQ or IndexIVFPQFastScan, alone or in
+            an IDMap.
+
+    Raises:
+        TypeError: another kind of index.
+        ValueError: an untrained index; codes of residuals.
+    """
+    native, id_map = _unwrap(index)
+    if not isinstance(native, _IVF):
+        raw = faiss.vector_to_array(native.codes)
+        codes = _unpack(raw, native.ntotal, native)
+        return Stored(codes, np.arange(native.ntotal) if id_map is None else id_map)
+    lists = [entries(native, list_no) for list_no in range(native.nlist)]
+    codes, ids = (np.concatenate(parts) for parts in zip(*lists, strict=True))
+    sizes = np.array([len(codes) for codes, _ in lists])
+    if id_map is None:
+        return Stored(codes, ids, sizes)
+    return Stored(codes, id_map[ids], sizes, ids)
+
+
+def empty_like(index: Any) -> Any:
+    """An index of the same kind and training that holds nothing.
+
+    Not a clone that is emptied: it would copy the codes first, and of a mapped file it aborts.
+    """
+    native, id_map = _unwrap(index)
+    arguments = [native.d, native.pq.M, native.pq.nbits, native.metric_type]
+    if isinstance(native, _IVF):
+        arguments = [faiss.clone_index(native.quantizer), native.d, native.nlist, *arguments[1:]]
+    if isinstance(native, _FAST_SCAN):
+        arguments.append(native.bbs)
+    empty = type(native)(*arguments)
+    if isinstance(native, _IVF):
+        empty.by_residual, empty.nprobe = False, native.nprobe
+    inject_codebooks(empty, extract_codebooks(native))
+    return empty if id_map is None else type(faiss.downcast_index(index))(empty)
+
+
+def write(index: Any, stored: Stored) -> None:
+    """Fills an empty index, so that `read` gives `stored`."""
+    native, id_map = _unwrap(index)
+    ids = stored.ids
+    if stored.list_sizes is not None:
+        inner_ids = ids if stored.inner_ids is None else stored.inner_ids
+        starts = np.cumsum(stored.list_sizes) - stored.list_sizes
+        for list_no, (start, size) in enumerate(zip(starts, stored.list_sizes, strict=True)):
+            rows = slice(start, start + size)
+            add_entries(native, list_no, stored.codes[rows], inner_ids[rows])
+        ids = ids[np.argsort(inner_ids)]
+    elif isinstance(native, faiss.IndexPQ):
+        faiss.copy_array_to_vector(stored.codes.ravel(), native.codes)
+    else:
+        packed = _pack(stored.codes, native)
+        faiss.copy_array_to_AlignedTable(packed.ravel(), native.codes)
+        native.ntotal2 = len(packed) * native.bbs
+    native.ntotal = len(ids)
+    if id_map is not None:
+        outer = faiss.downcast_index(index)
+        faiss.copy_array_to_vector(ids, outer.id_map)
+        outer.ntotal = len(ids)
+        if isinstance(outer, faiss.IndexIDMap2):
+            outer.construct_rev_map()
+
+
+def _unwrap(index: Any) -> tuple[Any, IdArray | None]:
+    """The index in an IDMap, and the IDMap's ids; raises as `read` does."""
+    native, id_map = faiss.downcast_index(index), None
+    if isinstance(native, faiss.IndexIDMap):
+        id_map = faiss.vector_to_array(native.id_map)
+        native = faiss.downcast_index(native.index)
+    if type(native) not in _KINDS:  # a subclass may search otherwise
+        names = ", ".join(kind.__name__ for kind in _KINDS)
+        raise TypeError(
+            f"expected one of {names}, alone or in an IDMap, got {type(native).__name__}"
+        )
+    if not native.is_trained:
+        raise ValueError("expected a trained index, got an untrained one")
+    if isinstance(native, _IVF) and native.by_residual:
+        raise ValueError(
+            "expected codes of the vectors themselves, got codes of residuals (by_residual is "
+            "True): faiss.index_cpu_to_gpu copies such an index"
+        )
+    return native, id_map
+
+
+def codeword_ids(index: Any) -> npt.NDArray[np.int64]:
+    """The codeword of every stored vector in every sub-quantizer, in no particular order.
+
+    Args:
+        index: what `read` takes, or an IndexHNSWPQ, alone or in an IDMap.
+
+    Returns:
+        (ntotal, M) int64 in [0, ksub).
+    """
+    holder = codebook_index(index)
+    if isinstance(holder, faiss.IndexHNSWPQ):
+        holder = faiss.downcast_index(holder.storage)
+    codes = np.ascontiguousarray(read(holder).codes)
+    return np.asarray(faiss.unpack_bitstrings(codes, holder.pq.M, holder.pq.nbits), np.int64)
+
+
+def entries(ivf: Any, list_no: int) -> tuple[CodeArray, IdArray]:
+    """Codes (m, code_size) and ids (m,) of a list, as copies."""
+    lists = ivf.invlists
+    size = lists.list_size(list_no)
+    if not size:
+        return np.empty((0, ivf.code_size), np.uint8), np.empty(0, np.int64)
+    bbs = _block_size(ivf)
+    raw = faiss.rev_swig_ptr(lists.get_codes(list_no), -(-size // bbs) * bbs * ivf.code_size)
+    ids = faiss.rev_swig_ptr(lists.get_ids(list_no), size)
+    return _unpack(raw, size, ivf).copy(), ids.copy()
+
+
+def add_entries(ivf: Any, list_no: int, codes: CodeArray, ids: IdArray) -> None:
+    """Appends codes (m, code_size) and ids (m,) to a list; `ntotal` is the caller's."""
+    if not len(ids):
+        return
+    if not isinstance(ivf, _FAST_SCAN):
+        codes, ids = np.ascontiguousarray(codes), np.ascontiguousarray(ids)
+        ivf.invlists.add_entries(list_no, len(ids), faiss.swig_ptr(ids), faiss.swig_ptr(codes))
+        return
+    # FAISS 1.15 garbles blocks when it goes on in one that is not full. What was there is written
+    # over with itself, so that an interruption loses nothing.
+    before, _ = entries(ivf, list_no)
+    packed = _pack(np.concatenate([before, codes]), ivf).ravel()
+    ivf.invlists.resize(list_no, len(before) + len(ids))
+    faiss.rev_swig_ptr(ivf.invlists.get_codes(list_no), packed.size)[:] = packed
+    stored = faiss.rev_swig_ptr(ivf.invlists.get_ids(list_no), len(before) + len(ids))
+    stored[len(before) :] = ids
+
+
+def _block_size(native: Any) -> int:
+    return int(native.bbs) if isinstance(native, _FAST_SCAN) else 1
+
+
+# FAISS's own CodePacker is for blocks of 32 only, and garbles others.
+
+
+def _unpack(raw: CodeArray, n: int, native: Any) -> CodeArray:
+    """Codes (n, code_size) as they lie in an index or in one of its lists."""
+    if not isinstance(native, _FAST_SCAN):
+        return raw.reshape(n, native.code_size)
+    return flatten_blocks(raw, native.code_size, native.bbs)[:n]
+
+
+def _pack(codes: CodeArray, native: Any) -> CodeArray:
+    """Undoes `_unpack`, with zeros up to the end of the last block."""
+    if not isinstance(native, _FAST_SCAN):
+        return np.ascontiguousarray(codes)
+    blocks, pairs = -(-len(codes) // native.bbs), native.code_size
+    filled = np.zeros((blocks * native.bbs, pairs), np.uint8)
+    filled[: len(codes)] = codes
+    low, high = filled.reshape(blocks, native.bbs // 32, 2, 16, pairs).transpose(2, 0, 4, 1, 3)
+    packed = np.empty((blocks, pairs, native.bbs // 32, 2, 16), np.uint8)
+    packed[..., 0, _PLACES] = (low & 15) | (high << 4)
+    packed[..., 1, _PLACES] = (low >> 4) | (high & 240)
+    return packed
