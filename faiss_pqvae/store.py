@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from faiss_pqvae.codebooks import FloatArray
 from faiss_pqvae.native import codebook_index, extract_codebooks, faiss, new_index_pq
-from faiss_pqvae.scan import Scan, flat_codes, vector_kernels
+from faiss_pqvae.scan import Scan, flat_codes
 from faiss_pqvae.stored import add_entries
 
 CodeArray = npt.NDArray[np.uint8]
@@ -132,8 +132,7 @@ class Store:
             z = self.quantize(z)
         if isinstance(self.bare, faiss.IndexPQFastScan) and sel is not None:
             return Scan(self.flat()).search(z, k, sel=sel)
-        with vector_kernels():
-            D, I = self.bare.search(z, k, params=self._native(params, sel))  # noqa: E741
+        D, I = self.bare.search(z, k, params=self._native(params, sel))  # noqa: E741
         return D, I
 
     def range_search(
@@ -154,8 +153,7 @@ class Store:
             params = None if sel is None else faiss.SearchParameters(sel=sel)
         else:
             index, params = self.bare, self._native(params, sel)
-        with vector_kernels():
-            lims, D, I = index.range_search(z, thresh, params=params)  # noqa: E741
+        lims, D, I = index.range_search(z, thresh, params=params)  # noqa: E741
         return lims.astype(np.int64), D, I
 
     def flat(self) -> Any:
@@ -239,8 +237,7 @@ class Store:
         # While it searches, an inverted file knows where its results lie.
         z = self.quantize(z) if sdc else z
         params = self._native(params, self._selector(params))
-        with vector_kernels():
-            D, I, R = self.bare.search_and_reconstruct(z, k, params=params)  # noqa: E741
+        D, I, R = self.bare.search_and_reconstruct(z, k, params=params)  # noqa: E741
         return D, I, R
 
     def reconstruct_found(self, keys: IdArray) -> FloatArray:
@@ -263,8 +260,7 @@ class Store:
 
     def sa_encode(self, z: FloatArray) -> CodeArray:
         """Codes of latents: (n, d) float32 to (n, sa_code_size()) uint8."""
-        with vector_kernels():
-            codes: CodeArray = self.pq.compute_codes(z) if self.is_hnsw else self.bare.sa_encode(z)
+        codes: CodeArray = self.pq.compute_codes(z) if self.is_hnsw else self.bare.sa_encode(z)
         return codes
 
     def sa_decode(self, codes: CodeArray) -> FloatArray:
@@ -332,11 +328,10 @@ class Store:
                 start += len(z)
 
     def _add_batch(self, z: FloatArray, ids: IdArray | None) -> None:
-        with vector_kernels():
-            if ids is None:
-                self.index.add(z)
-            else:
-                self.index.add_with_ids(z, ids)
+        if ids is None:
+            self.index.add(z)
+        else:
+            self.index.add_with_ids(z, ids)
 
     @contextmanager
     def _uninterrupted(self) -> Iterator[None]:
@@ -382,6 +377,12 @@ class Store:
             ids = np.concatenate([self._id_map(), ids])
             faiss.copy_array_to_vector(ids, self.index.id_map)
             _id_map_changed(self.index)
+
+    def reset(self) -> None:
+        """Forgets the vectors."""
+        self.index.reset()
+        if isinstance(self.bare, faiss.IndexPQFastScan):
+            self.bare.ntotal2 = 0  # FAISS leaves it, and a search would read what is gone
 
     def remove(self, sel: Any) -> tuple[int, IdArray | None]:
         """Removes the vectors that a selector of ids names.
