@@ -316,6 +316,88 @@ def test_inject__quantized_norms_are_the_same_each_time() -> None:
     assert tables[0] == tables[1]
 
 
+# -- any size
+
+
+def check_distances(index: Any, expected: Items, xq: np.ndarray) -> None:
+    """Distances are right at the ids returned, whichever these are."""
+    D_, I = index.search(xq, 5)  # noqa: E741
+    exact = expected.distances(xq, index.metric_type)
+    tolerance = 2e-6 * np.abs(exact).max()
+    if "FastScan" in type(index).__name__:
+        tolerance += expected.bound(xq, index.metric_type)
+    assert I[:, 0].min() >= 0
+    found = np.take_along_axis(exact, np.maximum(I, 0), 1)
+    np.testing.assert_allclose(np.where(I < 0, found, D_), found, rtol=0, atol=tolerance)
+
+
+@settings(max_examples=60)
+@given(
+    kind=st.sampled_from(["PQFastScan", "IVFPQ", "IVFPQFastScan", "HNSWPQ"]),
+    sizes=st.tuples(st.integers(1, 5), st.integers(1, 10), st.integers(1, 5)),
+    metric=st.sampled_from([L2, IP]),
+    by_residual=st.booleans(),
+    seed=st.integers(0, 99),
+)
+def test_inject__products_of_any_size(
+    kind: str, sizes: tuple[int, int, int], metric: int, by_residual: bool, seed: int
+) -> None:
+    levels, nbits, dsub = sizes
+    nbits = 4 if "FastScan" in kind else nbits
+    d = levels * dsub
+    rng = np.random.default_rng(seed)
+    codebooks = Codebooks(rng.integers(-256, 256, (levels, 2**nbits, dsub)) / 64.0)
+    make = getattr(faiss, f"Index{kind}")
+    if "IVF" in kind:
+        index = make(faiss.IndexFlat(d, metric), d, 2, levels, nbits, metric)
+        index.by_residual, index.nprobe = by_residual, 2
+        index.quantizer.add(np.array([[32.0], [-32.0]], np.float32).repeat(d, axis=1))
+    elif kind == "HNSWPQ":
+        index = make(d, levels, 8, nbits, metric)
+    else:
+        index = make(d, levels, nbits, metric)
+    inject_codebooks(index, codebooks)
+    built = items(index, codebooks, seed)
+    index.add(built.x)
+    check_distances(index, built, rng.standard_normal((6, d), dtype=np.float32))
+
+
+@settings(max_examples=60)
+@given(
+    make=st.sampled_from([RQ, LSQ, PRQ, PLSQ]),
+    sizes=st.tuples(st.integers(1, 5), st.integers(1, 8), st.integers(1, 5)),
+    splits=st.integers(1, 3),
+    metric=st.sampled_from([L2, IP]),
+    search=st.sampled_from([AQ.ST_decompress, FLOAT]),
+    seed=st.integers(0, 99),
+)
+def test_inject__additive_of_any_size(
+    make: Any, sizes: tuple[int, int, int], splits: int, metric: int, search: int, seed: int
+) -> None:
+    """Codes are given, not encoded: any codebooks will do."""
+    levels, nbits, dsub = sizes
+    splits = splits if make in (PRQ, PLSQ) else 1
+    d, total = dsub * splits, levels * splits
+    rng = np.random.default_rng(seed)
+    centroids = rng.standard_normal((total, 2**nbits, d))
+    if splits > 1:
+        keep = np.kron(np.eye(splits), np.ones((levels, dsub)))
+        centroids *= keep[:, None]
+    codebooks = Codebooks(centroids, structure="residual")
+    shape = (splits, levels) if make in (PRQ, PLSQ) else (levels,)
+    index = make(d, *shape, nbits, metric, search)
+    inject_codebooks(index, codebooks)
+    assert extract_codebooks(index) == codebooks
+
+    built = items(index, codebooks, seed)
+    ids = np.ascontiguousarray(built.ids, np.int32)
+    codes = np.zeros((N, index.aq.code_size), np.uint8)
+    index.aq.pack_codes(N, faiss.swig_ptr(ids), faiss.swig_ptr(codes))
+    index.add_sa_codes(codes)
+    np.testing.assert_array_equal(index.reconstruct_n(0, N), codebooks.decode(ids))
+    check_distances(index, built, rng.standard_normal((6, d), dtype=np.float32))
+
+
 # -- wrappers, in any order
 
 
