@@ -5,16 +5,20 @@ from __future__ import annotations
 import functools
 import math
 import operator
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
-from faiss_pqvae.grammar import Description, Item, error, parse
+from faiss_pqvae.grammar import MAX_M, Description, Item, error, parse
 from faiss_pqvae.index import LatentIndex
 from faiss_pqvae.model import PQVAE, ModelConfig
 from faiss_pqvae.native import faiss
+from faiss_pqvae.refine import StoredVectors
 from faiss_pqvae.training import TrainingConfig, fit
 from faiss_pqvae.transforms import Transforms
 
+_MAX_GROWTH = 2**16  # dimensions that a transform may make out of fewer
 _faiss_index_factory = faiss.index_factory  # FAISS's own, whatever `register` does
 
 
@@ -56,6 +60,11 @@ def index_factory(
     model = model or ModelConfig()
     if metric_type == "cosine":
         metric_type, model = faiss.METRIC_INNER_PRODUCT, replace(model, unit_latents=True)
+    if metric_type not in (faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT):
+        raise ValueError(
+            "expected metric_type faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT or 'cosine', got "
+            f"{metric_type!r}"
+        )
     transforms = _transforms(parsed, shape)
     network = PQVAE(
         shape if transforms is None else (transforms.d_out,), parsed.M, parsed.nbits, model
@@ -78,19 +87,31 @@ def register() -> None:
     `faiss.index_factory(d, "IVF1024,PQVAE16")` is then what `index_factory` makes; every other
     string goes where it went before. Registering twice is the same as once.
     """
-    faiss.index_factory = _with_pqvae
+    if not isinstance(faiss.index_factory, _WithPQVAE):
+        faiss.index_factory = _WithPQVAE(faiss.index_factory)
 
 
 def unregister() -> None:
-    """Gives faiss.index_factory back as FAISS has it."""
-    faiss.index_factory = _faiss_index_factory
+    """Puts back the very faiss.index_factory that was there before `register`."""
+    if isinstance(faiss.index_factory, _WithPQVAE):
+        faiss.index_factory = faiss.index_factory.before
 
 
-@functools.wraps(_faiss_index_factory)
-def _with_pqvae(d: Any, description: str, *args: Any, **options: Any) -> Any:
-    if isinstance(description, str) and "PQVAE" in description:
-        return index_factory(d, description, *args, **options)
-    return _faiss_index_factory(d, description, *args, **options)
+class _WithPQVAE:
+    """A faiss.index_factory that also makes what `index_factory` does.
+
+    Args:
+        before: the one that takes every other string.
+    """
+
+    def __init__(self, before: Callable[..., Any]) -> None:
+        self.before = before
+        functools.update_wrapper(self, before)
+
+    def __call__(self, d: Any, description: Any, *args: Any, **options: Any) -> Any:
+        if isinstance(description, str) and "PQVAE" in description:
+            return index_factory(d, description, *args, **options)
+        return self.before(d, description, *args, **options)
 
 
 def _native(parsed: Description, d: int, metric_type: int) -> Any:
@@ -101,13 +122,15 @@ def _native(parsed: Description, d: int, metric_type: int) -> Any:
         index = kind(d, M, nbits, metric_type)
     elif coarse.text.startswith("HNSW"):
         # FAISS's own factory forgets the metric here.
-        links = coarse.text.removeprefix("HNSW")
-        if not (links.isascii() and links.isdigit() and int(links) >= 2):
-            raise error(parsed.text, coarse.start, "expected HNSW{m} with m >= 2, as in HNSW32")
-        index = faiss.IndexHNSWPQ(d, M, int(links), nbits, metric_type)
+        if not re.fullmatch("HNSW[0-9]+", coarse.text):
+            raise error(parsed.text, coarse.start, "expected HNSW{m}, as in HNSW32")
+        links = _links(parsed, coarse)[0]
+        index = faiss.IndexHNSWPQ(d, M, links, nbits, metric_type)
     else:
+        _links(parsed, coarse)
         code = f"PQ{M}x4fs" if parsed.fast_scan else f"PQ{M}x{nbits}np"
-        index = _from_faiss(parsed, coarse, d, f"{coarse.text},{code}", metric_type)
+        text = f"{coarse.text},{code}"
+        index = _from_faiss(parsed, coarse, d, text, metric_type, "inverted lists")
         if index.nlist < 1:
             raise error(parsed.text, coarse.start, "expected at least one inverted list")
         # The codebooks are those of latents, not of what a coarse centroid leaves over.
@@ -115,6 +138,18 @@ def _native(parsed: Description, d: int, metric_type: int) -> Any:
     if parsed.id_map:
         index = getattr(faiss, f"Index{parsed.id_map}")(index)
     return index
+
+
+def _links(parsed: Description, coarse: Item) -> list[int]:
+    """The links of every graph in an item; FAISS crashes with fewer than two."""
+    links = []
+    for match in re.finditer("HNSW([0-9]+)", coarse.text):
+        digits = match[1]
+        links.append(int(digits) if len(digits) < 20 else MAX_M + 1)
+        if not 2 <= links[-1] <= MAX_M:
+            at = coarse.start + match.start(1)
+            raise error(parsed.text, at, f"expected HNSW{{m}} with m from 2 to {MAX_M}")
+    return links
 
 
 def _transforms(parsed: Description, shape: tuple[int, ...]) -> Transforms | None:
@@ -129,15 +164,25 @@ def _transforms(parsed: Description, shape: tuple[int, ...]) -> Transforms | Non
         )
     d = shape[0]
     for item in parsed.transforms:  # one by one, to know which one is wrong
-        transform = _from_faiss(parsed, item, d, f"{item.text},Flat", faiss.METRIC_L2)
-        if not isinstance(transform, faiss.IndexPreTransform):
-            raise error(parsed.text, item.start, f"expected a transform, got {item.text}")
-        d_in, d = d, transform.index.d
-        grows = isinstance(transform.chain.at(0), faiss.PCAMatrix | faiss.ITQTransform)
-        if d < 1 or (grows and d > d_in):
-            raise error(parsed.text, item.start, f"expected 1 to {d_in} dimensions, got {d}")
-    chain = ",".join(item.text for item in parsed.transforms)
-    return Transforms(_faiss_index_factory(shape[0], f"{chain},Flat"))
+        text = f"{item.text},Flat"
+        index = _from_faiss(parsed, item, d, text, faiss.METRIC_L2, "a transform")
+        if not isinstance(index, faiss.IndexPreTransform):
+            raise error(parsed.text, item.start, f"expected a transform, got {item.text!r}")
+        _check_transform(parsed, item, faiss.downcast_VectorTransform(index.chain.at(0)))
+        d = index.index.d
+    return Transforms.from_description(shape[0], ",".join(item.text for item in parsed.transforms))
+
+
+def _check_transform(parsed: Description, item: Item, transform: Any) -> None:
+    """Refuses what FAISS could not train."""
+    d_in, d_out = transform.d_in, transform.d_out
+    shrinks = isinstance(transform, faiss.PCAMatrix | faiss.ITQTransform)
+    most = d_in if shrinks else max(d_in, _MAX_GROWTH)
+    if not 1 <= d_out <= most:
+        raise error(parsed.text, item.start, f"expected 1 to {most} dimensions, got {d_out}")
+    if isinstance(transform, faiss.OPQMatrix) and (transform.M < 1 or d_out % transform.M):
+        message = f"expected a number that divides {d_out} dimensions, got {transform.M}"
+        raise error(parsed.text, item.start, message)
 
 
 def _refine_index(parsed: Description, shape: tuple[int, ...], metric_type: int) -> Any:
@@ -146,16 +191,21 @@ def _refine_index(parsed: Description, shape: tuple[int, ...], metric_type: int)
         return "decoder"
     if parsed.refine is None:
         return None
-    index = _from_faiss(parsed, parsed.refine, math.prod(shape), parsed.refine.text, metric_type)
-    # An inverted file keeps ids that are no places.
-    is_ivf = parsed.coarse is not None and not parsed.coarse.text.startswith("HNSW")
-    return faiss.IndexIDMap2(index) if is_ivf else index
+    text = parsed.refine.text
+    what = "an index to refine with"
+    index = _from_faiss(parsed, parsed.refine, math.prod(shape), text, metric_type, what)
+    try:
+        StoredVectors(index)
+    except ValueError as refusal:
+        raise error(parsed.text, parsed.refine.start, str(refusal)) from refusal
+    return index
 
 
-def _from_faiss(parsed: Description, item: Item, d: int, text: str, metric_type: int) -> Any:
+def _from_faiss(
+    parsed: Description, item: Item, d: int, text: str, metric_type: int, expected: str
+) -> Any:
     try:
         return _faiss_index_factory(d, text, metric_type)
-    except RuntimeError as refusal:
-        raise error(
-            parsed.text, item.start, f"FAISS does not understand {item.text!r}"
-        ) from refusal
+    except (RuntimeError, MemoryError) as refusal:
+        message = f"expected {expected} that FAISS understands, got {item.text!r}"
+        raise error(parsed.text, item.start, message) from refusal

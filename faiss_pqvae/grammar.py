@@ -12,6 +12,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
+from faiss_pqvae.codebooks import MAX_NBITS, MIN_NBITS
+
+MAX_M = 4096  # a typing error beyond; so is a graph of more links
+
 _CODE = re.compile(r"PQVAE(?P<M>[0-9]+)(?:x(?P<nbits>[0-9]+))?(?P<fs>fs)?")
 _CODE_START = re.compile(r"PQVAE(?:[0-9]+(?:x(?:[0-9]+)?)?)?")
 _REFINE = re.compile(r"RFlat|RDecoder|Refine\((?P<index>.+)\)")
@@ -94,23 +98,29 @@ def parse(description: str) -> Description:
 
 def error(description: str, at: int, message: str) -> ValueError:
     """An error that points at a character of a description."""
-    return ValueError(f"{message}, at character {at + 1}:\n  {description}\n  {' ' * at}^")
+    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in description)
+    return ValueError(f"{message}, at character {at + 1}:\n  {shown}\n  {' ' * at}^")
 
 
 def _split(description: str) -> list[Item]:
     """The items between the commas that are in no parentheses."""
-    items, start, depth = [], 0, 0
+    items: list[Item] = []
+    opened: list[int] = []
+    start = 0
     for at, character in enumerate(description + ","):
-        depth += (character == "(") - (character == ")")
-        if depth < 0:
-            raise error(description, at, "expected a '(' before this ')'")
-        if character == "," and (depth == 0 or at == len(description)):
-            items.append(Item(description[start:at], start))
-            if depth:
-                raise error(description, description.rindex("("), "expected a ')' for this '('")
+        if character == "(":
+            opened.append(at)
+        elif character == ")":
+            if not opened:
+                raise error(description, at, "expected a '(' before this ')'")
+            opened.pop()
+        elif character == "," and not opened:
             if at == start:
                 raise error(description, at, "expected an item, got nothing")
+            items.append(Item(description[start:at], start))
             start = at + 1
+    if opened:
+        raise error(description, opened[-1], "expected a ')' for this '('")
     return items
 
 
@@ -122,15 +132,30 @@ def _code(description: str, item: Item) -> tuple[int, int, bool]:
         prefix = _CODE.match(item.text)
         at = item.start + max(start.end(), prefix.end() if prefix else 0)
         raise error(description, at, "expected PQVAE{M}[x{nbits}][fs], as in PQVAE8x8")
-    nbits = int(match["nbits"] or 8)
+    M = _number(description, item, match, "M", 1, MAX_M)
+    nbits = 8
+    if match["nbits"]:
+        nbits = _number(description, item, match, "nbits", MIN_NBITS, MAX_NBITS)
     if match["fs"] and nbits != 4:
         at = item.start + match.start("fs")
-        raise error(description, at, f"expected 4 bits for fs (PQVAE{match['M']}x4fs), got {nbits}")
-    return int(match["M"]), nbits, match["fs"] is not None
+        raise error(description, at, f"expected 4 bits for fs (PQVAE{M}x4fs), got {nbits}")
+    return M, nbits, match["fs"] is not None
+
+
+def _number(
+    description: str, item: Item, match: re.Match[str], name: str, low: int, high: int
+) -> int:
+    digits = match[name]
+    # Python refuses to read thousands of digits.
+    number = int(digits) if len(digits) < 20 else high + 1
+    if not low <= number <= high:
+        at = item.start + match.start(name)
+        raise error(description, at, f"expected {name} from {low} to {high}, got {digits:.20}")
+    return number
 
 
 def _is_coarse(item: Item) -> bool:
-    return item.text.startswith(("IVF", "IMI", "HNSW"))
+    return item.text.startswith(("IVF", "HNSW"))
 
 
 def _refinement(description: str, right: list[Item]) -> tuple[Item | None, bool]:

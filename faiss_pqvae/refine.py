@@ -39,27 +39,41 @@ class StoredVectors:
     """Candidates as a second index stores them: `RFlat` and `Refine(...)`.
 
     Args:
-        index: a native index of flat codes over the flattened items, with the metric of the
-            search; in an IDMap2 where the keys are not places.
+        index: a native index over the flattened items, with the metric of the search: flat,
+            scalar or product quantizer.
         unit: bring items to length 1, so that inner products are cosines.
+        has_ids: the keys are no places, counted from 0: an IDMap2 is put around the index.
 
     Raises:
-        ValueError: an index that is no array of codes: it could not give single vectors back.
+        ValueError: another kind of index: it could not give single vectors back.
     """
 
-    def __init__(self, index: Any, *, unit: bool = False) -> None:
-        codes = index.index if isinstance(index, faiss.IndexIDMap) else index
-        if not isinstance(faiss.downcast_index(codes), faiss.IndexFlatCodes):
+    def __init__(self, index: Any, *, unit: bool = False, has_ids: bool = False) -> None:
+        in_id_map = has_ids and isinstance(index, faiss.IndexIDMap2)
+        codes = faiss.downcast_index(index.index if in_id_map else index)
+        if not isinstance(codes, faiss.IndexFlat | faiss.IndexScalarQuantizer | faiss.IndexPQ):
             raise ValueError(
-                "expected an index of flat codes to refine with (Flat, SQfp16, SQ8, PQ16, ...), "
-                f"got {type(faiss.downcast_index(codes)).__name__}"
+                "expected an index to refine with that gives single vectors back (Flat, SQfp16, "
+                f"SQ8, PQ16, ...), got {type(codes).__name__}"
             )
-        self.index, self.unit = index, unit
+        self.index = faiss.IndexIDMap2(index) if has_ids and not in_id_map else index
+        self.unit = unit
 
     def train(self, x: Any, what: str) -> None:
-        """Fits the second index to a sample of items (n, *input_shape)."""
-        if not self.index.is_trained:
-            self.index.train(self._vectors(read_sample(x, _MAX_TRAINING, what)).numpy())
+        """Fits the second index to a sample of items (n, *input_shape).
+
+        Raises:
+            ValueError: items that FAISS cannot fit it to, such as too few of them.
+        """
+        if self.index.is_trained:
+            return
+        vectors = self._vectors(read_sample(x, _MAX_TRAINING, what)).numpy()
+        try:
+            self.index.train(vectors)
+        except RuntimeError as error:
+            raise ValueError(
+                f"FAISS cannot train the index to refine with on {len(x)} items: {error}"
+            ) from error
 
     def add(self, batch: Batch, keys: IdArray) -> None:
         """Stores the items of a batch under their keys (n,) int64."""

@@ -21,10 +21,22 @@ class Transforms:
 
     Args:
         index: a faiss.IndexPreTransform that holds the chain; what it wraps is not used.
+        description: what `from_description` makes an untrained one of.
     """
 
-    def __init__(self, index: Any) -> None:
-        self.index = index
+    def __init__(self, index: Any, description: str | None = None) -> None:
+        self.index, self.description = index, description
+
+    @classmethod
+    def from_description(cls, d: int, description: str) -> Transforms:
+        """An untrained chain for vectors of d dimensions, from FAISS's grammar ("L2norm,PCA64")."""
+        return cls(faiss.index_factory(d, f"{description},Flat"), description)
+
+    def __reduce__(self) -> Any:
+        # FAISS's files, and so its copies, forget what an untrained transform is to become.
+        if self.description is not None and not all(t.is_trained for t in self.chain):
+            return Transforms.from_description, (self.d_in, self.description)
+        return Transforms, (self.index, self.description)
 
     @property
     def d_in(self) -> int:
@@ -43,12 +55,16 @@ class Transforms:
         return [faiss.downcast_VectorTransform(chain.at(i)) for i in range(chain.size())]
 
     def trained(self, x: Any, what: str) -> Transforms:
-        """A copy, fitted to a sample of vectors x (n, d_in)."""
-        fitted = Transforms(copy.deepcopy(self.index))  # faiss.clone_index does not know them all
+        """A copy, fitted to a sample of vectors x (n, d_in); what is trained stays as it is.
+
+        Raises:
+            ValueError: vectors that FAISS cannot fit a transform to, such as too few of them.
+        """
+        fitted = copy.deepcopy(self)
         z: FloatArray = read_sample(x, _MAX_TRAINING, what).float().cpu().contiguous().numpy()
         for transform in fitted.chain:
             if not transform.is_trained:
-                transform.train(z)
+                _train(transform, z)
             z = transform.apply(z)
         return fitted
 
@@ -72,6 +88,14 @@ class Transforms:
                 name = type(transform).__name__
                 raise ValueError(f"{name} cannot be undone by FAISS: {error}") from error
         return z
+
+
+def _train(transform: Any, x: FloatArray) -> None:
+    try:
+        transform.train(x)
+    except RuntimeError as error:
+        name = type(transform).__name__
+        raise ValueError(f"FAISS cannot train {name} on {len(x)} vectors: {error}") from error
 
 
 class Transformed:
