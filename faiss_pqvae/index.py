@@ -441,7 +441,7 @@ class LatentIndex:
     def reset(self) -> None:
         """Forgets the items, keeps the training."""
         self._check_writable()
-        self.faiss_index.reset()
+        self._store.reset()
         if self._stored is not None:
             self._stored.index.reset()
 
