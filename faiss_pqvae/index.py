@@ -128,9 +128,7 @@ class LatentIndex:
                 f"expected an index to refine with of d={self.d} and metric_type="
                 f"{self.metric_type}, got d={index.d} and {index.metric_type}"
             )
-        return StoredVectors(
-            index, unit=self.model.config.unit_latents, has_ids=self._store.is_ivf
-        )
+        return StoredVectors(index, unit=self.model.config.unit_latents, has_ids=self._store.is_ivf)
 
     def __getstate__(self) -> dict[str, Any]:
         refiner = self.refiner

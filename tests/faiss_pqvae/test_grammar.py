@@ -327,14 +327,13 @@ def test_index_factory__makes_what_was_formatted(case: tuple[str, dict[str, Any]
     assert (index.is_trained, index.ntotal, index.description) == (False, 0, text)
 
 
-_ITEMS = st.sampled_from(
-    """
-    PQVAE PQVAE2 PQVAE3x4 PQVAE2x4fs PQVAE2x fs IDMap IDMap2 L2norm PCA PCA4 PCAW99 ITQ OPQ2 OPQ
-    RR RR6 Pad16 Pad2 IVF IVF4 IVF0 IVF4_HNSW IVF4_HNSW1 IVF-1 IMI2x2 HNSW HNSW1 HNSW8 HNSW1e3
-    RFlat Refine RDecoder Flat SQ8 SQfp16 PQ2 PQ4x4fs RQ2x4 LSQ2x4 NSG8 LSH RaBitQ np Residual
-    Residual2x2 ( ) () , ,, _ 0 2 9 -1 12 99999999999 2147483648 x . é
-    """.split()
-)
+_WORDS = """
+PQVAE PQVAE2 PQVAE3x4 PQVAE2x4fs PQVAE2x fs IDMap IDMap2 L2norm PCA PCA4 PCAW99 ITQ OPQ2 OPQ
+RR RR6 Pad16 Pad2 IVF IVF4 IVF0 IVF4_HNSW IVF4_HNSW1 IVF-1 IMI2x2 HNSW HNSW1 HNSW8 HNSW1e3
+RFlat Refine RDecoder Flat SQ8 SQfp16 PQ2 PQ4x4fs RQ2x4 LSQ2x4 NSG8 LSH RaBitQ np Residual
+Residual2x2 ( ) () , ,, _ 0 2 9 -1 12 99999999999 2147483648 x . é
+"""
+_ITEMS = st.sampled_from(_WORDS.split())
 
 
 @settings(max_examples=300)
