@@ -36,6 +36,37 @@ def test_train_build_search__agree_with_the_library(bundle, images, capsys):
     np.testing.assert_allclose(found["D"], D, rtol=1e-6)
 
 
+@pytest.mark.parametrize(
+    ("factory", "options"),
+    [
+        ("IDMap2,PQVAE2x4", []),
+        ("IVF4,PQVAE2x4fs", ["--nprobe", "4"]),
+        ("HNSW8,PQVAE2x4", ["--ef-search", "50"]),
+        ("PQVAE2x4,RFlat", ["--k-factor", "30", "--mmap"]),
+        ("PQVAE2x4,RDecoder", ["--k-factor", "80"]),
+    ],
+)
+def test_every_kind_of_index(factory, options, images, tmp_path, capsys):
+    folder = str(tmp_path / "kind")
+    main(["train", str(images), folder, "--factory", factory, "--metric", "cosine", *FAST])
+    main(["build", folder, str(images)])
+    main(["info", folder])
+    out = capsys.readouterr().out
+    assert f"{factory}, inner_product" in out
+    assert "perplexity" in out
+    main(["search", folder, str(images), "--k", "3", "--json", *options])
+    found = json.loads(capsys.readouterr().out)
+    assert np.shape(found["I"]) == (80, 3)
+    if "RFlat" in factory:  # every item is looked at again
+        assert np.mean(np.array(found["I"])[:, 0] == np.arange(80)) == 1
+
+
+def test_search__parameters_of_another_kind_of_index(bundle, images, capsys):
+    with pytest.raises(SystemExit):
+        main(["search", str(bundle), str(images), "--nprobe", "2"])
+    assert "no inverted lists" in capsys.readouterr().err
+
+
 def test_train__logs_beside_the_bundle_and_goes_on(bundle, images, capsys):
     log = (bundle / "training" / "log.jsonl").read_text()
     assert [json.loads(line)["event"] for line in log.splitlines()][-1] == "end"

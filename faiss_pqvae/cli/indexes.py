@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import torch
@@ -16,9 +16,10 @@ from faiss_pqvae.bundle import read_config, read_index, write_index
 from faiss_pqvae.factory import index_factory
 from faiss_pqvae.index import LatentIndex, check_k
 from faiss_pqvae.model import ModelConfig
-from faiss_pqvae.native import unpack_codes
+from faiss_pqvae.native import faiss
 from faiss_pqvae.quantizer import histogram, perplexity, usage
 from faiss_pqvae.sources import ImageFolder, Source, chunks, open_source
+from faiss_pqvae.stored import codeword_ids
 from faiss_pqvae.training import TrainingConfig
 
 _DATA_HELP = (
@@ -27,6 +28,12 @@ _DATA_HELP = (
 )
 Data = Annotated[str, tyro.conf.Positional, tyro.conf.arg(help=_DATA_HELP)]
 Folder = tyro.conf.Positional[Path]
+Metric = Literal["l2", "inner_product", "cosine"]
+_METRICS: dict[Metric, Any] = {
+    "l2": faiss.METRIC_L2,
+    "inner_product": faiss.METRIC_INNER_PRODUCT,
+    "cosine": "cosine",
+}
 
 
 def train(
@@ -35,6 +42,7 @@ def train(
     /,
     *,
     factory: str = "PQVAE8x8",
+    metric: Metric = "l2",
     size: tuple[int, int] | None = None,
     model: ModelConfig = ModelConfig(),  # noqa: B008 - frozen
     training: TrainingConfig = TrainingConfig(),  # noqa: B008 - frozen
@@ -46,13 +54,18 @@ def train(
     Args:
         data: what to train on.
         out: folder for the bundle.
-        factory: PQVAE{M}x{nbits}: M sub-quantizers of nbits bits each (8x8: 8 bytes an item).
+        factory: PQVAE{M}x{nbits}: M sub-quantizers of nbits bits each (8x8: 8 bytes an item), with
+            FAISS's own items around: IVF1024,PQVAE16 or HNSW32,PQVAE8 (fewer items searched),
+            PQVAE16x4fs (the fastest scan), PCA256,PQVAE16 (vectors), PQVAE8,RFlat (refined by the
+            items themselves), PQVAE8,RDecoder (refined by their reconstructions).
+        metric: what searches compare latents by.
         size: height and width that images of a folder are resized to.
         model: networks and bottleneck.
         training: the loop.
     """
     source = _open(data, size)
-    index = index_factory(tuple(source.shape[1:]), factory, model=model, training=training)
+    shape = tuple(source.shape[1:])
+    index = index_factory(shape, factory, _METRICS[metric], model=model, training=training)
     index.train(source, folder=out / "training")
     write_index(index, out)
     *_, epoch, end = index.history
@@ -85,7 +98,11 @@ def build(
     index.reset()
     with tqdm(total=len(source), unit="item", desc="adding", disable=None) as bar:
         for chunk in chunks(source, index.batch_size):
-            index.add(chunk)
+            ids = np.arange(index.ntotal, index.ntotal + len(chunk))
+            if isinstance(index.faiss_index, faiss.IndexIDMap):
+                index.add_with_ids(chunk, ids)
+            else:
+                index.add(chunk)
             bar.update(len(chunk))
     target = bundle if out is None else out
     write_index(index, target)
@@ -102,6 +119,10 @@ def search(
     *,
     k: int = 10,
     search_type: str | None = None,
+    nprobe: int | None = None,
+    ef_search: int | None = None,
+    k_factor: float | None = None,
+    mmap: bool = False,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
     """Print the nearest stored items of every query, as a table or as JSON.
@@ -114,12 +135,22 @@ def search(
         k: results per query.
         search_type: adc (the query's latent against codes) or sdc (codes against codes); by
             default what the bundle was written with.
+        nprobe: inverted lists to visit, of an IVF index; more finds more and takes longer.
+        ef_search: candidates to keep, of an HNSW index; more finds more and takes longer.
+        k_factor: candidates per result that a refined index looks at a second time.
+        mmap: leave the codes on the disk, for collections larger than memory.
         as_json: print {"D": [[...]], "I": [[...]]} instead of a table.
     """
     k = check_k(k)
-    index = read_index(bundle)
+    index = read_index(bundle, mmap=mmap)
     if search_type is not None:
         index.search_type = search_type  # type: ignore[assignment]  # checked by the setter
+    if nprobe is not None:
+        index.nprobe = nprobe
+    if ef_search is not None:
+        index.efSearch = ef_search
+    if k_factor is not None:
+        index.k_factor = k_factor
     D, I = index.search(_open_for(index, queries), k)  # noqa: E741 - FAISS's names
     if as_json:
         print(json.dumps({"D": D.tolist(), "I": I.tolist()}))
@@ -142,6 +173,7 @@ def info(bundle: Folder, /) -> None:
     lines = {
         "index": f"{config['factory']}, {config['metric']}, search type {config['search_type']}",
         "items": f"{index.ntotal} of {index.sa_code_size()} bytes",
+        "scan": index.scan,
         "input": f"{' x '.join(map(str, index.input_shape))}",
         "latents": f"{index.model.latent_dim} dimensions, {index.model.M} sub-vectors",
         "model": ", ".join(f"{name}={value}" for name, value in model["config"].items()),
@@ -157,7 +189,7 @@ def info(bundle: Folder, /) -> None:
 
 def codeword_counts(index: LatentIndex) -> np.ndarray[Any, np.dtype[np.int64]]:
     """How often the stored items have each codeword: (M, ksub) int64."""
-    ids = unpack_codes(index.faiss_index)
+    ids = codeword_ids(index.faiss_index)
     counts: np.ndarray[Any, np.dtype[np.int64]] = histogram(
         torch.from_numpy(ids), index.model.quantizer.ksub
     ).numpy()
