@@ -324,14 +324,11 @@ class Store:
             for z in batches:
                 given = None if ids is None else ids[start : start + len(z)]
                 with self._uninterrupted():
-                    self._add_batch(z, given)
+                    if given is None:
+                        self.index.add(z)
+                    else:
+                        self.index.add_with_ids(z, given)
                 start += len(z)
-
-    def _add_batch(self, z: FloatArray, ids: IdArray | None) -> None:
-        if ids is None:
-            self.index.add(z)
-        else:
-            self.index.add_with_ids(z, ids)
 
     @contextmanager
     def _uninterrupted(self) -> Iterator[None]:
