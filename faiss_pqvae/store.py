@@ -15,9 +15,15 @@ import numpy as np
 import numpy.typing as npt
 
 from faiss_pqvae.codebooks import FloatArray
-from faiss_pqvae.native import codebook_index, extract_codebooks, faiss, new_index_pq
+from faiss_pqvae.native import (
+    codebook_index,
+    extract_codebooks,
+    faiss,
+    inject_codebooks,
+    new_index_pq,
+)
 from faiss_pqvae.scan import Scan, flat_codes
-from faiss_pqvae.stored import add_entries
+from faiss_pqvae.stored import add_entries, entries
 
 CodeArray = npt.NDArray[np.uint8]
 IdArray = npt.NDArray[np.int64]
@@ -148,23 +154,34 @@ class Store:
         if not self.bare.ntotal:  # FAISS aborts the process in an empty graph
             return np.zeros(len(z) + 1, np.int64), np.empty(0, np.float32), np.empty(0, np.int64)
         z = self.quantize(z) if sdc else z
-        if isinstance(self.bare, faiss.IndexPQFastScan):
-            index = self.flat()
-            params = None if sel is None else faiss.SearchParameters(sel=sel)
-        else:
-            index, params = self.bare, self._native(params, sel)
+        # FAISS has none for the one fast scan, and that of the other is wrong: thresholds beyond
+        # its 16 bits wrap around.
+        index = self.flat() if self.is_fast_scan else self.bare
+        params = self._native(params, sel)
         lims, D, I = index.range_search(z, thresh, params=params)  # noqa: E741
         return lims.astype(np.int64), D, I
 
     def flat(self) -> Any:
-        """An IndexPQ with a copy of the codes of an IndexPQFastScan, exact and with selectors."""
-        flat = new_index_pq(extract_codebooks(self.bare), self.bare.metric_type)
-        if self.bare.ntotal:
-            flat.add_sa_codes(np.ascontiguousarray(flat_codes(self.bare)))
+        """A copy of an index with fast scan as IndexPQ or IndexIVFPQ, which are exact."""
+        bare, codebooks = self.bare, extract_codebooks(self.bare)
+        if not self.is_ivf:
+            flat = new_index_pq(codebooks, bare.metric_type)
+            if bare.ntotal:
+                flat.add_sa_codes(np.ascontiguousarray(flat_codes(bare)))
+            return flat
+        sizes = (bare.nlist, bare.pq.M, bare.pq.nbits)
+        flat = faiss.IndexIVFPQ(bare.quantizer, bare.d, *sizes, bare.metric_type)
+        flat.by_residual, flat.nprobe = bare.by_residual, bare.nprobe
+        inject_codebooks(flat, codebooks)
+        for number in range(bare.nlist):
+            add_entries(flat, number, *entries(bare, number))
+        flat.ntotal = bare.ntotal
         return flat
 
     def quantize(self, z: FloatArray) -> FloatArray:
         """Every latent's own codewords: (n, d) float32 to (n, d) float32."""
+        if self.is_ivf and self.bare.by_residual:
+            return self.sa_decode(self.sa_encode(z))
         quantized: FloatArray = self.pq.decode(self.pq.compute_codes(z))
         return quantized
 
