@@ -2,7 +2,7 @@
 
 from faiss_pqvae.bundle import read_index, write_index
 from faiss_pqvae.codebooks import Codebooks
-from faiss_pqvae.factory import index_factory
+from faiss_pqvae.factory import index_factory, register, unregister
 from faiss_pqvae.gpu import index_cpu_to_gpu, index_gpu_to_cpu
 from faiss_pqvae.index import LatentIndex
 from faiss_pqvae.model import PQVAE, ModelConfig
@@ -22,5 +22,7 @@ __all__ = [
     "index_gpu_to_cpu",
     "inject_codebooks",
     "read_index",
+    "register",
+    "unregister",
     "write_index",
 ]
