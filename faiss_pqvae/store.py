@@ -248,13 +248,13 @@ class Store:
         self, z: FloatArray, k: int, *, params: Any = None, sdc: bool = False
     ) -> tuple[FloatArray, IdArray, FloatArray]:
         """As `search`, with the quantized latents R (n, k, d) float32, NaN where there is none."""
-        if not isinstance(self.bare, faiss.IndexIVFPQ):
+        sel = self._selector(params)
+        if not isinstance(self.bare, faiss.IndexIVFPQ) or sel is not None:
             D, I = self.search(z, k, params=params, sdc=sdc)  # noqa: E741
             return D, I, self.reconstruct_found(I)
-        # While it searches, an inverted file knows where its results lie.
+        # While it searches (without a selector), an inverted file knows where its results lie.
         z = self.quantize(z) if sdc else z
-        params = self._native(params, self._selector(params))
-        D, I, R = self.bare.search_and_reconstruct(z, k, params=params)  # noqa: E741
+        D, I, R = self.bare.search_and_reconstruct(z, k, params=self._native(params, None))  # noqa: E741
         return D, I, R
 
     def reconstruct_found(self, keys: IdArray) -> FloatArray:
