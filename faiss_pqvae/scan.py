@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -281,9 +280,3 @@ def _selected(sel: Any, n: int) -> IdArray:
         rows.remove_ids(faiss.IDSelectorNot(faiss.IDSelectorTranslated(id_map, sel)))
         selected.append(faiss.vector_to_array(rows.xb).view(np.int64))
     return np.concatenate(selected)
-
-
-@contextmanager
-def vector_kernels() -> Iterator[None]:
-    """Around FAISS calls that need its vector kernels: no scan switches these off."""
-    yield
