@@ -183,6 +183,7 @@ def train_coarse(index: Any, xt: Any) -> None:
             level.refine_index.train(x)
     if coarse:
         inner.train_q1(len(x), faiss.swig_ptr(x), inner.verbose, inner.metric_type)
+    if kind(inner) in IVF:
         inner.is_trained = True
         native_product.prepare(inner)
     follow_training(found)

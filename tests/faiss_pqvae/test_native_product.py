@@ -309,6 +309,20 @@ def test_train_coarse__computes_the_table_of_new_coarse_centroids(make: Callable
 
 
 @both_inverted
+def test_train_coarse__of_a_coarse_quantizer_that_is_filled_by_hand(
+    make: Callable[[], Any],
+) -> None:
+    index = make()
+    index.by_residual = True
+    inject_codebooks(index, _codebooks(4))
+    index.quantizer.add(_vectors(NLIST))
+    train_coarse(index, _vectors(1, seed=2))
+    assert index.is_trained
+    np.testing.assert_array_equal(index.quantizer.reconstruct_n(0, NLIST), _vectors(NLIST))
+    _check_table(index, _codebooks(4))
+
+
+@both_inverted
 def test_inject__a_coarse_quantizer_that_is_filled_by_hand(make: Callable[[], Any]) -> None:
     """No table can be there yet, and FAISS must not be told that one is: it would be read."""
     index, codebooks = make(), _codebooks(4)
