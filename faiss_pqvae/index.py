@@ -113,6 +113,8 @@ class LatentIndex:
                 f"expected transforms that give vectors of {model.input_shape}, got "
                 f"{transforms.d_out} dimensions"
             )
+        if transforms is not None and model.is_trained and not transforms.is_trained:
+            raise ValueError("expected the transforms that the model was trained behind, trained")
         self._store = Store(faiss_index)
         self.refiner = self._make_refiner(refine_index)
         if model.is_trained and not faiss_index.is_trained and not faiss_index.ntotal:
@@ -127,6 +129,10 @@ class LatentIndex:
             raise ValueError(
                 f"expected an index to refine with of d={self.d} and metric_type="
                 f"{self.metric_type}, got d={index.d} and {index.metric_type}"
+            )
+        if index.ntotal != self.ntotal:
+            raise ValueError(
+                f"expected an index to refine with of {self.ntotal} items, got {index.ntotal}"
             )
         return StoredVectors(index, unit=self.model.config.unit_latents, has_ids=self._store.is_ivf)
 
@@ -176,7 +182,8 @@ class LatentIndex:
     @property
     def is_trained(self) -> bool:
         """Whether items can be added and searched."""
-        return bool(self.faiss_index.is_trained)
+        parts = (self.faiss_index, self.transforms, self._stored)
+        return all(part.is_trained for part in parts if part is not None)
 
     @property
     def metric_type(self) -> int:
@@ -276,8 +283,15 @@ class LatentIndex:
         if x.dtype not in (np.dtype(np.uint8), torch.uint8):
             for _ in read_batches(x, self.batch_size, "training data"):
                 pass
+        if self._store.is_ivf and len(x) < self._store.bare.nlist:  # before hours, not after
+            raise ValueError(
+                f"expected at least as many items as inverted lists, {self._store.bare.nlist}, to "
+                f"train with, got {len(x)}"
+            )
         # Everything is made beside what there is: an interruption leaves the index as it was.
         new = copy.deepcopy(self)
+        if new._stored is not None:
+            new._stored.train(x, "training data")
         if not ready:
             if new.transforms is not None:
                 new.transforms = new.transforms.trained(x, "training data")
@@ -288,8 +302,6 @@ class LatentIndex:
             new.model.eval()
             inject_codebooks(new.faiss_index, new.model.codebooks())
         new._train_coarse(x)
-        if new._stored is not None:
-            new._stored.train(x, "training data")
         self.__setstate__(new.__getstate__())
 
     def _inputs_of(self, x: Any) -> Any:
@@ -305,7 +317,11 @@ class LatentIndex:
             self._batch(read_rows(x, rows[start : start + self.batch_size], "training data")).z
             for start in range(0, len(rows), self.batch_size)
         ]
-        train_coarse(self.faiss_index, np.concatenate(latents))
+        self._store.bare.quantizer.reset()  # of a training before
+        try:
+            train_coarse(self.faiss_index, np.concatenate(latents))
+        except RuntimeError as error:
+            raise ValueError(f"FAISS cannot train the coarse quantizer: {error}") from error
 
     # -- storing
 
@@ -341,6 +357,9 @@ class LatentIndex:
         keys = np.arange(self.ntotal, self.ntotal + len(x))
         if given is not None and not self._store.has_id_map:
             keys = given
+
+        if self._stored is not None:
+            self._stored.check_new(keys)
 
         def latents() -> Iterator[FloatArray]:
             start = 0
@@ -434,6 +453,8 @@ class LatentIndex:
         kinds = [_refines_by(index.refiner) for index in (self, other)]
         if kinds[0] != kinds[1]:
             raise ValueError(f"expected an index that refines by {kinds[0]}, got {kinds[1]}")
+        if self._stored is not None and other._stored is not None:
+            self._stored.check_compatible(other._stored)
         self._store.check_compatible(other._store)
 
     def reset(self) -> None:
@@ -569,6 +590,11 @@ class LatentIndex:
             return _check_k_factor(self.k_factor), params
         if self.refiner is None:
             raise TypeError("got IndexRefineSearchParameters for an index that does not refine")
+        if params.sel is not None:
+            raise ValueError(
+                "expected the selector of IndexRefineSearchParameters in its base_index_params: "
+                "FAISS ignores it elsewhere"
+            )
         # FAISS hands the inner parameters out as their base class; the object that went in is
         # kept beside.
         kept = getattr(params, "_sp_field_refs", {})
@@ -616,7 +642,8 @@ class LatentIndex:
     def reconstruct_batch(self, key: Any, x: FloatArray | None = None) -> FloatArray:
         """The quantized latents (n, faiss_index.d) float32 of stored items.
 
-        An IDMap's ids, and those of inverted lists without a direct map, are looked through.
+        The ids of an IDMap (not of an IDMap2), and those of inverted lists without a direct map,
+        are looked through.
 
         Args:
             key: (n,) int64 ids.
@@ -628,7 +655,7 @@ class LatentIndex:
         """
         self._check_trained()
         ids = as_ids(key)
-        latents = self._store.reconstruct(self._store.keys(ids))
+        latents = self._store.reconstruct_ids(ids)
         x = output(x, latents.shape, np.float32, "x")
         x[:] = latents
         return x

@@ -56,7 +56,7 @@ def read_rows(x: Any, rows: Any, what: str, start: int = 0) -> Tensor:
         x: what `check_items` accepted.
         rows: a slice or an int64 array.
         what: its name in messages.
-        start: number of the first row, for messages.
+        start: number of the first row of a slice, for messages.
 
     Raises:
         ValueError: NaN or infinity (the message gives the first such row); float images that
@@ -74,7 +74,8 @@ def read_rows(x: Any, rows: Any, what: str, start: int = 0) -> Tensor:
     batch = batch.float()
     finite = batch.isfinite().flatten(1).all(1)
     if not finite.all():
-        row = start + int((~finite).nonzero()[0, 0])
+        first = int((~finite).nonzero()[0, 0])
+        row = start + first if isinstance(rows, slice) else int(rows[first])
         raise ValueError(f"expected finite {what}, got NaN or infinity in row {row}")
     if batch.ndim == 4 and len(batch):
         low, high = (float(value) for value in batch.aminmax())

@@ -59,13 +59,18 @@ class StoredVectors:
         self.index = faiss.IndexIDMap2(index) if has_ids and not in_id_map else index
         self.unit = unit
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether vectors can be stored."""
+        return bool(self.index.is_trained)
+
     def train(self, x: Any, what: str) -> None:
         """Fits the second index to a sample of items (n, *input_shape).
 
         Raises:
             ValueError: items that FAISS cannot fit it to, such as too few of them.
         """
-        if self.index.is_trained:
+        if self.is_trained:
             return
         vectors = self._vectors(read_sample(x, _MAX_TRAINING, what)).numpy()
         try:
@@ -74,6 +79,23 @@ class StoredVectors:
             raise ValueError(
                 f"FAISS cannot train the index to refine with on {len(x)} items: {error}"
             ) from error
+
+    def check_new(self, keys: IdArray) -> None:
+        """Refuses keys (n,) int64 under which another vector could be meant.
+
+        Raises:
+            ValueError: a key that is there already, or twice among these.
+        """
+        if not isinstance(self.index, faiss.IndexIDMap):
+            return
+        unique, counts = np.unique(keys, return_counts=True)
+        there = np.isin(unique, faiss.vector_to_array(self.index.id_map))
+        if there.any() or (counts > 1).any():
+            raise ValueError(
+                "expected ids of which every item has its own, for they find the vector to refine "
+                f"with, got {unique[there | (counts > 1)][0]} again: write 'IDMap2,' in front of "
+                "the description to use ids twice"
+            )
 
     def add(self, batch: Batch, keys: IdArray) -> None:
         """Stores the items of a batch under their keys (n,) int64."""
@@ -93,10 +115,41 @@ class StoredVectors:
         faiss.copy_array_to_vector(keys[old], self.index.id_map)
         self.index.construct_rev_map()
 
+    def check_compatible(self, other: StoredVectors) -> None:
+        """Whether the codes of another one mean the same.
+
+        Raises:
+            ValueError: another kind of index, or one that was trained on other items.
+        """
+        if self._meaning() != other._meaning():
+            raise ValueError("expected an index that refines by codes that mean the same")
+
     def merge(self, other: StoredVectors, add_to_keys: int) -> None:
-        """Takes the vectors of another one over; their keys grow by `add_to_keys`."""
-        in_id_map = isinstance(self.index, faiss.IndexIDMap)
-        self.index.merge_from(other.index, add_to_keys if in_id_map else 0)
+        """Takes the vectors of another one over; their keys grow by `add_to_keys`.
+
+        Raises:
+            ValueError: keys that are there already; both are then as before.
+        """
+        if not isinstance(self.index, faiss.IndexIDMap):
+            self.index.merge_from(other.index)
+            return
+        self.check_new(faiss.vector_to_array(other.index.id_map) + add_to_keys)
+        self.index.merge_from(other.index, add_to_keys)
+        self.index.construct_rev_map()
+        other.index.construct_rev_map()
+
+    def _meaning(self) -> tuple[Any, ...]:
+        """What makes vectors of codes."""
+        index = self.index
+        if isinstance(index, faiss.IndexIDMap):
+            index = faiss.downcast_index(index.index)
+        if isinstance(index, faiss.IndexScalarQuantizer):
+            numbers, kind = index.sq.trained, index.sq.qtype
+        elif isinstance(index, faiss.IndexPQ):
+            numbers, kind = index.pq.centroids, (index.pq.M, index.pq.nbits)
+        else:
+            return (type(index),)
+        return type(index), kind, faiss.vector_to_array(numbers).tobytes()
 
     def distances(self, batch: Batch, keys: IdArray) -> FloatArray:
         """From the items of a batch to candidates (n, k) int64: (n, k) float32."""

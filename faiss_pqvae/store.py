@@ -223,6 +223,22 @@ class Store:
 
     # -- stored vectors
 
+    def reconstruct_ids(self, ids: IdArray) -> FloatArray:
+        """The quantized latents of ids: (n,) int64 to (n, d) float32.
+
+        An IDMap2 knows where its ids are; an IDMap is looked through.
+
+        Raises:
+            ValueError: no such id.
+        """
+        if not isinstance(self.index, faiss.IndexIDMap2) or self.is_ivf:
+            return self.reconstruct(self.keys(ids))
+        try:
+            latents: FloatArray = self.index.reconstruct_batch(ids)
+        except RuntimeError as error:
+            raise ValueError(f"expected ids that are stored: {error}") from error
+        return latents
+
     def reconstruct(self, keys: IdArray) -> FloatArray:
         """The quantized latents of keys: (n,) int64 to (n, d) float32.
 

@@ -34,7 +34,7 @@ class Transforms:
 
     def __reduce__(self) -> Any:
         # FAISS's files, and so its copies, forget what an untrained transform is to become.
-        if self.description is not None and not all(t.is_trained for t in self.chain):
+        if self.description is not None and not self.is_trained:
             return Transforms.from_description, (self.d_in, self.description)
         return Transforms, (self.index, self.description)
 
@@ -54,13 +54,24 @@ class Transforms:
         chain = self.index.chain
         return [faiss.downcast_VectorTransform(chain.at(i)) for i in range(chain.size())]
 
+    @property
+    def is_trained(self) -> bool:
+        """Whether vectors can be transformed."""
+        return all(transform.is_trained for transform in self.chain)
+
     def trained(self, x: Any, what: str) -> Transforms:
-        """A copy, fitted to a sample of vectors x (n, d_in); what is trained stays as it is.
+        """A chain like this one, fitted to a sample of vectors x (n, d_in).
+
+        One that was given without a description keeps the transforms that are trained.
 
         Raises:
             ValueError: vectors that FAISS cannot fit a transform to, such as too few of them.
         """
-        fitted = copy.deepcopy(self)
+        fitted = (
+            copy.deepcopy(self)
+            if self.description is None
+            else Transforms.from_description(self.d_in, self.description)
+        )
         z: FloatArray = read_sample(x, _MAX_TRAINING, what).float().cpu().contiguous().numpy()
         for transform in fitted.chain:
             if not transform.is_trained:
