@@ -59,8 +59,9 @@ def index_factory(
     shape = tuple(operator.index(size) for size in dims)
     model = model or ModelConfig()
     if metric_type == "cosine":
-        metric_type, model = faiss.METRIC_INNER_PRODUCT, replace(model, unit_latents=True)
-    if metric_type not in (faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT):
+        model = replace(model, unit_latents=True)
+    metric: int = faiss.METRIC_INNER_PRODUCT if metric_type == "cosine" else metric_type
+    if metric not in (faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT):
         raise ValueError(
             "expected metric_type faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT or 'cosine', got "
             f"{metric_type!r}"
@@ -71,11 +72,11 @@ def index_factory(
     )
     index = LatentIndex(
         network,
-        metric_type,
+        metric,
         fit=functools.partial(fit, config=training),
-        faiss_index=_native(parsed, network.latent_dim, metric_type),
+        faiss_index=_native(parsed, network.latent_dim, metric),
         transforms=transforms,
-        refine_index=_refine_index(parsed, shape, metric_type),
+        refine_index=_refine_index(parsed, shape, metric),
     )
     index.description = description
     return index

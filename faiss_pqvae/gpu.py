@@ -239,7 +239,7 @@ def distribute(
     if index.ntotal < least:
         raise ValueError(f"expected an index of at least {least} items, got {index.ntotal}")
     stored, codebooks = read(index.faiss_index), extract_codebooks(index.faiss_index)
-    parts = []
+    parts: list[Any] = []
     for g, upload in enumerate(uploads):
         if shard or not parts:  # replicas are copies of one layout
             rows = slice(g, None, len(uploads) if shard else 1)

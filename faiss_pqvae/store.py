@@ -457,7 +457,7 @@ class Store:
         if extract_codebooks(self.bare) != extract_codebooks(other.bare):
             raise ValueError("expected an index with the same codebooks, got other ones")
         # FAISS compares the number of lists only.
-        if self.is_ivf and not np.array_equal(*(s._coarse_centroids() for s in (self, other))):
+        if self.is_ivf and not np.array_equal(self._coarse_centroids(), other._coarse_centroids()):
             raise ValueError("expected an index with the same coarse centroids, got other ones")
         try:
             self.index.check_compatible_for_merge(other.index)
