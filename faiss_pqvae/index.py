@@ -430,6 +430,10 @@ class LatentIndex:
         """
         self.check_compatible_for_merge(other)
         add_id = operator.index(add_id)
+        if add_id and not (self._store.has_id_map or self._store.is_ivf):
+            raise ValueError(
+                f"expected add_id=0 for an index that numbers its items itself, got {add_id}"
+            )
         if self._stored is not None and other._stored is not None:
             places = self._store.has_id_map
             self._stored.merge(other._stored, self.ntotal if places else add_id)
@@ -637,7 +641,8 @@ class LatentIndex:
             ValueError: no such id.
         """
         out = None if x is None else output(x, (self.model.latent_dim,), np.float32, "x")[None]
-        return self.reconstruct_batch([operator.index(key)], out)[0]
+        latent: FloatArray = self.reconstruct_batch([operator.index(key)], out)[0]
+        return latent
 
     def reconstruct_batch(self, key: Any, x: FloatArray | None = None) -> FloatArray:
         """The quantized latents (n, faiss_index.d) float32 of stored items.
@@ -679,7 +684,8 @@ class LatentIndex:
 
     def compute_residual(self, x: Any, key: int) -> FloatArray:
         """The latent of one item (*input_shape) less that of a stored one: (faiss_index.d,)."""
-        return self.compute_residual_n(x[None], [operator.index(key)])[0]
+        residual: FloatArray = self.compute_residual_n(x[None], [operator.index(key)])[0]
+        return residual
 
     def compute_residual_n(self, x: Any, keys: Any) -> FloatArray:
         """Latents of items (n, *input_shape) less those of stored ones, ids (n,) int64.

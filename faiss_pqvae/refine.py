@@ -65,12 +65,12 @@ class StoredVectors:
         return bool(self.index.is_trained)
 
     def train(self, x: Any, what: str) -> None:
-        """Fits the second index to a sample of items (n, *input_shape).
+        """Fits the second index, which is empty, to a sample of items (n, *input_shape).
 
         Raises:
             ValueError: items that FAISS cannot fit it to, such as too few of them.
         """
-        if self.is_trained:
+        if isinstance(self._codes(), faiss.IndexFlat):
             return
         vectors = self._vectors(read_sample(x, _MAX_TRAINING, what)).numpy()
         try:
@@ -138,11 +138,14 @@ class StoredVectors:
         self.index.construct_rev_map()
         other.index.construct_rev_map()
 
+    def _codes(self) -> Any:
+        """The index without its IDMap."""
+        in_id_map = isinstance(self.index, faiss.IndexIDMap)
+        return faiss.downcast_index(self.index.index) if in_id_map else self.index
+
     def _meaning(self) -> tuple[Any, ...]:
         """What makes vectors of codes."""
-        index = self.index
-        if isinstance(index, faiss.IndexIDMap):
-            index = faiss.downcast_index(index.index)
+        index = self._codes()
         if isinstance(index, faiss.IndexScalarQuantizer):
             numbers, kind = index.sq.trained, index.sq.qtype
         elif isinstance(index, faiss.IndexPQ):
