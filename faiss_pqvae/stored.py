@@ -172,6 +172,26 @@ def add_entries(ivf: Any, list_no: int, codes: CodeArray, ids: IdArray) -> None:
     stored[len(before) :] = ids
 
 
+def clear_ends(native: Any) -> None:
+    """Makes zeros of what lies behind the last codes of an index with fast scan, or of its lists.
+
+    What FAISS leaves there when it removes or merges codes, it mixes into those that are added
+    next.
+    """
+    if isinstance(native, faiss.IndexPQFastScan):
+        ends = [(native.codes.get(), native.ntotal)]
+    else:
+        lists = native.invlists
+        ends = [(lists.get_codes(i), lists.list_size(i)) for i in range(native.nlist)]
+    block_bytes = native.bbs * native.code_size
+    for pointer, size in ends:
+        full, rest = divmod(int(size), int(native.bbs))
+        if rest:
+            raw = faiss.rev_swig_ptr(pointer, (full + 1) * block_bytes)
+            block = raw[full * block_bytes :]
+            block[:] = _pack(_unpack(block, rest, native), native).ravel()
+
+
 def _block_size(native: Any) -> int:
     return int(native.bbs) if isinstance(native, _FAST_SCAN) else 1
 
