@@ -23,7 +23,7 @@ from faiss_pqvae.native import (
     new_index_pq,
 )
 from faiss_pqvae.scan import Scan, flat_codes
-from faiss_pqvae.stored import add_entries, entries
+from faiss_pqvae.stored import add_entries, clear_ends, entries
 
 CodeArray = npt.NDArray[np.uint8]
 IdArray = npt.NDArray[np.int64]
@@ -248,7 +248,10 @@ class Store:
             ValueError: no such key.
         """
         if not self.is_ivf or self.bare.direct_map.type != faiss.DirectMap.NoMap:
-            latents: FloatArray = self.bare.reconstruct_batch(keys)
+            try:
+                latents: FloatArray = self.bare.reconstruct_batch(keys)
+            except RuntimeError as error:  # not in the direct map
+                raise ValueError(f"expected ids that are stored: {error}") from error
             return latents
         lists = [self._list_ids(i) for i in range(self.bare.nlist)]
         starts = np.concatenate([[0], np.cumsum([len(ids) for ids in lists])])
@@ -389,7 +392,8 @@ class Store:
             return
         with all_or_nothing(self.index):
             if self.is_fast_scan:
-                self._add_blocks(codes, ids)
+                with self._without_direct_map():
+                    self._add_blocks(codes, ids)
             else:
                 self.index.add_sa_codes(codes, ids)
 
@@ -411,8 +415,7 @@ class Store:
     def reset(self) -> None:
         """Forgets the vectors."""
         self.index.reset()
-        if isinstance(self.bare, faiss.IndexPQFastScan):
-            self.bare.ntotal2 = 0  # FAISS leaves it, and a search would read what is gone
+        _tidy(self.bare)
 
     def remove(self, sel: Any) -> tuple[int, IdArray | None]:
         """Removes the vectors that a selector of ids names.
@@ -429,19 +432,38 @@ class Store:
                 "an HNSW index cannot remove vectors, its graph runs through them: search with a "
                 "selector that leaves them out, or build the index anew"
             )
-        if not (self.has_id_map and self.is_ivf):
-            return int(self.index.remove_ids(sel)), None
-        # FAISS's IDMap moves the ids up and an inverted file leaves its own where they are.
-        id_map = self._id_map().copy()
-        kept = np.array([not sel.is_member(int(i)) for i in id_map], bool)
-        self.bare.remove_ids(self.over_keys(sel))
-        keys = np.where(kept, np.cumsum(kept) - 1, -1)
-        for number in range(self.bare.nlist):
-            ids = self._list_ids(number)
-            ids[:] = keys[ids]
-        faiss.copy_array_to_vector(id_map[kept], self.index.id_map)
-        _id_map_changed(self.index)
+        with self._without_direct_map():
+            if not (self.has_id_map and self.is_ivf):
+                removed = int(self.index.remove_ids(sel))
+                _tidy(self.bare)
+                return removed, None
+            # FAISS's IDMap moves the ids up and an inverted file leaves its own where they are.
+            id_map = self._id_map().copy()
+            kept = np.array([not sel.is_member(int(i)) for i in id_map], bool)
+            self.bare.remove_ids(self.over_keys(sel))
+            _tidy(self.bare)
+            keys = np.where(kept, np.cumsum(kept) - 1, -1)
+            for number in range(self.bare.nlist):
+                ids = self._list_ids(number)
+                ids[:] = keys[ids]
+            faiss.copy_array_to_vector(id_map[kept], self.index.id_map)
+            _id_map_changed(self.index)
         return int(len(kept) - kept.sum()), keys
+
+    @contextmanager
+    def _without_direct_map(self) -> Iterator[None]:
+        """Around changes that a direct map of inverted lists does not follow, or forbids.
+
+        An array of ids that start at 0 and leave none out may not fit any more: it is gone then.
+        """
+        kind = self.bare.direct_map.type if self.is_ivf else faiss.DirectMap.NoMap
+        if kind != faiss.DirectMap.NoMap:
+            self.bare.set_direct_map_type(faiss.DirectMap.NoMap)
+        try:
+            yield
+        finally:
+            if kind == faiss.DirectMap.Hashtable:
+                self.bare.set_direct_map_type(kind)
 
     def check_compatible(self, other: Store) -> None:
         """Whether `merge` can take the vectors of another index.
@@ -473,10 +495,13 @@ class Store:
         """
         if not (self.has_id_map and self.is_ivf):
             self.index.merge_from(other.index, add_id)
+            _tidy(self.bare)
+            _tidy(other.bare)
             return
         # FAISS's IDMap would give the keys of the inverted lists twice.
         ids = np.concatenate([self._id_map(), other._id_map() + add_id])
         self.bare.merge_from(other.bare, self.bare.ntotal)
+        _tidy(self.bare)
         for index, id_map in ((self.index, ids), (other.index, ids[:0])):
             faiss.copy_array_to_vector(id_map, index.id_map)
             _id_map_changed(index)
@@ -573,10 +598,19 @@ def all_or_nothing(index: Any) -> Iterator[None]:
             bare.set_direct_map_type(kind)
         elif bare.ntotal > before and not isinstance(bare, faiss.IndexHNSW):
             bare.remove_ids(faiss.IDSelectorRange(before, bare.ntotal))
+        _tidy(bare)
         if in_id_map:
             index.id_map.resize(before)
             _id_map_changed(index)
         raise
+
+
+def _tidy(bare: Any) -> None:
+    """What FAISS forgets after it has taken vectors out of an index with fast scan."""
+    if isinstance(bare, faiss.IndexPQFastScan) and not bare.ntotal:
+        bare.ntotal2 = 0  # a search would read as many codes, which are gone
+    if isinstance(bare, faiss.IndexPQFastScan | faiss.IndexIVFPQFastScan):
+        clear_ends(bare)
 
 
 def _id_map_changed(index: Any) -> None:
