@@ -321,7 +321,7 @@ def test_index_factory__cosine_is_between_unit_latents_and_codes(make_items: Any
 
 def test_train__of_too_few_vectors_for_the_lists_leaves_the_index(make_items: Any) -> None:
     index = index_factory(16, "IVF500,PQVAE4x4", model=LINEAR, training=SHORT)
-    with pytest.raises(ValueError, match="at least nlist=500 vectors, got 100"):
+    with pytest.raises(ValueError, match="500, to train with, got 100"):
         index.train(make_items(100, (16,)), progress=False)
     assert not index.is_trained
     assert not index.model.is_trained
