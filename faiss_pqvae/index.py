@@ -117,7 +117,9 @@ class LatentIndex:
             raise ValueError("expected the transforms that the model was trained behind, trained")
         self._store = Store(faiss_index)
         self.refiner = self._make_refiner(refine_index)
-        if model.is_trained and not faiss_index.is_trained and not faiss_index.ntotal:
+        if faiss_index.is_trained:
+            prepare_search(faiss_index)  # it may just have been read
+        elif model.is_trained and not faiss_index.ntotal:
             inject_codebooks(faiss_index, model.codebooks())
 
     def _make_refiner(self, index: Any) -> StoredVectors | Decoder | None:
