@@ -6,7 +6,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from faiss_pqvae.inputs import check_items, read_batches, read_rows
+from faiss_pqvae.inputs import (
+    at_least_1,
+    check_items,
+    output,
+    read_batches,
+    read_rows,
+    read_sample,
+    sample_rows,
+)
 
 FLOATS = [np.float16, np.float32, np.float64]
 
@@ -134,3 +142,105 @@ def test_read_batches__reads_mapped_files_right_whatever_their_mode(tmp_path):
         for _ in range(2):
             rows = torch.cat([*read_batches(mapped[:], 512, "images")])
             np.testing.assert_array_equal(rows.numpy(), x)
+
+
+# -- samples
+
+
+@given(total=st.integers(0, 500), n=st.integers(0, 500))
+def test_sample_rows__are_rows_in_order_and_always_the_same(total: int, n: int) -> None:
+    rows = sample_rows(total, n)
+    assert rows.dtype == np.int64
+    assert len(rows) == min(total, n)
+    assert (np.diff(rows) > 0).all()
+    assert ((rows >= 0) & (rows < total)).all()
+    np.testing.assert_array_equal(sample_rows(total, n), rows)
+
+
+def test_sample_rows__are_spread_over_all() -> None:
+    # By hand: 1,000 of 100,000 rows; a tenth of them in every tenth, but for chance.
+    counts = np.histogram(sample_rows(100_000, 1000), 10, (0, 100_000))[0]
+    assert counts.min() > 60
+    assert counts.max() < 140
+
+
+def test_sample_rows__of_a_billion_needs_no_memory_for_them() -> None:
+    rows = sample_rows(10**9, 100)
+    assert len(rows) == 100
+    assert rows[-1] > 10**8
+
+
+def test_read_sample__reads_the_sampled_rows() -> None:
+    x = np.arange(3000, dtype=np.float64).reshape(1000, 3)
+    for n in (1, 10, 1000, 5000):
+        sample = read_sample(x, n, "items")
+        assert sample.dtype == torch.float32
+        np.testing.assert_array_equal(sample, x[sample_rows(1000, n)])
+    assert read_sample(x.astype(np.uint8), 10, "items").dtype == torch.uint8
+
+
+def test_read_sample__names_the_row_in_the_data() -> None:
+    x = np.zeros((1000, 3), np.float32)
+    row = int(sample_rows(1000, 10)[4])
+    x[row, 1] = np.nan
+    with pytest.raises(ValueError, match=f"NaN or infinity in row {row}$"):
+        read_sample(x, 10, "items")
+    with pytest.raises(ValueError, match=f"in row {row}$"):
+        read_rows(x, torch.from_numpy(sample_rows(1000, 10)), "items")
+
+
+# -- outputs and numbers
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int64, np.uint8])
+def test_output__makes_an_array_or_takes_the_given_one(dtype) -> None:
+    made = output(None, (2, 3), dtype, "D")
+    assert (made.shape, made.dtype) == ((2, 3), dtype)
+    assert output(made, (2, 3), dtype, "D") is made
+    strided = np.empty((3, 2), dtype).T
+    assert output(strided, (2, 3), dtype, "D") is strided
+
+
+@pytest.mark.parametrize(
+    ("given_output", "match"),
+    [
+        (np.empty((2, 3), np.float64), "D as an array of float32, got float64"),
+        (np.empty((2, 3), np.int64), "got int64"),
+        (torch.empty(2, 3), "got torch.float32"),
+        ([[0.0] * 3] * 2, "got list"),
+        (5, "got int"),
+    ],
+)
+def test_output__rejects_other_types(given_output, match: str) -> None:
+    with pytest.raises(TypeError, match=match):
+        output(given_output, (2, 3), np.float32, "D")
+
+
+def test_output__rejects_other_shapes_and_what_cannot_be_written() -> None:
+    for shape in ((3, 2), (2,), (2, 3, 1), ()):
+        with pytest.raises(ValueError, match=r"writable D of shape \(2, 3\), got \("):
+            output(np.empty(shape, np.float32), (2, 3), np.float32, "D")
+    locked = np.empty((2, 3), np.float32)
+    locked.flags.writeable = False
+    with pytest.raises(ValueError, match="got read-only"):
+        output(locked, (2, 3), np.float32, "D")
+    assert locked.shape == (2, 3)
+
+
+@pytest.mark.parametrize("value", [1, 7, np.int32(7), np.uint8(1), 2**40])
+def test_at_least_1__takes_every_integer(value) -> None:
+    found = at_least_1("nprobe", value)
+    assert type(found) is int
+    assert found == value
+
+
+@pytest.mark.parametrize("value", [0, -1, np.int64(0)])
+def test_at_least_1__rejects_less(value) -> None:
+    with pytest.raises(ValueError, match=f"nprobe >= 1, got {value}"):
+        at_least_1("nprobe", value)
+
+
+@pytest.mark.parametrize("value", [True, np.True_, 1.0, "1", None, [1]])
+def test_at_least_1__rejects_what_is_no_integer(value) -> None:
+    with pytest.raises(TypeError):
+        at_least_1("nprobe", value)
