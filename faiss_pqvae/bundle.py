@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import safetensors
@@ -18,12 +19,16 @@ from faiss_pqvae.files import replace_bytes, sync
 from faiss_pqvae.index import LatentIndex
 from faiss_pqvae.model import PQVAE, ModelConfig
 from faiss_pqvae.native import extract_codebooks, faiss, prepare_search
-from faiss_pqvae.native_io import read_native, write_native
+from faiss_pqvae.native_io import check_keys, read_native, write_native
+from faiss_pqvae.native_layout import Role
 from faiss_pqvae.refine import StoredVectors
 from faiss_pqvae.transforms import Transforms
 
 FORMAT = 2  # 1 knew IndexPQ only, and had no hash of its configuration
-_MODEL, _INDEX, _TRANSFORMS, _REFINE = "model", "index", "transforms", "refine"
+_MODEL: Final = "model"
+_INDEX: Final = "index"
+_TRANSFORMS: Final = "transforms"
+_REFINE: Final = "refine"
 _SUFFIXES = {
     _MODEL: ".safetensors",
     _INDEX: ".faiss",
@@ -45,7 +50,9 @@ def write_index(index: LatentIndex, path: str | Path) -> None:
         path: the folder; made when missing.
 
     Raises:
-        ValueError: an untrained index; a file in the folder's place.
+        TypeError: a setting of the index that JSON cannot hold.
+        ValueError: an untrained index; a file in the folder's place; a native index that could
+            not be read again, such as one with another coarse quantizer than bundles know.
         OSError: the disk is full or failing; the bundle before is still there.
     """
     if not index.is_trained:
@@ -53,31 +60,48 @@ def write_index(index: LatentIndex, path: str | Path) -> None:
     folder = Path(path)
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"expected a folder to write the bundle to, got the file {folder}")
-    folder.mkdir(parents=True, exist_ok=True)
-    native = _native_parts(index)
-    roles = (_MODEL, *native)
-    temporary = {role: folder / f".{role}.{os.getpid()}.new" for role in roles}
+    config = _config(index)
+    json.dumps(config)  # what it cannot hold is told before anything is written
+    if not folder.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        sync(folder.parent)
     try:
-        _write_model(index.model, temporary[_MODEL])
-        for role, part in native.items():
-            write_native(part, temporary[role])
-        files = {}
-        for role, new in temporary.items():
-            sync(new)
-            digest = _sha256(new)
-            name = f"{role}-{digest[:16]}{_SUFFIXES[role]}"
-            new.replace(folder / name)
-            files[role] = {"name": name, "sha256": digest}
+        config["files"] = _write_files(index, folder)
+        config["sha256"] = _config_hash(config)
+        replace_bytes(folder / "config.json", json.dumps(config, indent=2).encode() + b"\n")
     finally:
-        for new in temporary.values():
-            new.unlink(missing_ok=True)
+        _remove_leftovers(folder)
+
+
+def _write_files(index: LatentIndex, folder: Path) -> dict[str, dict[str, str]]:
+    """Writes all files but the configuration, safely to the disk; what that says of them."""
+    native = _native_parts(index)
+    paths = {role: folder / f".{role}.{os.getpid()}.new" for role in (_MODEL, *native)}
+    _write_model(index.model, paths[_MODEL])
+    for role, part in native.items():
+        write_native(part, paths[role], role)
+    files = {}
+    for role, path in paths.items():
+        sync(path)
+        digest = _sha256(path)
+        files[role] = {"name": f"{role}-{digest[:16]}{_SUFFIXES[role]}", "sha256": digest}
+    for role, path in paths.items():
+        path.replace(folder / files[role]["name"])
     sync(folder)
-    config = _config(index, files)
-    config["sha256"] = _config_hash(config)
-    replace_bytes(folder / "config.json", json.dumps(config, indent=2).encode() + b"\n")
-    kept = {file["name"] for file in files.values()}
+    return files
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Removes what the configuration that is there does not name."""
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+        kept = {file["name"] for file in config["files"].values()}
+    except FileNotFoundError:
+        kept = set()
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return  # a damaged one: what it named may be worth a rescue
     for role, suffix in _SUFFIXES.items():
-        # Names as they are given above, so that files of others in the folder stay.
+        # Names as `write_index` gives them, so that files of others in the folder stay.
         leftovers = [
             *folder.glob(f"{role}-{'[0-9a-f]' * 16}{suffix}"),
             *folder.glob(f".{role}.*.new"),
@@ -113,44 +137,56 @@ def read_index(path: str | Path, *, mmap: bool = False) -> LatentIndex:
             _check_hash(folder, file["name"], file["sha256"])
         paths = {role: folder / files[role]["name"] for role in _SUFFIXES if role in files}
         index = _assemble(config, paths, mmap=mmap)
-        index.search_type = config["search_type"]
-        index.description = config["factory"]
-        index.k_factor = float(config.get("k_factor", 1))
+        _set_options(index, config)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"damaged bundle {folder}: config.json lacks or misuses {error}"
         ) from error
+    except (RuntimeError, MemoryError) as error:  # of FAISS and of torch
+        raise ValueError(f"damaged bundle {folder}: {error}") from error
     return index
 
 
 def _assemble(config: dict[str, Any], paths: dict[str, Path], *, mmap: bool) -> LatentIndex:
     model = _read_model(paths[_MODEL], config["model"])
-    native = read_native(paths[_INDEX], mmap=mmap)
+    native = read_native(paths[_INDEX], _INDEX, mmap=mmap)
+    if not native.is_trained:
+        raise ValueError(f"expected a trained index in {paths[_INDEX]}, got an untrained one")
     if extract_codebooks(native) != model.codebooks():
         raise ValueError(f"the codebooks in {paths[_INDEX]} are not those of the model")
     prepare_search(native)
-    transforms, refine_index = None, None
+    transforms = None
     if _TRANSFORMS in paths:
-        chain = read_native(paths[_TRANSFORMS])
-        if not isinstance(chain, faiss.IndexPreTransform):
-            raise ValueError(f"expected transforms in {paths[_TRANSFORMS]}")
-        transforms = Transforms(chain)
-    if config.get("refine") == "decoder":
-        refine_index = "decoder"
-    elif _REFINE in paths:
-        refine_index = read_native(paths[_REFINE], mmap=mmap)
-        if refine_index.ntotal != native.ntotal:
-            raise ValueError(
-                f"expected {native.ntotal} items in {paths[_REFINE]}, got {refine_index.ntotal}"
-            )
+        transforms = Transforms(read_native(paths[_TRANSFORMS], _TRANSFORMS))
     return LatentIndex(
         model,
         _METRICS[config["metric"]],
         faiss_index=native,
         transforms=transforms,
-        refine_index=refine_index,
+        refine_index=_read_refine(config.get("refine"), native, paths.get(_REFINE), mmap=mmap),
         read_only=mmap,
     )
+
+
+def _read_refine(kind: Any, native: Any, path: Path | None, *, mmap: bool) -> Any:
+    """What LatentIndex takes as `refine_index`."""
+    if kind not in (None, "stored", "decoder") or (kind == "stored") != (path is not None):
+        raise ValueError(f"expected a file to refine with or none, got {path} for refine={kind!r}")
+    if path is None:
+        return kind
+    index = read_native(path, _REFINE, mmap=mmap)
+    check_keys(native, index)
+    return index
+
+
+def _set_options(index: LatentIndex, config: dict[str, Any]) -> None:
+    index.search_type = config["search_type"]
+    k_factor, description = config.get("k_factor", 1), config["factory"]
+    if not isinstance(k_factor, int | float) or not (math.isfinite(k_factor) and k_factor >= 1):
+        raise ValueError(f"expected k_factor >= 1 in config.json, got {k_factor!r}")
+    if not isinstance(description, str):
+        raise ValueError(f"expected a string as factory in config.json, got {description!r}")
+    index.k_factor, index.description = float(k_factor), description
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -163,9 +199,9 @@ def read_config(path: str | Path) -> dict[str, Any]:
     return _read_config(Path(path))
 
 
-def _native_parts(index: LatentIndex) -> dict[str, Any]:
+def _native_parts(index: LatentIndex) -> dict[Role, Any]:
     """What FAISS writes, by role."""
-    parts = {_INDEX: index.faiss_index}
+    parts: dict[Role, Any] = {_INDEX: index.faiss_index}
     if index.transforms is not None:
         parts[_TRANSFORMS] = index.transforms.index
     if isinstance(index.refiner, StoredVectors):
@@ -185,7 +221,8 @@ def _config_hash(config: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
 
 
-def _config(index: LatentIndex, files: dict[str, dict[str, str]]) -> dict[str, Any]:
+def _config(index: LatentIndex) -> dict[str, Any]:
+    """All of a configuration but the files and the hash."""
     model = index.model
     metrics = {value: name for name, value in _METRICS.items()}
     return {
@@ -200,7 +237,7 @@ def _config(index: LatentIndex, files: dict[str, dict[str, str]]) -> dict[str, A
         "metric": metrics[index.metric_type],
         "search_type": index.search_type,
         "refine": _refine_kind(index),
-        "k_factor": index.k_factor,
+        "k_factor": float(index.k_factor),
         "ntotal": index.ntotal,
         "code_size_bytes": index.sa_code_size(),
         "versions": {
@@ -208,7 +245,6 @@ def _config(index: LatentIndex, files: dict[str, dict[str, str]]) -> dict[str, A
             "faiss": faiss.__version__,
             "numpy": np.__version__,
         },
-        "files": files,
     }
 
 
@@ -218,7 +254,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"no bundle in {folder}: config.json is missing")
     try:
         config = json.loads(path.read_bytes())
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ValueError(f"damaged bundle {folder}: config.json is not JSON: {error}") from error
     version = config.get("format") if isinstance(config, dict) else None
     if not isinstance(version, int) or version < 1:
@@ -229,8 +265,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
             "faiss-pqvae reads: upgrade faiss-pqvae"
         )
     assert isinstance(config, dict)
-    if version > 1 and config.get("sha256") != _config_hash(config):
-        raise ValueError(f"damaged bundle {folder}: config.json was altered")
+    if (version > 1 or "sha256" in config) and config.get("sha256") != _config_hash(config):
+        raise ValueError(
+            f"damaged bundle {folder}: config.json was altered, what it says does not have its "
+            "sha256; settings are changed by read_index and write_index"
+        )
     return config
 
 
@@ -243,15 +282,31 @@ def _write_model(model: PQVAE, path: Path) -> None:
 
 
 def _read_model(path: Path, config: dict[str, Any]) -> PQVAE:
+    shape, M, nbits = tuple(config["input_shape"]), config["M"], config["nbits"]
+    networks = ModelConfig(**config["config"])
+    for size in (*shape, M, nbits, networks.dsub, networks.width):
+        if type(size) is not int or not 1 <= size < 2**31:
+            raise ValueError(f"expected the model's sizes in config.json as integers, got {size!r}")
+    arguments = shape, M, nbits, networks
     try:
-        shape = tuple(config["input_shape"])
-        model = PQVAE(shape, config["M"], config["nbits"], ModelConfig(**config["config"]))
-        model.load_state_dict(safetensors.torch.load_file(path))
-    except (safetensors.SafetensorError, RuntimeError) as error:
+        weights = safetensors.torch.load_file(path)
+        with torch.device("meta"):  # a network of any size takes no memory there
+            expected = PQVAE(*arguments).state_dict()
+        if _shapes(weights) != _shapes(expected):
+            raise ValueError(f"the weights {path} do not fit the configuration: other shapes")
+        model = PQVAE(*arguments)
+        model.load_state_dict(weights)
+    except (safetensors.SafetensorError, RuntimeError, OverflowError) as error:
         raise ValueError(f"the weights {path} do not fit the configuration: {error}") from error
+    if not all(bool(value.isfinite().all()) for value in weights.values()):
+        raise ValueError(f"expected finite weights in {path}, got NaN or infinity")
     if not model.is_trained:
         raise ValueError(f"expected trained weights in {path}, got untrained ones")
     return model
+
+
+def _shapes(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[torch.dtype, torch.Size]]:
+    return {name: (value.dtype, value.shape) for name, value in tensors.items()}
 
 
 def _check_hash(folder: Path, name: str, expected: str) -> None:
