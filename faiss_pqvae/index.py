@@ -32,6 +32,7 @@ from faiss_pqvae.native import (
     prepare_search,
     train_coarse,
 )
+from faiss_pqvae.native_io import is_mapped
 from faiss_pqvae.refine import Batch, Decoder, StoredVectors, refine
 from faiss_pqvae.store import CodeArray, Found, IdArray, Store, as_ids, as_selector
 from faiss_pqvae.transforms import Transformed, Transforms
@@ -151,6 +152,7 @@ class LatentIndex:
             prepare_search(state["_store"])
         self._store = Store(state["_store"])
         self.refiner = self._make_refiner(state["refiner"])
+        self.read_only = self.read_only and is_mapped(state["_store"])  # copies are in memory
 
     def __repr__(self) -> str:
         return (
@@ -518,7 +520,8 @@ class LatentIndex:
             rows = slice(start, start + len(batch.z))
             how = {"params": params, "sdc": self.search_type == "sdc"}
             if self.refiner is not None:
-                _, keys = self._store.search(batch.z, int(k * k_factor), **how)
+                candidates = max(k, min(int(k * k_factor), self.ntotal))
+                _, keys = self._store.search(batch.z, candidates, **how)
                 D[rows], keys = refine(self.refiner, batch, keys, k, self.metric_type)
                 if R is not None:
                     R[rows] = self._store.reconstruct_found(keys)
@@ -748,6 +751,8 @@ class LatentIndex:
         with torch.inference_mode():
             inputs = inputs.to(self.model.device)
             z = self.model.encode(inputs).cpu().contiguous()
+        if not z.isfinite().all():  # FAISS would count them, and find them in none of its lists
+            raise ValueError("expected items whose latents are finite, got NaN or infinity")
         return Batch(items, inputs, z.numpy())
 
     def _check_items(self, x: Any, what: str) -> None:
