@@ -799,7 +799,7 @@ def _check_k_factor(k_factor: float) -> float:
 
 def _refines_by(refiner: StoredVectors | Decoder | None) -> str:
     if isinstance(refiner, StoredVectors):
-        return type(faiss.downcast_index(refiner.index)).__name__
+        return refiner.kind
     return "nothing" if refiner is None else "the decoder"
 
 

@@ -143,6 +143,12 @@ class StoredVectors:
         in_id_map = isinstance(self.index, faiss.IndexIDMap)
         return faiss.downcast_index(self.index.index) if in_id_map else self.index
 
+    @property
+    def kind(self) -> str:
+        """Name of the index's class; FAISS reads an IndexFlat as one of its subclasses."""
+        index = self._codes()
+        return "IndexFlat" if isinstance(index, faiss.IndexFlat) else type(index).__name__
+
     def _meaning(self) -> tuple[Any, ...]:
         """What makes vectors of codes."""
         index = self._codes()
@@ -151,8 +157,8 @@ class StoredVectors:
         elif isinstance(index, faiss.IndexPQ):
             numbers, kind = index.pq.centroids, (index.pq.M, index.pq.nbits)
         else:
-            return (type(index),)
-        return type(index), kind, faiss.vector_to_array(numbers).tobytes()
+            return (self.kind,)
+        return self.kind, kind, faiss.vector_to_array(numbers).tobytes()
 
     def distances(self, batch: Batch, keys: IdArray) -> FloatArray:
         """From the items of a batch to candidates (n, k) int64: (n, k) float32."""
