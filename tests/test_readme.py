@@ -50,3 +50,28 @@ def test_readme__figures_are_those_of_the_stored_results(file):
         assert shown[name][bits.index(row["bits"])] == expected
         checked += 1
     assert checked >= 12
+
+
+def scan_rows(results):
+    """The README's table of scans: how many times faster, speed, and what memory would allow."""
+    figures = {figure["name"]: figure for figure in results["figures"]}
+    rows = []
+    for bits, code_bytes in ((4, 4), (6, 6), (8, 8)):
+        for search in ("ADC", "SDC / IndexPQ's ADC", "1 query, ADC"):
+            cells = []
+            for n in ("1M", "10M"):
+                figure = figures[f"{n} codes of 8 x {bits} bits, {search}"]
+                details = figure["details"]
+                limit = 1000 * details["memory_gb_per_s"] / code_bytes
+                speed = details["million_codes_per_s"]
+                cells.append(f"{1 / figure['median']:.1f} ({speed:,.0f} of {limit:,.0f})")
+            name = search.replace(" / IndexPQ's ADC", "")
+            target = "" if figure["target"] is None else f"{1 / figure['target']:.1f}"
+            rows.append(f"| 8 x {bits} bits | {name} | {' | '.join(cells)} | {target} |")
+    return rows
+
+
+def test_readme__scan_figures_are_those_of_the_stored_results():
+    results = json.loads((ROOT / "results" / "bench-scan.json").read_text())
+    shown = README.split("(results/bench-scan.json)", 1)[1].splitlines()
+    assert [line for line in shown if line.startswith("| 8 x")] == scan_rows(results)
