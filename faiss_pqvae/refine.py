@@ -130,18 +130,25 @@ class StoredVectors:
         Raises:
             ValueError: keys that are there already; both are then as before.
         """
-        if not isinstance(self.index, faiss.IndexIDMap):
-            self.index.merge_from(other.index)
+        in_id_map = isinstance(self.index, faiss.IndexIDMap)
+        keys = faiss.vector_to_array(other.index.id_map) + add_to_keys if in_id_map else None
+        if keys is not None:
+            self.check_new(keys)
+        if type(self._codes()) is not type(other._codes()):
+            # An IndexFlat and what FAISS reads it as, which it refuses to merge.
+            vectors = other._codes().reconstruct_n(0, other.index.ntotal)
+            self.index.add(vectors) if keys is None else self.index.add_with_ids(vectors, keys)
+            other.index.reset()
             return
-        self.check_new(faiss.vector_to_array(other.index.id_map) + add_to_keys)
-        self.index.merge_from(other.index, add_to_keys)
-        self.index.construct_rev_map()
-        other.index.construct_rev_map()
+        self.index.merge_from(other.index, 0 if keys is None else add_to_keys)
+        for index in (self.index, other.index):
+            if keys is not None:
+                index.construct_rev_map()
 
     def _codes(self) -> Any:
         """The index without its IDMap."""
         in_id_map = isinstance(self.index, faiss.IndexIDMap)
-        return faiss.downcast_index(self.index.index) if in_id_map else self.index
+        return faiss.downcast_index(self.index.index if in_id_map else self.index)
 
     @property
     def kind(self) -> str:
