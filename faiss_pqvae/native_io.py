@@ -78,15 +78,15 @@ def read_native(path: Path, role: Role, *, mmap: bool = False) -> Any:
 
 def is_mapped(index: Any) -> bool:
     """Whether codes of an index lie in a file that is mapped into memory, and so cannot change."""
-    index = _unwrapped(index)
-    if isinstance(index, faiss.IndexHNSW):
-        index = faiss.downcast_index(index.storage)
-    if isinstance(index, faiss.IndexIVF):
-        lists = faiss.downcast_InvertedLists(index.invlists)
+    bare = _unwrapped(index)
+    if isinstance(bare, faiss.IndexHNSW):
+        bare = faiss.downcast_index(bare.storage)
+    if isinstance(bare, faiss.IndexIVF):
+        lists = faiss.downcast_InvertedLists(bare.invlists)
         return isinstance(lists, faiss.ArrayInvertedLists) and not all(
             lists.codes.at(number).is_owned for number in range(lists.nlist)
         )
-    return isinstance(index, faiss.IndexFlatCodes) and not index.codes.is_owned
+    return isinstance(bare, faiss.IndexFlatCodes) and not bare.codes.is_owned
 
 
 def check_keys(index: Any, refine_index: Any) -> None:
@@ -95,14 +95,14 @@ def check_keys(index: Any, refine_index: Any) -> None:
     Raises:
         ValueError: others, or another number of them.
     """
-    n, index = index.ntotal, _unwrapped(index)
+    n, bare = index.ntotal, _unwrapped(index)
     if refine_index.ntotal != n:
         raise ValueError(f"expected {n} items to refine with, got {refine_index.ntotal}")
-    lists = isinstance(index, faiss.IndexIVF)
+    lists = isinstance(bare, faiss.IndexIVF)
     own_ids = isinstance(refine_index, faiss.IndexIDMap)
     keys = ids = np.arange(n if lists or own_ids else 0)
     if lists:
-        keys = np.concatenate([_list_ids(index, number) for number in range(index.nlist)])
+        keys = np.concatenate([_list_ids(bare, number) for number in range(bare.nlist)])
     if own_ids:
         ids = _array(refine_index.id_map)
     if not np.array_equal(np.sort(keys), np.sort(ids)):
@@ -124,6 +124,7 @@ def _require(what: str, fits: bool) -> None:
 
 
 def _unwrapped(index: Any) -> Any:
+    """What is in an IDMap, valid as long as that."""
     return faiss.downcast_index(index.index) if isinstance(index, faiss.IndexIDMap) else index
 
 
@@ -363,17 +364,17 @@ def _renew(index: Any) -> None:
                 # FAISS asks itself while it reads, before it knows the dimensions.
                 transform.set_is_orthonormal()
         return
-    index = _unwrapped(index)
-    if isinstance(index, faiss.IndexIVF):
-        index.nprobe = min(index.nprobe, index.nlist)  # FAISS may take memory for all the others
-        kind = index.direct_map.type
+    bare = _unwrapped(index)
+    if isinstance(bare, faiss.IndexIVF):
+        bare.nprobe = min(bare.nprobe, bare.nlist)  # FAISS may take memory for all the others
+        kind = bare.direct_map.type
         if kind != faiss.DirectMap.NoMap:
-            index.set_direct_map_type(faiss.DirectMap.NoMap)
-            index.set_direct_map_type(kind)
+            bare.set_direct_map_type(faiss.DirectMap.NoMap)
+            bare.set_direct_map_type(kind)
     # Which loop scans: some of them are not for every index.
     for name in ("implem", "qbs", "qbs2"):
-        if hasattr(index, name):
-            setattr(index, name, 0)
+        if hasattr(bare, name):
+            setattr(bare, name, 0)
 
 
 def _array(vector: Any) -> Any:
