@@ -117,6 +117,11 @@ class LatentIndex:
         if transforms is not None and model.is_trained and not transforms.is_trained:
             raise ValueError("expected the transforms that the model was trained behind, trained")
         self._store = Store(faiss_index)
+        if self._store.is_ivf and self._store.bare.by_residual and not faiss_index.is_trained:
+            raise ValueError(
+                "expected an inverted file with by_residual=False: a model's codebooks are those "
+                "of latents, not of what a coarse centroid leaves over of them"
+            )
         self.refiner = self._make_refiner(refine_index)
         if faiss_index.is_trained:
             prepare_search(faiss_index)  # it may just have been read

@@ -519,3 +519,26 @@ def test_add__float_images_beyond_one_raise(make_index, make_items):
     with pytest.raises(ValueError, match=r"in \[0, 1\]"):
         index.add(255 * make_items(5).astype(np.float32))
     assert index.ntotal == 0
+
+
+def test_init__takes_no_residuals_for_latents(make_index):
+    model = make_index().model
+    native = faiss.index_factory(model.latent_dim, f"IVF4,PQ{model.M}x{model.nbits}np")
+    with pytest.raises(ValueError, match="by_residual=False"):
+        LatentIndex(model, faiss_index=native)
+    native.by_residual = False
+    assert not LatentIndex(model, faiss_index=native).is_trained
+
+
+def test_train__of_a_trained_model_fits_what_is_missing(make_index, make_items):
+    model = make_index().model
+    native = faiss.index_factory(model.latent_dim, f"IVF4,PQ{model.M}x{model.nbits}np")
+    native.by_residual = False
+    index = LatentIndex(model, faiss_index=native)
+    weights = {name: value.clone() for name, value in model.state_dict().items()}
+    index.train(make_items(200), progress=False)
+    assert index.is_trained
+    assert all((index.model.state_dict()[name] == value).all() for name, value in weights.items())
+    index.add(make_items(50))
+    index.nprobe = 4
+    assert index.search(make_items(50), 1)[1].shape == (50, 1)
