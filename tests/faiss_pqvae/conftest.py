@@ -31,7 +31,7 @@ def _empty_native(kind: str, nbits: int, metric: int) -> Any:
         quantizer.add(_coarse())
         make = faiss.IndexIVFPQFastScan if kind == "IVFfs" else faiss.IndexIVFPQ
         index = make(quantizer, D, NLIST, M, nbits, metric)
-        index.by_residual = kind == "IVFres"
+        index.by_residual = False
         index.nprobe = NLIST
         return index
     if kind == "HNSW":
@@ -79,48 +79,49 @@ class Reference:
     Attributes:
         ids: (n,) int64.
         x: (n, d) float64.
+        items: (n, d) float64, what was quantized.
+        refined: whether distances are those of the items.
     """
 
-    def __init__(self, kind: str, nbits: int, metric: int, id_map: str = "") -> None:
-        self.kind, self.metric, self.id_map = kind, metric, id_map
+    def __init__(
+        self, kind: str, nbits: int, metric: int, id_map: str = "", *, refined: bool = False
+    ) -> None:
+        self.kind, self.metric, self.id_map, self.refined = kind, metric, id_map, refined
         self.keeps_ids = bool(id_map) or kind.startswith("IVF")
         self.codebooks = _codebooks(nbits).astype(np.float64)
-        self.ids, self.x = np.empty(0, np.int64), np.empty((0, D))
+        self.ids = np.empty(0, np.int64)
+        self.x = self.items = np.empty((0, D))
 
     def quantize(self, x: np.ndarray) -> np.ndarray:
-        """Vectors (n, d) to their codewords', and coarse centroids', sum (n, d) float64."""
-        x = x.astype(np.float64)
-        base = np.zeros_like(x)
-        if self.kind == "IVFres":
-            centroids = _coarse().astype(np.float64)
-            base = centroids[self._distances(x, centroids).argmin(1)]
-        parts = (x - base).reshape(len(x), M, -1)
-        nearest = ((parts[:, :, None] - self.codebooks) ** 2).sum(-1).argmin(-1)  # (n, M)
-        return base + self.codebooks[np.arange(M), nearest].reshape(len(x), -1)
+        """Vectors (n, d) to their nearest codewords (n, d) float64."""
+        parts = x.astype(np.float64).reshape(len(x), M, 1, -1)
+        nearest = ((parts - self.codebooks) ** 2).sum(-1).argmin(-1)  # (n, M)
+        return self.codebooks[np.arange(M), nearest].reshape(len(x), -1)
 
     def add(self, x: np.ndarray, ids: Any = None) -> None:
-        self._append(self.quantize(x), ids)
+        self._append(self.quantize(x), x, ids)
 
-    def _append(self, x: np.ndarray, ids: Any = None) -> None:
+    def _append(self, x: np.ndarray, items: np.ndarray, ids: Any = None) -> None:
         if ids is None:
             ids = np.arange(len(self.ids), len(self.ids) + len(x))
-        self.ids, self.x = np.concatenate([self.ids, ids]), np.concatenate([self.x, x])
+        self.ids = np.concatenate([self.ids, ids])
+        self.x, self.items = np.concatenate([self.x, x]), np.concatenate([self.items, items])
 
     def remove(self, removed: np.ndarray) -> int:
         """Forgets those whose id is in `removed`; returns how many."""
         there = np.isin(self.ids, removed)
-        self.ids, self.x = self.ids[~there], self.x[~there]
+        self.ids, self.x, self.items = self.ids[~there], self.x[~there], self.items[~there]
         if not self.keeps_ids:
             self.ids = np.arange(len(self.ids))
         return int(there.sum())
 
     def merge(self, other: "Reference", add_id: int = 0) -> None:
-        self._append(other.x, other.ids + add_id if self.keeps_ids else None)
-        other.ids, other.x = other.ids[:0], other.x[:0]
+        self._append(other.x, other.items, other.ids + add_id if self.keeps_ids else None)
+        other.remove(other.ids)
 
     def distances(self, q: np.ndarray) -> np.ndarray:
         """(nq, d) to (nq, n) float64, inner products negated: less is better."""
-        return self._distances(q.astype(np.float64), self.x)
+        return self._distances(q.astype(np.float64), self.items if self.refined else self.x)
 
     def _distances(self, q: np.ndarray, x: np.ndarray) -> np.ndarray:
         return -q @ x.T if self.metric == IP else ((q[:, None] - x) ** 2).sum(-1)
@@ -128,7 +129,7 @@ class Reference:
     def tolerance(self, q: np.ndarray) -> np.ndarray:
         """(nq, 1): what a search may be wrong by; FAISS's rounding of tables in a fast scan."""
         eps = EPS * np.ones((len(q), 1))
-        if not self.kind.endswith("fs"):
+        if self.refined or not self.kind.endswith("fs"):
             return eps
         parts = q.astype(np.float64).reshape(len(q), M, 1, -1)
         tables = (

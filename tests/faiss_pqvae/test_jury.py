@@ -39,7 +39,7 @@ REFUSED = {
     ("merge_from", "HNSW"),
 }
 
-SIZES = [("PQ", 4), ("PQ", 6), ("PQ", 8), ("PQfs", 4), ("IVF", 4), ("IVF", 8), ("IVFres", 8)]
+SIZES = [("PQ", 4), ("PQ", 6), ("PQ", 8), ("PQfs", 4), ("IVF", 4), ("IVF", 8)]
 SIZES += [("IVFfs", 4), ("HNSW", 4), ("HNSW", 8)]
 
 
@@ -352,7 +352,7 @@ def test_selector__that_is_translated_already(make, case):
 
 
 @pytest.mark.parametrize("id_map", ["", "IDMap2"])
-@pytest.mark.parametrize("kind", ["IVF", "IVFres", "IVFfs"])
+@pytest.mark.parametrize("kind", ["IVF", "IVFfs"])
 def test_parameters__nprobe(make, kind, id_map):
     bench, q = make(Case(kind, 4, L2, id_map)), vectors(50, 1)
     bench.ours.nprobe = 1
@@ -719,7 +719,7 @@ def test_add_sa_codes__without_ids_counts_on(make, kind):
     bench.reference.check_search(bench.ours.search(x, N + 30), x, N + 30)
 
 
-@pytest.mark.parametrize("kind", ["IVF", "IVFres", "IVFfs"])
+@pytest.mark.parametrize("kind", ["IVF", "IVFfs"])
 def test_add_sa_codes__of_no_list_is_refused(make, kind):
     bench = make(Case(kind, 4))
     codes = bench.ours.sa_encode(vectors(3))
