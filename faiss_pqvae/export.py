@@ -78,13 +78,11 @@ def encoder_transforms(model: PQVAE) -> list[Any] | None:
 
 
 def _in_id_map(index: Any, like: Any) -> Any:
-    """The index with the ids of another one's IDMap."""
+    """The index with the ids of another one's IDMap; copies of it can look ids up."""
     n, index.ntotal = index.ntotal, 0  # an IDMap is made around empty ones only
     id_map = type(like)(index)
     index.ntotal = id_map.ntotal = n
     faiss.copy_array_to_vector(faiss.vector_to_array(like.id_map), id_map.id_map)
-    if isinstance(id_map, faiss.IndexIDMap2):
-        id_map.construct_rev_map()
     return id_map
 
 

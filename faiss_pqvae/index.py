@@ -475,7 +475,7 @@ class LatentIndex:
         self._check_writable()
         self._store.reset()
         if self._stored is not None:
-            self._stored.index.reset()
+            self._stored.reset()
 
     # -- searching
 

@@ -109,6 +109,12 @@ class StoredVectors:
         """Takes back what was added within, if an exception leaves the block."""
         return all_or_nothing(self.index)
 
+    def reset(self) -> None:
+        """Forgets the vectors."""
+        self.index.reset()
+        if isinstance(self.index, faiss.IndexIDMap2):
+            self.index.construct_rev_map()  # which still finds the old ones
+
     def renumber(self, keys: IdArray) -> None:
         """Gives every vector the new key of its old one."""
         old = faiss.vector_to_array(self.index.id_map)
@@ -138,12 +144,9 @@ class StoredVectors:
             # An IndexFlat and what FAISS reads it as, which it refuses to merge.
             vectors = other._codes().reconstruct_n(0, other.index.ntotal)
             self.index.add(vectors) if keys is None else self.index.add_with_ids(vectors, keys)
-            other.index.reset()
+            other.reset()
             return
         self.index.merge_from(other.index, 0 if keys is None else add_to_keys)
-        for index in (self.index, other.index):
-            if keys is not None:
-                index.construct_rev_map()
 
     def _codes(self) -> Any:
         """The index without its IDMap."""

@@ -415,6 +415,8 @@ class Store:
     def reset(self) -> None:
         """Forgets the vectors."""
         self.index.reset()
+        if self.has_id_map:
+            _id_map_changed(self.index)  # an IDMap2 still finds the old ids
         _tidy(self.bare)
 
     def remove(self, sel: Any) -> tuple[int, IdArray | None]:

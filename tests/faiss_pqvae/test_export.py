@@ -276,6 +276,7 @@ def test_to_faiss__after_removals_keeps_ids(make, make_items):
         _check_alike(pure.search(queries, 5), index.search(queries, 5))
         if description.startswith("IDMap2,PQ"):  # FAISS's own removal moves no ids in lists
             gone = index.search(queries, 1)[1][:, 0]
+            pure.check_consistency()
             assert pure.remove_ids(gone) == index.remove_ids(gone) == len({*gone})
             _check_alike(pure.search(queries, 5), index.search(queries, 5))
 

@@ -134,6 +134,8 @@ PQVAE8,RFlat,PQVAE8
              ^ expected one PQVAE only
 IVF4(IVF2,PQVAE8
     ^ expected a ')' for this '('
+IVF4((Flat,PQVAE8
+     ^ expected a ')' for this '('
 IVF4(Flat(),PQVAE8
     ^ expected a ')' for this '('
 IVF4(Flat)),PQVAE8

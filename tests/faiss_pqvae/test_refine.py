@@ -347,6 +347,8 @@ KEPT = ["", "IDMap,", "IDMap2,", "IVF4,", "IDMap,IVF4,", "IDMap2,IVF4,"]
 def _check_aligned(index: LatentIndex, items: dict[int, np.ndarray], queries: np.ndarray) -> None:
     """Every stored item is found with its own exact distance."""
     assert index.ntotal == index.refiner.index.ntotal == len(items)
+    if isinstance(index.refiner.index, faiss.IndexIDMap2):
+        index.refiner.index.check_consistency()
     if not items:
         return
     if "IVF" in index.description:
@@ -438,6 +440,17 @@ def test_reset__empties_both(make, make_items, coarse):
     _add(index, x)
     items = dict(enumerate(x, LARGE if "IDMap" in coarse else 0))
     _check_aligned(index, items, make_items(3, (D_IN,), 1))
+
+
+@pytest.mark.parametrize("coarse", ["IDMap,", "IDMap2,", "IVF4,", "IDMap2,IVF4,", "IDMap2,HNSW8,"])
+def test_reset__forgets_ids(make, make_items, coarse):
+    index = make(f"{coarse}PQVAE3x6,RFlat", L2, 20)
+    index.reset()
+    index.add_with_ids(make_items(20, (D_IN,)), 1000 + np.arange(20))
+    assert index.reconstruct(1015).shape == (12,)
+    for gone in (15, LARGE + 15):
+        with pytest.raises(ValueError, match="ids that are stored"):
+            index.reconstruct(gone)
 
 
 class Failing:
