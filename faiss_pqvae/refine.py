@@ -18,6 +18,13 @@ from faiss_pqvae.native import faiss
 from faiss_pqvae.store import Found, IdArray, all_or_nothing
 
 _CHUNK_BYTES = 2**26  # of candidates looked at together
+_STORING = (
+    faiss.IndexFlat,
+    faiss.IndexFlatL2,
+    faiss.IndexFlatIP,
+    faiss.IndexScalarQuantizer,
+    faiss.IndexPQ,
+)
 _MAX_TRAINING = 2**14  # items that a scalar quantizer is fitted to
 
 
@@ -51,7 +58,7 @@ class StoredVectors:
     def __init__(self, index: Any, *, unit: bool = False, has_ids: bool = False) -> None:
         in_id_map = has_ids and isinstance(index, faiss.IndexIDMap2)
         codes = faiss.downcast_index(index.index if in_id_map else index)
-        if not isinstance(codes, faiss.IndexFlat | faiss.IndexScalarQuantizer | faiss.IndexPQ):
+        if type(codes) not in _STORING:  # no subclass: some keep their vectors in another order
             raise ValueError(
                 "expected an index to refine with that gives single vectors back (Flat, SQfp16, "
                 f"SQ8, PQ16, ...), got {type(codes).__name__}"

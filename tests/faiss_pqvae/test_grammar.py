@@ -222,6 +222,8 @@ PQVAE8,Refine(IVF4,Flat)
               ^ expected an index to refine with that gives single vectors back
 PQVAE8,Refine(IDMap2,Flat)
               ^ expected an index to refine with that gives single vectors back
+PQVAE8,Refine(FlatL2Panorama4)
+              ^ expected an index to refine with that gives single vectors back
 PQVAE8,Refine(PQ4x4fs)
               ^ expected an index to refine with that gives single vectors back
 """
