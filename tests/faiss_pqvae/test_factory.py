@@ -1,5 +1,7 @@
 """From a description to an index: the right native parts, trained in the right order."""
 
+import copy
+import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -301,6 +303,10 @@ def test_index_factory__trains_and_searches(make_items: Any, description: str, m
     if not description.startswith(("HNSW", "IVF8(IVF2")):  # these do not look everywhere
         best = np.sort(all_D)[:, :5] if metric == L2 else -np.sort(-all_D)[:, :5]
         np.testing.assert_allclose(D, best, atol=2 * atol)
+    for twin in (copy.deepcopy(index), pickle.loads(pickle.dumps(index))):
+        again = twin.search(queries, 5)
+        np.testing.assert_array_equal(again[1], I)
+        np.testing.assert_array_equal(again[0], D)
 
 
 def test_index_factory__cosine_is_between_unit_latents_and_codes(make_items: Any) -> None:
