@@ -1,20 +1,10 @@
 """Bundles: read back to the bit, refused when damaged, old or new after any crash."""
 
 import contextlib
-import errno
 import hashlib
-import itertools
 import json
-import os
-import random
-import resource
 import shutil
-import signal
-import subprocess
-import sys
-import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +14,7 @@ import safetensors.torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from faiss_pqvae import LatentIndex, bundle, files, read_index, write_index
+from faiss_pqvae import LatentIndex, bundle, read_index, write_index
 from faiss_pqvae.bundle import read_config
 from faiss_pqvae.native import extract_codebooks, faiss
 
@@ -71,10 +61,6 @@ def _name_part(folder: Path, role: str, path: Path) -> None:
     shutil.copy(path, folder / name)
     part = {"name": name, "sha256": digest}
     _edit_config(folder, lambda config: config["files"].update({role: part}))
-
-
-def _strays(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir() if path.suffix == ".new")
 
 
 @pytest.fixture(scope="module")
@@ -424,200 +410,3 @@ def test_read__rejects_another_native_index(folder, tmp_path, make, index):
     _name_part(folder, "index", path)
     with pytest.raises(ValueError, match=r"expected|cannot read"):
         read_index(folder)
-
-
-# -- crashes: one step of the writing after the other
-
-
-class Killed(BaseException):
-    """Stands for kill -9: nothing that comes after it reaches the disk."""
-
-
-# What changes or secures the disk, as the writing calls it.
-STEPS = [
-    (Path, "mkdir"),
-    (faiss, "write_index"),
-    (bundle, "sync"),
-    (files, "sync"),
-    (Path, "write_bytes"),
-    (Path, "replace"),
-    (Path, "unlink"),
-]
-# Those that write content die half way as well: the position of the path in their arguments.
-WRITERS = {"write_index": 1, "write_bytes": 0}
-
-
-@contextlib.contextmanager
-def _fail_at(
-    step: int, error: BaseException, *, dead: bool, spare: tuple[str, ...] = ()
-) -> Iterator[list[str]]:
-    """Raises `error` at the step of that number, and yields the names of the steps taken.
-
-    Args:
-        step: counted from 0; a writer is two steps, before its file and with half of it.
-        error: what is raised.
-        dead: no later step does anything, as after kill -9.
-        spare: names of steps that never fail.
-    """
-    taken: list[str] = []
-    failed = False
-
-    def watch(owner: Any, name: str) -> Callable[..., Any]:
-        original = getattr(owner, name)
-
-        def due() -> bool:
-            nonlocal failed
-            taken.append(name)
-            failed = failed or len(taken) == step + 1
-            return len(taken) == step + 1
-
-        def call(*arguments: Any, **options: Any) -> Any:
-            if failed and dead:
-                return None
-            if name in spare:
-                return original(*arguments, **options)
-            if due():
-                raise error
-            if name not in WRITERS:
-                return original(*arguments, **options)
-            result = original(*arguments, **options)
-            if due():
-                path = arguments[WRITERS[name]]
-                os.truncate(path, Path(path).stat().st_size // 2)
-                raise error
-            return result
-
-        return call
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(os, "getpid", lambda: 4_000_000)  # the dead process was another one
-        for owner, name in STEPS:
-            patch.setattr(owner, name, watch(owner, name))
-        yield taken
-
-
-@pytest.mark.parametrize("existing", [True, False])
-def test_write__killed_at_any_step_leaves_the_old_or_the_new(
-    index, other, make_index, tmp_path, existing
-):
-    old, new, later = _fingerprint(index), _fingerprint(other), make_index(n=3, seed=2)
-    left = []
-    for step in itertools.count():
-        folder = tmp_path / str(step)
-        if existing:
-            write_index(index, folder)
-        with _fail_at(step, Killed(), dead=True) as taken, contextlib.suppress(Killed):
-            write_index(other, folder)
-        if len(taken) <= step:  # the writing was over before
-            break
-        if existing or (folder / "config.json").exists():
-            found = _fingerprint(read_index(folder))
-            assert found in ((old, new) if existing else (new,)), f"after {taken}"
-            left.append("new" if found == new else "old")
-        write_index(later, folder)  # and the next writing cleans up
-        assert _fingerprint(read_index(folder)) == _fingerprint(later)
-        assert len(list(folder.iterdir())) == 3, f"after {taken}"
-    assert set(taken) == {name for _, name in STEPS} - ({"mkdir"} if existing else set())
-    content = taken[taken.index("write_bytes") :]
-    assert content.index("sync") < content.index("replace")
-    # Old up to one step, new from there on.
-    assert left == sorted(left, reverse=True)
-    assert left[-1] == "new"
-    if existing:
-        assert left[0] == "old"
-
-
-def test_write__without_space_at_any_step_leaves_the_old(index, other, folder):
-    for step in itertools.count():
-        error = OSError(errno.ENOSPC, "No space left on device")
-        with (
-            _fail_at(step, error, dead=False, spare=("unlink",)) as taken,
-            contextlib.suppress(OSError),
-        ):
-            write_index(other, folder)
-        if len(taken) <= step:
-            break
-        assert _strays(folder) == [], f"after {taken}"
-        # The last step, the sync of the folder, is after the replacement.
-        done = taken.count("replace") == 3 and taken[-1] != "replace"
-        assert _fingerprint(read_index(folder)) == _fingerprint(other if done else index)
-        write_index(index, folder)
-        assert len(list(folder.iterdir())) == 3
-    assert _fingerprint(read_index(folder)) == _fingerprint(other)
-
-
-def test_write__errors_of_faiss_are_os_errors(monkeypatch, index, other, folder):
-    def fail(*arguments: Any) -> None:
-        raise RuntimeError("Error: write error: No space left on device")
-
-    monkeypatch.setattr(faiss, "write_index", fail)
-    with pytest.raises(OSError, match="cannot write"):
-        write_index(other, folder)
-    assert _strays(folder) == []
-    assert _fingerprint(read_index(folder)) == _fingerprint(index)
-
-
-@pytest.mark.parametrize("largest", ["model", "index", "config"])
-def test_write__over_a_real_limit_of_file_size(index, other, folder, make_index, largest):
-    """The kernel refuses, as it does on a full disk: the libraries' own writing fails."""
-    model, native = (_part(folder, role).stat().st_size for role in ROLES)
-    config = (folder / "config.json").stat().st_size
-    limit = {"model": model - 1, "index": native - 1, "config": config - 1}[largest]
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
-    try:
-        with pytest.raises(OSError):  # noqa: PT011 - which of the three says it is open
-            write_index(other, folder)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        signal.signal(signal.SIGXFSZ, ignored)
-    assert _strays(folder) == []
-    assert _fingerprint(read_index(folder)) == _fingerprint(index)
-
-
-WRITE_FOREVER = """
-import sys
-from faiss_pqvae import read_index, write_index
-indexes = [read_index(path) for path in sys.argv[1:3]]
-print("ready", flush=True)
-while True:
-    for index in indexes:
-        write_index(index, sys.argv[3])
-"""
-
-
-def test_write__killed_for_real(index, other, tmp_path):
-    sources = [tmp_path / "a", tmp_path / "b"]
-    for each, source in zip((index, other), sources, strict=True):
-        write_index(each, source)
-    allowed = {_fingerprint(index), _fingerprint(other)}
-    delays = random.Random(0)
-    targets = [tmp_path / f"target{i}" for i in range(3)]
-    children = []
-    try:
-        for target in targets:
-            write_index(index, target)
-            command = [sys.executable, "-c", WRITE_FOREVER, *map(str, (*sources, target))]
-            # From another folder: the installed package, not a folder of the same name here.
-            with tempfile.TemporaryFile() as nothing:
-                child = subprocess.Popen(
-                    command, stdout=subprocess.PIPE, stdin=nothing, cwd=tmp_path
-                )
-            children.append(child)
-        for child in children:
-            assert child.stdout is not None
-            assert child.stdout.readline() == b"ready\n"
-        for child in children:
-            time.sleep(delays.uniform(0.05, 0.2))
-            child.send_signal(signal.SIGKILL)
-    finally:
-        for child in children:
-            child.kill()
-            child.wait()
-            child.stdout.close()
-    for child, target in zip(children, targets, strict=True):
-        assert child.returncode == -signal.SIGKILL
-        assert _fingerprint(read_index(target)) in allowed
-        write_index(other, target)
-        assert len(list(target.iterdir())) == 3
