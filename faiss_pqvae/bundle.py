@@ -76,17 +76,17 @@ def write_index(index: LatentIndex, path: str | Path) -> None:
 def _write_files(index: LatentIndex, folder: Path) -> dict[str, dict[str, str]]:
     """Writes all files but the configuration, safely to the disk; what that says of them."""
     native = _native_parts(index)
-    paths = {role: folder / f".{role}.{os.getpid()}.new" for role in (_MODEL, *native)}
+    paths = {name: folder / f".{name}.{os.getpid()}.new" for name in (_MODEL, *native)}
     _write_model(index.model, paths[_MODEL])
     for role, part in native.items():
         write_native(part, paths[role], role)
     files = {}
-    for role, path in paths.items():
+    for name, path in paths.items():
         sync(path)
         digest = _sha256(path)
-        files[role] = {"name": f"{role}-{digest[:16]}{_SUFFIXES[role]}", "sha256": digest}
-    for role, path in paths.items():
-        path.replace(folder / files[role]["name"])
+        files[name] = {"name": f"{name}-{digest[:16]}{_SUFFIXES[name]}", "sha256": digest}
+    for name, path in paths.items():
+        path.replace(folder / files[name]["name"])
     sync(folder)
     return files
 

@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,22 @@ def test_read__takes_no_limits_of_the_process(make, tmp_path: Path):
     assert [getattr(faiss, f"get_deserialization_{name}")() for name in names] == before
 
 
+def test_read__from_several_threads(make, tmp_path: Path):
+    kinds = ["PQ", "IVF", "HNSW", "IDMap2,IVF"]
+    for kind in kinds:
+        write_native(make(kind), tmp_path / kind, "index")
+    (tmp_path / "wrong").write_bytes(b"IxPq" * 100)
+
+    def read(kind: str) -> bool:
+        try:
+            return bool(read_native(tmp_path / kind, "index", mmap=True).ntotal == N)
+        except ValueError:
+            return kind == "wrong"
+
+    with ThreadPoolExecutor(4) as threads:
+        assert all(threads.map(read, [*kinds, "wrong"] * 10))
+
+
 # -- what must agree, and does not
 
 
@@ -207,6 +224,13 @@ def _two_lists(index: Any) -> None:
     new.this.disown()
 
 
+def _eight_bits(index: Any) -> None:
+    """All agrees, but no loop of FAISS's scans such blocks."""
+    index.pq = faiss.ProductQuantizer(D, 4, 8)
+    for name in ("nbits", "ksub", "code_size"):
+        setattr(index, name, getattr(index.pq, name))
+
+
 def _few_centroids(index: Any) -> None:
     _coarse(index).remove_ids(np.array([0]))
 
@@ -242,6 +266,7 @@ WRONG: list[tuple[str, Callable[[Any], None], str]] = [
     ("PQfs", _set("M2", 6), "M2"),
     ("PQfs", _set("ntotal2", 32), "ntotal2"),
     ("PQfs", _set("pq.d", 12), "pq.d"),
+    ("PQfs", _eight_bits, "nbits = 4, got 8"),
     ("PQfs", lambda index: index.codes.resize(32), "bytes of codes"),
     ("IVF", _replace("quantizer", lambda: None), "a coarse quantizer and"),
     ("IVF", _replace("quantizer", lambda: faiss.IndexLSH(D, 8)), "expected Flat, SQ or PQ"),
