@@ -15,6 +15,7 @@ import torch
 
 from faiss_pqvae.codebooks import FloatArray
 from faiss_pqvae.export import export
+from faiss_pqvae.ids import IdArray, as_ids, as_selector
 from faiss_pqvae.inputs import (
     at_least_1,
     check_items,
@@ -34,7 +35,7 @@ from faiss_pqvae.native import (
 )
 from faiss_pqvae.native_io import is_mapped
 from faiss_pqvae.refine import Batch, Decoder, StoredVectors, refine
-from faiss_pqvae.store import CodeArray, Found, IdArray, Store, as_ids, as_selector
+from faiss_pqvae.store import CodeArray, Found, Store
 from faiss_pqvae.transforms import Transformed, Transforms
 
 SearchType = Literal["adc", "sdc"]

@@ -11,11 +11,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from faiss_pqvae.changes import all_or_nothing
 from faiss_pqvae.codebooks import FloatArray
+from faiss_pqvae.ids import IdArray
 from faiss_pqvae.inputs import read_sample
 from faiss_pqvae.model import PQVAE, to_float
 from faiss_pqvae.native import faiss
-from faiss_pqvae.store import Found, IdArray, all_or_nothing
+from faiss_pqvae.store import Found
 
 _CHUNK_BYTES = 2**26  # of candidates looked at together
 _STORING = (

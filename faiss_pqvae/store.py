@@ -7,14 +7,22 @@ built here out of what FAISS has; what they cannot give raises an error that say
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from faiss_pqvae.changes import (
+    all_or_nothing,
+    id_map_changed,
+    tidy,
+    uninterrupted,
+    without_direct_map,
+)
 from faiss_pqvae.codebooks import FloatArray
+from faiss_pqvae.ids import IdArray, as_ids, places_of, view_ids
 from faiss_pqvae.native import (
     codebook_index,
     extract_codebooks,
@@ -23,24 +31,11 @@ from faiss_pqvae.native import (
     new_index_pq,
 )
 from faiss_pqvae.scan import Scan, flat_codes
-from faiss_pqvae.stored import add_entries, clear_ends, entries
+from faiss_pqvae.search_parameters import native_parameters, selector_of
+from faiss_pqvae.stored import add_entries, entries
 
 CodeArray = npt.NDArray[np.uint8]
-IdArray = npt.NDArray[np.int64]
 Found = tuple[FloatArray, IdArray]
-
-_IVF_PARAMETERS = (
-    "nprobe",
-    "max_codes",
-    "max_lists_num",
-    "max_empty_result_buckets",
-    "ensure_topk_full",
-    "quantizer_params",
-    "inverted_list_context",
-)
-_IVFPQ_PARAMETERS = (*_IVF_PARAMETERS, "scan_table_threshold", "polysemous_ht")
-_PQ_PARAMETERS = ("search_type", "polysemous_ht")
-_HNSW_PARAMETERS = ("efSearch", "check_relative_distance", "bounded_queue")
 
 
 class Store:
@@ -126,7 +121,7 @@ class Store:
             TypeError: parameters of another kind of index.
             ValueError: a selector where FAISS takes none, in a search by Hamming distances.
         """
-        sel = self._selector(params)
+        sel = selector_of(params, self.bare, self.over_keys)
         if isinstance(self.bare, faiss.IndexPQ):
             how = getattr(params, "search_type", faiss.IndexPQ.ST_PQ)
             if how in (faiss.IndexPQ.ST_PQ, faiss.IndexPQ.ST_SDC):
@@ -138,7 +133,7 @@ class Store:
             z = self.quantize(z)
         if isinstance(self.bare, faiss.IndexPQFastScan) and sel is not None:
             return Scan(self.flat()).search(z, k, sel=sel)
-        D, I = self.bare.search(z, k, params=self._native(params, sel))  # noqa: E741
+        D, I = self.bare.search(z, k, params=native_parameters(params, self.bare, sel))  # noqa: E741
         return D, I
 
     def range_search(
@@ -150,14 +145,14 @@ class Store:
             lims (n + 1,) int64, D (lims[n],) float32 and keys (lims[n],) int64: query i has the
             results lims[i] to lims[i + 1], in no order.
         """
-        sel = self._selector(params)
+        sel = selector_of(params, self.bare, self.over_keys)
         if not self.bare.ntotal:  # FAISS aborts the process in an empty graph
             return np.zeros(len(z) + 1, np.int64), np.empty(0, np.float32), np.empty(0, np.int64)
         z = self.quantize(z) if sdc else z
         # FAISS has none for the one fast scan, and that of the other is wrong: thresholds beyond
         # its 16 bits wrap around.
         index = self.flat() if self.is_fast_scan else self.bare
-        params = self._native(params, sel)
+        params = native_parameters(params, self.bare, sel)
         lims, D, I = index.range_search(z, thresh, params=params)  # noqa: E741
         return lims.astype(np.int64), D, I
 
@@ -205,7 +200,7 @@ class Store:
             ValueError: no such id.
         """
         if self.has_id_map:
-            return _places(self._id_map(), ids)
+            return places_of(self._id_map(), ids)
         if not self.is_ivf:
             bad = ids[(ids < 0) | (ids >= self.bare.ntotal)]
             if len(bad):
@@ -219,7 +214,7 @@ class Store:
     def _id_map(self) -> IdArray:
         """The ids of an IDMap by place: a view, valid until the next change."""
         id_map = self.index.id_map
-        return _view(id_map.data(), id_map.size())
+        return view_ids(id_map.data(), id_map.size())
 
     # -- stored vectors
 
@@ -255,7 +250,7 @@ class Store:
             return latents
         lists = [self._list_ids(i) for i in range(self.bare.nlist)]
         starts = np.concatenate([[0], np.cumsum([len(ids) for ids in lists])])
-        places = _places(np.concatenate(lists), keys)
+        places = places_of(np.concatenate(lists), keys)
         latents = np.empty((len(keys), self.bare.d), np.float32)
         numbers = np.searchsorted(starts, places, side="right") - 1
         for row, (number, place) in enumerate(zip(numbers, places, strict=True)):
@@ -267,13 +262,14 @@ class Store:
         self, z: FloatArray, k: int, *, params: Any = None, sdc: bool = False
     ) -> tuple[FloatArray, IdArray, FloatArray]:
         """As `search`, with the quantized latents R (n, k, d) float32, NaN where there is none."""
-        sel = self._selector(params)
+        sel = selector_of(params, self.bare, self.over_keys)
         if not isinstance(self.bare, faiss.IndexIVFPQ) or sel is not None:
             D, I = self.search(z, k, params=params, sdc=sdc)  # noqa: E741
             return D, I, self.reconstruct_found(I)
         # While it searches (without a selector), an inverted file knows where its results lie.
         z = self.quantize(z) if sdc else z
-        D, I, R = self.bare.search_and_reconstruct(z, k, params=self._native(params, None))  # noqa: E741
+        params = native_parameters(params, self.bare, None)
+        D, I, R = self.bare.search_and_reconstruct(z, k, params=params)  # noqa: E741
         return D, I, R
 
     def reconstruct_found(self, keys: IdArray) -> FloatArray:
@@ -286,7 +282,7 @@ class Store:
     def _list_ids(self, number: int) -> IdArray:
         """The ids of an inverted list: a view, valid until the next change."""
         lists = self.bare.invlists
-        return _view(lists.get_ids(number), lists.list_size(number))
+        return view_ids(lists.get_ids(number), lists.list_size(number))
 
     # -- codes
 
@@ -359,24 +355,12 @@ class Store:
         with all_or_nothing(self.index):
             for z in batches:
                 given = None if ids is None else ids[start : start + len(z)]
-                with self._uninterrupted():
+                with uninterrupted() if self.is_hnsw else nullcontext():
                     if given is None:
                         self.index.add(z)
                     else:
                         self.index.add_with_ids(z, given)
                 start += len(z)
-
-    @contextmanager
-    def _uninterrupted(self) -> Iterator[None]:
-        """Holds Ctrl-C back while a graph is linked: half of the links would be none."""
-        if not self.is_hnsw:
-            yield
-            return
-        faiss.InterruptCallback.clear_instance()
-        try:
-            yield
-        finally:
-            faiss.PythonInterruptCallback.reset()
 
     def add_sa_codes(self, codes: CodeArray, ids: IdArray | None) -> None:
         """Stores codes (n, sa_code_size()) uint8, under the next ids or under the given ones.
@@ -392,7 +376,7 @@ class Store:
             return
         with all_or_nothing(self.index):
             if self.is_fast_scan:
-                with self._without_direct_map():
+                with without_direct_map(self.bare):
                     self._add_blocks(codes, ids)
             else:
                 self.index.add_sa_codes(codes, ids)
@@ -410,14 +394,14 @@ class Store:
         if self.has_id_map and ids is not None:
             ids = np.concatenate([self._id_map(), ids])
             faiss.copy_array_to_vector(ids, self.index.id_map)
-            _id_map_changed(self.index)
+            id_map_changed(self.index)
 
     def reset(self) -> None:
         """Forgets the vectors."""
         self.index.reset()
         if self.has_id_map:
-            _id_map_changed(self.index)  # an IDMap2 still finds the old ids
-        _tidy(self.bare)
+            id_map_changed(self.index)  # an IDMap2 still finds the old ids
+        tidy(self.bare)
 
     def remove(self, sel: Any) -> tuple[int, IdArray | None]:
         """Removes the vectors that a selector of ids names.
@@ -434,38 +418,23 @@ class Store:
                 "an HNSW index cannot remove vectors, its graph runs through them: search with a "
                 "selector that leaves them out, or build the index anew"
             )
-        with self._without_direct_map():
+        with without_direct_map(self.bare):
             if not (self.has_id_map and self.is_ivf):
                 removed = int(self.index.remove_ids(sel))
-                _tidy(self.bare)
+                tidy(self.bare)
                 return removed, None
             # FAISS's IDMap moves the ids up and an inverted file leaves its own where they are.
             id_map = self._id_map().copy()
             kept = np.array([not sel.is_member(int(i)) for i in id_map], bool)
             self.bare.remove_ids(self.over_keys(sel))
-            _tidy(self.bare)
+            tidy(self.bare)
             keys = np.where(kept, np.cumsum(kept) - 1, -1)
             for number in range(self.bare.nlist):
                 ids = self._list_ids(number)
                 ids[:] = keys[ids]
             faiss.copy_array_to_vector(id_map[kept], self.index.id_map)
-            _id_map_changed(self.index)
+            id_map_changed(self.index)
         return int(len(kept) - kept.sum()), keys
-
-    @contextmanager
-    def _without_direct_map(self) -> Iterator[None]:
-        """Around changes that a direct map of inverted lists does not follow, or forbids.
-
-        An array of ids that start at 0 and leave none out may not fit any more: it is gone then.
-        """
-        kind = self.bare.direct_map.type if self.is_ivf else faiss.DirectMap.NoMap
-        if kind != faiss.DirectMap.NoMap:
-            self.bare.set_direct_map_type(faiss.DirectMap.NoMap)
-        try:
-            yield
-        finally:
-            if kind == faiss.DirectMap.Hashtable:
-                self.bare.set_direct_map_type(kind)
 
     def check_compatible(self, other: Store) -> None:
         """Whether `merge` can take the vectors of another index.
@@ -497,177 +466,24 @@ class Store:
         """
         if not (self.has_id_map and self.is_ivf):
             self.index.merge_from(other.index, add_id)
-            _tidy(self.bare)
-            _tidy(other.bare)
+            tidy(self.bare)
+            tidy(other.bare)
             return
         # FAISS's IDMap would give the keys of the inverted lists twice.
         ids = np.concatenate([self._id_map(), other._id_map() + add_id])
         self.bare.merge_from(other.bare, self.bare.ntotal)
-        _tidy(self.bare)
+        tidy(self.bare)
         for index, id_map in ((self.index, ids), (other.index, ids[:0])):
             faiss.copy_array_to_vector(id_map, index.id_map)
-            _id_map_changed(index)
+            id_map_changed(index)
 
     def _coarse_centroids(self) -> FloatArray:
         quantizer = faiss.downcast_index(self.bare.quantizer)
         centroids: FloatArray = quantizer.reconstruct_n(0, quantizer.ntotal)
         return centroids
 
-    # -- parameters
-
     def _exact(self) -> Scan:
         with self._lock:
             if self._scan is None:
                 self._scan = Scan(self.bare)
             return self._scan
-
-    def _selector(self, params: Any) -> Any:
-        """The selector of the parameters, over keys instead of ids.
-
-        Raises:
-            TypeError: parameters of another kind of index.
-        """
-        if params is None:
-            return None
-        kind, _ = self._parameters(params)
-        # A selector alone is for every kind.
-        if type(params) is not faiss.SearchParameters and (
-            kind is faiss.SearchParameters or not isinstance(params, kind)
-        ):
-            raise TypeError(
-                f"expected parameters of type {kind.__name__} for {type(self.bare).__name__}, got "
-                f"{type(params).__name__}"
-            )
-        if params.sel is None:
-            return None
-        # FAISS hands the selector out as its base class; the one that went in is kept beside.
-        sel = getattr(params, "_sp_field_refs", {}).get("sel", params.sel)
-        # As in FAISS, one that is translated already is over keys.
-        return sel if isinstance(sel, faiss.IDSelectorTranslated) else self.over_keys(sel)
-
-    def _parameters(self, params: Any) -> tuple[Any, tuple[str, ...]]:
-        """The class of parameters that the index wants, and the names of what is in them."""
-        if self.is_ivf:
-            if isinstance(params, faiss.IVFPQSearchParameters):
-                return faiss.IVFPQSearchParameters, _IVFPQ_PARAMETERS
-            return faiss.SearchParametersIVF, _IVF_PARAMETERS
-        if self.is_hnsw:
-            return faiss.SearchParametersHNSW, _HNSW_PARAMETERS
-        if isinstance(self.bare, faiss.IndexPQ):
-            return faiss.SearchParametersPQ, _PQ_PARAMETERS
-        return faiss.SearchParameters, ()
-
-    def _native(self, params: Any, sel: Any) -> Any:
-        """Parameters of the class that the index wants, with the selector over keys.
-
-        The caller's own are never changed: another thread may be searching with them.
-        """
-        if params is None:
-            return None
-        kind, names = self._parameters(params)
-        own = self.bare.hnsw if self.is_hnsw else self.bare
-        # A selector alone leaves the rest as the index has it.
-        source = own if type(params) is faiss.SearchParameters else params
-        native = kind()
-        for name in names:
-            if hasattr(source, name):
-                setattr(native, name, getattr(source, name))
-        native.sel = sel
-        return native
-
-
-@contextmanager
-def all_or_nothing(index: Any) -> Iterator[None]:
-    """Takes back what was added to an index within, if an exception (Ctrl-C too) leaves the block.
-
-    By place and not by id: an id may be there twice, and one of them is to stay. A graph cannot
-    forget: to an HNSW index add everything in one call.
-    """
-    in_id_map = isinstance(index, faiss.IndexIDMap)
-    bare = faiss.downcast_index(index.index) if in_id_map else index
-    before = int(bare.ntotal)
-    is_ivf = isinstance(bare, faiss.IndexIVF)
-    sizes = [bare.invlists.list_size(i) for i in range(bare.nlist)] if is_ivf else []
-    try:
-        yield
-    except BaseException:
-        if is_ivf:
-            for number, size in enumerate(sizes):
-                bare.invlists.resize(number, size)
-            bare.ntotal = before
-            kind = bare.direct_map.type
-            bare.set_direct_map_type(faiss.DirectMap.NoMap)
-            bare.set_direct_map_type(kind)
-        elif bare.ntotal > before and not isinstance(bare, faiss.IndexHNSW):
-            bare.remove_ids(faiss.IDSelectorRange(before, bare.ntotal))
-        _tidy(bare)
-        if in_id_map:
-            index.id_map.resize(before)
-            _id_map_changed(index)
-        raise
-
-
-def _tidy(bare: Any) -> None:
-    """What FAISS forgets after it has taken vectors out of an index with fast scan."""
-    if isinstance(bare, faiss.IndexPQFastScan) and not bare.ntotal:
-        bare.ntotal2 = 0  # a search would read as many codes, which are gone
-    if isinstance(bare, faiss.IndexPQFastScan | faiss.IndexIVFPQFastScan):
-        clear_ends(bare)
-
-
-def _id_map_changed(index: Any) -> None:
-    index.ntotal = index.id_map.size()
-    if isinstance(index, faiss.IndexIDMap2):
-        index.construct_rev_map()
-
-
-def as_ids(ids: Any, n: int | None = None) -> IdArray:
-    """Ids as (n,) int64.
-
-    Raises:
-        TypeError: no integers.
-        ValueError: another number of them.
-    """
-    array = np.asarray(ids)
-    if array.dtype == np.uint64 or not np.issubdtype(array.dtype, np.integer):
-        raise TypeError(f"expected ids of dtype int64, got {array.dtype}")
-    if array.ndim != 1 or (n is not None and len(array) != n):
-        expected = "(n,)" if n is None else f"({n},)"
-        raise ValueError(f"expected ids of shape {expected}, got {array.shape}")
-    return np.ascontiguousarray(array, np.int64)
-
-
-def as_selector(sel: Any) -> Any:
-    """A selector of ids: a faiss.IDSelector as it is, integers as one of those ids.
-
-    Raises:
-        TypeError: ids that are not integers; a selector that is translated from ids to places,
-            which FAISS would translate again, out of bounds.
-    """
-    if isinstance(sel, faiss.IDSelectorTranslated):
-        raise TypeError("expected a selector of ids, got one that is translated to places")
-    if isinstance(sel, faiss.IDSelector):
-        return sel
-    return faiss.IDSelectorBatch(as_ids(sel))
-
-
-def _view(pointer: Any, size: int) -> IdArray:
-    """Native memory as (size,) int64, without a copy."""
-    view: IdArray = faiss.rev_swig_ptr(pointer, size) if size else np.empty(0, np.int64)
-    return view
-
-
-def _places(stored: IdArray, wanted: IdArray) -> IdArray:
-    """Where every wanted id lies among the stored ones: (n,) int64.
-
-    Raises:
-        ValueError: an id that is not there.
-    """
-    there = np.flatnonzero(np.isin(stored, wanted))
-    order = there[np.argsort(stored[there], kind="stable")]
-    slots = np.searchsorted(stored[order], wanted)
-    found = slots < len(order)
-    found[found] = stored[order[slots[found]]] == wanted[found]
-    if not found.all():
-        raise ValueError(f"expected ids that are stored, got {wanted[~found][0]}")
-    return order[slots]

@@ -8,10 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from faiss_pqvae.ids import IdArray
 from faiss_pqvae.native import codebook_index, extract_codebooks, faiss, inject_codebooks
 from faiss_pqvae.packing import CodeArray, flatten_blocks
-
-IdArray = npt.NDArray[np.int64]
 
 _IVF = (faiss.IndexIVFPQ, faiss.IndexIVFPQFastScan)
 _FAST_SCAN = (faiss.IndexPQFastScan, faiss.IndexIVFPQFastScan)

@@ -14,8 +14,12 @@ FOLDERS = {
     f"{PACKAGE}.eval": ROOT / "eval",
 }
 CLI, TRAINING, EVAL = f"{PACKAGE}.cli", f"{PACKAGE}.training", f"{PACKAGE}.eval"
-NATIVE = tuple(f"{PACKAGE}.native{part}" for part in ("", "_additive", "_io", "_product", "_walk"))
-SCANS = tuple(f"{PACKAGE}.{name}" for name in ("scan", "kernels", "stored", "store", "gpu_layout"))
+NATIVE = tuple(
+    f"{PACKAGE}.native{part}"
+    for part in ("", "_additive", "_checks", "_io", "_layout", "_product", "_walk")
+)
+SEARCH = ("scan", "kernels", "stored", "changes", "ids", "search_parameters", "store")
+SCANS = tuple(f"{PACKAGE}.{name}" for name in (*SEARCH, "gpu_layout"))
 ABOVE = tuple(f"{PACKAGE}.{name}" for name in ("gpu", "factory", "bundle"))
 INDEXES = (*NATIVE, *SCANS, f"{PACKAGE}.index", *ABOVE)
 
