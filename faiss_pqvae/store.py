@@ -133,7 +133,11 @@ class Store:
             z = self.quantize(z)
         if isinstance(self.bare, faiss.IndexPQFastScan) and sel is not None:
             return Scan(self.flat()).search(z, k, sel=sel)
-        D, I = self.bare.search(z, k, params=native_parameters(params, self.bare, sel))  # noqa: E741
+        # A fast scan begins with what lies in D, and finds nothing if that is a largest distance:
+        # FAISS itself takes memory as it comes, from an earlier search that found too little.
+        D = np.zeros((len(z), k), np.float32)
+        native = native_parameters(params, self.bare, sel)
+        D, I = self.bare.search(z, k, params=native, D=D)  # noqa: E741
         return D, I
 
     def range_search(
