@@ -130,6 +130,8 @@ class Play:
         if how == 0:
             x[-1, rng.integers(D)] = rng.choice([np.nan, np.inf])
             match = f"row {len(x) - 1}"
+            if self._clash(ids, len(x)):
+                match = "expected ids of which"
         elif how == 1:
             x = x[:, 1:]
         else:
