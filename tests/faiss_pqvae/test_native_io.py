@@ -218,10 +218,10 @@ def _link_above(index: Any) -> None:
     faiss.rev_swig_ptr(graph.neighbors.data(), graph.neighbors.size())[start] = low
 
 
-def _two_lists(index: Any) -> None:
-    new = faiss.ArrayInvertedLists(2, index.code_size)
-    index.replace_invlists(new, True)
-    new.this.disown()
+def _low_entry(index: Any) -> None:
+    graph = index.hnsw
+    graph.entry_point = int(faiss.vector_to_array(graph.levels).argmin())
+    graph.max_level = 0
 
 
 def _eight_bits(index: Any) -> None:
@@ -307,6 +307,7 @@ WRONG: list[tuple[str, Callable[[Any], None], str]] = [
     ("HNSW", _set("hnsw.entry_point", -1), "a place to enter"),
     ("HNSW", _set("hnsw.entry_point", N), "a place to enter"),
     ("HNSW", _set("hnsw.entry_point", lambda old: (old + 1) % N), "level of the entry"),
+    ("HNSW", _low_entry, "max_level"),
     ("HNSW", _put("hnsw.offsets", 3, 7), "offsets as the levels say"),
     ("HNSW", _resize("hnsw.neighbors", -1), "number of neighbors"),
     ("HNSW", _put("hnsw.neighbors", 0, N), "neighbors in the graph"),
