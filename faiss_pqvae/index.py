@@ -310,7 +310,7 @@ class LatentIndex:
             assert self.fit is not None
             new.history = self.fit(new.model, inputs, progress=progress, **options)
             new.model.eval()
-            inject_codebooks(new.faiss_index, new.model.codebooks())
+        inject_codebooks(new.faiss_index, new.model.codebooks())
         new._train_coarse(x)
         self.__setstate__(new.__getstate__())
 

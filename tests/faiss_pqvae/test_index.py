@@ -395,6 +395,20 @@ def test_train__failing_leaves_the_trained_index_as_it_was(make_index, make_item
     assert all(torch.equal(after[name], value) for name, value in weights.items())
 
 
+@pytest.mark.parametrize("description", ["PQVAE2x4", "PQVAE2x4fs", "IVF2,PQVAE2x4", "HNSW4,PQVAE2x4"])
+def test_train__keeps_weights_that_were_loaded(make_model, make_items, description):
+    config = make_model().config
+    index = index_factory((1, 8, 8), description, model=config)
+    trained = make_model(nbits=4)
+    index.model.load_state_dict(trained.state_dict())
+    index.fit = pytest.fail
+    index.train(make_items(90), progress=False)
+    assert index.is_trained
+    assert extract_codebooks(index.faiss_index) == trained.codebooks()
+    index.add(make_items(5))
+    assert index.search(make_items(5), 1)[1].shape == (5, 1)
+
+
 def test_train__again_after_reset(make_index, make_items, make_model):
     index = make_index(n=3)
     other = make_model(seed=9)
