@@ -395,7 +395,9 @@ def test_train__failing_leaves_the_trained_index_as_it_was(make_index, make_item
     assert all(torch.equal(after[name], value) for name, value in weights.items())
 
 
-@pytest.mark.parametrize("description", ["PQVAE2x4", "PQVAE2x4fs", "IVF2,PQVAE2x4", "HNSW4,PQVAE2x4"])
+@pytest.mark.parametrize(
+    "description", ["PQVAE2x4", "PQVAE2x4fs", "IVF2,PQVAE2x4", "HNSW4,PQVAE2x4"]
+)
 def test_train__keeps_weights_that_were_loaded(make_model, make_items, description):
     config = make_model().config
     index = index_factory((1, 8, 8), description, model=config)
