@@ -16,12 +16,13 @@ from torch.nn import functional as F
 
 from faiss_pqvae.codebooks import FloatArray
 from faiss_pqvae.gpu_layout import MAX_SELECTION, collect, deal, from_bytes
+from faiss_pqvae.ids import IdArray
 from faiss_pqvae.index import LatentIndex, SearchType, check_k
 from faiss_pqvae.inputs import check_items, read_batches
 from faiss_pqvae.model import PQVAE
 from faiss_pqvae.native import extract_codebooks, faiss
 from faiss_pqvae.quantizer import assign, look_up, split
-from faiss_pqvae.stored import IdArray, Stored, empty_like, read, write
+from faiss_pqvae.stored import Stored, empty_like, read, write
 
 _FLOAT16_M = 56  # from here on only tables of float16 fit the shared memory of a block
 

@@ -16,9 +16,10 @@ from typing import Any
 import numpy as np
 
 from faiss_pqvae.codebooks import Codebooks, FloatArray
+from faiss_pqvae.ids import IdArray
 from faiss_pqvae.native import extract_codebooks, faiss
 from faiss_pqvae.packing import CodeArray, merge_codebooks
-from faiss_pqvae.stored import IdArray, add_entries, entries, read
+from faiss_pqvae.stored import add_entries, entries, read
 
 MAX_SELECTION = 2048  # of k and of the lists probed: what a GPU's k-selection takes
 
