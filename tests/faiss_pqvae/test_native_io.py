@@ -16,7 +16,18 @@ L2, IP = faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT
 D, N = 8, 40
 NAN = float("nan")
 REFINE = ["Flat", "SQ8", "SQfp16", "PQ4x4np", "IDMap2,Flat"]
-TRANSFORMS = ["PCA4", "PCAW4", "L2norm", "RR6", "ITQ6", "OPQ2", "Pad16", "HR", "L2norm,PCA4,L2norm"]
+TRANSFORMS = [
+    "PCA4",
+    "PCAW4",
+    "L2norm",
+    "RR6",
+    "ITQ6",
+    "OPQ2",
+    "Pad16",
+    "HR",
+    "L2norm,PCA4,L2norm",
+    "Center",
+]
 
 
 def _x(n: int = N, d: int = D) -> np.ndarray:
@@ -33,7 +44,8 @@ def make(make_native: Callable[..., Any]) -> Callable[..., Any]:
 
     def make(kind: str, n: int = N, metric: int = L2) -> Any:
         if kind in REFINE or kind in TRANSFORMS:
-            index = faiss.index_factory(D, kind if kind in REFINE else f"{kind},Flat")
+            index = _center() if kind == "Center" else None
+            index = index or faiss.index_factory(D, kind if kind in REFINE else f"{kind},Flat")
             index.train(_x(1300))
         elif kind in ("IVF_HNSW", "IVF_PQ"):
             index = _other_coarse(kind)
@@ -54,6 +66,15 @@ def _apply(index: Any, x: np.ndarray) -> np.ndarray:
     for i in range(index.chain.size()):
         x = index.chain.at(i).apply(x)
     return x
+
+
+def _center() -> Any:
+    transform, flat = faiss.CenteringTransform(D), faiss.IndexFlatL2(D)
+    index = faiss.IndexPreTransform(transform, flat)
+    for part in (transform, flat):
+        part.this.disown()
+    index.own_fields = True
+    return index
 
 
 def _flat_lists() -> Any:
@@ -224,6 +245,20 @@ def _low_entry(index: Any) -> None:
     graph.max_level = 0
 
 
+def _blocks(index: Any) -> Any:
+    return faiss.downcast_InvertedLists(index.invlists)
+
+
+def _plain_lists(index: Any) -> None:
+    lists = faiss.ArrayInvertedLists(index.nlist, index.code_size)
+    lists.this.disown()
+    index.replace_invlists(lists, True)
+
+
+def _short_codes(index: Any) -> None:
+    index.code_size = index.invlists.code_size = 1
+
+
 def _eight_bits(index: Any) -> None:
     """All agrees, but no loop of FAISS's scans such blocks."""
     index.pq = faiss.ProductQuantizer(D, 4, 8)
@@ -280,11 +315,14 @@ WRONG: list[tuple[str, Callable[[Any], None], str]] = [
     ("IVF", _set("pq.code_size", 3), "pq.code_size"),
     ("IVF", _set("code_size", 3), "code_size"),
     ("IVF", _set("invlists.code_size", 3), "code_size of the lists"),
+    ("IVF", _short_codes, "code_size = 2, got 1"),
     ("IVF", _set("ntotal", N + 1), "vectors in the inverted lists"),
     ("IVF", _set("direct_map.type", 7), "a direct map of a known type"),
     ("IVFfs", _set("bbs", 48), "bbs"),
     ("IVFfs", _set("M2", 6), "M2"),
     ("IVFfs", _set("bbs", 64), "vectors a block"),
+    ("IVFfs", _of(_blocks, _set("block_size", 32)), "bytes a block"),
+    ("IVFfs", _plain_lists, "lists of blocks"),
     ("IVFfs", _set("ntotal", N + 1), "vectors in the inverted lists"),
     ("HNSW", _replace("storage", lambda: None), "a storage of codes"),
     ("HNSW", _of(_storage, _set("code_size", 5)), "code_size"),
@@ -340,6 +378,8 @@ WRONG: list[tuple[str, Callable[[Any], None], str]] = [
     ("ITQ6", _of(_transform, _set("pca_then_itq.d_out", 3)), "dimension behind ITQ"),
     ("ITQ6", _of(_transform, _set("pca_then_itq.is_trained", False)), "trained transforms"),
     ("ITQ6", _of(_transform, _resize("pca_then_itq.A", -1)), "values of a transform"),
+    ("Center", _of(_transform, _resize("mean", -1)), "values of a mean"),
+    ("Center", _of(_transform, _put("mean", 0, NAN)), "finite values of a mean"),
     ("Pad16", _of(_transform, _resize("map", -1)), "dimensions of a map"),
     ("Pad16", _of(_transform, _put("map", 0, D)), "a map within"),
     ("Pad16", _of(_transform, _put("map", 0, -2)), "a map within"),
