@@ -341,14 +341,15 @@ def test_read__refuses_weights_of_another_type(folder):
         read_index(folder)
 
 
-def test_read__refuses_an_untrained_index(folder):
-    content = bytearray(_content(folder, "index"))
-    index = faiss.deserialize_index(np.frombuffer(content, np.uint8))
+@pytest.mark.parametrize("description", ["PQVAE4x4", "IVF4,PQVAE4x4"])
+def test_read__refuses_an_untrained_index(build, tmp_path, description):
+    write_index(build(description), tmp_path)
+    index = faiss.deserialize_index(np.frombuffer(_content(tmp_path, "index"), np.uint8))
     index.reset()
     index.is_trained = False
-    _replace(folder, "index", faiss.serialize_index(index).tobytes())
+    _replace(tmp_path, "index", faiss.serialize_index(index).tobytes())
     with pytest.raises(ValueError, match="expected a trained index"):
-        read_index(folder)
+        read_index(tmp_path)
 
 
 @pytest.mark.parametrize(
