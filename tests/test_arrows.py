@@ -1,7 +1,7 @@
 """Who may import whom: reads the imports of every module and fails on an arrow the wrong way."""
 
 import ast
-from collections.abc import Iterator
+import functools
 from pathlib import Path
 
 import pytest
@@ -63,14 +63,17 @@ def _modules() -> dict[str, str]:
     return found
 
 
-def _imports(source: str) -> Iterator[str]:
+@functools.cache
+def _imports(source: str) -> tuple[str, ...]:
     """Full names of everything imported, wherever in the file."""
+    found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            found += [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"expected absolute imports, got line {node.lineno}"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            found += [f"{node.module}.{alias.name}" for alias in node.names]
+    return tuple(found)
 
 
 def _graph(modules: dict[str, str]) -> Graph:
