@@ -8,13 +8,16 @@ DEMO ?=
 # Threads that wait sleep: on a busy machine spinning ones take the processor from those that work.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test lint format typecheck bench clean
+.PHONY: demo test stress lint format typecheck bench clean
 
 demo: $(READY)  ## train on real images, compare, write runs/demo/report.html
 	$(BIN)/faiss-pqvae demo $(DEMO)
 
 test: $(READY)
 	$(BIN)/pytest
+
+stress: $(READY)  ## 10,000 mutated bundles, of which `test` tries a part
+	FAISS_PQVAE_HOSTILE=10000 $(BIN)/pytest tests/faiss_pqvae/test_hostile_files.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
