@@ -219,7 +219,7 @@ class LatentIndex:
 
     @property
     def nprobe(self) -> int:
-        """Inverted lists that a search visits; IVF only.
+        """Inverted lists that a search visits, at most all; IVF only.
 
         Raises:
             ValueError: another kind of index, or a number below 1.
@@ -228,7 +228,7 @@ class LatentIndex:
 
     @nprobe.setter
     def nprobe(self, n: int) -> None:
-        self._ivf().nprobe = at_least_1("nprobe", n)
+        self._ivf().nprobe = min(at_least_1("nprobe", n), self._ivf().nlist)
 
     @property
     def efSearch(self) -> int:  # noqa: N802 - FAISS's name

