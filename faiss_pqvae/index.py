@@ -464,6 +464,8 @@ class LatentIndex:
             raise ValueError("expected another index, got the index itself")
         if not _same_weights(self.model, other.model):
             raise ValueError("expected an index with the same model, got one with other weights")
+        if self.transforms != other.transforms:
+            raise ValueError("expected an index with the same transforms, got other ones")
         kinds = [_refines_by(index.refiner) for index in (self, other)]
         if kinds[0] != kinds[1]:
             raise ValueError(f"expected an index that refines by {kinds[0]}, got {kinds[1]}")

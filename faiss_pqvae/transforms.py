@@ -38,6 +38,14 @@ class Transforms:
             return Transforms.from_description, (self.d_in, self.description)
         return Transforms, (self.index, self.description)
 
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Transforms):
+            return NotImplemented
+        mine, others = faiss.serialize_index(self.index), faiss.serialize_index(other.index)
+        return np.array_equal(mine, others)
+
+    __hash__ = None  # type: ignore[assignment]  # compared by what they do
+
     @property
     def d_in(self) -> int:
         """Dimension of the vectors that go in."""

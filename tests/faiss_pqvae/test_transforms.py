@@ -269,3 +269,32 @@ def test_transformed__is_what_a_training_reads(make_items):
     expected = transforms.apply(torch.from_numpy(x))
     for which in (slice(3, 9), np.array([4, 1, 1]), slice(None)):
         assert torch.equal(rows[which], expected[which])
+
+
+@pytest.mark.parametrize("description", [*CHAINS, "OPQ2_4"])
+def test_eq__is_about_what_they_do(make_items, description):
+    x = make_items(300, (D_IN,))
+    fitted = Transforms.from_description(D_IN, description).trained(x, "training data")
+    assert fitted == pickle.loads(pickle.dumps(fitted))
+    assert fitted == Transforms.from_description(D_IN, description).trained(x, "training data")
+    assert fitted != Transforms.from_description(D_IN, "L2norm,L2norm")
+    assert fitted != None  # noqa: E711 - compared, not identified
+    if "PCA" in description:
+        other = make_items(300, (D_IN,), 1)
+        assert fitted != Transforms.from_description(D_IN, description).trained(other, "data")
+
+
+def test_merge__refuses_other_transforms(make_items):
+    x = make_items(300, (D_IN,))
+    index = index_factory(D_IN, "PCA4,PQVAE2x4", model=LINEAR, training=SHORT)
+    index.train(x, progress=False)
+    other = copy.deepcopy(index)
+    assert other.transforms is not None
+    other.transforms = other.transforms.trained(2 * x + 1, "training data")
+    for each in (index, other):
+        each.add(x[:5])
+    with pytest.raises(ValueError, match="same transforms"):
+        index.merge_from(other)
+    assert (index.ntotal, other.ntotal) == (5, 5)
+    index.merge_from(copy.deepcopy(index))
+    assert index.ntotal == 10
