@@ -6,7 +6,6 @@ import copy
 import math
 import operator
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from typing import Any, Literal
 
 import numpy as np
@@ -363,24 +362,24 @@ class LatentIndex:
         self._check_items(x, "items to add")
         given = self._store.check_ids(ids, len(x))
 
+        if self._stored is None:
+            self._store.add((batch.z for batch in self._batches(x, "items to add")), given)
+            return
         # What the native index will call the new items.
         keys = np.arange(self.ntotal, self.ntotal + len(x))
         if given is not None and not self._store.has_id_map:
             keys = given
+        self._stored.check_new(keys)
+        with self._stored.all_or_nothing():
+            self._store.add(self._latents_stored(x, self._stored, keys), given)
 
-        if self._stored is not None:
-            self._stored.check_new(keys)
-
-        def latents() -> Iterator[FloatArray]:
-            start = 0
-            for batch in self._batches(x, "items to add"):
-                if self._stored is not None:
-                    self._stored.add(batch, keys[start : start + len(batch.z)])
-                yield batch.z
-                start += len(batch.z)
-
-        with self._stored.all_or_nothing() if self._stored is not None else nullcontext():
-            self._store.add(latents(), given)
+    def _latents_stored(self, x: Any, stored: StoredVectors, keys: IdArray) -> Iterator[FloatArray]:
+        """Latents of items that, batch by batch, are stored under their keys on the way."""
+        start = 0
+        for batch in self._batches(x, "items to add"):
+            stored.add(batch, keys[start : start + len(batch.z)])
+            yield batch.z
+            start += len(batch.z)
 
     @property
     def _stored(self) -> StoredVectors | None:
