@@ -75,3 +75,33 @@ def test_readme__scan_figures_are_those_of_the_stored_results():
     results = json.loads((ROOT / "results" / "bench-scan.json").read_text())
     shown = README.split("(results/bench-scan.json)", 1)[1].splitlines()
     assert [line for line in shown if line.startswith("| 8 x")] == scan_rows(results)
+
+
+SPEEDS = [  # the figures of a row of the README's table, top to bottom
+    ("training step, conv, decoder linear",),
+    ("training step, conv, decoder conv",),
+    ("add, conv",),
+    ("search, 1000 queries, adc", "search, 1000 queries, sdc"),
+    ("search, 1 query at a time, adc", "search, 1 query at a time, sdc"),
+    ("peak resident memory of add, mlp, 1000000 images",),
+]
+
+
+def speed_cells(results):
+    """What the README's table of speeds has to say was measured."""
+    figures = {figure["name"]: figure for figure in results["figures"]}
+    return [
+        " / ".join(
+            f"{figures[name]['median']:.0f} MB"
+            if figures[name]["unit"] == "MB"
+            else f"{figures[name]['median']:.2f}"
+            for name in names
+        )
+        for names in SPEEDS
+    ]
+
+
+def test_readme__speeds_are_those_of_the_stored_results():
+    results = json.loads((ROOT / "results" / "benchmarks.json").read_text())
+    rows = README.split("(results/benchmarks.json)", 1)[1].split("\n\n")[1].splitlines()[2:]
+    assert [row.split("|")[2].strip() for row in rows] == speed_cells(results)
