@@ -105,3 +105,20 @@ def test_readme__speeds_are_those_of_the_stored_results():
     results = json.loads((ROOT / "results" / "benchmarks.json").read_text())
     rows = README.split("(results/benchmarks.json)", 1)[1].split("\n\n")[1].splitlines()[2:]
     assert [row.split("|")[2].strip() for row in rows] == speed_cells(results)
+
+
+def second_look_rows(results):
+    """The README's table of refinement, in percent."""
+    ways = ["codes alone"]
+    ways += [f"{name}, k_factor={k}" for name in ("RDecoder", "RFlat") for k in (4, 10)]
+    rows = []
+    for data, metric in (("mnist5k", "precision@10"), ("bsds-sift", "1-recall@10")):
+        (found,) = (values for name, values in results.items() if name.startswith(data))
+        rows.append(" | ".join(f"{100 * found[way][metric]:.1f}" for way in ways))
+    return rows
+
+
+def test_readme__second_looks_are_those_of_the_stored_results():
+    results = json.loads((ROOT / "results" / "refinement.json").read_text())
+    rows = README.split("(results/refinement.json)", 1)[1].split("\n\n")[1].splitlines()[2:]
+    assert [row.split("|", 2)[2].strip(" |") for row in rows] == second_look_rows(results)
