@@ -119,7 +119,7 @@ class Store:
 
         Raises:
             TypeError: parameters of another kind of index.
-            ValueError: a selector where FAISS takes none, in a search by Hamming distances.
+            ValueError: parameters that FAISS does not take for this index.
         """
         sel = selector_of(params, self.bare, self.over_keys)
         if isinstance(self.bare, faiss.IndexPQ):
@@ -137,7 +137,12 @@ class Store:
         # FAISS itself takes memory as it comes, from an earlier search that found too little.
         D = np.zeros((len(z), k), np.float32)
         native = native_parameters(params, self.bare, sel)
-        D, I = self.bare.search(z, k, params=native, D=D)  # noqa: E741
+        try:
+            D, I = self.bare.search(z, k, params=native, D=D)  # noqa: E741
+        except RuntimeError as error:
+            if params is None:
+                raise
+            raise ValueError(f"FAISS cannot search with these parameters: {error}") from error
         return D, I
 
     def range_search(

@@ -404,6 +404,13 @@ def test_parameters__of_inverted_lists(make, kind, options):
     _assert_same(bench.ours.search(q, 10, params=params), expected)
 
 
+def test_parameters__that_a_fast_scan_does_not_know(make):
+    bench, q = make(Case("IVFfs", 4)), vectors(3, 1)
+    params = faiss.SearchParametersIVF(nprobe=NLIST, max_empty_result_buckets=1)
+    with pytest.raises(ValueError, match="cannot search with these parameters"):
+        bench.ours.search(q, 5, params=params)
+
+
 def test_parameters__max_codes_counts(make):
     bench, q = make(Case("IVF", 8)), vectors(50, 1)
     params = faiss.SearchParametersIVF(nprobe=NLIST, max_codes=40)
