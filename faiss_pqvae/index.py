@@ -337,6 +337,9 @@ class LatentIndex:
     def add(self, x: Any) -> None:
         """Encodes and stores items; they get the ids ntotal, ntotal + 1 and so on.
 
+        In inverted lists from which items were removed, one of these may be there already, as in
+        FAISS: give ids of your own then.
+
         Args:
             x: (n, *input_shape) uint8 or float, n >= 1.
 
