@@ -8,7 +8,6 @@ class is; of vectors, the exact nearest neighbour is to be found. Needs bsds-sif
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -20,7 +19,7 @@ import numpy.typing as npt
 import tyro
 
 import faiss_pqvae as fpq
-from faiss_pqvae.eval.data import load
+from faiss_pqvae.eval.data import data_folder, load
 from faiss_pqvae.eval.runner import environment
 from faiss_pqvae.files import replace_bytes
 from faiss_pqvae.native import faiss
@@ -87,7 +86,7 @@ def main(out: Path) -> None:
     Args:
         out: JSON file.
     """
-    folder = Path(os.environ.get("FAISS_PQVAE_DATA", "data")) / "bsds-sift"
+    folder = data_folder() / "bsds-sift"
     result = {
         "command": shlex.join(["python", *sys.argv]),
         "environment": environment(),

@@ -166,7 +166,7 @@ def _draw(generator: np.random.Generator, name: str, n: int, size: int) -> npt.N
     return np.sort(generator.choice(n, size=size, replace=False)).astype(np.int64)
 
 
-def _data_folder() -> Path:
+def data_folder() -> Path:
     """The folder that FAISS_PQVAE_DATA names."""
     value = os.environ.get(DATA_VARIABLE)
     if not value:
@@ -223,7 +223,7 @@ def _stratified(
 
 def _load_mnist() -> LabelledData:
     """The IDX files of MNIST: training images are the database, test images the queries."""
-    folder = _data_folder() / "mnist"
+    folder = data_folder() / "mnist"
     names = [
         f"{part}-{kind}-ubyte"
         for part in ("train", "t10k")
@@ -295,7 +295,7 @@ def read_idx(path: Path) -> npt.NDArray[np.uint8]:
 
 def _load_cifar10() -> LabelledData:
     """CIFAR-10 from its binary archive, which is downloaded when it is missing."""
-    folder = _data_folder() / "cifar10"
+    folder = data_folder() / "cifar10"
     batches = folder / "cifar-10-batches-bin"
     archive = folder / "cifar-10-binary.tar.gz"
     if batches.is_dir():
@@ -322,7 +322,7 @@ def _load_cifar10() -> LabelledData:
 
 def _load_cifar10_jpeg() -> LabelledData:
     """CIFAR-10 re-encoded as JPEG, in Parquet."""
-    folder = _data_folder() / "cifar10-jpeg"
+    folder = data_folder() / "cifar10-jpeg"
     paths = [folder / "train.parquet", folder / "test.parquet"]
     if not all(path.is_file() for path in paths):
         raise FileNotFoundError(

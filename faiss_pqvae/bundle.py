@@ -18,7 +18,7 @@ import torch
 from faiss_pqvae.files import replace_bytes, sync
 from faiss_pqvae.index import LatentIndex
 from faiss_pqvae.model import PQVAE, ModelConfig
-from faiss_pqvae.native import extract_codebooks, faiss, prepare_search
+from faiss_pqvae.native import extract_codebooks, faiss
 from faiss_pqvae.native_io import check_keys, read_native, write_native
 from faiss_pqvae.native_layout import Role
 from faiss_pqvae.refine import StoredVectors
@@ -154,7 +154,7 @@ def _assemble(config: dict[str, Any], paths: dict[str, Path], *, mmap: bool) -> 
         raise ValueError(f"expected a trained index in {paths[_INDEX]}, got an untrained one")
     if extract_codebooks(native) != model.codebooks():
         raise ValueError(f"the codebooks in {paths[_INDEX]} are not those of the model")
-    prepare_search(native)
+    # The index itself computes what FAISS derives, once.
     transforms = None
     if _TRANSFORMS in paths:
         transforms = Transforms(read_native(paths[_TRANSFORMS], _TRANSFORMS))

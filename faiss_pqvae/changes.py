@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from faiss_pqvae.ids import id_map_changed
 from faiss_pqvae.native import faiss
 from faiss_pqvae.stored import clear_ends
 
@@ -73,10 +74,3 @@ def without_direct_map(bare: Any) -> Iterator[None]:
     finally:
         if kind == faiss.DirectMap.Hashtable:
             bare.set_direct_map_type(kind)
-
-
-def id_map_changed(index: Any) -> None:
-    """What follows from new ids in an IDMap's `id_map`."""
-    index.ntotal = index.id_map.size()
-    if isinstance(index, faiss.IndexIDMap2):
-        index.construct_rev_map()

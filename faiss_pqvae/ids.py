@@ -48,6 +48,11 @@ def view_ids(pointer: Any, size: int) -> IdArray:
     return view
 
 
+def list_ids(index: Any, number: int) -> IdArray:
+    """The ids of an inverted list (n,) int64: a view, valid until the next change."""
+    return view_ids(index.invlists.get_ids(number), index.invlists.list_size(number))
+
+
 def places_of(stored: IdArray, wanted: IdArray) -> IdArray:
     """Where every wanted id lies among the stored ones: (n,) int64.
 
@@ -62,3 +67,10 @@ def places_of(stored: IdArray, wanted: IdArray) -> IdArray:
     if not found.all():
         raise ValueError(f"expected ids that are stored, got {wanted[~found][0]}")
     return order[slots]
+
+
+def id_map_changed(index: Any) -> None:
+    """What follows from new ids in an IDMap's `id_map`."""
+    index.ntotal = index.id_map.size()
+    if isinstance(index, faiss.IndexIDMap2):
+        index.construct_rev_map()

@@ -36,7 +36,6 @@ __all__ = [
     "new_index_pq",
     "prepare_search",
     "train_coarse",
-    "unpack_codes",
 ]
 
 _UNTRAINED = "expected a trained index, got an untrained one: it has no codebooks yet"
@@ -204,22 +203,3 @@ def _train_transforms(index: Any, x: npt.NDArray[np.float32]) -> npt.NDArray[np.
             transform.train(x)
         x = transform.apply(x)
     return x
-
-
-def unpack_codes(index: Any) -> npt.NDArray[np.int64]:
-    """The codeword of every stored vector in every sub-quantizer.
-
-    Args:
-        index: a faiss.IndexPQ, or one inside of what `codebook_index` looks into.
-
-    Returns:
-        (ntotal, M) int64 in [0, ksub).
-
-    Raises:
-        TypeError: another kind of index.
-    """
-    index = codebook_index(index)
-    if kind(index) != "IndexPQ":
-        raise TypeError(f"expected a faiss.IndexPQ, got {kind(index)}")
-    codes = faiss.vector_to_array(index.codes).reshape(index.ntotal, index.code_size)
-    return np.asarray(faiss.unpack_bitstrings(codes, index.pq.M, index.pq.nbits), np.int64)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from faiss_pqvae.ids import list_ids
 from faiss_pqvae.native import faiss
 
 _LINEAR = faiss.LinearTransform
@@ -271,14 +272,6 @@ def values(vector: Any) -> Any:
     if not vector.size():
         return np.empty(0, np.int32)
     return faiss.rev_swig_ptr(vector.data(), vector.size())
-
-
-def list_ids(index: Any, number: int) -> Any:
-    """The ids of an inverted list (n,) int64: a view."""
-    size = index.invlists.list_size(number)
-    return (
-        faiss.rev_swig_ptr(index.invlists.get_ids(number), size) if size else np.empty(0, np.int64)
-    )
 
 
 def _round_up(n: int, step: int) -> int:

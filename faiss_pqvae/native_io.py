@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from faiss_pqvae.ids import list_ids
 from faiss_pqvae.native import faiss
-from faiss_pqvae.native_checks import DisagreementError, check_index, list_ids, values
+from faiss_pqvae.native_checks import DisagreementError, check_index, values
 from faiss_pqvae.native_layout import LayoutError, Role, check_layout
 
 _BLOCKED = {"IPfs", "IwPf"}  # FAISS's names for the FastScan indexes

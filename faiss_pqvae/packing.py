@@ -10,6 +10,8 @@ from faiss_pqvae.codebooks import FloatArray
 CodeArray = npt.NDArray[np.uint8]
 
 _LANES = 8  # codes spread in one 64-bit word, a byte each
+# Where FastScan puts each of 16 vectors: 0, 2, ..., 14, 1, 3, ...
+_PLACES = np.arange(16).reshape(8, 2).T.ravel()
 
 
 def merge_codebooks(centroids: FloatArray, group: int) -> FloatArray:
@@ -110,10 +112,29 @@ def flatten_blocks(blocks: CodeArray, pairs: int, block_size: int) -> CodeArray:
     Returns:
         (number of blocks * block_size, pairs) uint8, as IndexPQ stores codes of 4 bits.
     """
-    place = np.arange(16).reshape(8, 2).T.ravel()  # of vector i: 0, 2, ..., 14, 1, 3, ...
-    parts = blocks.reshape(-1, pairs, block_size // 32, 2, 16)[..., place]
+    parts = blocks.reshape(-1, pairs, block_size // 32, 2, 16)[..., _PLACES]
     first, second = parts.transpose(
         3, 0, 2, 4, 1
     )  # (number of blocks, block_size // 32, 16, pairs)
     low, high = (first & 15) | (second << 4), (first >> 4) | (second & 240)
     return np.stack([low, high], axis=2).reshape(-1, pairs)
+
+
+def pack_blocks(codes: CodeArray, block_size: int) -> CodeArray:
+    """Undoes `flatten_blocks`, with zeros up to the end of the last block.
+
+    Args:
+        codes: (n, pairs) uint8.
+        block_size: as there.
+
+    Returns:
+        (number of blocks, pairs, block_size // 32, 2, 16) uint8.
+    """
+    blocks, pairs = -(-len(codes) // block_size), codes.shape[1]
+    filled = np.zeros((blocks * block_size, pairs), np.uint8)
+    filled[: len(codes)] = codes
+    low, high = filled.reshape(blocks, block_size // 32, 2, 16, pairs).transpose(2, 0, 4, 1, 3)
+    packed = np.empty((blocks, pairs, block_size // 32, 2, 16), np.uint8)
+    packed[..., 0, _PLACES] = (low & 15) | (high << 4)
+    packed[..., 1, _PLACES] = (low >> 4) | (high & 240)
+    return packed

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import numpy.typing as npt
 
 from faiss_pqvae import kernels, packing
 from faiss_pqvae.codebooks import FloatArray
+from faiss_pqvae.inputs import at_least_1
 from faiss_pqvae.native import SDC_NBITS, check_metric, extract_codebooks, faiss
 
 CodeArray = npt.NDArray[np.uint8]
@@ -130,10 +130,7 @@ class Scan:
             raise ValueError(f"expected z of shape (n, {self._index.d}), got {z.shape}")
         if not z.flags.c_contiguous:
             raise ValueError("expected z to be C-contiguous: use numpy.ascontiguousarray")
-        k = operator.index(k)
-        if k < 1:
-            raise ValueError(f"expected k >= 1, got {k}")
-        return k
+        return at_least_1("k", k)
 
     def _has_sdc_table(self) -> bool:
         pq = self._index.pq
@@ -171,27 +168,6 @@ class Scan:
         for _, heap in heaps:
             heap.reorder()
         return D, I
-
-
-def flat_codes(index: Any) -> CodeArray:
-    """The codes of an index, as IndexPQ stores them.
-
-    Args:
-        index: a faiss.IndexPQ or faiss.IndexPQFastScan.
-
-    Returns:
-        (ntotal, code_size) uint8, a copy: the index moves its own when codes are added.
-
-    Raises:
-        TypeError: another kind of index.
-    """
-    if isinstance(index, faiss.IndexPQFastScan):
-        blocks = faiss.vector_to_array(index.codes)
-        return packing.flatten_blocks(blocks, index.M2 // 2, index.bbs)[: index.ntotal]
-    if not isinstance(index, faiss.IndexPQ):
-        raise TypeError(f"expected an IndexPQ or IndexPQFastScan, got {type(index).__name__}")
-    codes: CodeArray = faiss.vector_to_array(index.codes).reshape(index.ntotal, index.code_size)
-    return codes
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,12 @@ import numpy.typing as npt
 
 from faiss_pqvae.changes import (
     all_or_nothing,
-    id_map_changed,
     tidy,
     uninterrupted,
     without_direct_map,
 )
 from faiss_pqvae.codebooks import FloatArray
-from faiss_pqvae.ids import IdArray, as_ids, places_of, view_ids
+from faiss_pqvae.ids import IdArray, as_ids, id_map_changed, list_ids, places_of, view_ids
 from faiss_pqvae.native import (
     codebook_index,
     extract_codebooks,
@@ -30,9 +29,9 @@ from faiss_pqvae.native import (
     inject_codebooks,
     new_index_pq,
 )
-from faiss_pqvae.scan import Scan, flat_codes
+from faiss_pqvae.scan import Scan
 from faiss_pqvae.search_parameters import native_parameters, selector_of
-from faiss_pqvae.stored import add_entries, entries
+from faiss_pqvae.stored import add_entries, entries, flat_codes
 
 CodeArray = npt.NDArray[np.uint8]
 Found = tuple[FloatArray, IdArray]
@@ -257,7 +256,7 @@ class Store:
             except RuntimeError as error:  # not in the direct map
                 raise ValueError(f"expected ids that are stored: {error}") from error
             return latents
-        lists = [self._list_ids(i) for i in range(self.bare.nlist)]
+        lists = [list_ids(self.bare, i) for i in range(self.bare.nlist)]
         starts = np.concatenate([[0], np.cumsum([len(ids) for ids in lists])])
         places = places_of(np.concatenate(lists), keys)
         latents = np.empty((len(keys), self.bare.d), np.float32)
@@ -287,11 +286,6 @@ class Store:
         if (keys >= 0).any():
             found[keys >= 0] = self.reconstruct(keys[keys >= 0])
         return found
-
-    def _list_ids(self, number: int) -> IdArray:
-        """The ids of an inverted list: a view, valid until the next change."""
-        lists = self.bare.invlists
-        return view_ids(lists.get_ids(number), lists.list_size(number))
 
     # -- codes
 
@@ -439,7 +433,7 @@ class Store:
             tidy(self.bare)
             keys = np.where(kept, np.cumsum(kept) - 1, -1)
             for number in range(self.bare.nlist):
-                ids = self._list_ids(number)
+                ids = list_ids(self.bare, number)
                 ids[:] = keys[ids]
             faiss.copy_array_to_vector(id_map[kept], self.index.id_map)
             id_map_changed(self.index)

@@ -8,15 +8,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from faiss_pqvae.ids import IdArray
+from faiss_pqvae.ids import IdArray, id_map_changed, list_ids
 from faiss_pqvae.native import codebook_index, extract_codebooks, faiss, inject_codebooks
-from faiss_pqvae.packing import CodeArray, flatten_blocks
+from faiss_pqvae.packing import CodeArray, flatten_blocks, pack_blocks
 
 _IVF = (faiss.IndexIVFPQ, faiss.IndexIVFPQFastScan)
 _FAST_SCAN = (faiss.IndexPQFastScan, faiss.IndexIVFPQFastScan)
 _KINDS = (faiss.IndexPQ, faiss.IndexPQFastScan, *_IVF)
-# Where FastScan puts each of 16 vectors, see `flatten_blocks`.
-_PLACES = np.arange(16).reshape(8, 2).T.ravel()
 
 
 @dataclass(frozen=True)
@@ -49,8 +47,7 @@ def read(index: Any) -> Stored:
     """
     native, id_map = _unwrap(index)
     if not isinstance(native, _IVF):
-        raw = faiss.vector_to_array(native.codes)
-        codes = _unpack(raw, native.ntotal, native)
+        codes = flat_codes(native)
         return Stored(codes, np.arange(native.ntotal) if id_map is None else id_map)
     lists = [entries(native, list_no) for list_no in range(native.nlist)]
     codes, ids = (np.concatenate(parts) for parts in zip(*lists, strict=True))
@@ -99,9 +96,7 @@ def write(index: Any, stored: Stored) -> None:
     if id_map is not None:
         outer = faiss.downcast_index(index)
         faiss.copy_array_to_vector(ids, outer.id_map)
-        outer.ntotal = len(ids)
-        if isinstance(outer, faiss.IndexIDMap2):
-            outer.construct_rev_map()
+        id_map_changed(outer)
 
 
 def _unwrap(index: Any) -> tuple[Any, IdArray | None]:
@@ -141,6 +136,23 @@ def codeword_ids(index: Any) -> npt.NDArray[np.int64]:
     return np.asarray(faiss.unpack_bitstrings(codes, holder.pq.M, holder.pq.nbits), np.int64)
 
 
+def flat_codes(index: Any) -> CodeArray:
+    """The codes of an index, as IndexPQ stores them.
+
+    Args:
+        index: a faiss.IndexPQ or faiss.IndexPQFastScan.
+
+    Returns:
+        (ntotal, code_size) uint8, a copy: the index moves its own when codes are added.
+
+    Raises:
+        TypeError: another kind of index.
+    """
+    if not isinstance(index, faiss.IndexPQ | faiss.IndexPQFastScan):
+        raise TypeError(f"expected an IndexPQ or IndexPQFastScan, got {type(index).__name__}")
+    return _unpack(faiss.vector_to_array(index.codes), index.ntotal, index)
+
+
 def entries(ivf: Any, list_no: int) -> tuple[CodeArray, IdArray]:
     """Codes (m, code_size) and ids (m,) of a list, as copies."""
     lists = ivf.invlists
@@ -149,8 +161,7 @@ def entries(ivf: Any, list_no: int) -> tuple[CodeArray, IdArray]:
         return np.empty((0, ivf.code_size), np.uint8), np.empty(0, np.int64)
     bbs = _block_size(ivf)
     raw = faiss.rev_swig_ptr(lists.get_codes(list_no), -(-size // bbs) * bbs * ivf.code_size)
-    ids = faiss.rev_swig_ptr(lists.get_ids(list_no), size)
-    return _unpack(raw, size, ivf).copy(), ids.copy()
+    return _unpack(raw, size, ivf).copy(), list_ids(ivf, list_no).copy()
 
 
 def add_entries(ivf: Any, list_no: int, codes: CodeArray, ids: IdArray) -> None:
@@ -167,8 +178,7 @@ def add_entries(ivf: Any, list_no: int, codes: CodeArray, ids: IdArray) -> None:
     packed = _pack(np.concatenate([before, codes]), ivf).ravel()
     ivf.invlists.resize(list_no, len(before) + len(ids))
     faiss.rev_swig_ptr(ivf.invlists.get_codes(list_no), packed.size)[:] = packed
-    stored = faiss.rev_swig_ptr(ivf.invlists.get_ids(list_no), len(before) + len(ids))
-    stored[len(before) :] = ids
+    list_ids(ivf, list_no)[len(before) :] = ids
 
 
 def clear_ends(native: Any) -> None:
@@ -209,11 +219,4 @@ def _pack(codes: CodeArray, native: Any) -> CodeArray:
     """Undoes `_unpack`, with zeros up to the end of the last block."""
     if not isinstance(native, _FAST_SCAN):
         return np.ascontiguousarray(codes)
-    blocks, pairs = -(-len(codes) // native.bbs), native.code_size
-    filled = np.zeros((blocks * native.bbs, pairs), np.uint8)
-    filled[: len(codes)] = codes
-    low, high = filled.reshape(blocks, native.bbs // 32, 2, 16, pairs).transpose(2, 0, 4, 1, 3)
-    packed = np.empty((blocks, pairs, native.bbs // 32, 2, 16), np.uint8)
-    packed[..., 0, _PLACES] = (low & 15) | (high << 4)
-    packed[..., 1, _PLACES] = (low >> 4) | (high & 240)
-    return packed
+    return pack_blocks(codes, native.bbs)

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from faiss_pqvae import kernels, scan
 from faiss_pqvae.codebooks import Codebooks
 from faiss_pqvae.native import faiss, new_index_pq
-from faiss_pqvae.scan import Scan, flat_codes
+from faiss_pqvae.scan import Scan
+from faiss_pqvae.stored import flat_codes
 
 METRICS = [faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT]
 SEARCHES = {"ADC": faiss.IndexPQ.ST_PQ, "SDC": faiss.IndexPQ.ST_SDC}
