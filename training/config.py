@@ -14,6 +14,11 @@ _COLOR_WHITENING = 0.3
 
 
 @dataclass(frozen=True)
+class VectorTraining:
+    """How vectors are trained: from OPQ on, towards the distances that are searched."""
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """Settings of a training; the objective's own (lambda, beta) belong to the model.
 
@@ -28,6 +33,8 @@ class TrainingConfig:
         whitening: how far the reconstruction error is measured relative to the data's own
             variation, 0 (plain squared error) to 1 (Mahalanobis), see `fit_whitener`. None takes
             0.3 for colour images and 0 for the rest.
+        vectors: for vectors: where they start and what they aim at, see `VectorTraining`. None
+            takes its defaults for vectors with a linear encoder, and nothing for other items.
         validation_fraction: share of the items that is held out, at most 5,000 items.
         patience: epochs without a better validation loss after which training stops early; the
             best weights are kept. 0 never stops early.
@@ -49,6 +56,7 @@ class TrainingConfig:
     weight_decay: float = 1e-4
     views: Views | None = None
     whitening: float | None = None
+    vectors: VectorTraining | None = None
     validation_fraction: float = 0.05
     patience: int = 10
     warmup_steps: int = 200

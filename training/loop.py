@@ -43,6 +43,7 @@ def fit(
     *,
     folder: str | Path | None = None,
     progress: bool = True,
+    go_on: Callable[[dict[str, Any]], bool] | None = None,
 ) -> History:
     """Trains a PQ-VAE, end to end, and leaves the best weights in it.
 
@@ -56,6 +57,8 @@ def fit(
         config: settings.
         folder: where log and checkpoint go; None keeps them in memory.
         progress: draw a bar, where standard error is a terminal.
+        go_on: asked after every epoch, with its event; False stops the training there, as
+            `patience` does.
 
     Returns:
         The history, one dict of plain values per event, as in `log.jsonl`: first a "start", then
@@ -67,7 +70,7 @@ def fit(
     """
     trainer = Trainer(model, x, config or TrainingConfig(), folder)
     try:
-        trainer.train(progress=progress)
+        trainer.train(progress=progress, go_on=go_on)
     finally:
         trainer.close()
     return trainer.history
@@ -165,8 +168,10 @@ class Trainer:
             "training": asdict(self.config),
         }
 
-    def train(self, *, progress: bool = True) -> None:
-        """Runs to the end, from wherever the state stands."""
+    def train(
+        self, *, progress: bool = True, go_on: Callable[[dict[str, Any]], bool] | None = None
+    ) -> None:
+        """Runs to the end, from wherever the state stands; for `go_on` see `fit`."""
         bar = tqdm(
             total=self.total_steps,
             initial=self.step,
@@ -174,8 +179,12 @@ class Trainer:
             desc="training",
             disable=None if progress else True,
         )
+        last = self.history[-1]
+        stopped = last["event"] == "end" or (
+            go_on is not None and last["event"] == "epoch" and not go_on(last)
+        )
         with bar:
-            while self.step < self.total_steps and not self._stopped_early():
+            while self.step < self.total_steps and not self._stopped_early() and not stopped:
                 self._step()
                 bar.update()
                 if self.step % self.steps_per_epoch == 0:
@@ -184,6 +193,7 @@ class Trainer:
                         reconstruction=f"{event['validation_reconstruction']:.4f}",
                         perplexity=f"{np.mean(event['perplexity']):.0f}",
                     )
+                    stopped = go_on is not None and not go_on(event)
                     self.save()
                 elif self.step % self.config.checkpoint_every == 0:
                     self.save()

@@ -202,6 +202,21 @@ def test_fit__stops_early_and_keeps_the_best():
     assert end["validation_loss"] == min(eligible)
 
 
+def test_fit__go_on_stops_after_an_epoch_and_that_is_the_end(tmp_path):
+    asked = []
+
+    def go_on(event):
+        asked.append(event["epoch"])
+        return event["epoch"] < 1
+
+    history = fit(model(), images(), config(), folder=tmp_path, go_on=go_on)
+    assert [event["event"] for event in history] == ["start", "epoch", "epoch", "end"]
+    assert history[-1]["stopped_early"]
+    assert asked == [0, 1]
+    assert fit(model(), images(), config(), folder=tmp_path, go_on=go_on) == history
+    assert asked == [0, 1]
+
+
 def test_fit__gradient_updates_learn_codewords():
     trained = model(update="gradient", lambda_=0.05)
     history = fit(trained, images(400), config(epochs=10))
