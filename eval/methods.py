@@ -18,7 +18,7 @@ import numpy.typing as npt
 from faiss_pqvae.native import faiss
 from faiss_pqvae.sources import Source, chunks
 
-M = 8  # sub-quantizers of every product quantizer here: 32, 48 and 64 bits are 4, 6 and 8 bits each
+M = 8  # sub-quantizers unless another number is asked for: 32, 48 and 64 bits are 4, 6, 8 bits each
 PCA_DIM = 256  # OPQ takes a singular value decomposition of d x d in every one of its iterations
 TRAIN_LIMIT = 50_000
 CHUNK_BYTES = 64 << 20  # of float32 in one chunk
@@ -55,6 +55,8 @@ class Method:
         config: everything that decides the result, as JSON values: part of the raw file's key.
         searches: search types to run; each is set as `index.search_type` when there are several.
         reference: a yardstick with its own bytes, outside the comparison at equal bytes.
+        seed: of everything random in the training; `config` has it too. Rows that differ in it
+            alone are trainings of one method.
     """
 
     name: str
@@ -63,6 +65,7 @@ class Method:
     config: dict[str, Any] = field(default_factory=dict)
     searches: tuple[str, ...] = ("adc",)
     reference: bool = False
+    seed: int = 0
 
 
 class FlatPixels:
@@ -115,28 +118,33 @@ def exact(d: int) -> Method:
     return from_factory("Exact L2", 32 * d, d, "Flat", search="exact", reference=True)
 
 
-def baselines(bits: int, d: int) -> list[Method]:
+def baselines(bits: int, d: int, *, M: int = M, seed: int = 0) -> list[Method]:
     """The rows that a learned code is compared with, at one code length.
 
     Exact L2 comes first (a reference with its own bytes), then LSH (random rotated hyperplanes),
     ITQ (PCA to `bits` dimensions, a learned rotation, signs), PQ on the raw values, and PQ and
-    OPQ with 8 sub-quantizers. With d > 256 all but exact L2 and the raw PQ start with a PCA to
+    OPQ with M sub-quantizers. With d > 256 all but exact L2 and the raw PQ start with a PCA to
     256 dimensions and say so in their names; with d <= 256 nothing does, and there is one PQ.
     ITQ is left out when `bits` is more than the dimensions it starts from.
 
     PQ is always `np`: polysemous training permutes codes, costs time and gains nothing here.
 
     Args:
-        bits: bits per vector, a multiple of 8 from 8 to 128.
+        bits: bits per vector, a multiple of 8 and of M, at most 16 M.
         d: values per item.
+        M: sub-quantizers of the product quantizers.
+        seed: of every random choice but exact L2's, which has none.
 
     Raises:
         ValueError: `bits` or `d` is out of range.
     """
-    if bits % M or not M <= bits <= 16 * M:
-        raise ValueError(f"expected bits as a multiple of {M} from {M} to {16 * M}, got {bits}")
-    if d < 1:
-        raise ValueError(f"expected d >= 1, got {d}")
+    if d < 1 or M < 1:
+        raise ValueError(f"expected d >= 1 and M >= 1, got d = {d} and M = {M}")
+    step = math.lcm(M, 8)
+    if bits % step or not step <= bits <= 16 * M:
+        raise ValueError(
+            f"expected bits as a multiple of {step} from {step} to {16 * M}, got {bits}"
+        )
     pq = f"PQ{M}x{bits // M}np"
     reduced = d > PCA_DIM
     pca, label = (f"PCA{PCA_DIM},", "PCA+") if reduced else ("", "")
@@ -147,13 +155,16 @@ def baselines(bits: int, d: int) -> list[Method]:
     if bits <= inner:
         rows.append((f"{label}ITQ", f"{pca}ITQ{bits},LSH", "hamming"))
     # PQ needs a multiple of M values: zeros make up for what is missing.
-    rows.append(("PQ", f"Pad{_padded(d)},{pq}" if d % M else pq, "adc"))
+    rows.append(("PQ", f"Pad{_padded(d, M)},{pq}" if d % M else pq, "adc"))
     if reduced:
         rows.append((f"{label}PQ", f"{pca}{pq}", "adc"))
-    rows.append((f"{label}OPQ", f"{pca}OPQ{M}_{_padded(inner)},{pq}", "adc"))
+    rows.append((f"{label}OPQ", f"{pca}OPQ{M}_{_padded(inner, M)},{pq}", "adc"))
     return [
         exact(d),
-        *(from_factory(name, bits, d, factory, search=search) for name, factory, search in rows),
+        *(
+            from_factory(name, bits, d, factory, search=search, seed=seed)
+            for name, factory, search in rows
+        ),
     ]
 
 
@@ -179,6 +190,7 @@ def from_factory(
         config={"factory": factory, "d": d, "train_limit": train_limit, "seed": seed},
         searches=(search,),
         reference=reference,
+        seed=seed,
     )
 
 
@@ -245,11 +257,31 @@ def _train(index: Any, xt: FloatArray) -> None:
         return
     quantizer = faiss.ProductQuantizer(base.pq.d, base.pq.M, base.pq.nbits)
     quantizer.cp.min_points_per_centroid = 1
+    quantizer.cp.seed = base.pq.cp.seed
     opq.pq = quantizer
     try:
         index.train(xt)
     finally:
         opq.pq = None  # a bare pointer, to what dies with this call
+
+
+def _set_seed(index: Any, seed: int) -> None:
+    """Gives everything random in an untrained native index a seed of its own."""
+    transforms, base = _parts(index)
+    for transform in transforms:
+        if isinstance(transform, faiss.OPQMatrix):
+            d = max(transform.d_in, transform.d_out)  # fewer inputs are filled up with zeros
+            start = faiss.RandomRotationMatrix(d, transform.d_out)
+            start.init(seed)
+            faiss.copy_array_to_vector(faiss.vector_to_array(start.A), transform.A)
+        elif isinstance(transform, faiss.ITQTransform):
+            transform.itq.seed = seed
+        elif isinstance(transform, faiss.RandomRotationMatrix):
+            transform.init(seed)
+    if isinstance(base, faiss.IndexPQ):
+        base.pq.cp.seed = seed
+    elif isinstance(base, faiss.IndexLSH) and base.rotate_data:
+        base.rrot.init(seed)
 
 
 def _parts(index: Any) -> tuple[list[Any], Any]:
@@ -263,7 +295,10 @@ def _parts(index: Any) -> tuple[list[Any], Any]:
 
 def _build(item_shape: Shape, *, d: int, factory: str, train_limit: int, seed: int) -> FlatPixels:
     _check_size(item_shape, d)
-    return FlatPixels(faiss.index_factory(d, factory), train_limit=train_limit, seed=seed)
+    index = faiss.index_factory(d, factory)
+    if seed:  # FAISS's own seeds stay what they are: seed 0 is what its users get
+        _set_seed(index, seed)
+    return FlatPixels(index, train_limit=train_limit, seed=seed)
 
 
 def _check_size(item_shape: Shape, d: int) -> None:
@@ -272,5 +307,5 @@ def _check_size(item_shape: Shape, d: int) -> None:
         raise ValueError(f"expected items of {d} values, got shape {item_shape} ({size} values)")
 
 
-def _padded(d: int) -> int:
+def _padded(d: int, M: int) -> int:
     return math.ceil(d / M) * M

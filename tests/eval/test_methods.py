@@ -79,10 +79,30 @@ def test_baselines__pad_what_8_does_not_divide(images):
     assert index.search(x[:4], 1)[0].shape == (4, 1)
 
 
-@pytest.mark.parametrize(("bits", "d"), [(0, 64), (12, 64), (136, 64), (32, 0)])
-def test_baselines__reject_sizes_out_of_range(bits, d):
+def test_baselines__seeds_are_other_trainings():
+    """The same seed gives the same index, another seed another, exact search always the same."""
+    x = np.random.default_rng(2).normal(size=(700, 33)).astype(np.float32)  # OPQ pads 33
+    for rows in zip(*(baselines(16, 33, seed=seed) for seed in (0, 1, 1)), strict=True):
+        found = []
+        for row in rows:
+            index = row.build((33,))
+            index.train(x)
+            index.add(x)
+            found.append(index.search(x[:20], 50)[0])
+        same = rows[0].reference
+        assert [row.seed for row in rows] == ([0, 0, 0] if same else [0, 1, 1])
+        assert rows[0].config == {**rows[1].config, "seed": 0}
+        assert np.array_equal(found[0], found[1]) == same
+        np.testing.assert_array_equal(found[1], found[2])
+
+
+@pytest.mark.parametrize(
+    ("bits", "d", "M"),
+    [(0, 64, 8), (12, 64, 8), (136, 64, 8), (32, 0, 8), (32, 64, 0), (8, 64, 16)],
+)
+def test_baselines__reject_sizes_out_of_range(bits, d, M):
     with pytest.raises(ValueError, match="expected"):
-        baselines(bits, d)
+        baselines(bits, d, M=M)
 
 
 def test_lsh__centres_pixels():
