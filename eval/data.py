@@ -11,16 +11,26 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
 from faiss_pqvae.eval.download import download
+from faiss_pqvae.eval.metrics import (
+    average_precision_at_k,
+    count_relevant,
+    precision_at_k,
+    precision_curve,
+    recall_at_k,
+    recall_curve,
+    relevance,
+)
 from faiss_pqvae.sources import ParquetImages, Source
 
 DATA_VARIABLE = "FAISS_PQVAE_DATA"
 SEED = 0
+CURVE_KS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 
 _DIGITS = tuple("0123456789")
 _CIFAR10_CLASSES = (
@@ -46,6 +56,49 @@ _CIFAR10_ITEM = (3, 32, 32)
 _Batch: TypeAlias = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64]]
 
 _UNREADABLE = (OSError, EOFError, zlib.error, tarfile.TarError)
+
+
+class Scores(NamedTuple):
+    """What the answers to all queries are worth; a metric is the mean of its scores.
+
+    Attributes:
+        per_query: by metric, (nq,) float64, shares from 0 to 1.
+        curves: means over the queries by k: "k" and quantities of the same length.
+    """
+
+    per_query: dict[str, npt.NDArray[np.float64]]
+    curves: dict[str, list[float]]
+
+
+class Evaluated(Protocol):
+    """What the runner asks of a data set, with labels or without."""
+
+    @property
+    def name(self) -> str:
+        """What `load` was asked for."""
+
+    @property
+    def protocol(self) -> str:
+        """Which items are queries, database and training set."""
+
+    @property
+    def description(self) -> str:
+        """What to print beside a number that comes from these data."""
+
+    @property
+    def train(self) -> Source:
+        """(nt, ...) items."""
+
+    @property
+    def database(self) -> Source:
+        """(n, ...) items."""
+
+    @property
+    def queries(self) -> Source:
+        """(nq, ...) items."""
+
+    def scores(self, I: npt.NDArray[np.int64], k: int) -> Scores:  # noqa: E741
+        """Scores I: (nq, at least k) int64, positions in the database, best first."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,6 +149,39 @@ class LabelledData:
         self._check_labels("database_labels", self.database_labels, len(self.database))
         self._check_labels("query_labels", self.query_labels, len(self.queries))
 
+    def scores(self, I: npt.NDArray[np.int64], k: int) -> Scores:  # noqa: E741
+        """Average precision, precision and recall of every query, and their curves.
+
+        Args:
+            I: (nq, at least k) int64, positions in the database, best first.
+            k: how many of them count.
+
+        Returns:
+            Scores by name: "map@k" (average precision over the relevant items among the first k),
+            "map@k/min(R,k)", "precision@100" (at k, when that is less) and "recall@k"; curves
+            "k", "precision" and "recall".
+
+        Raises:
+            TypeError: I is not int64, or k is no integer.
+            ValueError: a shape, k or an id does not fit.
+        """
+        relevant = relevance(I, self.database_labels, self.query_labels)
+        n_relevant = count_relevant(self.database_labels, self.query_labels)
+        near = min(k, 100)
+        ks = curve_ks(k)
+        per_query = {
+            f"map@{k}": average_precision_at_k(relevant, k),
+            f"map@{k}/min(R,k)": average_precision_at_k(relevant, k, n_relevant, "min(R,k)"),
+            f"precision@{near}": precision_at_k(relevant, near),
+            f"recall@{k}": recall_at_k(relevant, k, n_relevant),
+        }
+        curves = {
+            "k": [float(value) for value in ks],
+            "precision": precision_curve(relevant, ks).tolist(),
+            "recall": recall_curve(relevant, ks, n_relevant).tolist(),
+        }
+        return Scores(per_query, curves)
+
     def _check_labels(self, name: str, labels: npt.NDArray[np.int64], n: int) -> None:
         if not isinstance(labels, np.ndarray) or labels.dtype != np.int64:
             got = getattr(labels, "dtype", type(labels).__name__)
@@ -107,6 +193,11 @@ class LabelledData:
                 f"expected {name} from 0 to {len(self.class_names) - 1}, one of "
                 f"{len(self.class_names)} classes, got {labels.min()} to {labels.max()}"
             )
+
+
+def curve_ks(k: int) -> list[int]:
+    """The ranks at which curves are drawn: 1, 2, 5, 10, ... and k."""
+    return [value for value in CURVE_KS if value < k] + [k]
 
 
 def load(name: str, *, n_database: int | None = None, n_queries: int | None = None) -> LabelledData:

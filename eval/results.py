@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from itertools import groupby
@@ -17,6 +18,8 @@ from faiss_pqvae.files import replace_bytes
 
 FORMAT = 1
 FILE_NAME = "results.json"
+VECTOR_METRIC = "1-recall@10"
+RECALL = re.compile(r"\d+-recall@\d+")
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ def read_results(path: str | Path) -> Results:
 def table(results: Results) -> str:
     """The rows as aligned text, sorted by bits and method, shares in percent.
 
-    A star marks the highest map@k at every code length, among the methods that are compared at
+    A star marks the best at every code length, among the methods that are compared at
     equal bytes; references come below the line.
     """
     names = metric_names(results)
@@ -132,9 +135,23 @@ def table(results: Results) -> str:
 
 
 def metric_names(results: Results) -> list[str]:
-    """The metrics that are printed: map@k, map@k/min(R,k) and precision@100 (or @k below 100)."""
+    """The metrics that are printed.
+
+    With labels map@k, map@k/min(R,k) and precision@100 (or @k below 100); of vectors, whose
+    relevant items are their nearest, every 1-recall@R and then every k-recall@k that a row has.
+    """
+    names = {name for row in results.rows for name in row.metrics}
+    recalls = [name for name in names if RECALL.fullmatch(name)]
+    if recalls:
+        return sorted(recalls, key=lambda name: [int(part) for part in name.split("-recall@")])
     k = results.k
     return [f"map@{k}", f"map@{k}/min(R,k)", f"precision@{min(k, 100)}"]
+
+
+def main_metric(results: Results) -> str:
+    """The metric that decides which row is best: map@k, of vectors 1-recall@10."""
+    names = metric_names(results)
+    return VECTOR_METRIC if VECTOR_METRIC in names else names[0]
 
 
 def sort_rows(rows: Iterable[Row]) -> list[Row]:
@@ -143,8 +160,8 @@ def sort_rows(rows: Iterable[Row]) -> list[Row]:
 
 
 def best_rows(results: Results) -> list[Row]:
-    """The row with the highest map@k of every code length, references apart; ties: all of them."""
-    name = f"map@{results.k}"
+    """The best row of every code length, references apart; of equally good ones all."""
+    name = main_metric(results)
     rows = sort_rows(row for row in results.rows if not row.reference and name in row.metrics)
     best: list[Row] = []
     for _, group in groupby(rows, key=lambda row: row.bits):

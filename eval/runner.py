@@ -25,21 +25,13 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from faiss_pqvae.eval.data import LabelledData
+from faiss_pqvae.eval.data import Evaluated
 from faiss_pqvae.eval.methods import FloatArray, IdArray, Method, Searchable
-from faiss_pqvae.eval.metrics import (
-    count_relevant,
-    map_at_k,
-    precision_curve,
-    recall_curve,
-    relevance,
-)
 from faiss_pqvae.eval.results import FILE_NAME, Results, Row, write_results
 from faiss_pqvae.files import replace_bytes
 from faiss_pqvae.native import faiss
 
 KEY_DIGITS = 20
-CURVE_KS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +58,7 @@ class Raw:
 
 
 def run(
-    data: LabelledData,
+    data: Evaluated,
     methods: Sequence[Method],
     out: str | Path,
     *,
@@ -135,7 +127,7 @@ def run(
     return results
 
 
-def job_key(data: LabelledData, method: Method, search: str, k: int) -> str:
+def job_key(data: Evaluated, method: Method, search: str, k: int) -> str:
     """The name of a raw file: hexadecimal digits of the sha256 of the whole configuration."""
     configuration = {
         "dataset": data.name,
@@ -206,7 +198,7 @@ def environment() -> dict[str, Any]:
 
 
 def _measure(
-    data: LabelledData, method: Method, out: Path, k: int, batch_size: int, fresh: bool
+    data: Evaluated, method: Method, out: Path, k: int, batch_size: int, fresh: bool
 ) -> Iterator[tuple[str, Raw]]:
     """Each search type with its results, reused where they are there, else built once for all."""
     index: Searchable | None = None
@@ -242,7 +234,7 @@ def _reusable(out: Path, key: str, method: Method, search: str) -> Raw | None:
     return raw
 
 
-def _built(data: LabelledData, method: Method) -> tuple[Searchable, tuple[float, float]]:
+def _built(data: Evaluated, method: Method) -> tuple[Searchable, tuple[float, float]]:
     """A trained and filled index, and the seconds of both."""
     index = method.build(tuple(data.database.shape[1:]))
     _check_bytes(method, index)  # before the hours, and again after: bytes are the built index's
@@ -267,7 +259,7 @@ def _check_bytes(method: Method, index: Searchable) -> None:
 
 
 def _searched(
-    data: LabelledData, index: Searchable, k: int, batch_size: int
+    data: Evaluated, index: Searchable, k: int, batch_size: int
 ) -> tuple[FloatArray, IdArray, float]:
     """D and I of all queries, and the seconds of the searches without the reading of queries."""
     found, seconds = [], 0.0
@@ -323,32 +315,19 @@ def order_ties(D: FloatArray, I: IdArray) -> tuple[FloatArray, IdArray]:  # noqa
     return D, np.take_along_axis(I, np.lexsort((I, runs), axis=-1), axis=-1)
 
 
-def _row(data: LabelledData, method: Method, search: str, raw: Raw, k: int) -> Row:
-    relevant = relevance(raw.I, data.database_labels, data.query_labels)
-    n_relevant = count_relevant(data.database_labels, data.query_labels)
-    near = min(k, 100)
-    ks = [value for value in CURVE_KS if value < k] + [k]
-    recall = recall_curve(relevant, ks, n_relevant)
+def _row(data: Evaluated, method: Method, search: str, raw: Raw, k: int) -> Row:
+    scores = data.scores(raw.I, k)
     return Row(
         method=method.name,
         bits=method.bits,
         bytes_per_vector=raw.code_size,
         search=search,
-        metrics={
-            f"map@{k}": map_at_k(relevant, k),
-            f"map@{k}/min(R,k)": map_at_k(relevant, k, n_relevant, "min(R,k)"),
-            f"precision@{near}": float(precision_curve(relevant, [near])[0]),
-            f"recall@{k}": float(recall[-1]),
-        },
+        metrics={name: float(values.mean()) for name, values in scores.per_query.items()},
         train_s=raw.train_s,
         add_s=raw.add_s,
         search_s=raw.search_s,
         config=method.config,
-        curves={
-            "k": [float(value) for value in ks],
-            "precision": precision_curve(relevant, ks).tolist(),
-            "recall": recall.tolist(),
-        },
+        curves=scores.curves,
         key=job_key(data, method, search, k),
         reference=method.reference,
     )
