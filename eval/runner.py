@@ -138,6 +138,7 @@ def job_key(data: Evaluated, method: Method, search: str, k: int) -> str:
         "method": method.name,
         "bits": method.bits,
         "config": method.config,
+        "seed": getattr(method, "seed", 0),
         "search": search,
         "k": k,
     }
@@ -209,9 +210,7 @@ def _measure(
         if raw is None:
             if index is None:
                 index, times = _built(data, method)
-            if len(method.searches) > 1:
-                adjustable: Any = index
-                adjustable.search_type = search
+            set_search(index, search, of_several=len(method.searches) > 1)
             D, I, search_s = _searched(data, index, k, batch_size)  # noqa: E741
             try:
                 check_results(D, I, len(data.database))
@@ -247,6 +246,36 @@ def _built(data: Evaluated, method: Method) -> tuple[Searchable, tuple[float, fl
     # A training that went on after an interruption knows better than this clock what it took.
     train_s = getattr(index, "train_s", trained - started)
     return index, (train_s, added - trained)
+
+
+def set_search(index: Any, search: str, *, of_several: bool = False) -> None:
+    """Sets up an index for a search setting.
+
+    Args:
+        index: a `Searchable`.
+        search: a search type such as "adc", or parameters such as "nprobe=16" or
+            "nprobe=16,ht=20" as faiss.ParameterSpace reads them; both at once: "sdc,nprobe=16".
+            A parameter that the index has as an attribute is set there, any other on its native
+            index.
+        of_several: the method has several search settings: then the type is set as
+            `index.search_type`; else it only says what the index does.
+
+    Raises:
+        ValueError: the index does not have the parameter, or its value is no number.
+    """
+    for part in search.split(","):
+        name, equals, value = part.partition("=")
+        if not equals:
+            if of_several:
+                index.search_type = part
+            continue
+        try:
+            if hasattr(index, name):
+                setattr(index, name, type(getattr(index, name))(value))
+            else:
+                faiss.ParameterSpace().set_index_parameter(index.faiss_index, name, float(value))
+        except (ValueError, RuntimeError, AttributeError) as error:
+            raise ValueError(f"cannot set {part!r} of {search!r}: {error}") from error
 
 
 def _check_bytes(method: Method, index: Searchable) -> None:
