@@ -36,7 +36,7 @@ _KMEANS_ITEMS = 16_384
 _BFLOAT16_GAIN = 1.2  # below this the noise of a measurement decides
 
 
-class Diverged(ValueError):
+class DivergedError(ValueError):
     """The loss of a training is no longer finite."""
 
 
@@ -71,7 +71,7 @@ def fit(
     Raises:
         TypeError, ValueError: `x` is not what the model takes; there are too few items; the
             folder holds another training's checkpoint.
-        Diverged: a ValueError: the loss is no longer finite.
+        DivergedError: the loss is no longer finite.
     """
     trainer = Trainer(model, x, config or TrainingConfig(), folder)
     try:
@@ -224,7 +224,7 @@ class Trainer:
         model.train()
         terms = self._objective(clean, generator)
         if not torch.isfinite(terms.loss):
-            raise Diverged(
+            raise DivergedError(
                 f"the loss is not finite at step {self.step}: try a smaller lr than {config.lr} "
                 f"or a smaller lambda_ than {model.config.lambda_}"
             )
