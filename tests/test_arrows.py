@@ -27,7 +27,10 @@ INDEXES = (*NATIVE, *SCANS, f"{PACKAGE}.index", *ABOVE)
 FORBIDDEN: dict[str, tuple[str, ...]] = {
     **{
         f"{PACKAGE}.{name}": ("torch", "faiss")
-        for name in ("codebooks", "sources", "files", "packing", "grammar")
+        for name in (
+            *("codebooks", "files", "packing", "grammar"),
+            *("sources", "rows", "images", "vectors", "tables"),
+        )
     },
     **{
         f"{PACKAGE}.{name}": ("faiss", *NATIVE, f"{PACKAGE}.index")
@@ -139,6 +142,7 @@ PLANTED = [
     ("codebooks", "import torch.nn as nn"),
     ("sources", "def f():\n    from torch import Tensor"),
     ("files", "import faiss"),
+    ("rows", "from faiss_pqvae.native import faiss"),
     ("files", "from faiss_pqvae.quantizer import assign"),  # torch by way of another module
     ("quantizer", "import faiss.contrib"),
     ("networks", "from faiss_pqvae.native import faiss"),

@@ -1,0 +1,89 @@
+"""What hands out rows: the protocol of everything that is read in chunks. numpy only."""
+
+import importlib
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+Rows: TypeAlias = slice | npt.NDArray[np.int64]
+
+
+class Source(Protocol):
+    """Items in order: `shape` is (n, ...), and `source[rows]` is an array of those items.
+
+    `rows` is a slice or a 1-D int64 array. Arrays and memory maps of numpy satisfy this as they
+    are; the result may then be a view of the source.
+    """
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(n, ...): the number of items, then the shape of one."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype of every array that is handed out."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: Rows, /) -> npt.NDArray[Any]: ...
+
+
+def chunks(source: Source, rows: int) -> Iterator[npt.NDArray[Any]]:
+    """Reads a source from its first item to its last.
+
+    Args:
+        source: what to read.
+        rows: the number of items in every array but the last, which may have fewer.
+
+    Yields:
+        Arrays of shape (rows, ...), the source's dtype.
+
+    Raises:
+        ValueError: `rows` is not positive.
+    """
+    if rows <= 0:
+        raise ValueError(f"expected a positive number of rows a chunk, got {rows}")
+    for start in range(0, len(source), rows):
+        yield source[start : start + rows]
+
+
+def row_ids(rows: Rows, n: int) -> npt.NDArray[np.int64]:
+    """The rows asked for, each from 0 to n - 1, with numpy's meaning of slices and negatives."""
+    if isinstance(rows, slice):
+        return np.arange(*rows.indices(n), dtype=np.int64)
+    if not isinstance(rows, np.ndarray) or rows.dtype.kind not in "iu" or rows.ndim != 1:
+        got = f"{rows.ndim}-D {rows.dtype}" if isinstance(rows, np.ndarray) else type(rows).__name__
+        raise TypeError(f"expected rows as a slice or a 1-D int64 array, got {got}")
+    if rows.size and (rows.min() < -n or rows.max() >= n):
+        raise IndexError(f"expected rows from {-n} to {n - 1}, got {rows.min()} to {rows.max()}")
+    ids = rows.astype(np.int64)
+    return np.where(ids < 0, ids + n, ids)
+
+
+def parquet_paths(path: str | Path | Sequence[str | Path]) -> list[Path]:
+    """The files that are meant: one, several in order, or those of a folder, sorted.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if isinstance(path, str | Path):
+        path = Path(path)
+        paths = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+    else:
+        paths = [Path(file) for file in path]
+    if not paths:
+        raise ValueError(f"expected at least one .parquet file, got none in {path}")
+    return paths
+
+
+def import_eval(name: str) -> Any:
+    """Imports what the extra `eval` brings."""
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ImportError(
+            f'{name} is needed to read this: pip install "faiss-pqvae[eval]"'
+        ) from error
