@@ -86,7 +86,7 @@ def permissible_range(
         points: one for each lambda, in any order; runs that did not converge may be among them.
         share: of the way from the lowest error to that of a code that says nothing, in [0, 1].
         ceiling: the error of a code that says nothing (all items reconstructed as their mean);
-            None takes the highest error of the points that converged.
+            None, and one that no point is below, take the highest error of those that converged.
 
     Raises:
         ValueError: `share` is outside [0, 1], or no point converged.
@@ -101,7 +101,7 @@ def permissible_range(
         raise ValueError(f"expected at least one training that converged, got {_statuses(points)}")
     errors = [point.reconstruction for point in curve]
     lowest = min(errors)
-    highest = max(errors) if ceiling is None else max(ceiling, lowest)
+    highest = max(errors) if ceiling is None or ceiling <= lowest else ceiling
     limit = lowest + share * (highest - lowest)
     first = last = errors.index(lowest)
     while first > 0 and errors[first - 1] <= limit:

@@ -49,12 +49,54 @@ def view_recall(
 
 
 def _hits(queries: Tensor, stored: Tensor, start: int, k: int) -> float:
-    """How many of the queries have stored row `start`, `start + 1`, ... among their k nearest.
+    """How many of the queries have stored row `start`, `start + 1`, ... among their k nearest."""
+    distances = torch.cdist(queries, stored)  # (n, ntotal)
+    return _found(distances, distances.diagonal(offset=start)[: len(queries)].unsqueeze(1), k)
+
+
+def _found(distances: Tensor, own: Tensor, k: int) -> float:
+    """How many rows have `own` (n, 1), one of their distances (n, ntotal), among the k lowest.
 
     Among items of the same code, which come in any order, a query hits with a probability: else
     an index of one code would find everything.
     """
-    distances = torch.cdist(queries, stored)  # (n, ntotal)
-    own = distances.diagonal(offset=start)[: len(queries)].unsqueeze(1)
     nearer, tied = (distances < own).sum(1), (distances == own).sum(1)
     return float(((k - nearer) / tied).clamp(0, 1).sum())
+
+
+@torch.inference_mode()
+def neighbour_recall(model: PQVAE, x: Any, queries: Any, *, k: int = 10) -> float:
+    """1-recall@k: how often a query's true nearest neighbour is among its k nearest codes.
+
+    Distances between items are Euclidean, those between latents and codes as well (ADC).
+
+    Args:
+        model: trained.
+        x: (n, *input_shape) uint8 or float, stored.
+        queries: (nq, *input_shape) uint8 or float, neither stored nor trained on.
+        k: within how many nearest codes the neighbour must be.
+
+    Returns:
+        The share of the queries, in [0, 1].
+    """
+    model.eval()
+    device = model.device
+    found = [batch.to(device) for batch in read_batches(queries, 1024, "queries")]
+    xq = torch.cat([to_float(batch).flatten(1) for batch in found])
+    zq = torch.cat([model.encode(batch) for batch in found])
+    nearest = torch.full((len(xq),), torch.inf, device=device)
+    neighbours = torch.zeros(len(xq), dtype=torch.long, device=device)
+    codes, start = [], 0
+    for batch in read_batches(x, 1024, "stored items"):
+        items = batch.to(device)
+        codes.append(model.quantizer(model.encode(items)).ids)
+        distances, rows = torch.cdist(xq, to_float(items).flatten(1)).min(1)
+        neighbours = torch.where(distances < nearest, start + rows, neighbours)
+        nearest = torch.minimum(distances, nearest)
+        start += len(items)
+    stored = look_up(model.quantizer.codewords, torch.cat(codes)).transpose(0, 1).flatten(1)
+    hits = 0.0
+    for z, neighbour in zip(zq.split(256), neighbours.split(256), strict=True):
+        distances = torch.cdist(z, stored)
+        hits += _found(distances, distances.gather(1, neighbour.unsqueeze(1)), k)
+    return hits / len(zq)

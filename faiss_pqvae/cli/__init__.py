@@ -15,6 +15,7 @@ _MODULES = {
     "build": "indexes",
     "search": "indexes",
     "evaluate": "evaluate",
+    "tune": "tune",
     "info": "indexes",
 }
 _DESCRIPTION = (

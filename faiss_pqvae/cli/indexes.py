@@ -63,7 +63,7 @@ def train(
         model: networks and bottleneck.
         training: the loop.
     """
-    source = _open(data, size)
+    source = open_data(data, size)
     shape = tuple(source.shape[1:])
     index = index_factory(shape, factory, _METRICS[metric], model=model, training=training)
     index.train(source, folder=out / "training")
@@ -197,14 +197,14 @@ def codeword_counts(index: LatentIndex) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 
 def _open_for(index: LatentIndex, data: str) -> Source:
-    """As `_open`, with the images of a folder in the size and the channels of the index."""
+    """As `open_data`, with the images of a folder in the size and the channels of the index."""
     if len(index.input_shape) == 3 and Path(data).is_dir():
         channels, height, width = index.input_shape
         return ImageFolder(data, (height, width), mode="L" if channels == 1 else "RGB")
-    return _open(data, None)
+    return open_data(data, None)
 
 
-def _open(data: str, size: tuple[int, int] | None) -> Source:
+def open_data(data: str, size: tuple[int, int] | None) -> Source:
     """The items that an argument names: a path, or else a data set."""
     path = Path(data)
     if size is not None:

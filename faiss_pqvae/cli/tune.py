@@ -1,0 +1,231 @@
+"""The command `tune`: the search for lambda."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+import tyro
+
+from faiss_pqvae.cli.indexes import Data, open_data
+from faiss_pqvae.factory import index_factory
+from faiss_pqvae.grammar import parse
+from faiss_pqvae.index import LatentIndex
+from faiss_pqvae.model import PQVAE, ModelConfig
+from faiss_pqvae.training import TrainingConfig
+from faiss_pqvae.training.tune import (
+    Part,
+    Point,
+    Score,
+    SearchConfig,
+    Tuning,
+    default_score,
+    full_steps,
+    plan,
+)
+from faiss_pqvae.training.tune import tune as search_lambda
+from faiss_pqvae.transforms import Transformed
+
+_MAP_K = 1000
+
+
+def tune(
+    data: Data,
+    /,
+    *,
+    out: Path,
+    factory: str = "PQVAE8x8",
+    score: Literal["auto", "view-recall", "recall", "map"] = "auto",
+    size: tuple[int, int] | None = None,
+    search: Annotated[SearchConfig, tyro.conf.arg(name="")] = SearchConfig(),  # noqa: B008 - frozen
+    model: ModelConfig = ModelConfig(),  # noqa: B008 - frozen
+    training: TrainingConfig = TrainingConfig(),  # noqa: B008 - frozen
+) -> None:
+    """Search for lambda, the strength of the quantizer, on held-out items; needs no labels.
+
+    Every lambda is trained for a short time; where the reconstruction error is still near its
+    lowest, the best few are trained for longer. OUT/tune.json gets every measurement, also of what
+    was stopped. The same command goes on after an interruption.
+
+    Args:
+        data: what to train and to measure on; of a data set its database, never its queries.
+        out: folder for tune.json and the training logs.
+        factory: the index to search for, as in `train`; transforms, M and nbits count.
+        score: view-recall (images: how often a changed one finds its original), recall (how often
+            the true nearest neighbour is among the 10 nearest codes), map (mean average precision
+            at 1,000: reads the labels); auto takes view-recall for images and recall for vectors.
+        size: height and width that images of a folder are resized to.
+        search: candidates and budget.
+        model: networks and bottleneck; its lambda is what is searched for.
+        training: the loop; its epochs are the full length, of which the budget is a multiple.
+    """
+    parsed = parse(factory)
+    x, labels = _open(data, size)
+    x = _transformed(x, factory)
+    shape = tuple(x.shape[1:])
+    scoring = _score(score, shape, training, labels)
+    print(_announcement(len(x), training, search, scoring.name), flush=True)
+    result = search_lambda(
+        x,
+        parsed.M,
+        parsed.nbits,
+        out,
+        model=model,
+        training=training,
+        search=search,
+        score=scoring,
+        facts=_facts(),
+    )
+    print(_table(result, scoring.name))
+    print(_summary(result, search))
+    following = _next(data, factory, size, model, training, result.lambda_)
+    print(f"record  {out / 'tune.json'}\nnext    {following}")
+
+
+def _open(data: str, size: tuple[int, int] | None) -> tuple[Any, npt.NDArray[np.int64] | None]:
+    """The items and their labels, where there are any."""
+    path = Path(data)
+    if size is None and not path.exists() and path.name == data and not path.suffix:
+        from faiss_pqvae.eval.data import load
+
+        found: Any = load(data)
+        return found.database, getattr(found, "database_labels", None)
+    source = open_data(data, size)
+    return source, getattr(source, "labels", None)
+
+
+def _transformed(x: Any, factory: str) -> Any:
+    """What the encoder gets: the items behind the factory's transforms, fitted to all of them."""
+    index = index_factory(tuple(x.shape[1:]), factory)
+    if index.transforms is None:
+        return x
+    return Transformed(x, index.transforms.trained(x, "training data"), "training data")
+
+
+def _score(
+    name: str,
+    shape: tuple[int, ...],
+    training: TrainingConfig,
+    labels: npt.NDArray[np.int64] | None,
+) -> Score:
+    if name == "map":
+        if labels is None:
+            raise ValueError(
+                "expected labels for the score 'map': a labelled data set, a folder of images per "
+                "class, or a Parquet file with a label column"
+            )
+        return Score(name, lambda model, stored, held: mean_precision(model, stored, held, labels))
+    return default_score(shape, training, None if name == "auto" else name)
+
+
+def mean_precision(model: PQVAE, stored: Part, held: Part, labels: npt.NDArray[np.int64]) -> float:
+    """Mean average precision at 1,000 of held-out items (1,000 at most) among those stored."""
+    # Here, so that the extra "eval" is needed for this score only.
+    from faiss_pqvae.eval.metrics import map_at_k, relevance
+
+    index = LatentIndex(model)
+    index.add(stored)
+    k = min(_MAP_K, len(stored))
+    rows = held.rows[:1000]
+    _, I = index.search(held[:1000], k)  # noqa: E741 - FAISS's name
+    return float(map_at_k(relevance(I, labels[stored.rows], labels[rows]), k))
+
+
+def _facts() -> dict[str, Any]:
+    from faiss_pqvae.eval.runner import environment
+
+    return {"command": shlex.join(["faiss-pqvae", *sys.argv[1:]]), "environment": environment()}
+
+
+def _announcement(n: int, training: TrainingConfig, search: SearchConfig, score: str) -> str:
+    rungs = plan(n, training, search)
+    full, steps = full_steps(n, training), sum(rung.steps for rung in rungs)
+    rounds = "; then ".join(
+        f"{rung.n_lambdas} lambdas, {rung.epochs} epochs of {rung.items:,} items" for rung in rungs
+    )
+    return (
+        f"searching by {score}: {rounds}\n"
+        f"at most {steps:,} steps, {steps / full:.2f} times a training of {training.epochs} epochs"
+    )
+
+
+def _table(result: Tuning, score: str) -> str:
+    lines = [
+        f"{'rung':>4} {'lambda':>8} {'ratio':>6} {'error':>7} {score:>11} {'perplexity':>10} "
+        f"{'epochs':>6}  status"
+    ]
+    for point in sorted(result.points, key=lambda point: (point.rung, -point.lambda_)):
+        inside = point.rung == 0 and point.lambda_ in result.range.lambdas
+        lines.append(
+            f"{point.rung + 1:>4} {point.lambda_:>8g} {_number(point.distance_ratio):>6} "
+            f"{_number(point.reconstruction, 4):>7} {_number(point.score, 4):>11} "
+            f"{_number(point.perplexity, 1):>10} {point.epochs:>6}  {_status(point, inside)}"
+        )
+    return "\n".join(lines)
+
+
+def _status(point: Point, inside: bool) -> str:
+    if point.rung or point.status != "complete":
+        return point.status
+    return "permitted" if inside else "outside the permissible range"
+
+
+def _number(value: float, digits: int = 3) -> str:
+    return f"{value:.{digits}f}" if math.isfinite(value) else "-"
+
+
+def _summary(result: Tuning, search: SearchConfig) -> str:
+    found = result.range
+    ends = [
+        f"no {name} lambda was tried"
+        for name, measured in (("larger", found.low_measured), ("smaller", found.high_measured))
+        if not measured
+    ]
+    note = f" ({'; '.join(ends)})" if ends else ""
+    lines = [
+        f"permissible range: distance ratio {found.low:.3f} to {found.high:.3f}, where the error "
+        f"is at most {found.limit:.4f}{note}",
+        f"chosen: lambda = {result.lambda_:g}; {result.steps:,} steps, "
+        f"{result.steps / result.full_steps:.2f} times a full training, in "
+        f"{result.elapsed_s:.0f} s",
+    ]
+    if len(search.lambdas) > 1 and result.lambda_ in (min(search.lambdas), max(search.lambdas)):
+        lines.append("that is the end of the candidates: try others beyond it")
+    return "\n".join(lines)
+
+
+def _next(
+    data: str,
+    factory: str,
+    size: tuple[int, int] | None,
+    model: ModelConfig,
+    training: TrainingConfig,
+    lambda_: float,
+) -> str:
+    """The command that trains with the lambda that was found."""
+    command = ["faiss-pqvae", "train", data, "BUNDLE", "--factory", factory]
+    if size is not None:
+        command += ["--size", *map(str, size)]
+    chosen = dataclasses.replace(model, lambda_=lambda_)
+    given = [("model", chosen, ModelConfig()), ("training", training, TrainingConfig())]
+    for prefix, config, default in given:
+        for field in dataclasses.fields(config):
+            value = getattr(config, field.name)
+            always = field.name == "lambda_"
+            if (always or value != getattr(default, field.name)) and not dataclasses.is_dataclass(
+                value
+            ):
+                name = f"--{prefix}.{field.name.replace('_', '-')}"
+                if isinstance(value, bool):
+                    command.append(
+                        name if value else f"--{prefix}.no-{field.name.replace('_', '-')}"
+                    )
+                else:
+                    command += [name, str(value)]
+    return shlex.join(command)
