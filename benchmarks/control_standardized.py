@@ -16,8 +16,9 @@ import tyro
 
 from faiss_pqvae.eval.data import load
 from faiss_pqvae.eval.methods import FloatArray, baselines
-from faiss_pqvae.eval.results import table, write_results
+from faiss_pqvae.eval.results import write_results
 from faiss_pqvae.eval.runner import run
+from faiss_pqvae.eval.tables import table
 
 
 def standardized(x: np.ndarray) -> FloatArray:

@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from faiss_pqvae.eval.data import LabelledData
+from faiss_pqvae.eval.raw import read_raw
 from faiss_pqvae.eval.results import (
     FILE_NAME,
     Results,
@@ -29,7 +30,6 @@ from faiss_pqvae.eval.results import (
     read_results,
     sort_rows,
 )
-from faiss_pqvae.eval.runner import read_raw
 from faiss_pqvae.files import replace_bytes
 
 try:

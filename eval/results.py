@@ -1,4 +1,4 @@
-"""results.json: what an evaluation found, read and written, and its table for a terminal.
+"""results.json: what an evaluation found, read and written.
 
 The format is a contract with other programs: keys are added, never renamed.
 """
@@ -8,12 +8,20 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
-from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+from faiss_pqvae.eval.fields import (
+    as_object,
+    number,
+    number_list,
+    number_lists,
+    numbers,
+    strings,
+    value,
+)
 from faiss_pqvae.files import replace_bytes
 
 FORMAT = 1
@@ -39,6 +47,11 @@ class Row:
         curves: {"k": [...], "precision": [...], "recall": [...]}, means over the queries.
         key: the raw results are in raw/<key>.npz.
         reference: a yardstick outside the comparison at equal bytes.
+        intervals: by metric [low, high], a 95 % bootstrap interval over the queries.
+        keys: the raw results of every seed; the first is `key`.
+        seeds: by metric a value a seed, where there are several: then metrics, curves and times
+            are means over them.
+        seed_intervals: by metric [low, high], a 95 % bootstrap interval over at least 3 seeds.
     """
 
     method: str
@@ -53,6 +66,41 @@ class Row:
     curves: dict[str, list[float]] = field(default_factory=dict)
     key: str = ""
     reference: bool = False
+    intervals: dict[str, list[float]] = field(default_factory=dict)
+    keys: list[str] = field(default_factory=list)
+    seeds: dict[str, list[float]] = field(default_factory=dict)
+    seed_intervals: dict[str, list[float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The best method at some number of bytes against another at the same bytes.
+
+    Attributes:
+        method: the best.
+        search: its search type or setting.
+        other: the other method.
+        other_search: its search type or setting.
+        bits: bits per vector of the best.
+        bytes_per_vector: of both.
+        metric: what is compared, a share from 0 to 1.
+        difference: mean over the queries of the best's score less the other's.
+        interval: [low, high], the 95 % bootstrap interval of the difference.
+        p: of a paired t-test over the queries, corrected (Holm) for all comparisons of the file.
+        p_single: the same before the correction.
+    """
+
+    method: str
+    search: str
+    other: str
+    other_search: str
+    bits: int
+    bytes_per_vector: int
+    metric: str
+    difference: float
+    interval: list[float]
+    p: float
+    p_single: float
 
 
 @dataclass(frozen=True)
@@ -70,6 +118,9 @@ class Results:
         command: the shell command, or None.
         created: UTC, ISO 8601.
         data: description of the data set.
+        comparisons: the best method at each number of bytes against every other.
+        confidence: how intervals and p-values were made, JSON values.
+        fingerprint: sha256 of the items.
     """
 
     dataset: str
@@ -82,6 +133,9 @@ class Results:
     command: str | None = None
     created: str = ""
     data: str = ""
+    comparisons: tuple[Comparison, ...] = ()
+    confidence: dict[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
 
 
 def write_results(results: Results, path: str | Path) -> None:
@@ -113,27 +167,6 @@ def read_results(path: str | Path) -> Results:
         raise ValueError(f"cannot read {path}: {error}") from error
 
 
-def table(results: Results) -> str:
-    """The rows as aligned text, sorted by bits and method, shares in percent.
-
-    A star marks the best at every code length, among the methods that are compared at
-    equal bytes; references come below the line.
-    """
-    names = metric_names(results)
-    head = ["method", "bits", "bytes", "search", *(f"{name} %" for name in names)]
-    head += ["train s", "add s", "search s", ""]
-    compared = sort_rows(row for row in results.rows if not row.reference)
-    references = sort_rows(row for row in results.rows if row.reference)
-    best = best_rows(results)
-    cells = [_cells(row, names, "*" if row in best else "") for row in (*compared, *references)]
-    widths = [max(len(line[i]) for line in (head, *cells)) for i in range(len(head))]
-    rule = "  ".join("-" * width for width in widths[:-1])
-    lines = [_line(head, widths), rule, *(_line(line, widths) for line in cells[: len(compared)])]
-    if references:
-        lines += [rule, *(_line(line, widths) for line in cells[len(compared) :])]
-    return "\n".join(lines)
-
-
 def metric_names(results: Results) -> list[str]:
     """The metrics that are printed.
 
@@ -155,122 +188,91 @@ def main_metric(results: Results) -> str:
 
 
 def sort_rows(rows: Iterable[Row]) -> list[Row]:
-    """Rows by bits, then method, then search type."""
-    return sorted(rows, key=lambda row: (row.bits, row.method, row.search))
+    """Rows by bits, then method, then search setting; numbers in names count as numbers."""
+    return sorted(rows, key=lambda row: (row.bits, _natural(row.method), _natural(row.search)))
 
 
 def best_rows(results: Results) -> list[Row]:
-    """The best row of every code length, references apart; of equally good ones all."""
+    """The best row at every number of bytes, references apart; of equally good ones all."""
     name = main_metric(results)
-    rows = sort_rows(row for row in results.rows if not row.reference and name in row.metrics)
-    best: list[Row] = []
-    for _, group in groupby(rows, key=lambda row: row.bits):
-        same = list(group)
-        highest = max(row.metrics[name] for row in same)
-        best += [row for row in same if row.metrics[name] == highest]
-    return best
+    rows = [row for row in results.rows if not row.reference and name in row.metrics]
+    best: dict[int, float] = {}
+    for row in rows:
+        size = row.bytes_per_vector
+        best[size] = max(row.metrics[name], best.get(size, -math.inf))
+    return sort_rows(row for row in rows if row.metrics[name] == best[row.bytes_per_vector])
 
 
-def _cells(row: Row, names: Sequence[str], mark: str) -> list[str]:
-    shares = [f"{100 * row.metrics[name]:.2f}" if name in row.metrics else "-" for name in names]
-    times = [f"{value:.2f}" for value in (row.train_s, row.add_s, row.search_s)]
-    return [
-        row.method,
-        str(row.bits),
-        str(row.bytes_per_vector),
-        row.search,
-        *shares,
-        *times,
-        mark,
-    ]
-
-
-def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
-    """Text to the left (columns 0 and 3), numbers to the right."""
-    aligned = (
-        cell.ljust(width) if i in (0, 3) else cell.rjust(width)
-        for i, (cell, width) in enumerate(zip(cells, widths, strict=True))
-    )
-    return "  ".join(aligned).rstrip()
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts "nprobe=16" behind "nprobe=4"."""
+    parts = re.split(r"(\d+)", name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 # Reading: every value is checked; the file may come from another program, or a newer version.
 
 
 def _results(content: Any) -> Results:
-    whole = _object(content, "the file")
-    version = _value(whole, "format", int, "the file")
+    whole = as_object(content, "the file")
+    version = value(whole, "format", int, "the file")
     if version != FORMAT:
         hint = "; a newer version of faiss-pqvae wrote it" if version > FORMAT else ""
         raise ValueError(f"expected format {FORMAT}, got {version}{hint}")
-    rows = _value(whole, "rows", list, "the file")
+    rows = value(whole, "rows", list, "the file")
     return Results(
-        dataset=_value(whole, "dataset", str, "the file"),
-        protocol=_value(whole, "protocol", str, "the file"),
-        n_database=_value(whole, "n_database", int, "the file"),
-        n_queries=_value(whole, "n_queries", int, "the file"),
+        dataset=value(whole, "dataset", str, "the file"),
+        protocol=value(whole, "protocol", str, "the file"),
+        n_database=value(whole, "n_database", int, "the file"),
+        n_queries=value(whole, "n_queries", int, "the file"),
         rows=tuple(_row(row, f"row {i}") for i, row in enumerate(rows)),
-        environment=_value(whole, "environment", dict, "the file"),
-        k=_value(whole, "k", int, "the file", 1000),
-        command=None if whole.get("command") is None else _value(whole, "command", str, "the file"),
-        created=_value(whole, "created", str, "the file", ""),
-        data=_value(whole, "data", str, "the file", ""),
+        environment=value(whole, "environment", dict, "the file"),
+        k=value(whole, "k", int, "the file", 1000),
+        command=None if whole.get("command") is None else value(whole, "command", str, "the file"),
+        created=value(whole, "created", str, "the file", ""),
+        data=value(whole, "data", str, "the file", ""),
+        comparisons=tuple(
+            _comparison(one, f"comparison {i}")
+            for i, one in enumerate(value(whole, "comparisons", list, "the file", []))
+        ),
+        confidence=value(whole, "confidence", dict, "the file", {}),
+        fingerprint=value(whole, "fingerprint", str, "the file", ""),
     )
 
 
 def _row(content: Any, where: str) -> Row:
-    row = _object(content, where)
-    curves = _value(row, "curves", dict, where, {})
+    row = as_object(content, where)
     return Row(
-        method=_value(row, "method", str, where),
-        bits=_value(row, "bits", int, where),
-        bytes_per_vector=_value(row, "bytes_per_vector", int, where),
-        search=_value(row, "search", str, where),
-        metrics=_numbers(_value(row, "metrics", dict, where), f"the metrics of {where}"),
-        train_s=_number(row, "train_s", where),
-        add_s=_number(row, "add_s", where),
-        search_s=_number(row, "search_s", where),
-        config=_value(row, "config", dict, where),
-        curves={name: _list(curves, name, f"the curves of {where}") for name in curves},
-        key=_value(row, "key", str, where, ""),
-        reference=_value(row, "reference", bool, where, False),
+        method=value(row, "method", str, where),
+        bits=value(row, "bits", int, where),
+        bytes_per_vector=value(row, "bytes_per_vector", int, where),
+        search=value(row, "search", str, where),
+        metrics=numbers(value(row, "metrics", dict, where), f"the metrics of {where}"),
+        train_s=number(row, "train_s", where),
+        add_s=number(row, "add_s", where),
+        search_s=number(row, "search_s", where),
+        config=value(row, "config", dict, where),
+        curves=number_lists(row, "curves", where),
+        key=value(row, "key", str, where, ""),
+        reference=value(row, "reference", bool, where, False),
+        intervals=number_lists(row, "intervals", where, length=2),
+        keys=strings(row, "keys", where),
+        seeds=number_lists(row, "seeds", where),
+        seed_intervals=number_lists(row, "seed_intervals", where, length=2),
     )
 
 
-def _object(content: Any, where: str) -> dict[str, Any]:
-    if not isinstance(content, dict):
-        raise ValueError(f"expected {where} to be an object, got {type(content).__name__}")
-    return content
-
-
-def _value(content: dict[str, Any], key: str, kind: type, where: str, default: Any = None) -> Any:
-    """The value of a key; without a default the key must be there."""
-    if key not in content:
-        if default is None:
-            raise ValueError(f"expected a key {key!r} in {where}, got {sorted(content)}")
-        return default
-    value = content[key]
-    # JSON's true is an int in Python.
-    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-        raise ValueError(
-            f"expected {key!r} in {where} as {kind.__name__}, got {type(value).__name__}"
-        )
-    return value
-
-
-def _number(content: dict[str, Any], key: str, where: str) -> float:
-    """A finite number, whole or not."""
-    kind = int if isinstance(content.get(key), int) else float
-    value = float(_value(content, key, kind, where))
-    if not math.isfinite(value):
-        raise ValueError(f"expected {key!r} in {where} to be finite, got {value}")
-    return value
-
-
-def _numbers(content: dict[str, Any], where: str) -> dict[str, float]:
-    return {key: _number(content, key, where) for key in content}
-
-
-def _list(content: dict[str, Any], key: str, where: str) -> list[float]:
-    values = _value(content, key, list, where)
-    return [_number({key: value}, key, where) for value in values]
+def _comparison(content: Any, where: str) -> Comparison:
+    one = as_object(content, where)
+    return Comparison(
+        method=value(one, "method", str, where),
+        search=value(one, "search", str, where),
+        other=value(one, "other", str, where),
+        other_search=value(one, "other_search", str, where),
+        bits=value(one, "bits", int, where),
+        bytes_per_vector=value(one, "bytes_per_vector", int, where),
+        metric=value(one, "metric", str, where),
+        difference=number(one, "difference", where),
+        interval=number_list(one, "interval", where, length=2),
+        p=number(one, "p", where),
+        p_single=number(one, "p_single", where),
+    )

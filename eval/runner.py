@@ -1,22 +1,18 @@
-"""Runs methods over a labelled data set: raw results first, metrics from them.
+"""Runs methods over a data set: raw results first, metrics from them.
 
-Raw results lie in `out/raw/<key>.npz`, where the key is made of the whole configuration. An
-interrupted run finds them again; a changed configuration does not.
+Raw results lie in `out/raw/<key>.npz`, where the key is made of the whole configuration and of the
+data's content. An interrupted run finds them again; a changed configuration does not.
 """
 
 from __future__ import annotations
 
-import hashlib
-import io
-import json
 import logging
 import math
 import os
 import platform
 import time
-import zipfile
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -27,34 +23,21 @@ from tqdm import tqdm
 
 from faiss_pqvae.eval.data import Evaluated
 from faiss_pqvae.eval.methods import FloatArray, IdArray, Method, Searchable
-from faiss_pqvae.eval.results import FILE_NAME, Results, Row, write_results
-from faiss_pqvae.files import replace_bytes
+from faiss_pqvae.eval.raw import (
+    Raw,
+    check_scores,
+    fingerprint,
+    job_key,
+    read_raw,
+    write_raw,
+    write_scores,
+)
+from faiss_pqvae.eval.results import FILE_NAME, Results, write_results
+from faiss_pqvae.eval.rows import Measured, with_rows
+from faiss_pqvae.eval.trust import check_distances, check_results, order_ties
 from faiss_pqvae.native import faiss
 
-KEY_DIGITS = 20
-
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class Raw:
-    """What one search returned, and what it took.
-
-    Attributes:
-        D: (nq, k) float32, distances or similarities, best first.
-        I: (nq, k) int64, positions in the database; ties in the order of their ids.
-        code_size: bytes per vector of the built index.
-        train_s: seconds.
-        add_s: seconds, for the whole database.
-        search_s: seconds, for all queries.
-    """
-
-    D: FloatArray
-    I: IdArray  # noqa: E741 - FAISS's name
-    code_size: int
-    train_s: float
-    add_s: float
-    search_s: float
 
 
 def run(
@@ -102,82 +85,33 @@ def run(
         k = len(data.database)
     out = Path(out)
     (out / "raw").mkdir(parents=True, exist_ok=True)
-    jobs = {job_key(data, method, "", k): method for method in methods}
-    total = sum(len(method.searches) for method in jobs.values())
-    rows = []
-    with tqdm(total=total, unit="search", disable=None if progress else True) as bar:
-        for method in jobs.values():
-            bar.set_description(f"{method.name}, {method.bits} bits")
-            for search, raw in _measure(data, method, out, k, batch_size, fresh):
-                rows.append(_row(data, method, search, raw, k))
-                bar.update()
     results = Results(
         dataset=data.name,
         protocol=data.protocol,
         n_database=len(data.database),
         n_queries=len(data.queries),
-        rows=tuple(rows),
+        rows=(),
         environment=environment(),
         k=k,
         command=command,
-        created=datetime.now(UTC).isoformat(timespec="seconds"),
         data=data.description,
+        fingerprint=fingerprint(data),
     )
+    jobs = {job_key(data, method, "", k, results.fingerprint): method for method in methods}
+    total = sum(len(method.searches) for method in jobs.values())
+    measured = []
+    with tqdm(total=total, unit="search", disable=None if progress else True) as bar:
+        for method in jobs.values():
+            bar.set_description(f"{method.name}, {method.bits} bits")
+            for search, key, raw in _measure(data, method, out, k, batch_size, fresh, results):
+                measured.append(_scored(data, method, search, key, raw, k))
+                write_scores(measured[-1].scores, out, key)
+                bar.update()
+        bar.set_description("intervals")
+        results = with_rows(results, measured)
+    results = replace(results, created=datetime.now(UTC).isoformat(timespec="seconds"))
     write_results(results, out / FILE_NAME)
     return results
-
-
-def job_key(data: Evaluated, method: Method, search: str, k: int) -> str:
-    """The name of a raw file: hexadecimal digits of the sha256 of the whole configuration."""
-    configuration = {
-        "dataset": data.name,
-        "protocol": data.protocol,
-        "database": list(data.database.shape),
-        "train": list(data.train.shape),
-        "queries": list(data.queries.shape),
-        "method": method.name,
-        "bits": method.bits,
-        "config": method.config,
-        "seed": getattr(method, "seed", 0),
-        "search": search,
-        "k": k,
-    }
-    canonical = json.dumps(configuration, sort_keys=True, separators=(",", ":"), allow_nan=False)
-    return hashlib.sha256(canonical.encode()).hexdigest()[:KEY_DIGITS]
-
-
-def write_raw(raw: Raw, out: Path, key: str) -> None:
-    """Writes `out/raw/<key>.npz`; a crash leaves no half of it under this name.
-
-    Ids are stored as int32 where they fit: it is two thirds of the bytes.
-    """
-    small = raw.I.size == 0 or raw.I.max() <= np.iinfo(np.int32).max
-    content = io.BytesIO()
-    np.savez(content, **{**vars(raw), "I": raw.I.astype(np.int32) if small else raw.I})
-    replace_bytes(_raw_path(out, key), content.getvalue())
-
-
-def read_raw(out: Path, key: str) -> Raw:
-    """Reads `out/raw/<key>.npz`.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: the key is no key, or the file is corrupt.
-    """
-    path = _raw_path(out, key)
-    try:
-        # Opened here: np.load leaves a file open when it is no archive.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return Raw(
-                D=arrays["D"],
-                I=arrays["I"].astype(np.int64),
-                code_size=int(arrays["code_size"]),
-                train_s=float(arrays["train_s"]),
-                add_s=float(arrays["add_s"]),
-                search_s=float(arrays["search_s"]),
-            )
-    except (KeyError, EOFError, ValueError, TypeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"cannot read {path}: expected raw results; {error}") from error
 
 
 def environment() -> dict[str, Any]:
@@ -198,14 +132,25 @@ def environment() -> dict[str, Any]:
     return found
 
 
+def software() -> str:
+    """Versions of what decides results, in one line."""
+    return f"faiss {faiss.__version__}, torch {torch.__version__}, numpy {np.__version__}"
+
+
 def _measure(
-    data: Evaluated, method: Method, out: Path, k: int, batch_size: int, fresh: bool
-) -> Iterator[tuple[str, Raw]]:
-    """Each search type with its results, reused where they are there, else built once for all."""
+    data: Evaluated,
+    method: Method,
+    out: Path,
+    k: int,
+    batch_size: int,
+    fresh: bool,
+    results: Results,
+) -> Iterator[tuple[str, str, Raw]]:
+    """Each search setting with its key and results, reused or of an index built once for all."""
     index: Searchable | None = None
     times = (0.0, 0.0)
     for search in method.searches:
-        key = job_key(data, method, search, k)
+        key = job_key(data, method, search, k, results.fingerprint)
         raw = None if fresh else _reusable(out, key, method, search)
         if raw is None:
             if index is None:
@@ -214,11 +159,24 @@ def _measure(
             D, I, search_s = _searched(data, index, k, batch_size)  # noqa: E741
             try:
                 check_results(D, I, len(data.database))
+                if search == "exact":
+                    check_distances(data, D, I)
             except ValueError as error:
                 raise ValueError(f"{method.name} ({search}): {error}") from error
-            raw = Raw(*order_ties(D, I), index.sa_code_size(), *times, search_s)
+            raw = Raw(*order_ties(D, I), index.sa_code_size(), *times, search_s, software())
             write_raw(raw, out, key)
-        yield search, raw
+        yield search, key, raw
+
+
+def _scored(data: Evaluated, method: Method, search: str, key: str, raw: Raw, k: int) -> Measured:
+    scores = data.scores(raw.I, k)
+    try:
+        check_scores(scores, len(data.queries))
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{method.name} ({search}): {error}") from error
+    return Measured(
+        method, search, key, scores, raw.code_size, raw.train_s, raw.add_s, raw.search_s
+    )
 
 
 def _reusable(out: Path, key: str, method: Method, search: str) -> Raw | None:
@@ -229,6 +187,11 @@ def _reusable(out: Path, key: str, method: Method, search: str) -> Raw | None:
     except ValueError as error:
         _log.warning("%s; it is measured again", error)
         return None
+    if raw.software != software():
+        _log.warning(
+            "%s, %d bits, %s: measured with %s, this is %s; `fresh` measures again",
+            *(method.name, method.bits, search, raw.software or "unknown versions", software()),
+        )
     _log.info("%s, %d bits, %s: reused raw/%s.npz", method.name, method.bits, search, key)
     return raw
 
@@ -300,73 +263,6 @@ def _searched(
     D = np.concatenate([pair[0] for pair in found])
     I = np.concatenate([pair[1] for pair in found])  # noqa: E741
     return D.astype(np.float32, copy=False), I.astype(np.int64, copy=False), seconds
-
-
-def check_results(D: FloatArray, I: IdArray, n: int) -> None:  # noqa: E741
-    """Checks what a search returned.
-
-    Args:
-        D: (nq, k) float32, all rows rising (distances) or all falling (similarities).
-        I: (nq, k) int64.
-        n: size of the database.
-
-    Raises:
-        ValueError: shapes differ, an id is not from 0 to n - 1 or is twice in a row, or D is not
-            finite or not in order.
-    """
-    if D.ndim != 2 or D.shape != I.shape:
-        raise ValueError(f"expected D and I of one shape (nq, k), got {D.shape} and {I.shape}")
-    if I.min() < 0 or I.max() >= n:  # FAISS pads with -1
-        raise ValueError(f"expected ids from 0 to {n - 1}, got {I.min()} to {I.max()}")
-    repeated = (np.diff(np.sort(I, axis=1), axis=1) == 0).any(axis=1)
-    if repeated.any():
-        raise ValueError(f"expected distinct ids, got repeated ones for query {repeated.argmax()}")
-    if not np.isfinite(D).all():
-        raise ValueError("expected finite distances, got NaN or infinity")
-    steps = np.diff(D, axis=1)
-    if (steps < 0).any() and (steps > 0).any():
-        raise ValueError("expected distances in order, best first, got rising and falling ones")
-
-
-def order_ties(D: FloatArray, I: IdArray) -> tuple[FloatArray, IdArray]:  # noqa: E741
-    """Puts the ids of equal distances in rising order, row by row.
-
-    Args:
-        D: (nq, k) float32, rising or falling.
-        I: (nq, k) int64.
-
-    Returns:
-        D and I of the same shapes; D's values are where they were.
-    """
-    # The number of the run of equal distances sorts like D, whichever way D runs.
-    runs = np.zeros(D.shape, np.int32)
-    np.cumsum(np.diff(D, axis=1) != 0, axis=1, out=runs[:, 1:])
-    return D, np.take_along_axis(I, np.lexsort((I, runs), axis=-1), axis=-1)
-
-
-def _row(data: Evaluated, method: Method, search: str, raw: Raw, k: int) -> Row:
-    scores = data.scores(raw.I, k)
-    return Row(
-        method=method.name,
-        bits=method.bits,
-        bytes_per_vector=raw.code_size,
-        search=search,
-        metrics={name: float(values.mean()) for name, values in scores.per_query.items()},
-        train_s=raw.train_s,
-        add_s=raw.add_s,
-        search_s=raw.search_s,
-        config=method.config,
-        curves=scores.curves,
-        key=job_key(data, method, search, k),
-        reference=method.reference,
-    )
-
-
-def _raw_path(out: Path, key: str) -> Path:
-    # A key may come from a file that somebody else wrote: it must not lead elsewhere.
-    if len(key) != KEY_DIGITS or set(key) - set("0123456789abcdef"):
-        raise ValueError(f"expected a key of {KEY_DIGITS} hexadecimal digits, got {key!r}")
-    return out / "raw" / f"{key}.npz"
 
 
 def _cpu_model() -> str:

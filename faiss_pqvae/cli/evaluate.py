@@ -14,8 +14,8 @@ from faiss_pqvae.cli.indexes import codeword_counts
 from faiss_pqvae.eval.data import LabelledData, load
 from faiss_pqvae.eval.methods import M, Method, baselines
 from faiss_pqvae.eval.report import write_report
-from faiss_pqvae.eval.results import table
 from faiss_pqvae.eval.runner import run
+from faiss_pqvae.eval.tables import table
 from faiss_pqvae.factory import index_factory
 from faiss_pqvae.index import LatentIndex
 from faiss_pqvae.model import ModelConfig

@@ -3,7 +3,8 @@ import re
 
 import pytest
 
-from faiss_pqvae.eval.results import Results, Row, best_rows, read_results, table, write_results
+from faiss_pqvae.eval.results import Results, Row, best_rows, read_results, write_results
+from faiss_pqvae.eval.tables import table
 
 
 def row(method="PQ", bits=64, value=0.5, **changes):
