@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from faiss_pqvae import tables
 from faiss_pqvae.sources import ParquetImages, open_source
 from faiss_pqvae.tables import HDF5Vectors, read_parquet_vectors
 
@@ -81,6 +82,16 @@ def test_hdf5__rejects_what_is_not_there(hdf5: Path, tmp_path: Path) -> None:
         open_source(tmp_path / "x.npy" / "train")
     with pytest.raises(IndexError, match="expected rows from -20 to 19, got 20"):
         HDF5Vectors(hdf5)[np.array([20])]
+
+
+@pytest.mark.parametrize(("run", "gap"), [(1, 10**9), (36, 12), (10**9, 1)])
+def test_hdf5__rows_come_the_same_in_runs(
+    hdf5: Path, run: int, gap: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tables, "_RUN_BYTES", run)
+    monkeypatch.setattr(tables, "_GAP_BYTES", gap)
+    rows = np.random.default_rng(0).integers(0, 20, 30)
+    np.testing.assert_array_equal(HDF5Vectors(hdf5)[rows], X[rows])
 
 
 @settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
