@@ -5,6 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
+from faiss.contrib.evaluation import knn_intersection_measure
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,7 +15,10 @@ from faiss_pqvae.eval.metrics import (
     Normalizer,
     average_precision_at_k,
     count_relevant,
+    k_recall_at_k,
     map_at_k,
+    one_recall_at_k,
+    pareto,
     precision_at_k,
     precision_curve,
     recall_at_k,
@@ -271,3 +275,117 @@ def test_means__reject_no_queries() -> None:
     ):
         with pytest.raises(ValueError, match="at least one query"):
             call()
+
+
+# Nearest neighbours ------------------------------------------------------------------------------
+
+
+# Two queries: the first finds ranks 2, 1 and something else; the second misses its nearest.
+FOUND = np.array([[4.0, 1.0, 9.0], [3.0, 8.0, 5.0]])
+TRUE = np.array([[1.0, 4.0, 6.0], [2.0, 3.0, 5.0]])
+
+
+def test_one_recall_at_k__by_hand() -> None:
+    assert one_recall_at_k(FOUND, TRUE, 1).tolist() == [0, 0]
+    assert one_recall_at_k(FOUND, TRUE, 2).tolist() == [1, 0]
+    assert one_recall_at_k(FOUND, TRUE[:, :1], 3).tolist() == [1, 0]
+
+
+def test_k_recall_at_k__by_hand() -> None:
+    assert k_recall_at_k(FOUND, TRUE, 1).tolist() == [0, 0]
+    assert k_recall_at_k(FOUND, TRUE, 2).tolist() == [1, 1 / 2]
+    np.testing.assert_allclose(k_recall_at_k(FOUND, TRUE, 3), [2 / 3, 2 / 3])
+
+
+def test_recalls__count_ties_by_distance() -> None:
+    # Items a, b and c lie at 1, 2 and 2: which of b and c is "the" second does not matter.
+    true = np.array([[1.0, 2.0]])
+    assert k_recall_at_k(np.array([[1.0, 2.0]]), true, 2).tolist() == [1]
+    assert k_recall_at_k(np.array([[2.0, 2.0]]), true, 2).tolist() == [1]  # b and c without a
+    assert one_recall_at_k(np.array([[2.0, 2.0]]), true, 2).tolist() == [0]
+
+
+@pytest.mark.parametrize(("nearest", "slack"), [(2.0, 2e-5), (-2.0, 2e-5), (0.0, 0.0)])
+def test_recalls__forgive_rounding_and_no_more(nearest: float, slack: float) -> None:
+    true = np.array([[nearest]])
+    near, far = np.array([[nearest + 0.9 * slack]]), np.array([[nearest + 1.1 * slack + 1e-12]])
+    for recall in (one_recall_at_k, k_recall_at_k):
+        assert recall(near, true, 1).tolist() == [1]
+        assert recall(far, true, 1).tolist() == [0]
+        assert recall(far, true, 1, tolerance=1e-2).tolist() == [float(nearest != 0)]
+
+
+def test_recalls__nothing_returned_is_a_miss() -> None:
+    found = np.array([[1.0, np.inf, np.inf]])
+    assert one_recall_at_k(found, TRUE[:1], 3).tolist() == [1]
+    np.testing.assert_allclose(k_recall_at_k(found, TRUE[:1], 3), [1 / 3])
+    assert one_recall_at_k(np.full((1, 1), np.inf), TRUE[:1], 1).tolist() == [0]
+
+
+def test_k_recall_at_k__is_the_intersection_that_faiss_measures(rng: np.random.Generator) -> None:
+    distances = rng.permuted(np.tile(np.arange(1.0, 101.0), (9, 1)), axis=1)  # no ties
+    truth = distances.argsort(axis=1)[:, :20]
+    guess = (distances + rng.normal(0, 10, distances.shape)).argsort(axis=1)[:, :20]
+    found, true = (np.take_along_axis(distances, ids, 1) for ids in (guess, truth))
+    for k in (1, 7, 20):
+        mean = k_recall_at_k(found, true, k).mean()
+        assert mean == pytest.approx(knn_intersection_measure(guess[:, :k], truth[:, :k]))
+        nearest = [truth[q, 0] in guess[q, :k] for q in range(9)]
+        assert one_recall_at_k(found, true, k).tolist() == nearest
+    assert 0 < k_recall_at_k(found, true, 20).mean() < 1
+
+
+def test_recalls__reject_bad_input() -> None:
+    for recall in (one_recall_at_k, k_recall_at_k):
+        for k in (0, -1, 4):
+            with pytest.raises(ValueError, match=f"k from 1 to the 3 columns found.*k = {k}"):
+                recall(FOUND, TRUE, k)
+        with pytest.raises(TypeError, match="integer k"):
+            recall(FOUND, TRUE, True)
+        with pytest.raises(TypeError, match="found as an array of floats, got int64"):
+            recall(FOUND.astype(int), TRUE, 1)
+        with pytest.raises(TypeError, match="true as an array of floats, got list"):
+            recall(FOUND, [[1.0]], 1)  # type: ignore[arg-type]
+        with pytest.raises(ValueError, match="found with 2 dimensions"):
+            recall(FOUND[0], TRUE, 1)
+        with pytest.raises(ValueError, match="rows in found as in true, 1, got 2"):
+            recall(FOUND, TRUE[:1], 1)
+        with pytest.raises(ValueError, match="found without NaN"):
+            recall(FOUND * np.nan, TRUE, 1)
+        with pytest.raises(ValueError, match="that rise"):
+            recall(FOUND, TRUE[:, ::-1], 1)
+        with pytest.raises(ValueError, match="finite true"):
+            recall(FOUND, TRUE + np.inf, 1)
+        with pytest.raises(ValueError, match=r"tolerance >= 0.*got -1"):
+            recall(FOUND, TRUE, 1, -1)
+    with pytest.raises(ValueError, match="as deep a truth, got k = 3 and 2 true"):
+        k_recall_at_k(FOUND, TRUE[:, :2], 3)
+
+
+def test_pareto__by_hand() -> None:
+    # By recall: b and c are on the front, d has c's recall and is slower, a is slower than b.
+    points = np.array([[0.1, 5.0], [0.5, 9.0], [0.9, 2.0], [0.9, 1.0]])
+    assert pareto(points).tolist() == [1, 2]
+    assert pareto(points[:0]).tolist() == []
+    assert sorted(pareto(np.array([[1.0, 1.0], [1.0, 1.0], [0.0, 1.0]]))) == [0, 1]
+
+
+@given(
+    points=st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=9),
+)
+def test_pareto__is_what_nothing_dominates(points: list[tuple[int, int]]) -> None:
+    def dominated(p: tuple[int, int]) -> bool:
+        return any(q[0] >= p[0] and q[1] >= p[1] and q != p for q in points)
+
+    kept = pareto(np.array(points, float).reshape(-1, 2)).tolist()
+    assert sorted(kept) == [i for i, p in enumerate(points) if not dominated(p)]
+    assert [points[i][0] for i in kept] == sorted(points[i][0] for i in kept)
+
+
+def test_pareto__rejects_bad_input() -> None:
+    with pytest.raises(ValueError, match=r"points \(n, 2\) without NaN"):
+        pareto(np.array([[np.nan, 1.0]]))
+    with pytest.raises(ValueError, match=r"got shape \(1, 3\)"):
+        pareto(np.ones((1, 3)))
+    with pytest.raises(TypeError, match="array of floats"):
+        pareto(np.ones((1, 2), int))
