@@ -67,26 +67,21 @@ class PermissibleRange:
     high_measured: bool
 
 
-def permissible_range(
-    points: Sequence[Point], *, share: float = SHARE, ceiling: float | None = None
-) -> PermissibleRange:
+def permissible_range(points: Sequence[Point], *, share: float = SHARE) -> PermissibleRange:
     """The stretch of the curve around its lowest error in which the error is still near it.
 
     As lambda falls the distance ratio rises, and the reconstruction error falls at first and then
     rises sharply. The paper searches lambda inside a permissible range of the ratio, and its limits
-    are lost. Here, of the points that converged, by rising ratio: those next to each other,
-    the one of lowest error among them, whose error is at most
+    are lost. Here, of the points that converged, by rising ratio: those next to each other, the
+    one of lowest error among them, whose error is at most (1 + share) times the lowest. A share of
+    0.1 is 0.4 dB of distortion.
 
-        lowest + share * (ceiling - lowest).
-
-    A limit of the ratio is where the line to the next point outside crosses that error. Noise moves
-    it as long as it is small against share * (ceiling - lowest).
+    A limit of the ratio is where the line to the next point outside crosses that error. Noise of
+    less than `share` does not cut the stretch, and no outlier moves it.
 
     Args:
         points: one for each lambda, in any order; runs that did not converge may be among them.
-        share: of the way from the lowest error to that of a code that says nothing, in [0, 1].
-        ceiling: the error of a code that says nothing (all items reconstructed as their mean);
-            None, and one that no point is below, take the highest error of those that converged.
+        share: how far above the lowest the error may be, in [0, 1].
 
     Raises:
         ValueError: `share` is outside [0, 1], or no point converged.
@@ -101,8 +96,7 @@ def permissible_range(
         raise ValueError(f"expected at least one training that converged, got {_statuses(points)}")
     errors = [point.reconstruction for point in curve]
     lowest = min(errors)
-    highest = max(errors) if ceiling is None or ceiling <= lowest else ceiling
-    limit = lowest + share * (highest - lowest)
+    limit = (1 + share) * lowest
     first = last = errors.index(lowest)
     while first > 0 and errors[first - 1] <= limit:
         first -= 1
@@ -132,3 +126,24 @@ def _crossing(inside: Point, outside: Point, limit: float) -> float:
 def _statuses(points: Sequence[Point]) -> str:
     found = sorted({point.status for point in points if not point.converged})
     return ", ".join(found) or "no point"
+
+
+def rank(points: Sequence[Point], tolerance: float) -> list[Point]:
+    """The points by score, the best first.
+
+    Of those whose scores are within `tolerance` of the best that is left, the one of lowest
+    reconstruction error comes first: near 1 a score no longer tells codes apart, and the error
+    does. Points without a score come last.
+    """
+    left = sorted(points, key=lambda p: (-_or(p.score, -math.inf), p.reconstruction, p.lambda_))
+    ranked: list[Point] = []
+    while left:
+        best = _or(left[0].score, -math.inf)
+        equal = [point for point in left if _or(point.score, -math.inf) >= best - tolerance]
+        ranked.append(min(equal, key=lambda point: (point.reconstruction, point.lambda_)))
+        left.remove(ranked[-1])
+    return ranked
+
+
+def _or(value: float, otherwise: float) -> float:
+    return value if math.isfinite(value) else otherwise

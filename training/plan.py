@@ -26,9 +26,8 @@ class SearchConfig:
         seeds: trainings of every candidate, whose values are averaged, within the same budget.
         held_out: share of the items that score and are not trained on, at most 5,000.
         share: how far the permissible range reaches, see `permissible_range`.
-        hopeless: a training is stopped after an epoch in which its error is above that share of
-            the way from the best other training's, after as many epochs, to that of a code that
-            says nothing.
+        hopeless: a training is stopped after an epoch in which its error is above that of the best
+            other training, after as many epochs, by more than this share of it.
         tolerance: scores that differ by no more count as equal; then the lower error wins.
     """
 
@@ -38,7 +37,7 @@ class SearchConfig:
     seeds: int = 1
     held_out: float = 0.1
     share: float = SHARE
-    hopeless: float = 0.5
+    hopeless: float = 0.25
     tolerance: float = 0.005
 
     def __post_init__(self) -> None:

@@ -1,16 +1,85 @@
-"""Scores that choose between trainings and need no labels."""
+"""Scores that choose between trainings; those measured here need no labels."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from faiss_pqvae.inputs import read_batches
 from faiss_pqvae.model import PQVAE, to_float
 from faiss_pqvae.quantizer import look_up
+from faiss_pqvae.training.config import TrainingConfig
 from faiss_pqvae.training.views import Views, random_views
+
+
+@dataclass(frozen=True)
+class Score:
+    """What is searched for.
+
+    Attributes:
+        name: a search is resumed with the score of the same name only.
+        measure: of a trained model, the items it was trained on and the held-out ones; higher is
+            better. Both items have `rows`, their numbers among all.
+    """
+
+    name: str
+    measure: Callable[[PQVAE, Part, Part], float]
+
+
+class Part:
+    """Some of the items, read when they are asked for.
+
+    Args:
+        x: all items.
+        rows: (m,) int64, those of this part.
+    """
+
+    def __init__(self, x: Any, rows: npt.NDArray[np.int64]) -> None:
+        self.x, self.rows = x, rows
+        self.shape, self.dtype = (len(rows), *x.shape[1:]), x.dtype
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, rows: Any) -> Any:
+        return self.x[self.rows[rows]]
+
+
+def default_score(
+    shape: tuple[int, ...], training: TrainingConfig, name: str | None = None
+) -> Score:
+    """A score that needs no labels.
+
+    "view-recall" (images): `view_recall` of the held-out images among themselves, with the
+    training's views, or the default ones where it has none. "recall": `neighbour_recall` of at
+    most 1,000 held-out items among those trained on.
+
+    Args:
+        shape: of an item.
+        training: whose views count.
+        name: one of the two; None takes view-recall for images and recall for vectors.
+
+    Raises:
+        ValueError: another name, or views of what are no images.
+    """
+    images = len(shape) == 3
+    name = name or ("view-recall" if images else "recall")
+    if name == "recall":
+        return Score(name, lambda model, stored, held: neighbour_recall(model, stored, held[:1000]))
+    if name != "view-recall":
+        raise ValueError(f"expected the score 'view-recall' or 'recall', got {name!r}")
+    if not images:
+        raise ValueError(f"expected images for the score 'view-recall', got items of shape {shape}")
+    views = training.for_shape(shape).views
+    if views is None or views == Views():
+        views = Views.for_shape(shape)
+    return Score(name, lambda model, _, held: view_recall(model, held, views=views))
 
 
 @torch.inference_mode()
@@ -96,7 +165,7 @@ def neighbour_recall(model: PQVAE, x: Any, queries: Any, *, k: int = 10) -> floa
         start += len(items)
     stored = look_up(model.quantizer.codewords, torch.cat(codes)).transpose(0, 1).flatten(1)
     hits = 0.0
-    for z, neighbour in zip(zq.split(256), neighbours.split(256), strict=True):
+    for z, neighbour in zip(torch.split(zq, 256), torch.split(neighbours, 256), strict=True):
         distances = torch.cdist(z, stored)
         hits += _found(distances, distances.gather(1, neighbour.unsqueeze(1)), k)
     return hits / len(zq)

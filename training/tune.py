@@ -5,20 +5,18 @@ from __future__ import annotations
 import json
 import math
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from tqdm import tqdm
 
-from faiss_pqvae.files import replace_bytes
 from faiss_pqvae.inputs import check_items, read_rows, sample_rows
 from faiss_pqvae.model import PQVAE, ModelConfig
 from faiss_pqvae.training.config import TrainingConfig
-from faiss_pqvae.training.curve import PermissibleRange, Point, permissible_range
+from faiss_pqvae.training.curve import PermissibleRange, Point, permissible_range, rank
 from faiss_pqvae.training.loop import DivergedError, choose_device, faster_precision, fit
 from faiss_pqvae.training.plan import (
     Rung,
@@ -29,8 +27,15 @@ from faiss_pqvae.training.plan import (
     rung,
     steps_per_epoch,
 )
-from faiss_pqvae.training.scores import neighbour_recall, view_recall
-from faiss_pqvae.training.views import Views
+from faiss_pqvae.training.record import (
+    FILE,
+    points_of,
+    read_points,
+    read_record,
+    run_of,
+    write_record,
+)
+from faiss_pqvae.training.scores import Part, Score, default_score
 
 __all__ = [
     "Part",
@@ -47,23 +52,7 @@ __all__ = [
     "tune",
 ]
 
-_FORMAT = 1
-_FILE = "tune.json"
 _COLLAPSED = 0.1  # share of a code's bits that its codewords' entropy falls below
-
-
-@dataclass(frozen=True)
-class Score:
-    """What is searched for.
-
-    Attributes:
-        name: a search is resumed with the score of the same name only.
-        measure: of a trained model, the items it was trained on and the held-out ones; higher is
-            better. Both items have `rows`, their numbers among all.
-    """
-
-    name: str
-    measure: Callable[[PQVAE, Part, Part], float]
 
 
 @dataclass(frozen=True)
@@ -84,56 +73,6 @@ class Tuning:
     steps: int
     full_steps: int
     elapsed_s: float
-
-
-class Part:
-    """Some of the items, read when they are asked for.
-
-    Args:
-        x: all items.
-        rows: (m,) int64, those of this part.
-    """
-
-    def __init__(self, x: Any, rows: npt.NDArray[np.int64]) -> None:
-        self.x, self.rows = x, rows
-        self.shape, self.dtype = (len(rows), *x.shape[1:]), x.dtype
-
-    def __len__(self) -> int:
-        return len(self.rows)
-
-    def __getitem__(self, rows: Any) -> Any:
-        return self.x[self.rows[rows]]
-
-
-def default_score(
-    shape: tuple[int, ...], training: TrainingConfig, name: str | None = None
-) -> Score:
-    """A score that needs no labels.
-
-    "view-recall" (images): `view_recall` of the held-out images among themselves, with the
-    training's views, or the default ones where it has none. "recall": `neighbour_recall` of at
-    most 1,000 held-out items among those trained on.
-
-    Args:
-        shape: of an item.
-        training: whose views count.
-        name: one of the two; None takes view-recall for images and recall for vectors.
-
-    Raises:
-        ValueError: another name, or views of what are no images.
-    """
-    images = len(shape) == 3
-    name = name or ("view-recall" if images else "recall")
-    if name == "recall":
-        return Score(name, lambda model, stored, held: neighbour_recall(model, stored, held[:1000]))
-    if name != "view-recall":
-        raise ValueError(f"expected the score 'view-recall' or 'recall', got {name!r}")
-    if not images:
-        raise ValueError(f"expected images for the score 'view-recall', got items of shape {shape}")
-    views = training.for_shape(shape).views
-    if views is None or views == Views():
-        views = Views.for_shape(shape)
-    return Score(name, lambda model, _, held: view_recall(model, held, views=views))
 
 
 def tune(
@@ -203,8 +142,8 @@ class _Search:
         self.full_steps = full_steps(len(x), training)
         order = np.random.default_rng(training.seed).permutation(len(x)).astype(np.int64)
         n_held = held_out_items(len(x), search)
-        self.held = Part(x, np.sort(order[:n_held]))
-        self.kept = order[n_held:]  # in random order: a rung of fewer items takes the first
+        # In random order: a score of few queries, or a rung of few items, takes the first.
+        self.held, self.kept = Part(x, order[:n_held]), order[n_held:]
         self.record: dict[str, Any] = {}
 
     # -- the record
@@ -213,8 +152,8 @@ class _Search:
         """Reads the record of the same search, or starts one."""
         self.folder.mkdir(parents=True, exist_ok=True)
         configuration = self._configuration()
-        if (self.folder / _FILE).exists():
-            self.record = _read(self.folder / _FILE)
+        if (self.folder / FILE).exists():
+            self.record = read_record(self.folder / FILE)
             found = self.record["configuration"]
             changed = sorted(
                 name
@@ -223,16 +162,14 @@ class _Search:
             )
             if changed:
                 raise ValueError(
-                    f"{self.folder / _FILE} belongs to a search with another {', '.join(changed)}: "
+                    f"{self.folder / FILE} belongs to a search with another {', '.join(changed)}: "
                     "choose another folder, or remove it"
                 )
             return
         self.record = {
-            "format": _FORMAT,
             **facts,
             "configuration": configuration,
             "precision": self._precision(),
-            "ceiling": self._ceiling(),
             "full_steps": self.full_steps,
             "planned": [rung._asdict() for rung in self.plan],
             "runs": [],
@@ -265,8 +202,7 @@ class _Search:
         return faster_precision(self._build(1.0).to(device), batch)
 
     def _write(self) -> None:
-        text = json.dumps(_without_nan(self.record), indent=1, allow_nan=False)
-        replace_bytes(self.folder / _FILE, f"{text}\n".encode())
+        write_record(self.folder / FILE, self.record)
 
     # -- the search
 
@@ -287,14 +223,13 @@ class _Search:
                     bar.n + todo.steps + sum(later.steps for later in self.plan[number + 1 :])
                 )
                 spare -= self._train_rung(number, todo, candidates, bar)
-                points = [point for point in _points(self.record["runs"]) if point.rung == number]
+                points = [point for point in points_of(self.record["runs"]) if point.rung == number]
                 if found is None:
                     found = self._range(points)
                 good = [p for p in points if p.converged and p.lambda_ in found.lambdas]
                 ranked = rank(good, self.search.tolerance)
-                chosen = (
-                    ranked[0] if ranked else chosen
-                )  # longer trainings can diverge, all of them
+                # Longer trainings can all diverge.
+                chosen = ranked[0] if ranked else chosen
                 candidates = [point.lambda_ for point in ranked[:following]]
                 if len(candidates) < 2:
                     break
@@ -324,8 +259,7 @@ class _Search:
         return steps
 
     def _range(self, points: list[Point]) -> PermissibleRange:
-        ceiling = self.record["ceiling"]
-        found = permissible_range(points, share=self.search.share, ceiling=ceiling)
+        found = permissible_range(points, share=self.search.share)
         self.record["range"] = asdict(found)
         return found
 
@@ -334,7 +268,7 @@ class _Search:
         result = Tuning(
             lambda_=lambda_,
             range=found,
-            points=_points(runs),
+            points=points_of(runs),
             steps=sum(run["steps"] for run in runs),
             full_steps=self.full_steps,
             elapsed_s=round(sum(run["elapsed_s"] for run in runs), 3),
@@ -374,7 +308,7 @@ class _Search:
             seconds = max((e["elapsed_s"] for e in epochs.values()), default=0.0)
             # The epoch in which it happened counts in full.
             steps = min(total, steps + steps_per_epoch(todo.items, training))
-            return _run_of(epochs, f"diverged: {error}", steps=steps, elapsed_s=seconds)
+            return run_of(epochs, f"diverged: {error}", steps=steps, elapsed_s=seconds)
         epochs = {event["epoch"]: event for event in history if event["event"] == "epoch"}
         end, last = history[-1], max(epochs)
         status = self._verdict(epochs[last], key["rung"], total) or "complete"
@@ -386,7 +320,7 @@ class _Search:
             if status.startswith("diverged")
             else self.score.measure(model, part, self.held)
         )
-        return _run_of(
+        return run_of(
             epochs, status, best, score=score, steps=end["step"], elapsed_s=end["elapsed_s"]
         )
 
@@ -404,10 +338,10 @@ class _Search:
         others = [
             run["errors"][epoch]
             for run in self.record["runs"]
-            if run["rung"] == number and len(run["errors"]) > epoch
+            if run["rung"] == number and len(run["errors"]) > epoch and run["errors"][epoch]
         ]
         best = min(others, default=error)
-        if error > best + self.search.hopeless * max(0.0, self.record["ceiling"] - best):
+        if error > (1 + self.search.hopeless) * best:
             return f"hopeless: error {error:.4g} after epoch {epoch + 1}, another had {best:.4g}"
         return None
 
@@ -418,125 +352,9 @@ class _Search:
     def _folder(self, key: dict[str, Any]) -> Path:
         return self.folder / f"rung-{key['rung']}" / f"lambda-{key['lambda_']!r}-{key['seed']}"
 
-    def _ceiling(self) -> float:
-        """The error of reconstructing every item as the mean item, in the loss's own units."""
-        training = self.training.for_shape(tuple(self.x.shape[1:]))
-        if training.whitening:
-            return 1.0  # by `fit_whitener`'s scale
-        items = read_rows(self.x, np.sort(self.kept[:2000]), "training data")
-        model = self._build(1.0)
-        model.fit_normalization(items)
-        target = model.normalize(items)
-        return float((target - target.mean(0)).square().mean())
-
-
-def rank(points: Sequence[Point], tolerance: float) -> list[Point]:
-    """The points by score, the best first.
-
-    Of those whose scores are within `tolerance` of the best that is left, the one of lowest
-    reconstruction error comes first: near 1 a score no longer tells codes apart, and the error
-    does. Points without a score come last.
-    """
-    left = sorted(points, key=lambda p: (-_or(p.score, -math.inf), p.reconstruction, p.lambda_))
-    ranked: list[Point] = []
-    while left:
-        best = _or(left[0].score, -math.inf)
-        equal = [point for point in left if _or(point.score, -math.inf) >= best - tolerance]
-        ranked.append(min(equal, key=lambda point: (point.reconstruction, point.lambda_)))
-        left.remove(ranked[-1])
-    return ranked
-
-
-def read_points(path: str | Path) -> list[Point]:
-    """The points of a search's tune.json, finished or not, in the order of rungs and lambdas.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is no file of a search.
-    """
-    return _points(_read(Path(path))["runs"])
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"expected the record of a search in {path}: {error}") from error
-    if not isinstance(record, dict) or record.get("format") != _FORMAT:
-        found = record.get("format") if isinstance(record, dict) else type(record).__name__
-        raise ValueError(f"expected a search's record of format {_FORMAT} in {path}, got {found}")
-    missing = {"configuration", "precision", "ceiling", "runs"} - set(record)
-    if missing:
-        raise ValueError(f"expected {sorted(missing)} in {path}, got {sorted(record)}")
-    return record
-
-
-def _run_of(
-    epochs: dict[int, dict[str, Any]],
-    status: str,
-    best: int | None = None,
-    *,
-    score: float = math.nan,
-    steps: int,
-    elapsed_s: float,
-) -> dict[str, Any]:
-    """What is recorded of a training, measured at its best epoch."""
-    event = {} if best is None else epochs[best]
-    return {
-        "status": status,
-        "distance_ratio": event.get("distance_ratio", math.nan),
-        "reconstruction": event.get("validation_reconstruction", math.nan),
-        "score": score,
-        "perplexity": float(np.mean(event.get("perplexity", math.nan))),
-        "epochs": len(epochs),
-        "steps": steps,
-        "elapsed_s": elapsed_s,
-        "errors": [epochs[epoch]["validation_reconstruction"] for epoch in sorted(epochs)],
-    }
-
-
-def _points(runs: Sequence[dict[str, Any]]) -> list[Point]:
-    """One point for each rung and lambda: the means over its seeds."""
-    groups: dict[tuple[int, float], list[dict[str, Any]]] = {}
-    for run in runs:
-        groups.setdefault((run["rung"], run["lambda_"]), []).append(run)
-    return [_point(groups[key]) for key in sorted(groups)]
-
-
-def _point(runs: list[dict[str, Any]]) -> Point:
-    def mean(name: str) -> float:
-        return float(np.mean([math.nan if run[name] is None else run[name] for run in runs]))
-
-    return Point(
-        lambda_=runs[0]["lambda_"],
-        distance_ratio=mean("distance_ratio"),
-        reconstruction=mean("reconstruction"),
-        score=mean("score"),
-        status=next((run["status"] for run in runs if run["status"] != "complete"), "complete"),
-        rung=runs[0]["rung"],
-        epochs=max(run["epochs"] for run in runs),
-        steps=sum(run["steps"] for run in runs),
-        perplexity=mean("perplexity"),
-        elapsed_s=sum(run["elapsed_s"] for run in runs),
-        seeds=len(runs),
-    )
-
 
 def _middle_out(lambdas: Sequence[float]) -> list[float]:
     """From the middle outwards: extremes are stopped by comparison with what was trained before."""
     ordered = sorted(lambdas)
     middle = (len(ordered) - 1) / 2
     return sorted(ordered, key=lambda value: (abs(ordered.index(value) - middle), value))
-
-
-def _or(value: float, otherwise: float) -> float:
-    return value if math.isfinite(value) else otherwise
-
-
-def _without_nan(value: Any) -> Any:
-    """JSON has no NaN and no infinity: null."""
-    if isinstance(value, dict):
-        return {name: _without_nan(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_without_nan(part) for part in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

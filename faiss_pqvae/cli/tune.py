@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -212,20 +213,30 @@ def _next(
     command = ["faiss-pqvae", "train", data, "BUNDLE", "--factory", factory]
     if size is not None:
         command += ["--size", *map(str, size)]
-    chosen = dataclasses.replace(model, lambda_=lambda_)
-    given = [("model", chosen, ModelConfig()), ("training", training, TrainingConfig())]
-    for prefix, config, default in given:
-        for field in dataclasses.fields(config):
-            value = getattr(config, field.name)
-            always = field.name == "lambda_"
-            if (always or value != getattr(default, field.name)) and not dataclasses.is_dataclass(
-                value
-            ):
-                name = f"--{prefix}.{field.name.replace('_', '-')}"
-                if isinstance(value, bool):
-                    command.append(
-                        name if value else f"--{prefix}.no-{field.name.replace('_', '-')}"
-                    )
-                else:
-                    command += [name, str(value)]
-    return shlex.join(command)
+    command += ["--model.lambda_", str(lambda_)]
+    usual = dataclasses.replace(ModelConfig(), lambda_=model.lambda_)
+    options = _options("model", model, usual)
+    return shlex.join([*command, *options, *_options("training", training, TrainingConfig())])
+
+
+def _options(prefix: str, config: Any, default: Any) -> list[str]:
+    """The arguments that turn one configuration into another."""
+    options, nested = [], []
+    for field in dataclasses.fields(config):
+        value, usual = getattr(config, field.name), getattr(default, field.name)
+        name = field.name.replace("_", "-")
+        if value == usual:
+            continue
+        if isinstance(value, bool):
+            options.append(f"--{prefix}.{name if value else f'no-{name}'}")
+        elif dataclasses.is_dataclass(value):  # a subcommand, after all options
+            kind = type(value)
+            nested.append(f"{prefix}.{name}:{_kebab(kind.__name__)}")
+            nested += _options(f"{prefix}.{name}", value, kind())
+        else:
+            options += [f"--{prefix}.{name}", str(value)]
+    return [*options, *nested]
+
+
+def _kebab(name: str) -> str:
+    return re.sub("(?<=[a-z])(?=[A-Z])", "-", name).lower()
