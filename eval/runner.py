@@ -158,7 +158,7 @@ def _measure(
             set_search(index, search, of_several=len(method.searches) > 1)
             D, I, search_s = _searched(data, index, k, batch_size)  # noqa: E741
             try:
-                check_results(D, I, len(data.database))
+                check_results(D, I, len(data.database), padded="=" in search)
                 if search == "exact":
                     check_distances(data, D, I)
             except ValueError as error:

@@ -14,13 +14,21 @@ RTOL = 1e-4  # of a distance's own terms: FAISS computes it as |x|^2 - 2 xy + |y
 _BLOCK_ELEMENTS = 1 << 18
 
 
-def check_results(D: FloatArray, I: IdArray, n: int) -> None:  # noqa: E741
+def check_results(
+    D: FloatArray,
+    I: IdArray,  # noqa: E741
+    n: int,
+    *,
+    padded: bool = False,
+) -> None:
     """Checks what a search returned.
 
     Args:
         D: (nq, k) float32, all rows rising (distances) or all falling (similarities).
         I: (nq, k) int64.
         n: size of the database.
+        padded: rows may end in ids of -1, as FAISS pads them when the inverted lists that were
+            visited hold fewer than k items: to every metric that is a miss.
 
     Raises:
         ValueError: shapes differ, an id is not from 0 to n - 1 or is twice in a row, or D is not
@@ -28,13 +36,18 @@ def check_results(D: FloatArray, I: IdArray, n: int) -> None:  # noqa: E741
     """
     if D.ndim != 2 or D.shape != I.shape:
         raise ValueError(f"expected D and I of one shape (nq, k), got {D.shape} and {I.shape}")
-    if I.min() < 0 or I.max() >= n:  # FAISS pads with -1
-        raise ValueError(f"expected ids from 0 to {n - 1}, got {I.min()} to {I.max()}")
+    lowest = -1 if padded else 0
+    if I.min() < lowest or I.max() >= n:
+        raise ValueError(f"expected ids from {lowest} to {n - 1}, got {I.min()} to {I.max()}")
+    if ((I[:, :-1] < 0) & (I[:, 1:] >= 0)).any():
+        raise ValueError("expected -1 behind the ids, got it before some")
     # Every id notes its rank; a rank that another overwrote is that of a repeated id. No sorting.
     noted, ranks = np.empty(n, np.int32), np.arange(I.shape[1], dtype=np.int32)
-    for query, ids in enumerate(I):
-        noted[ids] = ranks
-        if (noted[ids] != ranks).any():
+    counts = (I >= 0).sum(axis=1)
+    for query, count in enumerate(counts.tolist()):
+        ids = I[query, :count]
+        noted[ids] = ranks[:count]
+        if (noted[ids] != ranks[:count]).any():
             raise ValueError(f"expected distinct ids, got repeated ones for query {query}")
     if not np.isfinite(D).all():
         raise ValueError("expected finite distances, got NaN or infinity")
@@ -47,7 +60,7 @@ def order_ties(D: FloatArray, I: IdArray) -> tuple[FloatArray, IdArray]:  # noqa
 
     Args:
         D: (nq, k) float32, rising or falling.
-        I: (nq, k) int64, not negative.
+        I: (nq, k) int64; -1 only at the ends of rows, where it stays.
 
     Returns:
         D and I of the same shapes; D's values are where they were.
@@ -64,9 +77,10 @@ def order_ties(D: FloatArray, I: IdArray) -> tuple[FloatArray, IdArray]:  # noqa
         keys = np.zeros((len(tied), D.shape[1]), np.int64)
         np.cumsum(~equal[tied], axis=1, out=keys[:, 1:])
         keys <<= bits
-        keys |= I[start + tied]
+        keys |= I[start + tied] & ((1 << bits) - 1)
         keys.sort(axis=1)
         ordered[start + tied] = keys & ((1 << bits) - 1)
+    ordered[I < 0] = -1
     return D, ordered
 
 
