@@ -21,8 +21,8 @@ class VectorData:
 
     Attributes:
         name: what `load_vectors` was asked for.
-        protocol: sizes, metric and a digest of the content, with "subset" in it when only a part
-            was asked for.
+        protocol: what is trained on and which neighbours are true, with "subset" in it when only
+            a part was asked for.
         description: what to print beside a number that comes from these data.
         train: (nt, d) float32.
         database: (n, d) float32.

@@ -125,19 +125,17 @@ def load_vectors(
     database = _held(parts.database, parts.unit)
     queries = _held(parts.queries, parts.unit)
     train = database if parts.train is None else _held(parts.train, parts.unit)
-    digests = [digest(database, "database vectors"), digest(queries, "queries")]
     truth = ground_truth(
         np.asarray(queries[:]),
         database,
         parts.metric,
-        "".join(digests),
+        digest(database, "database vectors") + digest(queries, "queries"),
         shipped=parts.shipped,
         cache=cache,
     )
-    trained = "" if train is database else digest(train, "training vectors")
     return VectorData(
         name=parts.name,
-        protocol=_protocol(parts, train is database, notes, [*digests, trained]),
+        protocol=_protocol(parts, notes),
         description=parts.description,
         train=train,
         database=database,
@@ -151,17 +149,16 @@ def _subset(
     parts: _Parts, n_database: int | None, n_queries: int | None
 ) -> tuple[_Parts, list[str]]:
     """The set with random parts of database and queries, and a note on each."""
-    generator = np.random.default_rng(SEED)
     notes = []
     if n_database is not None:
         n = len(parts.database)
-        rows = _draw(generator, "n_database", n, n_database)
+        rows = _draw("n_database", n, n_database)
         notes.append(f"{n_database:,} of {n:,} database vectors")
         # The neighbours that came with the set are those in the whole database.
         parts = replace(parts, database=parts.database[rows], shipped=None)
     if n_queries is not None:
         n = len(parts.queries)
-        rows = _draw(generator, "n_queries", n, n_queries)
+        rows = _draw("n_queries", n, n_queries)
         notes.append(f"{n_queries:,} of {n:,} queries")
         shipped = parts.shipped
         if shipped is not None:  # of another length it is found wrong later, with a warning
@@ -170,10 +167,11 @@ def _subset(
     return parts, notes
 
 
-def _draw(generator: np.random.Generator, name: str, n: int, size: int) -> IdArray:
+def _draw(name: str, n: int, size: int) -> IdArray:
+    """Rising row numbers, the same for every call."""
     if not 1 <= size <= n:
         raise ValueError(f"expected {name} from 1 to {n}, got {size}")
-    return np.sort(generator.choice(n, size=size, replace=False)).astype(np.int64)
+    return np.sort(np.random.default_rng(SEED).choice(n, size=size, replace=False)).astype(np.int64)
 
 
 def _held(source: Source, unit: bool) -> Source:
@@ -184,21 +182,13 @@ def _held(source: Source, unit: bool) -> Source:
     return np.ascontiguousarray(source[:]) if 4 * n * d <= HELD_BYTES else source
 
 
-def _protocol(parts: _Parts, trains_on_database: bool, notes: list[str], digests: list[str]) -> str:
-    """What tells one experiment from another: sizes, metric, and the content itself."""
-    train = (
-        "the database"
-        if trains_on_database
-        else f"{0 if parts.train is None else len(parts.train):,} others"
-    )
+def _protocol(parts: _Parts, notes: list[str]) -> str:
+    """Which vectors play which part, and what nearest means."""
+    train = "the database" if parts.train is None else f"{len(parts.train):,} other vectors"
     metric = {"l2": "L2", "inner_product": "inner product"}[parts.metric]
-    found = [
-        f"{parts.name}: exact {metric} neighbours"
-        f"{' of vectors of unit length (angular)' if parts.unit else ''}, training on {train}",
-        *([f"random subset: {', '.join(notes)} (seed {SEED})"] if notes else []),
-        "content " + "-".join(value[:8] for value in digests if value),
-    ]
-    return "; ".join(found)
+    unit = " between vectors scaled to unit length (angular)" if parts.unit else ""
+    subset = f", random subset: {', '.join(notes)} (seed {SEED})" if notes else ""
+    return f"{parts.name}: exact {metric} neighbours{unit}, trained on {train}{subset}"
 
 
 def _open(name_or_path: str) -> _Parts:
