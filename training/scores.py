@@ -165,7 +165,7 @@ def neighbour_recall(model: PQVAE, x: Any, queries: Any, *, k: int = 10) -> floa
         start += len(items)
     stored = look_up(model.quantizer.codewords, torch.cat(codes)).transpose(0, 1).flatten(1)
     hits = 0.0
-    for z, neighbour in zip(torch.split(zq, 256), torch.split(neighbours, 256), strict=True):
-        distances = torch.cdist(z, stored)
-        hits += _found(distances, distances.gather(1, neighbour.unsqueeze(1)), k)
+    for rows in torch.arange(len(zq), device=device).chunk(-(-len(zq) // 256)):
+        distances = torch.cdist(zq[rows], stored)
+        hits += _found(distances, distances.gather(1, neighbours[rows].unsqueeze(1)), k)
     return hits / len(zq)

@@ -230,7 +230,7 @@ def _options(prefix: str, config: Any, default: Any) -> list[str]:
         if isinstance(value, bool):
             options.append(f"--{prefix}.{name if value else f'no-{name}'}")
         elif dataclasses.is_dataclass(value):  # a subcommand, after all options
-            kind = type(value)
+            kind: Any = type(value)
             nested.append(f"{prefix}.{name}:{_kebab(kind.__name__)}")
             nested += _options(f"{prefix}.{name}", value, kind())
         else:
