@@ -149,7 +149,12 @@ def holm(p: Sequence[float]) -> list[float]:
 
 
 def compare(
-    rows: Sequence[Row], scores: Sequence[Floats], means: Sequence[Floats], metric: str
+    rows: Sequence[Row],
+    scores: Sequence[Floats],
+    means: Sequence[Floats],
+    metric: str,
+    *,
+    method: str | None = None,
 ) -> list[Comparison]:
     """The best method at each number of bytes against every other at the same bytes.
 
@@ -163,7 +168,13 @@ def compare(
             over them).
         means: for each row (resamples,) float64, `resampled_means` of it, of the same draws.
         metric: which one it is.
+        method: compare this one with the others instead of the best.
+
+    Raises:
+        ValueError: `method` is no row's.
     """
+    if method is not None and method not in {row.method for row in rows if not row.reference}:
+        raise ValueError(f"expected a method of {sorted({r.method for r in rows})}, got {method!r}")
     pairs: list[tuple[int, int]] = []
     compared = [i for i, row in enumerate(rows) if not row.reference and metric in row.metrics]
     compared.sort(key=lambda i: (rows[i].bytes_per_vector, -rows[i].metrics[metric]))
@@ -171,8 +182,9 @@ def compare(
         of_method: dict[str, int] = {}
         for i in group:  # best first: a method's best search setting
             of_method.setdefault(rows[i].method, i)
-        best, *others = of_method.values()
-        pairs += [(best, other) for other in others]
+        if method is None or method in of_method:
+            one = of_method.pop(next(iter(of_method)) if method is None else method)
+            pairs += [(one, other) for other in of_method.values()]
     single = [paired_p(scores[best], scores[other]) for best, other in pairs]
     found = []
     for (best, other), p, corrected in zip(pairs, single, holm(single), strict=True):

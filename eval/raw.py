@@ -138,6 +138,17 @@ def read_raw(out: Path, key: str) -> Raw:
         raise ValueError(f"cannot read {path}: expected raw results; {error}") from error
 
 
+def read_ids(out: Path, key: str) -> IdArray:
+    """The ids of `out/raw/<key>.npz` alone, (nq, k) int64; errors as of `read_raw`."""
+    path = raw_path(out, key)
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            ids: IdArray = arrays["I"].astype(np.int64)
+            return ids
+    except _UNREADABLE as error:
+        raise ValueError(f"cannot read {path}: expected raw results; {error}") from error
+
+
 def write_scores(scores: Scores, out: Path, key: str) -> None:
     """Writes `out/raw/<key>.scores.npz`; a crash leaves no half of it under this name."""
     arrays: dict[str, Any] = {_PER_QUERY + name: x for name, x in scores.per_query.items()}

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from faiss_pqvae.eval.confidence import (
 )
 from faiss_pqvae.eval.data import Scores
 from faiss_pqvae.eval.methods import Method
+from faiss_pqvae.eval.raw import read_scores
 from faiss_pqvae.eval.results import Results, Row, main_metric
 
 
@@ -56,23 +58,66 @@ def with_rows(results: Results, measured: Sequence[Measured]) -> Results:
     groups: dict[str, list[Measured]] = {}
     for one in measured:
         groups.setdefault(_but_for_seed(one), []).append(one)
-    rows = [_row(group) for group in groups.values()]
+    rows = tuple(_row(group) for group in groups.values())
     scores = [_mean_scores([one.scores for one in group]) for group in groups.values()]
+    return with_confidence(replace(results, rows=rows), scores)
+
+
+def with_confidence(
+    results: Results,
+    scores: Sequence[Mapping[str, Floats]],
+    *,
+    method: str | None = None,
+    metric: str | None = None,
+) -> Results:
+    """The results with intervals and comparisons.
+
+    Args:
+        results: with rows.
+        scores: for each row, by metric, (nq,) float64 scores.
+        method: what to compare with the others; by default the best at each number of bytes.
+        metric: by which to compare; by default the main one.
+
+    Raises:
+        ValueError: no row has the method or the metric.
+    """
     places = [(i, name) for i, found in enumerate(scores) for name in found]
+    if not places:
+        return results
     means = resampled_means(np.stack([scores[i][name] for i, name in places], axis=1))
-    intervals = percentile_intervals(means)
-    for (i, name), ends in zip(places, intervals.tolist(), strict=True):
-        rows[i].intervals[name] = ends
-    results = replace(results, rows=tuple(rows), confidence=settings())
-    metric = main_metric(results)
+    intervals: list[dict[str, list[float]]] = [{} for _ in results.rows]
+    for (i, name), ends in zip(places, percentile_intervals(means).tolist(), strict=True):
+        intervals[i][name] = ends
+    rows = [
+        replace(row, intervals=found) for row, found in zip(results.rows, intervals, strict=True)
+    ]
+    metric = main_metric(results) if metric is None else metric
     has = [i for i, found in enumerate(scores) if metric in found]
+    if not has:
+        raise ValueError(
+            f"expected a metric of {sorted({name for _, name in places})}, got {metric!r}"
+        )
     comparisons = compare(
         [rows[i] for i in has],
         [scores[i][metric] for i in has],
         [means[places.index((i, metric))] for i in has],
         metric,
+        method=method,
     )
-    return replace(results, comparisons=tuple(comparisons))
+    return replace(results, rows=tuple(rows), comparisons=tuple(comparisons), confidence=settings())
+
+
+def stored_scores(results: Results, out: str | Path) -> list[dict[str, Floats]]:
+    """The scores of every row, read from the files of its run: no data are needed.
+
+    Raises:
+        FileNotFoundError: the run was made without them, or they are gone.
+        ValueError: a file is corrupt.
+    """
+    return [
+        _mean_scores([read_scores(Path(out), key) for key in row.keys or [row.key]])
+        for row in results.rows
+    ]
 
 
 def _but_for_seed(one: Measured) -> str:

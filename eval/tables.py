@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from faiss_pqvae.eval.results import (
     Comparison,
@@ -12,6 +12,9 @@ from faiss_pqvae.eval.results import (
     metric_names,
     sort_rows,
 )
+
+ALPHA = 0.05
+_LINKS = {"above": " by ", "below": " by "}
 
 
 def table(results: Results) -> str:
@@ -58,17 +61,32 @@ def comparison_table(results: Results) -> str:
 
 
 def sentences(results: Results) -> list[str]:
-    """The comparison in words, one sentence a number of bytes and outcome."""
+    """The comparisons in words, one sentence a number of bytes and outcome.
+
+    A method is called above or below another when the interval of the difference is without 0 and
+    the corrected p-value is under 0.05.
+    """
     found: dict[tuple[int, str, str], list[Comparison]] = {}
     for one in results.comparisons:
-        outcome = "above" if one.interval[0] > 0 else "beside"
-        found.setdefault((one.bytes_per_vector, cite(one.method, one.search), outcome), []).append(
-            one
+        clear = one.p < ALPHA and one.interval[0] * one.interval[1] > 0
+        outcome = (
+            ("above" if one.difference > 0 else "below") if clear else "not clearly apart from"
         )
+        key = one.bytes_per_vector, cite(one.method, one.search), outcome
+        found.setdefault(key, []).append(one)
     return [
-        f"At {size} bytes {method} is {_outcome(outcome)} {_against(ones)}."
+        f"At {size} bytes {method} is {outcome} {_against(ones, _LINKS.get(outcome, ': '))}."
         for (size, method, outcome), ones in found.items()
     ]
+
+
+def common_bits(rows: Iterable[Row]) -> int:
+    """The code length that most methods have; the largest of several, 0 of none."""
+    methods: dict[int, set[str]] = {}
+    for row in rows:
+        if not row.reference:
+            methods.setdefault(row.bits, set()).add(row.method)
+    return max(methods, key=lambda bits: (len(methods[bits]), bits), default=0)
 
 
 def cite(method: str, search: str) -> str:
@@ -81,24 +99,25 @@ def p_text(p: float) -> str:
     return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
 
 
+def metric_label(name: str) -> str:
+    """A metric as it is printed in text: "mAP@1000" for "map@1000"."""
+    return f"mAP{name.removeprefix('map')}" if name.startswith("map@") else name
+
+
 def half_width(row: Row, name: str) -> float | None:
     """Half the width of a metric's interval over queries; None without one."""
     interval = row.intervals.get(name)
     return None if interval is None else (interval[1] - interval[0]) / 2
 
 
-def _outcome(outcome: str) -> str:
-    return "above" if outcome == "above" else "not clearly apart from"
-
-
-def _against(ones: Sequence[Comparison]) -> str:
+def _against(ones: Sequence[Comparison], link: str) -> str:
     texts = []
     for i, one in enumerate(ones):
-        low, high = (100 * end for end in one.interval)
+        ends = sorted(100 * end if one.difference >= 0 else -100 * end for end in one.interval)
         unit = " points" if i == 0 else ""
         texts.append(
-            f"{cite(one.other, one.other_search)} by {100 * one.difference:.2f}{unit} "
-            f"[{low:.2f}, {high:.2f}]"
+            f"{cite(one.other, one.other_search)}{link}{100 * abs(one.difference):.2f}{unit} "
+            f"[{ends[0]:.2f}, {ends[1]:.2f}]"
         )
     return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
 

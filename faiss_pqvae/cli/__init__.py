@@ -16,6 +16,7 @@ _MODULES = {
     "search": "indexes",
     "evaluate": "evaluate",
     "tune": "tune",
+    "report": "report",
     "info": "indexes",
 }
 _DESCRIPTION = (
