@@ -168,19 +168,9 @@ def read_scores(out: Path, key: str) -> Scores:
     path = raw_path(out, key, ".scores.npz")
     try:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            scores = Scores(
-                {
-                    name.removeprefix(_PER_QUERY): arrays[name]
-                    for name in _named(arrays, _PER_QUERY)
-                },
-                {
-                    name.removeprefix(_CURVE): arrays[name].tolist()
-                    for name in _named(arrays, _CURVE)
-                },
-            )
-        if not scores.per_query:
-            raise ValueError("no scores in it")
-        check_scores(scores, len(next(iter(scores.per_query.values()))))
+            per_query, curves = _named(arrays, _PER_QUERY), _named(arrays, _CURVE)
+        scores = Scores(per_query, {name: found.tolist() for name, found in curves.items()})
+        check_scores(scores, len(next(iter(per_query.values()), ())))
         return scores
     except _UNREADABLE as error:
         raise ValueError(f"cannot read {path}: expected scores; {error}") from error

@@ -14,7 +14,6 @@ from faiss_pqvae.eval.results import (
 )
 
 ALPHA = 0.05
-_LINKS = {"above": " by ", "below": " by "}
 
 
 def table(results: Results) -> str:
@@ -75,7 +74,7 @@ def sentences(results: Results) -> list[str]:
         key = one.bytes_per_vector, cite(one.method, one.search), outcome
         found.setdefault(key, []).append(one)
     return [
-        f"At {size} bytes {method} is {outcome} {_against(ones, _LINKS.get(outcome, ': '))}."
+        f"At {size} bytes {method} is {outcome} {_against(ones, outcome)}."
         for (size, method, outcome), ones in found.items()
     ]
 
@@ -110,14 +109,17 @@ def half_width(row: Row, name: str) -> float | None:
     return None if interval is None else (interval[1] - interval[0]) / 2
 
 
-def _against(ones: Sequence[Comparison], link: str) -> str:
+def _against(ones: Sequence[Comparison], outcome: str) -> str:
+    """The others with the differences: their sizes after "above" and "below", else as they are."""
+    link = " by " if outcome in ("above", "below") else ": "
+    sign = -100 if outcome == "below" else 100
     texts = []
     for i, one in enumerate(ones):
-        ends = sorted(100 * end if one.difference >= 0 else -100 * end for end in one.interval)
+        low, high = sorted(sign * end for end in one.interval)
         unit = " points" if i == 0 else ""
         texts.append(
-            f"{cite(one.other, one.other_search)}{link}{100 * abs(one.difference):.2f}{unit} "
-            f"[{ends[0]:.2f}, {ends[1]:.2f}]"
+            f"{cite(one.other, one.other_search)}{link}{sign * one.difference:.2f}{unit} "
+            f"[{low:.2f}, {high:.2f}]"
         )
     return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
 
