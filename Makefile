@@ -4,11 +4,12 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/ready
 DEMO ?=
+PAPER ?=
 
 # Threads that wait sleep: on a busy machine spinning ones take the processor from those that work.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test stress lint format typecheck bench clean
+.PHONY: demo test stress lint format typecheck bench paper clean
 
 demo: $(READY)  ## train on real images, compare, write runs/demo/report.html
 	$(BIN)/faiss-pqvae demo $(DEMO)
@@ -35,6 +36,9 @@ typecheck: $(READY)
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py
+
+paper: $(READY)  ## train and draw figures 1 to 4 of the paper; MNIST, see README
+	$(BIN)/python benchmarks/paper.py $(PAPER)
 
 clean:
 	rm -rf .venv build dist *.egg-info runs

@@ -1,0 +1,429 @@
+"""The figures of the paper, drawn from arrays: latents with their cells, and what lambda does.
+
+Pure functions from arrays to matplotlib figures, and `save_figure`, which writes a figure as SVG
+and PNG with the same bytes for the same input.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+from scipy.spatial import Voronoi, cKDTree
+
+from faiss_pqvae.eval.svg import COLOURS, STYLE
+from faiss_pqvae.files import replace_bytes
+
+try:
+    import matplotlib as mpl
+    from matplotlib import patheffects
+    from matplotlib.axes import Axes
+    from matplotlib.collections import PolyCollection
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
+    from matplotlib.patches import Patch
+    from matplotlib.path import Path as Outline
+    from matplotlib.transforms import Bbox
+except ImportError as missing:
+    raise ImportError(
+        f'{missing.name} is needed for figures: pip install "faiss-pqvae[eval]"'
+    ) from missing
+
+# Petroff's ten colours (arXiv 2107.02270), chosen to be told apart with any colour vision; in an
+# order in which digits that look alike, 3 5 8 and 4 7 9, differ most.
+CLASS_COLOURS = (
+    *("#94a4a2", "#a96b59", "#717581", "#3f90da", "#832db6"),
+    *("#b9ac70", "#e76300", "#ffa90e", "#bd1f01", "#92dadd"),
+)
+DPI = 160
+_STYLE: dict[Any, Any] = {
+    **STYLE,
+    "font.size": 11,
+    "axes.titlelocation": "left",
+    "axes.grid": False,
+    "figure.facecolor": "white",
+    "figure.constrained_layout.w_pad": 0.06,
+}
+_CLASS_LABEL: dict[str, Any] = {
+    "ha": "center",
+    "va": "center",
+    "weight": "bold",
+    "size": 14,
+    "path_effects": [patheffects.withStroke(linewidth=3, foreground="white")],
+}
+_RANGE = COLOURS[2]
+_MERGED = 1e-7  # codewords nearer than this share of the box are one
+
+FloatArray: TypeAlias = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle: low < high along both axes."""
+
+    x_low: float
+    x_high: float
+    y_low: float
+    y_high: float
+
+    def __post_init__(self) -> None:
+        sides = (self.x_low, self.x_high, self.y_low, self.y_high)
+        if not np.isfinite(sides).all() or self.x_low >= self.x_high or self.y_low >= self.y_high:
+            raise ValueError(f"expected a box with low < high along both axes, got {sides}")
+
+    @classmethod
+    def around(cls, *points: npt.ArrayLike, margin: float = 0.04) -> Box:
+        """The square around all points (n, 2), wider by a margin on each side."""
+        stacked = np.concatenate([_points("points", part) for part in points])
+        low, high = stacked.min(0), stacked.max(0)
+        half = (0.5 + margin) * float((high - low).max()) or 0.5  # of one point only
+        x, y = ((low + high) / 2).tolist()
+        return cls(x - half, x + half, y - half, y + half)
+
+    @property
+    def area(self) -> float:
+        """Area of the box."""
+        return (self.x_high - self.x_low) * (self.y_high - self.y_low)
+
+
+def voronoi_cells(codewords: npt.ArrayLike, box: Box) -> list[FloatArray]:
+    """What of a box is nearer to each codeword than to all others; the cells tile the box.
+
+    Args:
+        codewords: (K, 2) float, K >= 1, inside the box or not, in any position.
+        box: what is tiled.
+
+    Returns:
+        K convex polygons, (v, 2) float64 corners in order. A codeword whose cell lies outside of
+        the box has none, (0, 2); of equal codewords the first has the cell.
+
+    Raises:
+        ValueError: codewords are not (K, 2), finite, with K >= 1.
+    """
+    points = _points("codewords", codewords)
+    centre = np.array([(box.x_low + box.x_high) / 2, (box.y_low + box.y_high) / 2])
+    reach = np.hypot(box.x_high - box.x_low, box.y_high - box.y_low) / 2
+    distances = np.hypot(*(points - centre).T)
+    # All of the box is nearer to the codeword nearest to its centre than to one beyond this.
+    (close,) = np.nonzero(distances <= distances.min() + 2 * reach)
+    size = reach + distances[close].max()  # the unit from here on
+    local = (points[close] - centre) / size
+    _, kept = np.unique(np.round(local / _MERGED), axis=0, return_index=True)
+    # Far points make every cell finite. No place in the box is farther than 1 from a codeword,
+    # or nearer than 7 to one of these.
+    far = 8 * np.array([(1.0, 0.0), (0.0, 1.0), (-1.0, 0.0), (0.0, -1.0)])
+    diagram = Voronoi(np.concatenate([local[kept], far]))
+    cells: list[FloatArray] = [np.empty((0, 2))] * len(points)
+    bounds = Bbox([(box.x_low, box.y_low), (box.x_high, box.y_high)])
+    for site, first in enumerate(close[kept]):
+        region = diagram.regions[diagram.point_region[site]]
+        cells[first] = _clipped(diagram.vertices[region] * size + centre, bounds)
+    return cells
+
+
+def _clipped(polygon: FloatArray, bounds: Bbox) -> FloatArray:
+    """A convex polygon (v, 2) cut to a rectangle; (0, 2) when nothing is left."""
+    centre = polygon.mean(0)
+    turns = np.argsort(np.arctan2(*(polygon - centre).T[::-1]))
+    outline = Outline(np.concatenate([polygon[turns], polygon[turns[:1]]]), closed=True)
+    parts = outline.clip_to_bbox(bounds).to_polygons()
+    return np.asarray(parts[0][:-1], np.float64) if parts else np.empty((0, 2))
+
+
+def _points(name: str, array: npt.ArrayLike) -> FloatArray:
+    out = np.asarray(array, np.float64)
+    if out.ndim != 2 or out.shape[1] != 2 or len(out) == 0:
+        raise ValueError(f"expected {name} of shape (n, 2) with n >= 1, got {out.shape}")
+    if not np.isfinite(out).all():
+        raise ValueError(f"expected finite {name}, got NaN or infinity")
+    return out
+
+
+# Figures 1 to 3 ---
+
+
+def latents_figure(
+    latents: npt.ArrayLike,
+    labels: npt.NDArray[np.int64],
+    codewords: npt.ArrayLike,
+    *,
+    title: str,
+    class_names: Sequence[str],
+) -> Figure:
+    """Two-dimensional latents, coloured by class, with codewords and their Voronoi cells.
+
+    The axes hold all latents and all codewords that are the nearest of one. A class is named where
+    there is room beside the others' names.
+
+    Args:
+        latents: (n, 2) float, n >= 1.
+        labels: (n,) int64, indices into `class_names`.
+        codewords: (K, 2) float, K >= 1.
+        title: above the axes; may have several lines.
+        class_names: at most ten.
+
+    Raises:
+        TypeError: labels are not int64.
+        ValueError: a shape does not fit, a value is not finite, or there are too many classes.
+    """
+    z, e = _points("latents", latents), _points("codewords", codewords)
+    _check_labels(labels, len(z), len(class_names))
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(6.4, 5.6), layout="constrained")
+        axes = figure.subplots()
+        _, nearest = cKDTree(e).query(z)
+        used = np.isin(np.arange(len(e)), nearest)
+        box = Box.around(z, e[used])
+        for label, colour in zip(range(len(class_names)), CLASS_COLOURS, strict=False):
+            axes.scatter(*z[labels == label].T, s=7, lw=0, color=colour, alpha=0.8, rasterized=True)
+        _draw_cells(axes, e, used, box)
+        for label, place in _label_places(z, labels, box).items():
+            axes.annotate(class_names[label], place, **_CLASS_LABEL)
+        axes.set(xlim=(box.x_low, box.x_high), ylim=(box.y_low, box.y_high), aspect="equal")
+        axes.set(xlabel="$z_1$", ylabel="$z_2$")
+        axes.set_title(title)
+        handles = [_marker("o", c, n) for c, n in zip(CLASS_COLOURS, class_names, strict=False)]
+        handles += [_marker("o", "black", "codeword"), _marker("x", "black", "unused")]
+        figure.legend(handles=handles, loc="outside right center", handletextpad=0.1)
+    return figure
+
+
+def _label_places(
+    z: FloatArray, labels: npt.NDArray[np.int64], box: Box
+) -> dict[int, tuple[float, float]]:
+    """For the name of each class the latent amid the most of its own, apart from other names."""
+    _, near = cKDTree(z).query(z, k=min(len(z), 1 + len(z) // 30))
+    purity = (labels[near.reshape(len(z), -1)] == labels[:, None]).mean(1)
+    apart = 0.07 * np.sqrt(box.area)
+    places: dict[int, tuple[float, float]] = {}
+    for row in np.argsort(-purity, kind="stable"):
+        label, place = int(labels[row]), z[row]
+        if label not in places and all(np.hypot(*(place - p)) > apart for p in places.values()):
+            places[label] = (float(place[0]), float(place[1]))
+    return places
+
+
+def _draw_cells(axes: Axes, codewords: FloatArray, used: npt.NDArray[np.bool_], box: Box) -> None:
+    """Cells, and codewords: dots where a latent chose them, else crosses."""
+    cells = [cell for cell in voronoi_cells(codewords, box) if len(cell)]
+    axes.add_collection(PolyCollection(cells, facecolor="none", edgecolor="#404040", lw=0.6))
+    axes.plot(*codewords[~used].T, "x", color="black", ms=5, mew=1)
+    axes.plot(*codewords[used].T, "o", color="black", ms=4.5, mec="white", mew=0.7)
+
+
+def _marker(marker: str, colour: str, label: str) -> Line2D:
+    return Line2D([], [], ls="", marker=marker, color=colour, label=label, ms=5)
+
+
+def _check_labels(labels: npt.NDArray[np.int64], n: int, n_classes: int) -> None:
+    if not isinstance(labels, np.ndarray) or labels.dtype != np.int64:
+        got = getattr(labels, "dtype", type(labels).__name__)
+        raise TypeError(f"expected labels as an array of int64, got {got}")
+    if not 1 <= n_classes <= len(CLASS_COLOURS):
+        raise ValueError(f"expected 1 to {len(CLASS_COLOURS)} class names, got {n_classes}")
+    if labels.shape != (n,):
+        raise ValueError(f"expected labels of shape ({n},), got {labels.shape}")
+    if labels.min() < 0 or labels.max() >= n_classes:
+        raise ValueError(
+            f"expected labels from 0 to {n_classes - 1}, got {labels.min()} to {labels.max()}"
+        )
+
+
+# Figure 4 ---
+
+
+@dataclass(frozen=True, eq=False)
+class Sweep:
+    """One network trained with several lambdas.
+
+    Attributes:
+        title: of its row.
+        lambdas: (n,) float > 0, all different, in any order.
+        ratio: (n, seeds) float, distance ratios in [0, 1].
+        error: (n, seeds) float, reconstruction errors.
+        scores: name to (n, seeds) float, what lambda is judged by; at least one, at most three.
+        permissible: limits of the distance ratio to mark, low <= high; None marks nothing.
+        failed: lambdas whose training did not converge; they have no point.
+
+    Raises:
+        ValueError: a shape does not fit, a value is not finite or not in its range.
+    """
+
+    title: str
+    lambdas: FloatArray
+    ratio: FloatArray
+    error: FloatArray
+    scores: Mapping[str, FloatArray]
+    permissible: tuple[float, float] | None = None
+    failed: Sequence[float] = field(default=())
+
+    def __post_init__(self) -> None:
+        lambdas = np.asarray(self.lambdas, np.float64)
+        if lambdas.ndim != 1 or len(lambdas) == 0 or not np.isfinite(lambdas).all():
+            raise ValueError(f"expected finite lambdas of shape (n,), n >= 1, got {lambdas}")
+        if lambdas.min() <= 0 or len(np.unique(lambdas)) < len(lambdas):
+            raise ValueError(f"expected different lambdas > 0, got {lambdas.tolist()}")
+        if not 1 <= len(self.scores) <= len(_SCORE_STYLES):
+            raise ValueError(f"expected 1 to {len(_SCORE_STYLES)} scores, got {len(self.scores)}")
+        shape = np.shape(self.ratio)
+        if len(shape) != 2 or shape[0] != len(lambdas) or shape[1] < 1:
+            raise ValueError(f"expected ratios of shape ({len(lambdas)}, seeds), got {shape}")
+        for name, values in {"ratio": self.ratio, "error": self.error, **self.scores}.items():
+            if np.shape(values) != shape:
+                raise ValueError(f"expected {name} of shape {shape}, got {np.shape(values)}")
+            if not np.isfinite(values).all():
+                raise ValueError(f"expected finite values of {name}, got NaN or infinity")
+        if np.min(self.ratio) < 0 or np.max(self.ratio) > 1:
+            raise ValueError("expected distance ratios in [0, 1]")
+        if self.permissible is not None and not 0 <= self.permissible[0] <= self.permissible[1]:
+            raise ValueError(f"expected limits with low <= high, got {self.permissible}")
+
+
+_SCORE_STYLES = tuple(zip(COLOURS, "os^", ("-", "--", ":"), strict=False))
+_POINTS: dict[str, Any] = {"s": 42, "edgecolor": "#303030", "linewidth": 0.6, "zorder": 3}
+_BARS: dict[str, Any] = {"fmt": "none", "ecolor": "#606060", "elinewidth": 1, "zorder": 2}
+_COLUMNS = (
+    ("distance ratio", "reconstruction error"),
+    (r"$\lambda$", "score [%]"),
+    ("distance ratio", "score [%]"),
+)
+
+
+def sweep_figure(sweeps: Sequence[Sweep]) -> Figure:
+    """Figure 4, a row for each network: error against ratio, scores against lambda and ratio.
+
+    Points are means over the seeds, bars reach from the lowest to the highest seed, the permissible
+    range of the ratio is shaded (against lambda: from the first lambda inside to the last).
+
+    Args:
+        sweeps: at least one.
+
+    Raises:
+        ValueError: no sweep.
+    """
+    if not sweeps:
+        raise ValueError("expected at least one sweep, got none")
+    with mpl.rc_context({**_STYLE, "axes.grid": True}):
+        figure = Figure(figsize=(11, 0.6 + 3.2 * len(sweeps)), layout="constrained")
+        colours = _lambda_colours([value for sweep in sweeps for value in sweep.lambdas])
+        for sweep, part in zip(
+            sweeps, np.atleast_1d(figure.subfigures(len(sweeps), 1)), strict=True
+        ):
+            part.suptitle(sweep.title, weight="bold", size=11, x=0.01, ha="left")
+            panels = part.subplots(1, 3)
+            _error_panel(panels[0], sweep, colours)
+            _score_panel(panels[1], sweep, sweep.lambdas)
+            _score_panel(panels[2], sweep, sweep.ratio.mean(1), colours)
+            for axes, (x, y) in zip(panels, _COLUMNS, strict=True):
+                axes.set(xlabel=x, ylabel=y)
+            panels[1].set_xscale("log")
+        handles = [_marker("o", colour, f"{value:g}") for value, colour in colours.items()]
+        figure.legend(handles=handles[::-1], loc="outside right upper", title=r"$\lambda$")
+        figure.legend(handles=_line_handles(sweeps), loc="outside right lower")
+    return figure
+
+
+def _line_handles(sweeps: Sequence[Sweep]) -> list[Any]:
+    names = dict.fromkeys(name for sweep in sweeps for name in sweep.scores)
+    handles: list[Any] = [
+        Line2D([], [], color=colour, marker=marker, ls=line, label=name, ms=6)
+        for name, (colour, marker, line) in zip(names, _SCORE_STYLES, strict=False)
+    ]
+    if any(sweep.permissible is not None for sweep in sweeps):
+        handles.append(Patch(color=_RANGE, alpha=0.15, lw=0, label="permissible\nrange"))
+    return handles
+
+
+def _lambda_colours(lambdas: Sequence[float]) -> dict[float, Any]:
+    """A colour for every lambda, dark to light as it rises."""
+    values = sorted(set(lambdas))
+    shades = mpl.colormaps["cividis"](np.linspace(0, 0.95, len(values)))
+    return dict(zip(values, shades, strict=True))
+
+
+def _error_panel(axes: Axes, sweep: Sweep, colours: Mapping[float, Any]) -> None:
+    ratio, error = sweep.ratio.mean(1), sweep.error.mean(1)
+    _shade(axes, sweep.permissible)
+    order = np.argsort(sweep.lambdas)
+    axes.plot(ratio[order], error[order], color="#808080", lw=1, zorder=1)
+    axes.errorbar(ratio, error, *_spans(sweep.error, sweep.ratio), **_BARS)
+    axes.scatter(ratio, error, c=[colours[v] for v in sweep.lambdas], **_POINTS)
+
+
+def _score_panel(
+    axes: Axes, sweep: Sweep, x: FloatArray, colours: Mapping[float, Any] | None = None
+) -> None:
+    """Scores against lambda, or, with a colour for every lambda, against the ratio."""
+    inside = _inside(sweep)
+    _shade(axes, sweep.permissible if colours else inside)
+    order = np.argsort(sweep.lambdas)
+    for (name, values), (colour, marker, line) in zip(
+        sweep.scores.items(), _SCORE_STYLES, strict=False
+    ):
+        mean = 100 * values.mean(1)
+        axes.plot(x[order], mean[order], color=colour, ls=line, lw=1.3, zorder=1)
+        axes.errorbar(x, mean, *_spans(100 * values, sweep.ratio if colours else None), **_BARS)
+        fill = [colours[v] for v in sweep.lambdas] if colours else [colour] * len(x)
+        axes.scatter(x, mean, c=fill, marker=marker, label=name, **_POINTS)
+
+
+def _inside(sweep: Sweep) -> tuple[float, float] | None:
+    """The lambdas, lowest and highest, whose ratio is permissible."""
+    if sweep.permissible is None:
+        return None
+    low, high = sweep.permissible
+    ratio = sweep.ratio.mean(1)
+    found = sweep.lambdas[(ratio >= low) & (ratio <= high)]
+    return (float(found.min()), float(found.max())) if len(found) else None
+
+
+def _spans(y: FloatArray, x: FloatArray | None) -> tuple[FloatArray, FloatArray | None]:
+    """How far the seeds reach below and above their mean, (2, n), as yerr and xerr."""
+    return _reach(y), None if x is None else _reach(x)
+
+
+def _reach(values: FloatArray) -> FloatArray:
+    mean = values.mean(1)
+    # The mean of equal values can be off by rounding; bars must not be negative.
+    return np.maximum(0, np.stack([mean - values.min(1), values.max(1) - mean]))
+
+
+def _shade(axes: Axes, limits: tuple[float, float] | None) -> None:
+    if limits is not None:
+        axes.axvspan(*limits, color=_RANGE, alpha=0.15, lw=0, zorder=0)
+
+
+# Files ---
+
+
+def save_figure(figure: Figure, stem: Path) -> tuple[Path, Path]:
+    """Writes a figure as SVG and PNG; the same figure gives the same bytes.
+
+    Args:
+        figure: what to draw.
+        stem: path without suffix; its folder is made.
+
+    Returns:
+        The paths of the two files.
+
+    Raises:
+        OSError: the disk is full or failing; older files are still there.
+    """
+    stem.parent.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for kind, metadata in (
+        ("svg", {"Date": None, "Creator": None}),
+        ("png", {"Software": None}),
+    ):
+        buffer = io.BytesIO()
+        with mpl.rc_context(_STYLE):
+            figure.savefig(buffer, format=kind, dpi=DPI, metadata=metadata)
+        path = stem.with_name(f"{stem.name}.{kind}")
+        replace_bytes(path, buffer.getvalue())
+        paths.append(path)
+    return paths[0], paths[1]
