@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -98,7 +97,8 @@ def test_batch_query__answers_as_query_does(fitted: Any) -> None:
 
 def test_query__returns_fewer_ids_instead_of_padding(fitted: Any) -> None:
     fitted.set_query_arguments({"nprobe": 1, "k_factor": 1})
-    lists = [fitted.index.faiss_index.invlists.list_size(i) for i in range(2)]
+    invlists = faiss.extract_index_ivf(fitted.native.base_index).invlists
+    lists = [invlists.list_size(i) for i in range(2)]
     assert min(lists) > 0
     for v in _vectors(NQ, 3):
         ids = fitted.query(v, 300)
@@ -107,22 +107,21 @@ def test_query__returns_fewer_ids_instead_of_padding(fitted: Any) -> None:
         assert ids.min() >= 0
 
 
-def test_query__encodes_inside(fitted: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder = fitted.index.model.encoder
-    forward = encoder.forward
-
-    def slow(x: torch.Tensor) -> torch.Tensor:
-        time.sleep(0.02)
-        return forward(x)
-
-    monkeypatch.setattr(encoder, "forward", slow)
-    fitted.set_query_arguments(EXHAUSTIVE)
-    started = time.perf_counter()
-    for v in _vectors(3, 4):
-        fitted.query(v, K)
-    taken = time.perf_counter() - started
-    told = fitted.get_additional()["encoder_s_per_query"]
-    assert 0.02 <= told <= taken / 3
+def test_query__takes_raw_vectors_and_encodes_them_itself(fitted: Any) -> None:
+    base = faiss.downcast_index(fitted.native.base_index)
+    encoder = faiss.downcast_VectorTransform(base.chain.at(0))
+    weights = faiss.vector_to_array(encoder.A)
+    fitted.set_query_arguments({"nprobe": 1, "k_factor": 1})
+    q = _vectors(NQ, 4)
+    before = [fitted.query(v, K) for v in q]
+    faiss.copy_array_to_vector(np.zeros_like(weights), encoder.A)
+    try:
+        after = [fitted.query(v, K) for v in q]
+    finally:
+        faiss.copy_array_to_vector(weights, encoder.A)
+    # With an encoder that makes one latent of everything, every query visits the same candidates.
+    assert len({frozenset(ids) for ids in after}) == 1
+    assert len({frozenset(ids) for ids in before}) > NQ / 2
 
 
 def test_get_additional__tells_bytes_and_settings(fitted: Any) -> None:
@@ -130,7 +129,7 @@ def test_get_additional__tells_bytes_and_settings(fitted: Any) -> None:
     told = fitted.get_additional()
     # Two bytes of codes and one of the list's number; float32 vectors for the second look.
     assert (told["code_bytes"], told["refine_bytes"]) == (3, 4 * D)
-    assert told["encoder_s_per_query"] == 0
+    assert 0 < told["encoder_s"] < 1
     assert str(fitted) == "FaissPQVAE(IVF2,PQVAE4x4,RFlat, nprobe=2, k_factor=30)"
     json.dumps(told)  # plain values, as HDF5's attributes want them
 
@@ -142,8 +141,9 @@ def test_fit__leaves_one_thread_for_queries_and_done_gives_all_back(algorithm: t
     algo.fit(_vectors(100, 0))
     assert (torch.get_num_threads(), faiss.omp_get_max_threads()) == (1, 1)
     assert len(algo.query(_vectors(1, 5)[0], K)) == K
-    with pytest.raises(ValueError, match="does not refine, and so has no k_factor"):
-        algo.set_query_arguments({"k_factor": 2})
+    for name in ("k_factor", "nprobe", "efSearch"):
+        with pytest.raises(ValueError, match=f"PQVAE2x4 has no {name} to set"):
+            algo.set_query_arguments({name: 2})
     algo.done()
     assert (torch.get_num_threads(), faiss.omp_get_max_threads()) == (2, 2)
     torch.set_num_threads(1)
@@ -233,6 +233,7 @@ print(json.dumps(told))
     assert len({tuple(each) for each in made}) == len(made)
 
 
+@pytest.mark.timeout(600)
 def test_harness__runs_the_module_out_of_tree(harness: Path, tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py")
     (tmp_path / "logging.conf").write_bytes((harness / "logging.conf").read_bytes())
@@ -249,7 +250,12 @@ def test_harness__runs_the_module_out_of_tree(harness: Path, tmp_path: Path) -> 
         file["distances"] = 1 - (q_unit[:, None] * x_unit[true]).sum(-1)
     options = ["--algorithm", "faiss-pqvae-smoke", "--run-disabled", "--runs", "1"]
     folders = ["--dataset", name, "--definitions", str(DEFINITIONS)]
-    said = _run(harness, tmp_path, str(harness / "run.py"), "--local", *folders, *options)
+    # On a busy machine its worker can look into the queue before the definition has arrived
+    # there, and stop: the harness then ran nothing, and says nothing.
+    for _ in range(5):
+        said = _run(harness, tmp_path, str(harness / "run.py"), "--local", *folders, *options)
+        if "Trying to instantiate" in said:
+            break
 
     paths = sorted((tmp_path / "results" / name / "10" / "faiss-pqvae-smoke").glob("*.hdf5"))
     assert len(paths) == 2, said  # a worker that fails does not fail the harness
@@ -262,9 +268,8 @@ def test_harness__runs_the_module_out_of_tree(harness: Path, tmp_path: Path) -> 
         assert times.shape == (NQ,)
         assert told["distance"] == "angular"
         assert told["code_bytes"] == 3
-        # The encoder's seconds passed within those of the queries, which are stored in float32.
-        encoder_s = told["encoder_s_per_query"] * NQ
-        assert 0 < encoder_s <= times.sum() * (1 + 1e-5)
+        # Every query was encoded within its time, and that takes at least this long.
+        assert 0 < told["encoder_s"] < times.mean()
     one_list, all_lists = recalls
     assert 0.3 < one_list <= all_lists
     assert all_lists > 0.5  # by chance, a second look at 100 of 400 would find a quarter
