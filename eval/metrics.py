@@ -263,7 +263,8 @@ def one_recall_at_k(
             tolerance.
     """
     k = _check_neighbours(found, true, k, tolerance, depth=1)
-    return (found[:, :k] <= _threshold(true, 1, tolerance)).any(axis=1).astype(np.float64)
+    hit: npt.NDArray[np.bool_] = np.any(found[:, :k] <= _threshold(true, 1, tolerance), axis=1)
+    return hit.astype(np.float64)
 
 
 def k_recall_at_k(
@@ -288,7 +289,9 @@ def k_recall_at_k(
         ValueError: as `one_recall_at_k`.
     """
     k = _check_neighbours(found, true, k, tolerance, depth=k)
-    hits = np.count_nonzero(found[:, :k] <= _threshold(true, k, tolerance), axis=1)
+    hits: npt.NDArray[np.int64] = np.count_nonzero(
+        found[:, :k] <= _threshold(true, k, tolerance), axis=1
+    )
     return hits / np.float64(k)
 
 
@@ -316,11 +319,12 @@ def pareto(points: FloatArray) -> npt.NDArray[np.int64]:
     beaten = np.r_[-np.inf, best][starts]
     kept = (second[falling] > beaten) | (starts == 0)
     kept &= second[falling] == second[falling][starts]  # best of those with the same first value
-    return falling[kept][::-1].astype(np.int64)
+    front: npt.NDArray[np.int64] = falling[kept][::-1]
+    return front
 
 
 def _threshold(true: FloatArray, k: int, tolerance: float) -> npt.NDArray[np.float64]:
-    kth = true[:, k - 1 : k].astype(np.float64)
+    kth: npt.NDArray[np.float64] = true[:, k - 1 : k].astype(np.float64)
     return kth + tolerance * np.abs(kth)
 
 

@@ -182,7 +182,7 @@ def digest(source: Source, what: str) -> str:
             if not finite.all():
                 row = start + int(finite.argmin())
                 raise ValueError(f"expected finite {what}, got NaN or infinity in row {row}")
-            hashed.update(rows)
+            hashed.update(rows.data)
             start += len(rows)
             bar.update(len(rows))
     return hashed.hexdigest()

@@ -71,7 +71,8 @@ class UnitRows:
     def __getitem__(self, rows: Any, /) -> FloatArray:
         x = np.asarray(self.source[rows], np.float32)
         lengths = np.linalg.norm(x, axis=1, keepdims=True)
-        return np.divide(x, lengths, out=np.zeros_like(x), where=lengths > 0)
+        scaled: FloatArray = np.divide(x, lengths, out=np.zeros_like(x), where=lengths > 0)
+        return scaled
 
 
 def is_vector_set(name_or_path: str) -> bool:

@@ -36,6 +36,20 @@ def test_train_build_search__agree_with_the_library(bundle, images, capsys):
     np.testing.assert_allclose(found["D"], D, rtol=1e-6)
 
 
+def test_train_build_search__vectors_of_bytes_are_no_pixels(tmp_path, capsys):
+    x = np.random.default_rng(0).integers(0, 256, (60, 4)).astype(np.uint8)
+    path = tmp_path / "x.u8bin"
+    path.write_bytes(np.array(x.shape, "<u4").tobytes() + x.tobytes())
+    bundle = str(tmp_path / "b")
+    main(["train", str(path), bundle, "--factory", "PQVAE2x4,RFlat", *FAST])
+    main(["build", bundle, str(path)])
+    capsys.readouterr()
+    main(["search", bundle, str(path), "--k", "60", "--k-factor", "1", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    squared = ((x[:, None].astype(float) - x) ** 2).sum(-1)  # not divided by 255
+    np.testing.assert_allclose(found["D"], np.sort(squared, axis=1), rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("factory", "options"),
     [

@@ -23,8 +23,10 @@ from faiss_pqvae.stored import codeword_ids
 from faiss_pqvae.training import TrainingConfig
 
 _DATA_HELP = (
-    "a folder of images, a Parquet file with an image column, a .npy file (n, c, h, w) or (n, d), "
-    "or the name of a data set (mnist5k, mnist, cifar10, cifar10-jpeg)"
+    "a folder of images; a Parquet file with a column of images or of vectors; a .npy file "
+    "(n, c, h, w) or (n, d); vectors in .fvecs, .bvecs, .fbin, .u8bin, .i8bin or .hdf5, where "
+    "FILE.hdf5/test is one of its data sets; or the name of a data set (mnist5k, mnist, cifar10, "
+    "cifar10-jpeg)"
 )
 Data = Annotated[str, tyro.conf.Positional, tyro.conf.arg(help=_DATA_HELP)]
 Folder = tyro.conf.Positional[Path]
