@@ -14,8 +14,8 @@ from PIL import Image
 
 from faiss_pqvae.eval.data import Evaluated, LabelledData
 from faiss_pqvae.eval.raw import read_ids
-from faiss_pqvae.eval.results import Results
-from faiss_pqvae.eval.tables import common_bits
+from faiss_pqvae.eval.results import Results, main_metric
+from faiss_pqvae.eval.tables import best_settings, common_bits
 
 N_QUERIES = 10
 N_NEAREST = 10
@@ -67,6 +67,7 @@ def gallery(results: Results, data: Evaluated | None, out: Path) -> dict[str, An
                     "label": data.class_names[data.database_labels[i]],
                 }
                 for i in ids[query]
+                if i >= 0  # FAISS's padding
             ]
             rows.append({"method": name, "cells": cells, "hits": sum(c["hit"] for c in cells)})
         queries.append(
@@ -109,10 +110,12 @@ def _nearest(
 ) -> dict[str, npt.NDArray[np.int64]]:
     """Ids of the nearest, (nq, 10) int64, by method at the common code length, references last.
 
-    Of several search types the first is taken; what has no raw results is left out.
+    Of several search types the first is taken, of several settings the best; what has no raw
+    results is left out.
     """
     bits = common_bits(results.rows)
     rows = [row for row in results.rows if row.bits == bits and not row.reference]
+    rows = best_settings(rows, main_metric(results))
     rows += [row for row in results.rows if row.reference]
     nearest: dict[str, npt.NDArray[np.int64]] = {}
     for row in rows:
@@ -123,7 +126,7 @@ def _nearest(
         except (ValueError, OSError) as error:
             _log.warning("%s is not in the gallery: %s", row.method, error)
             continue
-        if len(ids) != n_queries or ids.min() < 0 or ids.max() >= n_database:
+        if len(ids) != n_queries or ids.min() < -1 or ids.max() >= n_database:
             _log.warning("%s is not in the gallery: its results are of other data", row.method)
             continue
         nearest[row.method] = ids

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ from faiss_pqvae.eval.svg import (
     label_text,
     method_styles,
 )
-from faiss_pqvae.eval.tables import cite, metric_label
+from faiss_pqvae.eval.tables import best_settings, cite, metric_label, search_type
 
 Styles = dict[str, dict[str, Any]]
 _WHISKERS: dict[str, Any] = {"capsize": 3, "elinewidth": 1.2}
@@ -57,17 +57,6 @@ def comparison_figures(results: Results) -> list[Drawing]:
     return [_differences_figure(results.comparisons, method_styles(results.rows))]
 
 
-def best_settings(rows: Iterable[Row], name: str) -> list[Row]:
-    """Rows without those search parameters ("nprobe=4") that another row does better with."""
-    best: dict[tuple[str, int, str], Row] = {}
-    for row in rows:
-        kind = ",".join(part for part in row.search.split(",") if "=" not in part)
-        key = row.method, row.bits, kind
-        if key not in best or row.metrics[name] > best[key].metrics[name]:
-            best[key] = row
-    return list(best.values())
-
-
 def _bits_figure(
     rows: Sequence[Row], references: Sequence[Row], name: str, styles: Styles
 ) -> Drawing:
@@ -75,8 +64,7 @@ def _bits_figure(
     axes = figure.subplots()
     series: dict[tuple[str, str], list[Row]] = {}
     for row in sorted(rows, key=lambda row: row.bits):
-        search = ",".join(part for part in row.search.split(",") if "=" not in part)
-        series.setdefault((row.method, search), []).append(row)
+        series.setdefault((row.method, search_type(row)), []).append(row)
     lengths = sorted({row.bits for row in rows})
     step = min((b - a for a, b in itertools.pairwise(lengths)), default=8)
     for i, ((method, search), found) in enumerate(series.items()):

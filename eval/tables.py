@@ -88,6 +88,21 @@ def common_bits(rows: Iterable[Row]) -> int:
     return max(methods, key=lambda bits: (len(methods[bits]), bits), default=0)
 
 
+def best_settings(rows: Iterable[Row], name: str) -> list[Row]:
+    """Rows without those search parameters ("nprobe=4") that another row does better with."""
+    best: dict[tuple[str, int, str], Row] = {}
+    for row in rows:
+        key = row.method, row.bits, search_type(row)
+        if key not in best or row.metrics.get(name, 0) > best[key].metrics.get(name, 0):
+            best[key] = row
+    return list(best.values())
+
+
+def search_type(row: Row) -> str:
+    """The search setting without its parameters: "adc", or nothing."""
+    return ",".join(part for part in row.search.split(",") if "=" not in part)
+
+
 def cite(method: str, search: str) -> str:
     """A method with its search setting."""
     return f"{method} ({search})"

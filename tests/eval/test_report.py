@@ -7,16 +7,13 @@ import numpy as np
 import pytest
 
 from faiss_pqvae.eval import gallery
-from faiss_pqvae.eval.data import LabelledData
 from faiss_pqvae.eval.gallery import spread
-from faiss_pqvae.eval.methods import exact, from_factory
 from faiss_pqvae.eval.raw import read_ids
 from faiss_pqvae.eval.report import rebuild_report, write_report
-from faiss_pqvae.eval.runner import run
-from faiss_pqvae.native import faiss
+from faiss_pqvae.eval.results import write_results
+from faiss_pqvae.eval.tables import sentences
 
 VOID = {"meta", "img", "br", "wbr", "hr", "link", "input"}
-HOSTILE = "<b>$bold</b>"
 
 
 class Page(HTMLParser):
@@ -50,112 +47,44 @@ class Page(HTMLParser):
         return [name for key, value in self.attributes if key == "class" for name in value.split()]
 
 
-def labelled(items, labels, name="blobs"):
-    return LabelledData(
-        name=name,
-        protocol="30 queries",
-        description="three noisy blobs",
-        train=items[:300],
-        database=items[:300],
-        database_labels=labels[:300],
-        queries=items[300:],
-        query_labels=labels[300:],
-        class_names=("round", "long", "flat"),
-    )
-
-
-@pytest.fixture(scope="module")
-def data():
-    generator = np.random.default_rng(0)
-    labels = np.arange(330) % 3
-    centres = generator.integers(60, 196, (3, 1, 8, 8))
-    noise = generator.normal(scale=60, size=(330, 1, 8, 8))
-    return labelled(np.clip(centres[labels] + noise, 0, 255).astype(np.uint8), labels)
-
-
-METHODS = [
-    exact(64),
-    from_factory("LSH", 16, 64, "LSH16rt", search="hamming"),
-    from_factory("PQ", 16, 64, "PQ8x2np"),
-    from_factory(HOSTILE, 16, 64, "PQ4x4np"),
-    from_factory("PQ", 24, 64, "PQ8x3np"),
-]
-
-
-@pytest.fixture(scope="module")
-def finished(data, tmp_path_factory):
-    """A run with its logs: (results, out, trainings, usage)."""
-    out = tmp_path_factory.mktemp("run")
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)  # tiny parallel regions on busy cores take minutes
-    results = run(data, METHODS, out, k=50, command="faiss-pqvae demo --name '<i>'")
-    faiss.omp_set_num_threads(before)
-    epochs = [
-        {
-            "event": "epoch",
-            "epoch": epoch,
-            "reconstruction": 1 / (epoch + 1),
-            "validation_reconstruction": 1.1 / (epoch + 1),
-            "quantization": 0.1,
-            "distance_ratio": 0.5,
-            "perplexity": [2.0, 3.5],
-            "usage": [0.5, 1.0],
-        }
-        for epoch in range(3)
-    ]
-    lines = [{"event": "start"}, *epochs, {"event": "epoch", "epoch": 3}, 3]
-    log = out / "log.jsonl"
-    log.write_text("\n".join(map(json.dumps, lines)) + '\n{"event": "epo')
-    usage = {"PQ-VAE, 16 bits": np.array([[5, 0, 5, 0], [1, 2, 3, 4]])}
-    return results, out, {"PQ-VAE, 16 bits": log}, usage
-
-
-@pytest.fixture(scope="module")
-def text(finished, data):
-    results, out, trainings, usage = finished
-    path = write_report(results, data, out, trainings=trainings, usage=usage)
-    assert path == out / "report.html"
-    return path.read_text()
-
-
-def test_write_report__needs_no_network(text):
-    page = Page(text)
+def test_write_report__needs_no_network(report_page):
+    page = Page(report_page)
     links = [value for key, value in page.attributes if key.split(":")[-1] in ("src", "href")]
     assert links
     assert all(link.startswith(("#", "data:")) for link in links)
-    assert "@import" not in text
-    assert not re.search(r"url\((?!#|data:)", text)
-    assert len(text) < 3_000_000
+    assert "@import" not in report_page
+    assert not re.search(r"url\((?!#|data:)", report_page)
+    assert len(report_page) < 3_000_000
 
 
-def test_write_report__shows_every_method_and_escapes_names(text):
-    page = Page(text)
+def test_write_report__shows_every_method_and_escapes_names(report_run, report_page):
+    page = Page(report_page)
     shown = "".join(page.text)
-    for method in METHODS:
-        assert method.name in shown
-    assert "<b>$bold" not in text
-    assert "<i>'" not in text
+    for row in report_run[0].rows:
+        assert row.method in shown
+    assert "<b>$bold" not in report_page
+    assert "<i>'" not in report_page
     assert "faiss-pqvae demo --name '<i>'" in shown
 
 
-def test_write_report__has_unique_ids(text):
-    ids = [value for key, value in Page(text).attributes if key == "id"]
+def test_write_report__has_unique_ids(report_page):
+    ids = [value for key, value in Page(report_page).attributes if key == "id"]
     assert len(ids) == len(set(ids))
 
 
-def test_write_report__summary_names_the_best_at_the_common_length(finished, text):
-    results = finished[0]
+def test_write_report__summary_names_the_best_at_the_common_length(report_run, report_page):
+    results = report_run[0]
     rows = [row for row in results.rows if row.bits == 16]
     best = max(rows, key=lambda row: row.metrics["map@50"])
-    shown = "".join(Page(text).text)
+    shown = "".join(Page(report_page).text)
     share = 100 * best.metrics["map@50"]
     assert f"At 16 bits (2 bytes per vector) {best.method} ({best.search}) has the highest" in shown
     assert f"mAP@50, {share:.2f} %" in shown
     assert "Exact L2 on 256 bytes per vector" in shown
 
 
-def test_write_report__draws_all_figures(text):
-    shown = "".join(Page(text).text)
+def test_write_report__draws_all_figures(report_page):
+    shown = "".join(Page(report_page).text)
     for title in (
         "mAP@50 by code length",
         "Precision and recall at 16 bits",
@@ -164,75 +93,88 @@ def test_write_report__draws_all_figures(text):
         "Codewords of PQ-VAE, 16 bits",
         "2 of 8 never",
         "Differences in mAP@50, query by query",
+        "mAP@50 against speed at 24 bits",
+        "Seeds",
     ):
         assert title in shown
-    assert Page(text).tags.count("svg") == 7
+    assert Page(report_page).tags.count("svg") == 9
 
 
-def test_write_report__gallery_marks_hits_and_misses(finished, data, text):
-    results, out, _, _ = finished
-    page = Page(text)
+def test_write_report__gallery_marks_hits_and_misses(report_run, blobs, report_page):
+    results, out, _, _ = report_run
+    page = Page(report_page)
     # Ten queries, ten images each, three methods at 16 bits and exact L2.
     assert page.classes().count("cell") == 10 * 10 * 4
-    queries = spread(data.query_labels, 10, gallery.SEED)
+    queries = spread(blobs.query_labels, 10, gallery.SEED)
     hits = 0
     for row in results.rows:
         if row.bits != 24:
             ids = read_ids(out, row.key)[queries, :10]
-            hits += (data.database_labels[ids] == data.query_labels[queries, None]).sum()
+            hits += (blobs.database_labels[ids] == blobs.query_labels[queries, None]).sum()
     shown = "".join(page.text)
     assert shown.count("✓") == hits + 1  # and the key
     assert page.classes().count("miss") == 400 - hits + 1
     assert "query: long" in dict.fromkeys(v for k, v in page.attributes if k == "aria-label")
 
 
-def test_rebuild_report__is_the_same_page(finished, data, text):
-    out = finished[1]
+def test_rebuild_report__is_the_same_page(report_run, blobs, report_page):
+    out = report_run[1]
     (out / "report.html").unlink()
     (out / "log.jsonl").unlink()
     (out / "raw").rename(out / "moved-raw")  # not even the raw results are needed
-    assert rebuild_report(out).read_text() == text
+    assert rebuild_report(out).read_text() == report_page
     (out / "moved-raw").rename(out / "raw")
 
 
-def test_rebuild_report__rejects_corrupt_inputs(finished, tmp_path):
-    (tmp_path / "results.json").write_bytes((finished[1] / "results.json").read_bytes())
+def test_rebuild_report__rejects_corrupt_inputs(report_run, tmp_path):
+    write_results(replace(report_run[0], rows=(), comparisons=()), tmp_path / "results.json")
     assert rebuild_report(tmp_path).exists()
-    (tmp_path / "report_inputs.json").write_text("{")
+    inputs = tmp_path / "report_inputs.json"
+    inputs.write_text("{")
     with pytest.raises(ValueError, match=r"report_inputs\.json: expected JSON"):
+        rebuild_report(tmp_path)
+    inputs.write_text("[]")
+    with pytest.raises(ValueError, match="expected an object, got list"):
+        rebuild_report(tmp_path)
+    inputs.write_text(json.dumps({"gallery": {"images": ["a)} body{background:url(http://x)"]}}))
+    with pytest.raises(ValueError, match=r"the gallery's images in .* as base64"):
         rebuild_report(tmp_path)
 
 
-def test_write_report__leaves_out_a_gallery_of_other_data(finished, data, tmp_path, caplog):
-    results, _, _, _ = finished
-    page = Page(write_report(results, data, tmp_path).read_text())
-    assert "cell" not in page.classes()
+def test_gallery__leaves_out_other_data(report_run, blobs, tmp_path, caplog):
+    results, out, _, _ = report_run
+    assert gallery.gallery(results, blobs, tmp_path) is None
     assert "is not in the gallery" in caplog.text
+    assert (
+        gallery.gallery(
+            results,
+            replace(blobs, queries=blobs.queries[:3], query_labels=blobs.query_labels[:3]),
+            out,
+        )
+        is None
+    )
+    assert "its results are of other data" in caplog.text
 
 
-def test_write_report__vectors_have_no_gallery(tmp_path):
-    generator = np.random.default_rng(0)
-    vectors = generator.normal(size=(330, 8)).astype(np.float32)
-    data = labelled(vectors, np.arange(330) % 3, "vectors")
-    results = run(data, [exact(8)], tmp_path, k=10)
-    text = write_report(results, data, tmp_path).read_text()
-    assert "Nearest images" not in text
-    assert "Exact L2" in "".join(Page(text).text)
+def test_gallery__is_of_images_only(report_run, blobs):
+    vectors = [getattr(blobs, part).reshape(-1, 64) for part in ("train", "database", "queries")]
+    flat = replace(blobs, train=vectors[0], database=vectors[1], queries=vectors[2])
+    assert gallery.gallery(report_run[0], flat, report_run[1]) is None
 
 
-def test_write_report__survives_a_missing_log_and_no_rows(finished, tmp_path, caplog):
-    empty = replace(finished[0], rows=())
+def test_write_report__survives_a_missing_log_and_no_rows(report_run, tmp_path, caplog):
+    empty = replace(report_run[0], rows=(), comparisons=())
     trainings = {"lost": tmp_path / "no.jsonl"}
-    text = write_report(empty, None, tmp_path, trainings=trainings).read_text()
-    assert "30 queries in 300 items" in "".join(Page(text).text)
+    page = Page(write_report(empty, None, tmp_path, trainings=trainings).read_text())
+    assert "30 queries in 300 items" in "".join(page.text)
     assert "no training curves" in caplog.text
 
 
-def test_write_report__rejects_flat_usage(finished, tmp_path):
+def test_write_report__rejects_flat_usage(report_run, tmp_path):
     with pytest.raises(
         ValueError, match=r"expected usage of shape \(M, ksub\) for 'x', got \(3,\)"
     ):
-        write_report(finished[0], None, tmp_path, usage={"x": np.ones(3, np.int64)})
+        write_report(report_run[0], None, tmp_path, usage={"x": np.ones(3, np.int64)})
 
 
 def test_spread__takes_every_class_before_one_twice():
@@ -244,10 +186,21 @@ def test_spread__takes_every_class_before_one_twice():
     assert len(set(spread(labels, 100, seed=1))) == 57
 
 
-def test_gallery__stops_at_its_bytes(finished, data, monkeypatch):
-    results, out, _, _ = finished
+def test_write_report__says_how_sure_it_is(report_run, report_page):
+    shown = "".join(Page(report_page).text)
+    (row,) = (row for row in report_run[0].rows if row.method == "PQ" and row.bits == 16)
+    low, high = row.intervals["map@50"]
+    assert f"{100 * row.metrics['map@50']:.2f} ±{50 * (high - low):.2f}" in shown
+    assert "PQ 3 seeds" in shown
+    for sentence in sentences(report_run[0]):
+        assert sentence in shown
+    assert "paired t-test over queries, Holm's correction" in shown
+
+
+def test_gallery__stops_at_its_bytes(report_run, blobs, monkeypatch):
+    results, out, _, _ = report_run
     monkeypatch.setattr(gallery, "GALLERY_BYTES", 1)
-    assert len(gallery.gallery(results, data, out)["queries"]) == 1
+    assert len(gallery.gallery(results, blobs, out)["queries"]) == 1
 
 
 def test_png__makes_large_images_small():
