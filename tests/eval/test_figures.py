@@ -1,5 +1,7 @@
 """Figures: cells against the definition, drawings against what is in the SVG, bad input."""
 
+import importlib.util
+import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 from typing import Any
@@ -258,3 +260,46 @@ def test_sweep__rejects(changes: Any, message: str) -> None:
 def test_sweep_figure__rejects_nothing() -> None:
     with pytest.raises(ValueError, match="at least one sweep"):
         sweep_figure([])
+
+
+@pytest.fixture(scope="module")
+def paper() -> Any:
+    """The script that makes the figures, benchmarks/paper.py."""
+    path = Path(__file__).parents[2] / "benchmarks" / "paper.py"
+    spec = importlib.util.spec_from_file_location("paper", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["paper"] = module  # where dataclasses look for it
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_of(lambda_: float, seed: int, ratio: float, error: float, score: float) -> dict[str, Any]:
+    return {
+        "lambda_": lambda_,
+        "seed": seed,
+        "status": "complete",
+        "distance_ratio": ratio,
+        "reconstruction": error,
+        "map@1000": score,
+        "precision@100": score,
+    }
+
+
+def test_paper__a_lambda_of_which_a_seed_diverged_has_no_point(paper: Any) -> None:
+    runs = [
+        run_of(1.0, 0, 0.5, 0.3, 0.4),
+        run_of(1.0, 1, 0.7, 0.1, 0.6),
+        run_of(0.1, 0, 0.8, 0.2, 0.9),
+        {"lambda_": 0.1, "seed": 1, "status": "diverged: NaN"},
+    ]
+    bad, good = paper.points(runs)
+    assert (bad.lambda_, bad.status, bad.converged) == (0.1, "diverged: NaN", False)
+    assert (good.lambda_, good.seeds) == (1.0, 2)
+    assert (good.distance_ratio, good.reconstruction, good.score) == pytest.approx((0.6, 0.2, 0.5))
+    record = {"title": "T", "M": 8, "nbits": 4, "runs": runs, "permissible": {"low": 0, "high": 1}}
+    drawn = paper.sweep(record)
+    assert drawn.lambdas.tolist() == [1.0]
+    assert drawn.error.tolist() == [[0.3, 0.1]]
+    assert drawn.scores["mAP@1000"].tolist() == [[0.4, 0.6]]
