@@ -23,6 +23,7 @@ EXTRAS = {
     "dev": [
         "pytest>=8",
         "hypothesis>=6.100",
+        "scikit-learn>=1.5",
         "pytest-timeout>=2.3",
         "pytest-benchmark>=5",
         "ruff>=0.8",
