@@ -5,10 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faiss_pqvae.cli import main
+from faiss_pqvae.cli.tune import mean_precision
 from faiss_pqvae.model import PQVAE, ModelConfig
 from faiss_pqvae.quantizer import look_up
 from faiss_pqvae.training import TrainingConfig, Views
@@ -17,6 +18,7 @@ from faiss_pqvae.training.loop import Trainer
 from faiss_pqvae.training.plan import rung, rung_sizes, steps_per_epoch
 from faiss_pqvae.training.scores import neighbour_recall
 from faiss_pqvae.training.tune import (
+    Part,
     Point,
     Score,
     SearchConfig,
@@ -159,6 +161,7 @@ def test_permissible_range__rejects_shares(share):
         permissible_range(FALLING_THEN_RISING, share=share)
 
 
+@settings(max_examples=50)
 @given(
     pairs=st.lists(
         st.tuples(st.floats(0, 1), st.one_of(st.floats(0, 2), st.just(math.nan))),
@@ -287,6 +290,18 @@ def test_default_score__by_kind_of_items():
         default_score((12,), TRAINING, "view-recall")
     with pytest.raises(ValueError, match="'view-recall' or 'recall', got 'map'"):
         default_score(SHAPE, TRAINING, "map")
+
+
+def test_mean_precision__reads_the_labels_of_both_parts(make_model, make_items):
+    x, rows = make_items(60), np.random.default_rng(0).permutation(60)
+    stored, held = Part(x, np.sort(rows[:40])), Part(x, rows[40:])
+    labels = np.zeros(60, np.int64)
+    model = make_model()
+    assert mean_precision(model, stored, held, labels) == 1
+    labels[held.rows] = 1
+    assert mean_precision(model, stored, held, labels) == 0
+    labels[stored.rows[::2]] = 1
+    assert 0.4 < mean_precision(model, stored, held, labels) < 0.7  # half of them, at random
 
 
 # -- the search
@@ -476,7 +491,7 @@ def test_command__writes_a_record_and_says_what_comes_next(tmp_path, capsys):
     np.save(tmp_path / "x.npy", images())
     out = tmp_path / "tuned"
     command = ["tune", str(tmp_path / "x.npy"), "--out", str(out), "--lambdas", "0.01", "0.1"]
-    main([*command, *FAST])
+    main([*command, *FAST, "training.views:views", "--training.views.shift", "0.1"])
     printed = capsys.readouterr().out
     record = json.loads((out / "tune.json").read_text())
     assert record["chosen"] in (0.01, 0.1)
@@ -489,6 +504,11 @@ def test_command__writes_a_record_and_says_what_comes_next(tmp_path, capsys):
     arguments[arguments.index("BUNDLE")] = str(tmp_path / "bundle")
     main(arguments)
     assert (tmp_path / "bundle" / "config.json").exists()
+    log = (tmp_path / "bundle" / "training" / "log.jsonl").read_text().splitlines()
+    start = json.loads(log[0])
+    assert start["model"]["lambda_"] == record["chosen"]
+    assert start["training"]["views"]["shift"] == 0.1
+    assert start["training"]["batch_size"] == 32
 
 
 def test_command__vectors_behind_a_transform(tmp_path, capsys):
