@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import shlex
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from faiss_pqvae.bundle import read_index, write_index
 from faiss_pqvae.cli.indexes import codeword_counts
-from faiss_pqvae.eval.data import LabelledData, load
+from faiss_pqvae.cli.learned import LearnedCode
+from faiss_pqvae.eval.data import Evaluated, load
 from faiss_pqvae.eval.methods import M, Method, baselines
 from faiss_pqvae.eval.report import write_report
+from faiss_pqvae.eval.results import Results
 from faiss_pqvae.eval.runner import run
-from faiss_pqvae.eval.tables import table
-from faiss_pqvae.factory import index_factory
-from faiss_pqvae.index import LatentIndex
+from faiss_pqvae.eval.sweeps import inverted_files
+from faiss_pqvae.eval.tables import comparison_table, sentences, table
+from faiss_pqvae.eval.vector_sets import is_vector_set, load_vectors
 from faiss_pqvae.model import ModelConfig
 from faiss_pqvae.training import TrainingConfig
 
@@ -31,53 +32,65 @@ def evaluate(
     *,
     dataset: str,
     out: Path,
-    bits: tuple[int, ...] = (32, 64),
-    k: int = 1000,
+    bits: tuple[int, ...] = (),
+    k: int | None = None,
+    also_lambdas: tuple[float, ...] = (),
+    seeds: tuple[int, ...] = (0,),
+    nlist: int | None = None,
     n_database: int | None = None,
     n_queries: int | None = None,
     model: ModelConfig = ModelConfig(),  # noqa: B008 - frozen
     training: TrainingConfig = TrainingConfig(),  # noqa: B008 - frozen
 ) -> None:
-    """Measure PQ-VAE, LSH, ITQ, PQ, OPQ and exact search on a labelled data set.
+    """Measure PQ-VAE, hashing methods, FAISS's quantizers and exact search on a data set.
 
-    Every method gets the same pixels and the same bytes per item. OUT gets results.json,
-    report.html, the raw results, the training logs and a bundle for every code length. The same
+    Every method gets the same items and the same bytes per item. Images are judged by their
+    labels (mAP), vectors by their exact nearest neighbours (recall). OUT gets results.json,
+    report.html, the raw results, the training logs and a bundle for every training. The same
     command goes on after an interruption.
 
     Args:
-        dataset: mnist5k, mnist, cifar10 or cifar10-jpeg; FAISS_PQVAE_DATA names their folder.
+        dataset: mnist5k, mnist, cifar10, cifar10-jpeg or bsds-sift (FAISS_PQVAE_DATA names their
+            folder), an HDF5 file of ann-benchmarks, or a folder with base, query and learn files
+            (fvecs, bvecs).
         out: folder for results and report.
-        bits: code lengths, multiples of 8: 8 sub-quantizers of bits / 8 bits each.
-        k: results per query.
+        bits: code lengths, multiples of 8. Images: 8 sub-quantizers of bits / 8 bits each, 32 and
+            64 bits by default. Vectors: sub-quantizers of 8 bits, 64 and 128 bits by default.
+        k: results per query; by default 1,000 for images and 100 for vectors.
+        also_lambdas: trains PQ-VAE with each of these lambdas, too (1 is the paper's own start).
+        seeds: repeats every training with each of these seeds.
+        nlist: for vectors: adds inverted files of so many lists, for recall against speed.
         n_database: take that many database items only.
         n_queries: take that many queries only.
         model: networks and bottleneck of PQ-VAE.
         training: its loop.
     """
-    data = load(dataset, n_database=n_database, n_queries=n_queries)
-    item_shape = tuple(data.database.shape[1:])
-    training = training.for_shape(item_shape)
-    codes = {
-        length: LearnedCode(length, model, training, out / f"pqvae-{length}") for length in bits
-    }
-    methods = []
-    for length, code in codes.items():
-        methods += [*baselines(length, math.prod(item_shape)), code.method()]
-    results = run(data, methods, out, k=k, command=_command())
-    print(
-        f"{data.description}: {results.n_queries:,} queries in {results.n_database:,} images; "
-        "* is the best at its bytes\n"
+    vectors = is_vector_set(dataset)
+    if nlist is not None and not vectors:
+        raise ValueError("expected --nlist with vectors only: images are searched exhaustively")
+    data: Evaluated = (load_vectors if vectors else load)(
+        dataset, n_database=n_database, n_queries=n_queries
     )
-    print(table(results))
+    training = training.for_shape(tuple(data.database.shape[1:]))
+    lengths = bits or ((64, 128) if vectors else (32, 64))
+    ours = [
+        code
+        for length in lengths
+        for code in _codes(length, vectors, (model, training), also_lambdas, seeds, out)
+    ]
+    methods = _methods(data, lengths, ours, vectors=vectors, seeds=seeds, nlist=nlist)
+    results = run(data, methods, out, k=k or (100 if vectors else 1000), command=_command())
+    _print(results)
+    shown = [code for code in ours if code.name == "PQ-VAE" and code.training.seed == seeds[0]]
     report = write_report(
         results,
         data,
         out,
-        trainings={code.label: code.log for code in codes.values()},
-        usage={code.label: codeword_counts(code.index(data)) for code in codes.values()},
+        trainings={code.label: code.log for code in ours},
+        usage={code.label: codeword_counts(code.index(data)) for code in shown},
     )
     print(f"\nresults  {out / 'results.json'}\nreport   {report}")
-    for code in codes.values():
+    for code in shown:
         print(f"index    {code.folder}")
 
 
@@ -97,60 +110,70 @@ def demo(*, out: Path | None = None, quick: bool = False) -> None:
     )
 
 
-class LearnedCode:
-    """PQ-VAE at one code length, as the runner wants it; its files are in a folder of its own.
+def _codes(
+    bits: int,
+    vectors: bool,
+    settings: tuple[ModelConfig, TrainingConfig],
+    also_lambdas: Sequence[float],
+    seeds: Sequence[int],
+    out: Path,
+) -> Iterator[LearnedCode]:
+    """PQ-VAE at one code length: the model's lambda and the others, each with every seed."""
+    model, training = settings
+    M, nbits = _shape_of_code(bits, vectors)
+    for lambda_ in dict.fromkeys((model.lambda_, *also_lambdas)):
+        own = lambda_ == model.lambda_
+        suffix = "" if own else f"-lambda{lambda_:g}"
+        for seed in seeds:
+            yield LearnedCode(
+                M,
+                nbits,
+                dataclasses.replace(model, lambda_=lambda_),
+                dataclasses.replace(training, seed=seed),
+                folder=out / (f"pqvae-{bits}{suffix}" + (f"-seed{seed}" if seed else "")),
+                name="PQ-VAE" if own else f"PQ-VAE, lambda {lambda_:g}",
+            )
 
-    Args:
-        bits: code length.
-        model: networks and bottleneck.
-        training: the loop.
-        folder: for the bundle, with the training's log and checkpoint below it.
-    """
 
-    def __init__(
-        self, bits: int, model: ModelConfig, training: TrainingConfig, folder: Path
-    ) -> None:
-        self.bits, self.model, self.training, self.folder = bits, model, training, folder
-        self.factory = f"PQVAE{M}x{bits // M}"
-        self.label = f"PQ-VAE, {bits} bits"
-        self.log = folder / "training" / "log.jsonl"
-        self._built: LatentIndex | None = None
+def _shape_of_code(bits: int, vectors: bool) -> tuple[int, int]:
+    """M and nbits: the paper's 8 sub-quantizers for images, FAISS's usual 8 bits for vectors."""
+    if bits < 8 or bits % 8:
+        raise ValueError(f"expected bits as a multiple of 8, got {bits}")
+    return (bits // 8, 8) if vectors else (M, bits // 8)
 
-    def method(self) -> Method:
-        """The row for the runner."""
-        return Method(
-            name="PQ-VAE",
-            bits=self.bits,
-            build=self._build,
-            config={
-                "factory": self.factory,
-                "model": dataclasses.asdict(self.model),
-                "training": dataclasses.asdict(self.training),
-            },
-            searches=("adc", "sdc"),
-        )
 
-    def _build(self, item_shape: tuple[int, ...]) -> LatentIndex:
-        index = index_factory(item_shape, self.factory, model=self.model, training=self.training)
-        assert index.fit is not None
-        index.fit = functools.partial(index.fit, folder=self.log.parent)
-        self._built = index
-        return index
+def _methods(
+    data: Evaluated,
+    lengths: Sequence[int],
+    ours: Sequence[LearnedCode],
+    *,
+    vectors: bool,
+    seeds: Sequence[int],
+    nlist: int | None,
+) -> list[Method]:
+    d = math.prod(data.database.shape[1:])
+    methods = []
+    for bits in lengths:
+        M, _ = _shape_of_code(bits, vectors)
+        codes = [code for code in ours if code.bits == bits]
+        for seed in seeds:
+            methods += baselines(bits, d, M=M, seed=seed)
+        methods += [code.method() for code in codes]
+        if nlist is not None:
+            for seed in seeds:
+                methods += inverted_files(M, d, nlist, seed=seed)
+            methods += [code.inverted_file(nlist) for code in codes]
+    return methods
 
-    def index(self, data: LabelledData) -> LatentIndex:
-        """The filled index, written to the folder; read from there when nothing was built."""
-        if self._built is None and (self.folder / "config.json").exists():
-            found = read_index(self.folder)
-            if found.ntotal == len(data.database):
-                return found
-        index = self._built
-        if index is None:  # interrupted between the raw results and the bundle
-            index = self._build(tuple(data.database.shape[1:]))
-            index.train(data.train)  # finished: its checkpoint is read
-            index.add(data.database)
-        index.search_type = "adc"
-        write_index(index, self.folder)
-        return index
+
+def _print(results: Results) -> None:
+    print(
+        f"{results.data}: {results.n_queries:,} queries in {results.n_database:,} items; "
+        "* is the best at its bytes\n"
+    )
+    print(table(results))
+    if results.comparisons:
+        print("\n".join(["", comparison_table(results), "", *sentences(results)]))
 
 
 def _command() -> str:
