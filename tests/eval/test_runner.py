@@ -1,17 +1,20 @@
 import json
 import logging
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from faiss_pqvae.eval import runner
-from faiss_pqvae.eval.data import LabelledData
-from faiss_pqvae.eval.methods import Method, baselines, exact
-from faiss_pqvae.eval.raw import read_raw
+from faiss_pqvae.eval.confidence import percentile_intervals, resampled_means
+from faiss_pqvae.eval.data import LabelledData, Scores
+from faiss_pqvae.eval.methods import Method, baselines, exact, from_factory
+from faiss_pqvae.eval.raw import read_raw, read_scores
 from faiss_pqvae.eval.results import read_results
-from faiss_pqvae.eval.runner import environment, run
-from faiss_pqvae.eval.trust import check_results, order_ties
+from faiss_pqvae.eval.rows import stored_scores, with_confidence
+from faiss_pqvae.eval.runner import environment, run, set_search
+from faiss_pqvae.eval.trust import check_distances, check_results, order_ties
 from faiss_pqvae.native import faiss
 
 ITEM = (1, 8, 8)
@@ -99,7 +102,11 @@ def test_run__exact_search_agrees_with_float64(data, tmp_path):
 
 
 def test_run__writes_what_it_returns(data, tmp_path):
-    methods = [*baselines(16, 64), *baselines(32, 64)]
+    names = ("Exact L2", "LSH", "ITQ", "PQ")
+    methods = [
+        method for bits in (16, 32) for method in baselines(bits, 64) if method.name in names
+    ]
+    assert len(methods) == 8
     results = run(data, methods, tmp_path, k=100, batch_size=7, command="evaluate blobs")
     assert read_results(tmp_path / "results.json") == results
     # Exact L2 is in both lists and is run once.
@@ -225,7 +232,7 @@ def test_order_ties__by_id_whichever_way_distances_run(sign):
 
 def test_run__hamming_ties_are_a_stable_sort(data, tmp_path):
     """FAISS keeps the lowest ids of those tied at the k-th distance, too."""
-    lsh = baselines(16, 64)[1]
+    (lsh,) = (method for method in baselines(16, 64) if method.name == "LSH")
     row = run(data, [lsh], tmp_path, k=40).rows[0]
     index = lsh.build(ITEM)
     index.train(data.train)
@@ -250,3 +257,190 @@ def test_environment__is_json_and_names_no_machine(tmp_path):
     text = json.dumps(found)
     assert runner.platform.node() not in text
     assert "/" not in found["platform"]
+
+
+# Seeds, scores and what is taken on trust --------------------------------------------------------
+
+
+def seeded(D, ids, seed):
+    return Method(
+        "fixed",
+        16,
+        lambda shape: Fixed(D, ids),
+        {"factory": "F", "training": {"seed": seed}, "seed": seed},
+        ("adc", "sdc"),
+        seed=seed,
+    )
+
+
+@pytest.fixture
+def of_seeds(data):
+    """Three seeds that find class 0 first, class 1 first, and items of both by turns."""
+    D = np.arange(6, dtype=np.float32)
+    zeros, ones = np.arange(0, 18, 3), np.arange(1, 18, 3)
+    mixed = np.stack([zeros, ones], 1).ravel()[:6]
+    return [seeded(D, ids, seed) for seed, ids in enumerate((zeros, ones, mixed))]
+
+
+def test_run__seeds_of_a_method_are_one_row(data, tmp_path, of_seeds):
+    results = run(data, of_seeds, tmp_path, k=6)
+    assert [(row.search, len(row.keys)) for row in results.rows] == [("adc", 3), ("sdc", 3)]
+    row = results.rows[0]
+    # A third of the queries is of either class; of the mixed answers every other one is right.
+    assert row.seeds["precision@6"] == pytest.approx([1 / 3] * 3)
+    alternating = [(1 + 2 / 3 + 3 / 5) / 3, (1 / 2 + 2 / 4 + 3 / 6) / 3]
+    assert row.seeds["map@6"] == pytest.approx([1 / 3, 1 / 3, sum(alternating) / 3])
+    assert row.metrics["map@6"] == pytest.approx(np.mean(row.seeds["map@6"]))
+    assert row.seed_intervals["map@6"] == pytest.approx([1 / 3, sum(alternating) / 3])
+    assert row.key == row.keys[0]
+    assert len(list((tmp_path / "raw").glob("*.scores.npz"))) == 6
+    # Intervals are those of each query's mean over the seeds.
+    of_queries = np.mean([read_scores(tmp_path, key).per_query["map@6"] for key in row.keys], 0)
+    expected = percentile_intervals(resampled_means(of_queries[:, None]))[0]
+    assert row.intervals["map@6"] == pytest.approx(expected)
+    assert stored_scores(results, tmp_path)[0]["map@6"] == pytest.approx(of_queries)
+    assert read_results(tmp_path / "results.json") == results
+
+
+def test_run__methods_that_differ_in_more_than_their_seed_are_rows(data, tmp_path, of_seeds):
+    other = replace(of_seeds[1], config={**of_seeds[1].config, "factory": "G"})
+    rows = run(data, [of_seeds[0], other], tmp_path, k=6).rows
+    assert [(len(row.keys), row.seeds) for row in rows] == [(1, {})] * 4
+
+
+def test_run__compares_by_what_is_stored(data, tmp_path, of_seeds):
+    others = [replace(method, name="other") for method in of_seeds]
+    results = run(data, [of_seeds[0], others[2]], tmp_path, k=6)
+    (one,) = results.comparisons
+    assert (one.method, one.other, one.metric) == ("other", "fixed", "map@6")
+    again = with_confidence(results, stored_scores(results, tmp_path))
+    assert again == results
+    chosen = with_confidence(results, stored_scores(results, tmp_path), method="fixed")
+    assert chosen.comparisons[0].difference == -one.difference
+    with pytest.raises(ValueError, match=r"expected a metric of \['map@6', .*got 'map@7'"):
+        with_confidence(results, stored_scores(results, tmp_path), metric="map@7")
+
+
+def test_run__other_items_of_the_same_name_are_measured(data, tmp_path, index):
+    run(data, [fixed_method(index)], tmp_path, k=5)
+    queries = data.queries.copy()
+    queries[3, 0, 2, 2] ^= 1
+    run(replace(data, queries=queries), [fixed_method(index)], tmp_path, k=5)
+    assert index.trained == 2
+    # Labels decide what answers are worth, and not what they are.
+    labels = (data.query_labels + 1) % 3
+    relabelled = run(replace(data, query_labels=labels), [fixed_method(index)], tmp_path, k=5)
+    assert index.trained == 2
+    expected = (np.arange(5) % 3 == labels[:, None]).mean()
+    assert relabelled.rows[0].metrics["precision@5"] == pytest.approx(expected)
+
+
+def test_run__says_when_other_software_measured_what_it_reuses(
+    data, tmp_path, index, caplog, monkeypatch
+):
+    run(data, [fixed_method(index)], tmp_path, k=5)
+    run(data, [fixed_method(index)], tmp_path, k=5)
+    assert "was measured" not in caplog.text
+    monkeypatch.setattr(runner.faiss, "__version__", "99.0")
+    run(data, [fixed_method(index)], tmp_path, k=5)
+    assert "this is faiss 99.0" in caplog.text
+    assert index.trained == 1
+
+
+def test_run__sets_what_a_search_asks_for(data, tmp_path):
+    method = from_factory("IVF", 24, 64, "IVF4,PQ8x2np")
+    built = []
+
+    def build(shape):
+        built.append(method.build(shape))
+        return built[-1]
+
+    settings = replace(method, build=build, searches=("nprobe=1", "nprobe=4"))
+    one, all_lists = run(data, [settings], tmp_path, k=20).rows
+    assert built[0].faiss_index.nprobe == 4
+    assert len(built) == 1
+    everything = build(ITEM)
+    everything.train(data.train)
+    everything.add(data.database)
+    set_search(everything, "nprobe=4")
+    ids = everything.search(data.queries, 20)[1]
+    agree = [(ids == read_raw(tmp_path, row.key).I).mean() for row in (one, all_lists)]
+    assert agree[1] > 0.9 > agree[0]  # tied items are in another order
+
+
+def test_set_search__takes_attributes_types_and_both():
+    class Adjustable:
+        search_type, nprobe, k_factor = "adc", 1, 1.0
+
+    index = Adjustable()
+    set_search(index, "sdc,nprobe=16,k_factor=2.5", of_several=True)
+    assert (index.search_type, index.nprobe, index.k_factor) == ("sdc", 16, 2.5)
+    set_search(index, "adc")
+    assert index.search_type == "sdc"
+
+
+@pytest.mark.parametrize("search", ["nprobe=x", "unheard=3", "efSearch=3", "nprobe="])
+def test_set_search__rejects_what_the_index_has_not(search):
+    index = exact(64).build(ITEM)
+    with pytest.raises(ValueError, match=f"cannot set '{search}'"):
+        set_search(index, search)
+
+
+@pytest.mark.parametrize("change", [2.0, 0.5])
+def test_run__recomputes_exact_distances(data, tmp_path, change):
+    class Lying:
+        def __init__(self, index):
+            self.index = index
+
+        def search(self, xq, k):
+            D, I = self.index.search(xq, k)  # noqa: E741
+            return D * np.float32(change), I
+
+        def __getattr__(self, name):
+            return getattr(self.index, name)
+
+    truthful = exact(64)
+    lying = replace(truthful, build=lambda shape: Lying(truthful.build(shape)))
+    with pytest.raises(ValueError, match=r"Exact L2 \(exact\): expected .* between query 0 and"):
+        run(data, [lying], tmp_path, k=5)
+
+
+@pytest.mark.parametrize(
+    ("scores", "error", "message"),
+    [
+        ({}, ValueError, "expected at least one metric"),
+        ({"a": np.zeros(30, np.float32)}, TypeError, "the scores 'a' as float64, got float32"),
+        ({"a": np.zeros(29)}, ValueError, r"the scores 'a' of shape \(30,\), got \(29,\)"),
+        ({"a": np.full(30, np.nan)}, ValueError, "expected finite scores 'a'"),
+    ],
+)
+def test_run__rejects_scores_that_cannot_be_right(
+    data, tmp_path, index, monkeypatch, scores, error, message
+):
+    monkeypatch.setattr(LabelledData, "scores", lambda self, ids, k: Scores(scores, {}))
+    with pytest.raises(error, match=rf"fixed \(adc\): .*{message}"):
+        run(data, [fixed_method(index)], tmp_path, k=3)
+
+
+def test_check_distances__takes_inner_products():
+    generator = np.random.default_rng(0)
+    vectors = generator.normal(size=(330, 8)).astype(np.float32)
+    kinds = ["train", "database", "queries"]
+    data = SimpleNamespace(**dict(zip(kinds, (None, vectors[:300], vectors[300:]), strict=True)))
+    products = data.queries @ data.database.T
+    ids = np.argsort(-products, axis=1)[:, :7]
+    D = np.take_along_axis(products, ids, 1)
+    assert check_distances(data, D, ids) is None
+    assert check_distances(data, D[:, :1], ids[:, :1]) is None
+    D[29, 3] = (D[29, 2] + D[29, 4]) / 2 + 0.01
+    with pytest.raises(ValueError, match="between query 29 and item"):
+        check_distances(data, D, ids)
+
+
+@pytest.mark.parametrize("size", [0, 100, -1])
+def test_read_scores__rejects_a_truncated_file(data, tmp_path, index, size):
+    key = run(data, [fixed_method(index)], tmp_path, k=5).rows[0].key
+    path = tmp_path / "raw" / f"{key}.scores.npz"
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(ValueError, match=r"cannot read .*scores\.npz: expected scores"):
+        read_scores(tmp_path, key)
