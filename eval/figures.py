@@ -132,7 +132,7 @@ def _clipped(polygon: FloatArray, bounds: Bbox) -> FloatArray:
     turns = np.argsort(np.arctan2(*(polygon - centre).T[::-1]))
     outline = Outline(np.concatenate([polygon[turns], polygon[turns[:1]]]), closed=True)
     parts = outline.clip_to_bbox(bounds).to_polygons()
-    return np.asarray(parts[0][:-1], np.float64) if parts else np.empty((0, 2))
+    return np.asarray(parts[0], np.float64)[:-1] if parts else np.empty((0, 2))
 
 
 def _points(name: str, array: npt.ArrayLike) -> FloatArray:
@@ -180,7 +180,8 @@ def latents_figure(
         used = np.isin(np.arange(len(e)), nearest)
         box = Box.around(z, e[used])
         for label, colour in zip(range(len(class_names)), CLASS_COLOURS, strict=False):
-            axes.scatter(*z[labels == label].T, s=7, lw=0, color=colour, alpha=0.8, rasterized=True)
+            x, y = z[labels == label].T
+            axes.scatter(x, y, s=7, lw=0, color=colour, alpha=0.8, rasterized=True)
         _draw_cells(axes, e, used, box)
         for label, place in _label_places(z, labels, box).items():
             axes.annotate(class_names[label], place, **_CLASS_LABEL)
@@ -188,7 +189,9 @@ def latents_figure(
         axes.set(xlabel="$z_1$", ylabel="$z_2$")
         axes.set_title(title)
         handles = [_marker("o", c, n) for c, n in zip(CLASS_COLOURS, class_names, strict=False)]
-        handles += [_marker("o", "black", "codeword"), _marker("x", "black", "unused")]
+        handles.append(_marker("o", "black", "codeword"))
+        if not used.all():
+            handles.append(_marker("x", "black", "unused"))
         figure.legend(handles=handles, loc="outside right center", handletextpad=0.1)
     return figure
 
@@ -311,9 +314,8 @@ def sweep_figure(sweeps: Sequence[Sweep]) -> Figure:
     with mpl.rc_context({**_STYLE, "axes.grid": True}):
         figure = Figure(figsize=(11, 0.6 + 3.2 * len(sweeps)), layout="constrained")
         colours = _lambda_colours([value for sweep in sweeps for value in sweep.lambdas])
-        for sweep, part in zip(
-            sweeps, np.atleast_1d(figure.subfigures(len(sweeps), 1)), strict=True
-        ):
+        parts = figure.subfigures(len(sweeps), 1, squeeze=False)[:, 0]
+        for sweep, part in zip(sweeps, parts, strict=True):
             part.suptitle(sweep.title, weight="bold", size=11, x=0.01, ha="left")
             panels = part.subplots(1, 3)
             _error_panel(panels[0], sweep, colours)
@@ -390,7 +392,8 @@ def _spans(y: FloatArray, x: FloatArray | None) -> tuple[FloatArray, FloatArray 
 def _reach(values: FloatArray) -> FloatArray:
     mean = values.mean(1)
     # The mean of equal values can be off by rounding; bars must not be negative.
-    return np.maximum(0, np.stack([mean - values.min(1), values.max(1) - mean]))
+    reach: FloatArray = np.maximum(0, np.stack([mean - values.min(1), values.max(1) - mean]))
+    return reach
 
 
 def _shade(axes: Axes, limits: tuple[float, float] | None) -> None:

@@ -303,3 +303,15 @@ def test_paper__a_lambda_of_which_a_seed_diverged_has_no_point(paper: Any) -> No
     assert drawn.lambdas.tolist() == [1.0]
     assert drawn.error.tolist() == [[0.3, 0.1]]
     assert drawn.scores["mAP@1000"].tolist() == [[0.4, 0.6]]
+
+
+def test_paper__how_well_cells_and_neighbours_agree_with_labels(paper: Any) -> None:
+    """Two clusters of 11; a cell each for the first, the second shares one with two strangers."""
+    z = np.concatenate([np.zeros((11, 2)), np.full((11, 2), 9.0)])
+    labels = np.array([0] * 11 + [1] * 9 + [0] * 2)
+    found = paper._agreement(z, np.array([0] * 11 + [3] * 11), labels)
+    assert found["codewords_used"] == 2
+    assert found["cell_purity"] == pytest.approx(20 / 22, abs=1e-4)
+    # Of 10 others: all; 8 for each of the nine; 1 for each of the two.
+    assert found["neighbour_purity"] == pytest.approx((110 + 9 * 8 + 2) / 220, abs=1e-4)
+    assert found["latents_rms"] == pytest.approx(np.sqrt(2 * 4.5**2), abs=1e-4)
