@@ -94,7 +94,7 @@ def test_hdf5__rows_come_the_same_in_runs(
     np.testing.assert_array_equal(HDF5Vectors(hdf5)[rows], X[rows])
 
 
-@settings(max_examples=30, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_hdf5__rejects_truncation_anywhere(hdf5: Path, share: float) -> None:
     raw = hdf5.read_bytes()
@@ -204,7 +204,7 @@ def test_parquet_vectors__rejects_other_columns_and_files(tmp_path: Path) -> Non
         open_source(tmp_path / "z.parquet")
 
 
-@settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(share=st.floats(0, 1, exclude_max=True))
 def test_parquet_vectors__reject_truncation_anywhere(tmp_path: Path, share: float) -> None:
     pq.write_table(pa.table({"x": _fixed(X)}), tmp_path / "x.parquet")

@@ -22,7 +22,7 @@ DTYPES = {
     ".ibin": np.int32,
 }
 ROWS = [slice(None), slice(2, None), slice(None, None, -2), slice(9, 9), np.array([3, -1, 0, 3])]
-FAST = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+FAST = settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
 def values(suffix: str, n: int, d: int, seed: int = 0) -> np.ndarray:
