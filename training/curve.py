@@ -128,22 +128,30 @@ def _statuses(points: Sequence[Point]) -> str:
     return ", ".join(found) or "no point"
 
 
-def rank(points: Sequence[Point], tolerance: float) -> list[Point]:
-    """The points by score, the best first.
+def rank(points: Sequence[Point], *, queries: int, errors: float = 1.0) -> list[Point]:
+    """The points by score, the best first; of those that noise cannot tell apart, by lambda.
 
-    Of those whose scores are within `tolerance` of the best that is left, the one of lowest
-    reconstruction error comes first: near 1 a score no longer tells codes apart, and the error
-    does. Points without a score come last.
+    A score is a mean over queries of values from 0 to 1, so its standard error is at most
+    sqrt(score * (1 - score) / queries). Of the scores within so many standard errors of the best
+    that is left (or within one query), the largest lambda comes first: short trainings favour
+    small ones, the more the shorter they are. Points without a score come last.
+
+    Args:
+        points: whose scores come from the same queries.
+        queries: how many those were.
+        errors: standard errors.
     """
-    left = sorted(points, key=lambda p: (-_or(p.score, -math.inf), p.reconstruction, p.lambda_))
+    left = sorted(points, key=lambda point: (-_score(point), -point.lambda_))
     ranked: list[Point] = []
     while left:
-        best = _or(left[0].score, -math.inf)
-        equal = [point for point in left if _or(point.score, -math.inf) >= best - tolerance]
-        ranked.append(min(equal, key=lambda point: (point.reconstruction, point.lambda_)))
+        best = _score(left[0])
+        spread = math.sqrt(max(0.0, best * (1 - best)) / queries) if math.isfinite(best) else 0.0
+        lowest = best - max(errors * spread, 1 / queries)
+        equal = [point for point in left if _score(point) >= lowest]
+        ranked.append(max(equal, key=lambda point: point.lambda_))
         left.remove(ranked[-1])
     return ranked
 
 
-def _or(value: float, otherwise: float) -> float:
-    return value if math.isfinite(value) else otherwise
+def _score(point: Point) -> float:
+    return point.score if math.isfinite(point.score) else -math.inf

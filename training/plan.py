@@ -28,17 +28,18 @@ class SearchConfig:
         share: how far the permissible range reaches, see `permissible_range`.
         hopeless: a training is stopped after an epoch in which its error is above that of the best
             other training, after as many epochs, by more than this share of it.
-        tolerance: scores that differ by no more count as equal; then the lower error wins.
+        tolerance: standard errors within which scores count as equal, see `rank`; then the largest
+            lambda wins.
     """
 
     lambdas: tuple[float, ...] = _LAMBDAS
     budget: float = 1.5
     reduction: int = 3
     seeds: int = 1
-    held_out: float = 0.1
+    held_out: float = 0.2
     share: float = SHARE
     hopeless: float = 0.25
-    tolerance: float = 0.005
+    tolerance: float = 1.0
 
     def __post_init__(self) -> None:
         if not self.lambdas or not all(math.isfinite(v) and v >= 0 for v in self.lambdas):

@@ -17,6 +17,8 @@ from faiss_pqvae.quantizer import look_up
 from faiss_pqvae.training.config import TrainingConfig
 from faiss_pqvae.training.views import Views, random_views
 
+QUERIES = 1000
+
 
 @dataclass(frozen=True)
 class Score:
@@ -24,8 +26,9 @@ class Score:
 
     Attributes:
         name: a search is resumed with the score of the same name only.
-        measure: of a trained model, the items it was trained on and the held-out ones; higher is
-            better. Both items have `rows`, their numbers among all.
+        measure: of a trained model, the items it was trained on and the held-out ones, the first
+            `QUERIES` of which are the queries: a mean over them of values from 0 to 1, higher is
+            better. Both parts have `rows`, the items' numbers among all.
     """
 
     name: str
@@ -71,7 +74,9 @@ def default_score(
     images = len(shape) == 3
     name = name or ("view-recall" if images else "recall")
     if name == "recall":
-        return Score(name, lambda model, stored, held: neighbour_recall(model, stored, held[:1000]))
+        return Score(
+            name, lambda model, stored, held: neighbour_recall(model, stored, held[:QUERIES])
+        )
     if name != "view-recall":
         raise ValueError(f"expected the score 'view-recall' or 'recall', got {name!r}")
     if not images:
@@ -84,7 +89,7 @@ def default_score(
 
 @torch.inference_mode()
 def view_recall(
-    model: PQVAE, x: Any, *, views: Views, k: int = 1, n_queries: int = 1000, seed: int = 0
+    model: PQVAE, x: Any, *, views: Views, k: int = 1, n_queries: int = QUERIES, seed: int = 0
 ) -> float:
     """How often a changed image finds its original among the codes of all images.
 

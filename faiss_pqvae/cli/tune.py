@@ -20,6 +20,7 @@ from faiss_pqvae.grammar import parse
 from faiss_pqvae.index import LatentIndex
 from faiss_pqvae.model import PQVAE, ModelConfig
 from faiss_pqvae.training import TrainingConfig
+from faiss_pqvae.training.scores import QUERIES
 from faiss_pqvae.training.tune import (
     Part,
     Point,
@@ -133,8 +134,8 @@ def mean_precision(model: PQVAE, stored: Part, held: Part, labels: npt.NDArray[n
     index = LatentIndex(model)
     index.add(stored)
     k = min(_MAP_K, len(stored))
-    rows = held.rows[:1000]
-    _, I = index.search(held[:1000], k)  # noqa: E741 - FAISS's name
+    rows = held.rows[:QUERIES]
+    _, I = index.search(held[:QUERIES], k)  # noqa: E741 - FAISS's name
     return float(map_at_k(relevance(I, labels[stored.rows], labels[rows]), k))
 
 

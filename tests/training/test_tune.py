@@ -190,15 +190,18 @@ def test_permissible_range__properties(pairs, share):
 # -- ranks, rungs and costs
 
 
-def test_rank__by_score_and_near_ties_by_error():
-    scores = (0.9, 0.904, 0.5, math.nan, 0.898)
-    errors = (0.3, 0.4, 0.1, 0.1, 0.2)
-    points = [
-        Point(number + 1.0, 0.7, error, score)
-        for number, (score, error) in enumerate(zip(scores, errors, strict=True))
-    ]
-    assert [p.lambda_ for p in rank(points, 0.005)] == [1, 2, 5, 3, 4]
-    assert [p.lambda_ for p in rank(points, 0)] == [2, 1, 5, 3, 4]
+def test_rank__by_score_and_what_noise_cannot_tell_apart_by_lambda():
+    # 100 queries: the standard error of 0.9 is 0.03, that of 0.5 is 0.05.
+    scores = {1.0: 0.86, 0.1: 0.88, 0.01: 0.9, 0.001: 0.5, 0.0001: math.nan}
+    points = [Point(lambda_, 0.7, 0.4, score) for lambda_, score in scores.items()]
+    assert [p.lambda_ for p in rank(points, queries=100)] == [0.1, 0.01, 1.0, 0.001, 0.0001]
+    assert [p.lambda_ for p in rank(points, queries=100, errors=2)][:3] == [1.0, 0.1, 0.01]
+    assert [p.lambda_ for p in rank(points, queries=100, errors=0)][:3] == [0.01, 0.1, 1.0]
+
+
+def test_rank__saturated_scores_take_the_largest_lambda():
+    points = [Point(lambda_, 0.7, 0.4, score) for lambda_, score in ((0.1, 1.0), (1.0, 0.9995))]
+    assert rank(points, queries=1000)[0].lambda_ == 1.0
 
 
 def test_rung_sizes__fall_until_one_is_left():
@@ -318,7 +321,7 @@ def test_tune__finds_the_best_score_and_counts_what_it_cost(tmp_path):
     ]
     assert all(p.status == "complete" for p in result.points)
     assert result.points[-1].epochs >= 2
-    assert {held for _, _, held in asked} == {15}
+    assert {held for _, _, held in asked} == {30}
     logs = [json.loads(path.read_text().splitlines()[-1]) for path in tmp_path.rglob("log.jsonl")]
     assert len(logs) == 6
     assert sum(end["step"] for end in logs) == result.steps
