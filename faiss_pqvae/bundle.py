@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -284,6 +284,8 @@ def _write_model(model: PQVAE, path: Path) -> None:
 def _read_model(path: Path, config: dict[str, Any]) -> PQVAE:
     shape, M, nbits = tuple(config["input_shape"]), config["M"], config["nbits"]
     networks = ModelConfig(**config["config"])
+    if networks.encoder is None and len(shape) == 1:
+        networks = replace(networks, encoder="mlp")  # written when that was the default
     for size in (*shape, M, nbits, networks.dsub, networks.width):
         if type(size) is not int or not 1 <= size < 2**31:
             raise ValueError(f"expected the model's sizes in config.json as integers, got {size!r}")

@@ -14,8 +14,11 @@ from faiss_pqvae.grammar import MAX_M, Description, Item, error, parse
 from faiss_pqvae.index import LatentIndex
 from faiss_pqvae.model import PQVAE, ModelConfig
 from faiss_pqvae.native import faiss
+from faiss_pqvae.opq import linear_starts
 from faiss_pqvae.refine import StoredVectors
 from faiss_pqvae.training import TrainingConfig, fit
+from faiss_pqvae.training.loop import History
+from faiss_pqvae.training.ranking import Metric
 from faiss_pqvae.transforms import Transforms
 
 _MAX_GROWTH = 2**16  # dimensions that a transform may make out of fewer
@@ -44,7 +47,8 @@ def index_factory(
         metric_type: faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT, between latents; "cosine" is
             the inner product between latents of length 1 (`ModelConfig.unit_latents`).
         model: networks and bottleneck.
-        training: how `train` trains.
+        training: how `train` trains. Vectors with a linear encoder and decoder, the default, start
+            at the better of OPQ and PQ on a validation split, and never end below it there.
 
     Returns:
         An index to `train`, `add` to and `search`.
@@ -73,13 +77,32 @@ def index_factory(
     index = LatentIndex(
         network,
         metric,
-        fit=functools.partial(fit, config=training),
+        fit=functools.partial(
+            _fit, config=training, metric="l2" if metric == faiss.METRIC_L2 else "inner_product"
+        ),
         faiss_index=_native(parsed, network.latent_dim, metric),
         transforms=transforms,
         refine_index=_refine_index(parsed, shape, metric),
     )
     index.description = description
     return index
+
+
+def _fit(
+    model: PQVAE, x: Any, *, config: TrainingConfig | None, metric: Metric, **options: Any
+) -> History:
+    """`training.fit`; a linear code of vectors starts at OPQ."""
+    networks = (model.config.encoder, model.config.decoder)
+    if len(model.input_shape) != 1 or networks != ("linear", "linear"):
+        return fit(model, x, config, **options)
+    starts = functools.partial(
+        linear_starts,
+        M=model.M,
+        nbits=model.nbits,
+        d_out=model.latent_dim,
+        progress=options.get("progress", True),
+    )
+    return fit(model, x, config, starts=starts, metric=metric, **options)
 
 
 def register() -> None:

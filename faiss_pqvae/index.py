@@ -91,7 +91,7 @@ class LatentIndex:
         refine_index: Any | None = None,
         read_only: bool = False,
     ) -> None:
-        check_searchable(model.config.dsub, model.nbits)
+        check_searchable(model.quantizer.dsub, model.nbits)
         check_metric(metric_type)
         self.model = model.eval()
         self.fit = fit

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -13,19 +13,22 @@ from faiss_pqvae.codebooks import Codebooks
 from faiss_pqvae.networks import Network, build_decoder, build_encoder
 from faiss_pqvae.quantizer import ProductQuantizer, Quantized, Update
 
+_DSUB = 16
+
 
 @dataclass(frozen=True)
 class ModelConfig:
     """What a PQ-VAE is built from.
 
     Attributes:
-        encoder: "conv" (images), "mlp" or "linear"; None takes conv for images and mlp for
-            vectors.
+        encoder: "conv" (images), "mlp" or "linear"; None takes conv for images and linear for
+            vectors, which then start at OPQ (`faiss_pqvae.opq`).
         decoder: the same choice; "linear" ties distances between latents to distances between
             reconstructions, which retrieval gains from.
         standardize: bring every image to zero mean and unit deviation first, so that codes describe
             the picture and not its exposure; vectors stay as they are.
-        dsub: dimension of a sub-vector; the latents have M * dsub dimensions.
+        dsub: dimension of a sub-vector; the latents have M * dsub dimensions. None takes 16, and
+            for vectors with a linear encoder as many as make a rotation: d / M, rounded up.
         width: channels of the first convolution, or units of a hidden layer.
         normalize_latents: batch-normalise the latents (without scale and shift), so that lambda
             means the same whatever the encoder would like the scale of its output to be.
@@ -40,7 +43,7 @@ class ModelConfig:
     encoder: Network | None = None
     decoder: Network = "linear"
     standardize: bool = True
-    dsub: int = 16
+    dsub: int | None = None
     width: int = 64
     normalize_latents: bool = True
     unit_latents: bool = False
@@ -51,12 +54,30 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for name in ("dsub", "width"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"expected {name} >= 1, got {getattr(self, name)}")
+            value = getattr(self, name)
+            if value is not None and value < 1:
+                raise ValueError(f"expected {name} >= 1, got {value}")
         for name in ("lambda_", "beta"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"expected {name} >= 0, got {value}")
+
+    def for_items(self, input_shape: tuple[int, ...], M: int, nbits: int) -> ModelConfig:
+        """The same settings, with what depends on the items filled in.
+
+        Args:
+            input_shape: (c, h, w) of images, (d,) of vectors.
+            M: number of sub-quantizers.
+            nbits: bits per sub-quantizer.
+        """
+        encoder, dsub = self.encoder, self.dsub
+        if len(input_shape) == 1:
+            encoder = encoder or "linear"
+            if dsub is None and encoder == "linear":
+                dsub = -(-input_shape[0] // M)
+                if dsub == 2 and nbits <= 2:
+                    dsub = 3  # FAISS cannot search two dimensions at 1 or 2 bits
+        return replace(self, encoder=encoder, dsub=_DSUB if dsub is None else dsub)
 
 
 class Reconstruction(NamedTuple):
@@ -78,6 +99,9 @@ class PQVAE(nn.Module):
         nbits: bits per sub-quantizer, 1 to 12.
         config: the rest.
 
+    Attributes:
+        config: with what depends on the items filled in, see `ModelConfig.for_items`.
+
     Raises:
         ValueError: a shape or a parameter out of its range.
     """
@@ -94,9 +118,11 @@ class PQVAE(nn.Module):
             raise ValueError(
                 f"expected an input shape (c, h, w) of images or (d,) of vectors, got {input_shape}"
             )
-        config = config or ModelConfig()
+        if M < 1:
+            raise ValueError(f"expected M >= 1, got {M}")
+        config = (config or ModelConfig()).for_items(input_shape, M, nbits)
         self.input_shape, self.M, self.nbits, self.config = input_shape, M, nbits, config
-        self.latent_dim = M * config.dsub
+        self.latent_dim = M * (config.dsub or _DSUB)  # `for_items` filled it in
         self.quantizer = ProductQuantizer(
             M,
             nbits,
@@ -105,7 +131,7 @@ class PQVAE(nn.Module):
             ema_decay=config.ema_decay,
         )
         sizes = (input_shape, self.latent_dim)
-        encoder = config.encoder or ("conv" if len(input_shape) == 3 else "mlp")
+        encoder = config.encoder or "conv"
         self.encoder = build_encoder(encoder, *sizes, width=config.width)
         self.decoder = build_decoder(config.decoder, *sizes, width=config.width)
         self.latent_norm: nn.Module = (

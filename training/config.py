@@ -15,7 +15,38 @@ _COLOR_WHITENING = 0.3
 
 @dataclass(frozen=True)
 class VectorTraining:
-    """How vectors are trained: from OPQ on, towards the distances that are searched."""
+    """How vectors are trained: from OPQ on, towards the distances that are searched.
+
+    Attributes:
+        items: vectors to train with, drawn from the training part; in memory as float32.
+        start_items: of these, what the starts (OPQ, PQ) are learned from.
+        anchors: items whose true nearest neighbour is found before the training; an epoch is a
+            pass over them.
+        sample: items that every step draws for the anchors to be compared with.
+        pool: of these, the nearest to an anchor, which its neighbour has to come before.
+        temperature: of the softmax over distances, in units of the mean gap between the distances
+            of the nearest and the tenth neighbour.
+        lr: highest learning rate of the encoder's matrix; of the codewords times the deviation of
+            the vectors. It takes the place of `TrainingConfig.lr`.
+    """
+
+    items: int = 200_000
+    start_items: int = 32_768
+    anchors: int = 12_288
+    sample: int = 8192
+    pool: int = 100
+    temperature: float = 1.0
+    lr: float = 1e-4
+
+    def __post_init__(self) -> None:
+        for name in ("items", "start_items", "anchors", "sample", "pool"):
+            low = 2 if name == "items" else 1
+            if getattr(self, name) < low:
+                raise ValueError(f"expected {name} >= {low}, got {getattr(self, name)}")
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise ValueError(f"expected temperature > 0, got {self.temperature}")
+        if not (math.isfinite(self.lr) and self.lr >= 0):
+            raise ValueError(f"expected lr >= 0, got {self.lr}")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ import math
 import time
 import zlib
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
+from torch.nn import functional
 from tqdm import tqdm
 
 from faiss_pqvae.files import replace_bytes
@@ -23,8 +24,10 @@ from faiss_pqvae.inputs import check_items, read_rows
 from faiss_pqvae.model import PQVAE, to_float
 from faiss_pqvae.quantizer import distance_ratio, histogram, perplexity, usage
 from faiss_pqvae.training.checkpoint import load_checkpoint, save_checkpoint
-from faiss_pqvae.training.config import Precision, TrainingConfig
+from faiss_pqvae.training.config import Precision, TrainingConfig, VectorTraining
 from faiss_pqvae.training.objectives import Terms, fit_whitener, reconstruction_objective
+from faiss_pqvae.training.ranking import Metric, Ranking
+from faiss_pqvae.training.start import Starts, begin_at
 from faiss_pqvae.training.views import random_views
 
 History = list[dict[str, Any]]
@@ -33,6 +36,7 @@ _CHECKPOINT, _LOG = "checkpoint.pt", "log.jsonl"
 _VALIDATION_ITEMS = 5000
 _NORMALIZATION_ITEMS = 10_000
 _KMEANS_ITEMS = 16_384
+_RECALL_AT = 10  # what vectors are validated by
 _BFLOAT16_GAIN = 1.2  # below this the noise of a measurement decides
 
 
@@ -48,8 +52,14 @@ def fit(
     folder: str | Path | None = None,
     progress: bool = True,
     go_on: Callable[[dict[str, Any]], bool] | None = None,
+    starts: Starts | None = None,
+    metric: Metric = "l2",
 ) -> History:
     """Trains a PQ-VAE, end to end, and leaves the best weights in it.
+
+    Vectors for which `starts` are given begin at the best of these and are trained for the
+    distances that are searched, see `VectorTraining`; everything else is drawn at random and
+    trained to be reconstructed.
 
     With a folder, the log is in `log.jsonl` and the state in `checkpoint.pt`; called again with
     the same arguments after an interruption, it goes on along the same trajectory (bit for bit
@@ -63,6 +73,9 @@ def fit(
         progress: draw a bar, where standard error is a terminal.
         go_on: asked after every epoch, with its event; False stops the training there, as
             `patience` does.
+        starts: for vectors and a model with a linear encoder and decoder: makes linear codes of a
+            sample of the training part (n, d) float32.
+        metric: what vectors with `starts` are searched by.
 
     Returns:
         The history, one dict of plain values per event, as in `log.jsonl`: first a "start", then
@@ -70,10 +83,18 @@ def fit(
 
     Raises:
         TypeError, ValueError: `x` is not what the model takes; there are too few items; the
-            folder holds another training's checkpoint.
+            folder holds another training's checkpoint; settings of vectors without `starts`.
         DivergedError: the loss is no longer finite.
     """
-    trainer = Trainer(model, x, config or TrainingConfig(), folder)
+    trainer = Trainer(
+        model,
+        x,
+        config or TrainingConfig(),
+        folder,
+        starts=starts,
+        metric=metric,
+        progress=progress,
+    )
     try:
         trainer.train(progress=progress, go_on=go_on)
     finally:
@@ -88,24 +109,43 @@ class Trainer:
     epoch), so that the step's number is all that a checkpoint has to keep of the randomness.
 
     Args:
-        model, x, config, folder: see `fit`.
+        model, x, config, folder, starts, metric, progress: see `fit`.
     """
 
     def __init__(
-        self, model: PQVAE, x: Any, config: TrainingConfig, folder: str | Path | None
+        self,
+        model: PQVAE,
+        x: Any,
+        config: TrainingConfig,
+        folder: str | Path | None,
+        *,
+        starts: Starts | None = None,
+        metric: Metric = "l2",
+        progress: bool = True,
     ) -> None:
         check_items(x, model.input_shape, "training data")
         if len(x) < 4:
             raise ValueError(f"expected at least 4 training items, got {len(x)}")
         self.x, self.model = x, model
+        self.starts, self.metric, self.progress = starts, metric, progress
         self.config = config.for_shape(model.input_shape)
+        if starts is not None:
+            vectors = config.vectors or VectorTraining()
+            self.config = replace(self.config, vectors=vectors, precision="float32")
+        elif config.vectors is not None:
+            raise ValueError("expected starts with settings of vectors, got None")
         self.device = choose_device(config.device)
         self._split()
-        self.batch_size = min(config.batch_size, len(self.train_rows))
+        per_epoch = len(self.train_rows)
+        if starts is not None:
+            per_epoch = min(per_epoch, self._vectors.anchors)
+        self.batch_size = min(config.batch_size, per_epoch)
         # The rest of an epoch that does not fill a batch waits for another epoch's order.
-        self.steps_per_epoch = len(self.train_rows) // self.batch_size
+        self.steps_per_epoch = per_epoch // self.batch_size
         self.total_steps = self.steps_per_epoch * config.epochs
         self.warmup_steps = min(config.warmup_steps, self.total_steps // 10)
+        if starts is not None:
+            self.warmup_steps = 0  # the codewords are there
         self.folder = None if folder is None else Path(folder)
         self.history: History = []
         self._setup()
@@ -115,13 +155,22 @@ class Trainer:
         held_out = max(1, round(len(rows) * self.config.validation_fraction))
         held_out = min(held_out, _VALIDATION_ITEMS, len(rows) - 2)
         self.validation_rows = np.sort(rows[:held_out])
-        self.train_rows = np.sort(rows[held_out:])
+        most = None if self.starts is None else held_out + self._vectors.items
+        self.train_rows = np.sort(rows[held_out:most])
+
+    @property
+    def _vectors(self) -> VectorTraining:
+        assert self.config.vectors is not None  # wherever there are starts
+        return self.config.vectors
 
     def _setup(self) -> None:
         reset_parameters(self.model, self.config.seed)
         self.model.to(self.device)
+        self.ranking = None if self.starts is None else self._make_ranking()
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=self.config.lr, weight_decay=self.config.weight_decay
+            self.model.parameters() if self.ranking is None else self.ranking.parameter_groups(),
+            lr=self.config.lr,
+            weight_decay=self.config.weight_decay,
         )
         self.step = 0
         self.order: npt.NDArray[np.int64] | None = None  # of the epoch under way
@@ -142,6 +191,9 @@ class Trainer:
             if self.checkpoint_path.exists():
                 self._resume()
                 return
+        if self.ranking is not None:
+            self._start_vectors(self.ranking)
+            return
         rows = self.train_rows[:: max(1, len(self.train_rows) // _NORMALIZATION_ITEMS)]
         sample = self._read(rows)
         self.model.fit_normalization(sample)
@@ -152,6 +204,50 @@ class Trainer:
         if self.precision == "auto":
             self.precision = faster_precision(self.model, self._read(rows[: self.batch_size]))
         self._log(self._start_event())
+
+    def _make_ranking(self) -> Ranking:
+        items, queries = (
+            torch.cat([to_float(self._read(part)) for part in self._parts(rows)])
+            for rows in (self.train_rows, self.validation_rows)
+        )
+        if self.model.config.unit_latents:
+            items, queries = functional.normalize(items), functional.normalize(queries)
+        return Ranking(
+            self.model,
+            items,
+            queries,
+            self._vectors,
+            metric=self.metric,
+            generator=self._generator("anchors", 0),
+            progress=self.progress,
+        )
+
+    def _start_vectors(self, ranking: Ranking) -> None:
+        """Goes to the best start; what is trained must be better to be kept."""
+        assert self.starts is not None
+        started = time.perf_counter()
+        generator = self._generator("start", 0)
+        rows = torch.randperm(len(ranking.items), generator=generator)[: self._vectors.start_items]
+        starts = self.starts(ranking.items[rows.to(self.device)].cpu().numpy())
+        recalls = {}
+        for start in starts:
+            begin_at(self.model, start)
+            ranking.encode()
+            recalls[start.name] = ranking.recall(_RECALL_AT)
+        best = max(starts, key=lambda start: recalls[start.name])  # the first of equals
+        begin_at(self.model, best)
+        ranking.encode()
+        self._keep(1 - recalls[best.name], -1)
+        self.elapsed_s += time.perf_counter() - started
+        recall = {f"validation_recall@{_RECALL_AT}": recalls, "start": best.name}
+        self._log({**self._start_event(), **recall, "elapsed_s": round(self.elapsed_s, 3)})
+        self.save()
+
+    def _keep(self, loss: float, epoch: int) -> None:
+        self.best_loss, self.best_epoch = loss, epoch
+        self.best_state = {
+            name: value.detach().cpu().clone() for name, value in self.model.state_dict().items()
+        }
 
     def _start_event(self) -> dict[str, Any]:
         return {
@@ -200,8 +296,8 @@ class Trainer:
                     )
                     stopped = go_on is not None and not go_on(event)
                     self.save()
-                elif self.step % self.config.checkpoint_every == 0:
-                    self.save()
+                elif self.ranking is None and self.step % self.config.checkpoint_every == 0:
+                    self.save()  # (the codes of vectors are those at the start of an epoch)
         self._finish()
 
     def _step(self) -> None:
@@ -209,20 +305,24 @@ class Trainer:
         epoch, position = divmod(self.step, self.steps_per_epoch)
         if position == 0 or self.order is None:
             self.order = self._epoch_order(epoch)
-        if self.step == self.warmup_steps:
+        if self.ranking is None and self.step == self.warmup_steps:
             self._initialize_codewords()
         rows = self.order[position * self.batch_size : (position + 1) * self.batch_size]
-        self._update(self._read(np.sort(rows)))
+        self._update(rows)
         self.step += 1
         self.elapsed_s += time.perf_counter() - started
 
-    def _update(self, clean: Tensor) -> None:
+    def _update(self, rows: npt.NDArray[np.int64]) -> None:
         config, model = self.config, self.model
         generator = self._generator("step", self.step)
         for group in self.optimizer.param_groups:
-            group["lr"] = config.lr * schedule(self.step, self.total_steps)
-        model.train()
-        terms = self._objective(clean, generator)
+            highest = group.get("highest", config.lr)
+            group["lr"] = highest * schedule(self.step, self.total_steps)
+        if self.ranking is None:
+            model.train()
+            terms = self._objective(self._read(np.sort(rows)), generator)
+        else:
+            terms = self.ranking.terms(torch.from_numpy(rows).to(self.device), generator)
         if not torch.isfinite(terms.loss):
             raise DivergedError(
                 f"the loss is not finite at step {self.step}: try a smaller lr than {config.lr} "
@@ -235,7 +335,7 @@ class Trainer:
         self.sums += parts.detach().double().cpu()
         if terms.ids is not None:
             self.counts += histogram(terms.ids, model.quantizer.ksub)
-            if (self.step + 1) % config.revive_every == 0:
+            if self.ranking is None and (self.step + 1) % config.revive_every == 0:
                 model.quantizer.revive(
                     terms.latents, threshold=config.revive_below, generator=generator
                 )
@@ -268,17 +368,10 @@ class Trainer:
     def _end_epoch(self, epoch: int) -> dict[str, Any]:
         started = time.perf_counter()
         self.model.eval()
-        sums, ratio = torch.zeros(3, dtype=torch.float64), 0.0
-        generator = self._generator("validation", 0)  # the same views in every epoch
-        for part in self._parts(self.validation_rows):
-            clean = self._read(part)
-            terms = self._objective(clean, generator)
-            values = torch.stack([terms.loss, terms.reconstruction, terms.quantization])
-            sums += len(part) * values.double().cpu()
-            ratio += len(part) * distance_ratio(
-                self.model.encode(clean), self.model.quantizer.codewords
-            )
-        sums, ratio = sums / len(self.validation_rows), ratio / len(self.validation_rows)
+        if self.ranking is None:
+            sums, ratio = self._validate()
+        else:
+            sums, ratio = self._validate_vectors(self.ranking)
         train = self.sums / self.steps_per_epoch
         self.elapsed_s += time.perf_counter() - started
         event: dict[str, Any] = {
@@ -294,30 +387,55 @@ class Trainer:
             "distance_ratio": ratio,
             "perplexity": [round(float(p), 3) for p in perplexity(self.counts)],
             "usage": [round(float(u), 4) for u in usage(self.counts)],
-            "lr": self.config.lr * schedule(self.step - 1, self.total_steps),
+            "lr": self.optimizer.param_groups[0]["lr"],
             "elapsed_s": round(self.elapsed_s, 3),
         }
+        if self.ranking is not None:
+            event[f"validation_recall@{_RECALL_AT}"] = 1 - event["validation_loss"]
         # The loss without the bottleneck does not compare with the loss through it.
         if self.step > self.warmup_steps and event["validation_loss"] < self.best_loss:
-            self.best_loss, self.best_epoch = event["validation_loss"], epoch
-            self.best_state = {
-                name: value.detach().cpu().clone()
-                for name, value in self.model.state_dict().items()
-            }
+            self._keep(event["validation_loss"], epoch)
         self.sums.zero_()
         self.counts.zero_()
         self._log(event)
         return event
 
+    def _validate(self) -> tuple[Tensor, float]:
+        """Means over the validation part: loss and its two parts (3,) float64, distance ratio."""
+        sums, ratio = torch.zeros(3, dtype=torch.float64), 0.0
+        generator = self._generator("validation", 0)  # the same views in every epoch
+        for part in self._parts(self.validation_rows):
+            clean = self._read(part)
+            terms = self._objective(clean, generator)
+            values = torch.stack([terms.loss, terms.reconstruction, terms.quantization])
+            sums += len(part) * values.double().cpu()
+            ratio += len(part) * distance_ratio(
+                self.model.encode(clean), self.model.quantizer.codewords
+            )
+        return sums / len(self.validation_rows), ratio / len(self.validation_rows)
+
+    def _validate_vectors(self, ranking: Ranking) -> tuple[Tensor, float]:
+        """Like `_validate`; the loss is the share of neighbours that are not found."""
+        ranking.encode()
+        ranking.fit_decoder()
+        z = self.model.encode(ranking.queries)
+        error = ranking.reconstruction_error(ranking.queries)
+        quantization = float(self.model.quantizer(z).commitment_loss)
+        values = [1 - ranking.recall(_RECALL_AT), error, quantization]
+        ratio = distance_ratio(z, self.model.quantizer.codewords)
+        return torch.tensor(values, dtype=torch.float64), ratio
+
     def _stopped_early(self) -> bool:
         done, position = divmod(self.step, self.steps_per_epoch)
         patience = self.config.patience
-        waits = patience and self.best_epoch >= 0 and position == 0
+        waits = patience and self.best_state and position == 0
         return bool(waits and done - 1 - self.best_epoch >= patience)
 
     def _finish(self) -> None:
         if self.best_state:
             self.model.load_state_dict(self.best_state)
+        if self.ranking is not None:
+            self.ranking.release()
         self.model.fitted.fill_(True)
         self.model.eval()
         if self.history[-1]["event"] != "end":
@@ -341,6 +459,10 @@ class Trainer:
 
     def _epoch_order(self, epoch: int) -> npt.NDArray[np.int64]:
         generator = self._generator("order", epoch)
+        if self.ranking is not None:  # places among its anchors
+            anchors = torch.randperm(len(self.ranking.anchors), generator=generator)
+            places: npt.NDArray[np.int64] = anchors.numpy()
+            return places
         order = torch.randperm(len(self.train_rows), generator=generator).numpy()
         rows: npt.NDArray[np.int64] = self.train_rows[order]
         return rows
@@ -406,6 +528,8 @@ class Trainer:
         self.sums = state["sums"]
         self.counts = state["counts"].to(self.device)
         self.history = json.loads(state["history"])
+        if self.ranking is not None:
+            self.ranking.encode()
 
     def _fingerprint(self) -> str:
         """Model, settings and a sample of the data, as text that must agree when resuming."""
@@ -413,6 +537,8 @@ class Trainer:
         kept = {key: event[key] for key in ("items", "model", "training")}
         rows = self.train_rows[:: max(1, len(self.train_rows) // 64)]
         sample = zlib.crc32(self._read(rows).cpu().numpy().tobytes())
+        if self.starts is not None:
+            kept["metric"] = self.metric
         return json.dumps({**kept, "sample": sample}, sort_keys=True)
 
     def close(self) -> None:

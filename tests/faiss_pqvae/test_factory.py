@@ -129,7 +129,7 @@ def test_index_factory__makes_a_decoder_to_refine_with() -> None:
 def test_index_factory__makes_unit_latents_for_cosine(config: ModelConfig | None) -> None:
     index = index_factory(12, "IVF4,PQVAE2,RFlat", "cosine", model=config)
     assert index.model.config.unit_latents
-    assert index.model.config.dsub == (config or ModelConfig()).dsub
+    assert index.model.config.dsub == (config.dsub if config else 6)
     assert index.metric_type == IP
     assert isinstance(index.refiner, StoredVectors)
     assert index.refiner.unit
@@ -165,7 +165,7 @@ def test_index_factory__hands_metric_and_model_on() -> None:
     index = index_factory(12, "PQVAE2x4", IP, model=SMALL)
     assert isinstance(index, LatentIndex)
     assert index.metric_type == IP
-    assert index.model.config == SMALL
+    assert index.model.config == SMALL.for_items((12,), 2, 4)
 
 
 @pytest.mark.parametrize("metric", [faiss.METRIC_Linf, "l2", "Cosine", None])
@@ -199,7 +199,8 @@ def test_register__makes_faiss_understand_the_new_code(registered: Any) -> None:
     assert (index.input_shape, index.metric_type) == ((12,), IP)
     assert index.description == "IVF4,PQVAE4x6"
     assert isinstance(faiss.index_factory((1, 8, 8), "PQVAE4"), LatentIndex)
-    assert faiss.index_factory(12, "PQVAE4", model=SMALL).model.config == SMALL
+    other = ModelConfig(encoder="mlp", dsub=4)
+    assert faiss.index_factory(12, "PQVAE4", model=other).model.config == other
 
 
 def test_register__leaves_every_other_string_to_faiss(registered: Any) -> None:
