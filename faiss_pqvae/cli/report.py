@@ -34,11 +34,11 @@ def report(
     """
     results = read_results(out / FILE_NAME)
     data = None if dataset is None else _load(dataset, results)
-    page = rebuild_report(out, data)
-    print(f"{table(results)}\n")
     if method is not None or metric is not None:
         scores = stored_scores(results, out)
         results = with_confidence(results, scores, method=method, metric=metric)
+    page = rebuild_report(out, data)
+    print(f"{table(results)}\n")
     if results.comparisons:
         print("\n".join([comparison_table(results), "", *sentences(results), ""]))
     if data is None and not read_inputs(out).get("gallery") and results.dataset in LOADERS:
