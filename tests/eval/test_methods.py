@@ -1,8 +1,9 @@
 import numpy as np
 import pytest
 
-from faiss_pqvae.eval import methods
-from faiss_pqvae.eval.methods import FlatPixels, baselines, exact, flatten, from_factory
+from faiss_pqvae.eval import flat
+from faiss_pqvae.eval.flat import reduced
+from faiss_pqvae.eval.methods import FAST, FlatPixels, baselines, exact, flatten, from_factory
 from faiss_pqvae.native import faiss
 
 ITEM = (1, 8, 8)
@@ -41,19 +42,24 @@ class CountingSource:
         return out
 
 
-@pytest.mark.parametrize("bits", [16, 32])
-def test_baselines__every_row_has_its_bits_as_bytes(images, bits):
-    rows = baselines(bits, D_ITEM)
-    assert [row.name for row in rows] == ["Exact L2", "LSH", "ITQ", "PQ", "OPQ"]
+def test_baselines__every_row_has_its_bits_as_bytes(images):
+    rows = baselines(16, D_ITEM)
+    assert [row.name for row in rows] == [
+        *("Exact L2", "LSH", "Spectral Hashing", "Spherical Hashing", "ITQ", "Deep Hashing"),
+        *("PQ", "OPQ", "PQ (2x8)", "OPQ (2x8)", "RQ", "LSQ"),
+    ]
     for row in rows:
         index = row.build(ITEM)
+        assert index.sa_code_size() == row.bits / 8
+        if row.name in ("OPQ", "OPQ (2x8)", "RQ", "Deep Hashing"):  # seconds; seeds train them too
+            continue
         index.train(images)
         index.add(images)
         D, ids = index.search(images[:5], 3)
         assert 8 * index.sa_code_size() == row.bits
         assert D.shape == ids.shape == (5, 3)
         assert row.reference == (row.name == "Exact L2")
-        assert row.reference or row.bits == bits
+        assert row.reference or row.bits == 16
 
 
 def test_baselines__reduce_many_values_by_pca_and_say_so():
@@ -61,17 +67,49 @@ def test_baselines__reduce_many_values_by_pca_and_say_so():
     assert rows == {
         "Exact L2": "Flat",
         "PCA+LSH": "PCA256,LSH48r",
+        "Spectral Hashing": "PCA256,SpectralHashing48",
+        "PCA+Spherical Hashing": "PCA256,SphericalHashing48",
         "PCA+ITQ": "PCA256,ITQ48,LSH",
+        "PCA+Deep Hashing": "PCA256,DeepHashing48",
         "PQ": "PQ8x6np",
         "PCA+PQ": "PCA256,PQ8x6np",
         "PCA+OPQ": "PCA256,OPQ8_256,PQ8x6np",
+        "PCA+PQ (6x8)": "PCA256,Pad258,PQ6x8np",
+        "PCA+OPQ (6x8)": "PCA256,OPQ6_258,PQ6x8np",
+        "PCA+RQ": "PCA256,RQ6x8",
+        "PCA+LSQ": "PCA256,LSQ6x8",
+        "PCA+Product-residual": "PCA256,PRQ2x3x8",
     }
+
+
+def test_baselines__of_vectors_of_16_bytes():
+    """As many 8-bit codewords as sub-quantizers: nothing is there twice, and RaBitQ has room."""
+    rows = {row.name: row for row in baselines(128, 128, M=16)}
+    assert [name for name in rows if "(" in name] == []
+    assert rows["PCA+RaBitQ"].config["factory"] == "PCA64,RR64,RaBitQ"
+    assert rows["Product-residual"].config["factory"] == "PRQ2x8x8"
+    assert all(row.build((128,)).sa_code_size() == row.bits // 8 for row in rows.values())
+    assert "RaBitQ" not in " ".join(row.name for row in baselines(64, 128))
+    x = np.random.default_rng(0).normal(size=(300, 128)).astype(np.float32)
+    index = rows["PCA+RaBitQ"].build((128,))
+    index.train(x)
+    index.add(x)
+    assert index.sa_code_size() == 16
+    np.testing.assert_array_equal(index.search(x[:50], 1)[1][:, 0], np.arange(50))
+
+
+def test_baselines__only_what_is_asked_for():
+    assert [row.name for row in baselines(32, 784, only=("LSH", "OPQ"))] == ["PCA+LSH", "PCA+OPQ"]
+    assert {row.name for row in baselines(32, 64, only=FAST)} == set(FAST)
+    with pytest.raises(ValueError, match=r"expected some of .*'LSH'.*got only \('HNSW',\)"):
+        baselines(32, 64, only=("HNSW",))
 
 
 def test_baselines__pad_what_8_does_not_divide(images):
     rows = {row.name: row for row in baselines(32, 33)}
     assert "ITQ" in rows
     assert "ITQ" not in {row.name for row in baselines(40, 33)}
+    assert rows["Product-residual"].config["factory"] == "Pad34,PRQ2x2x8"
     index = rows["PQ"].build((3, 11))
     x = images.reshape(300, D_ITEM)[:, :33].reshape(300, 3, 11)
     index.train(x)
@@ -80,20 +118,41 @@ def test_baselines__pad_what_8_does_not_divide(images):
 
 
 def test_baselines__seeds_are_other_trainings():
-    """The same seed gives the same index, another seed another, exact search always the same."""
-    x = np.random.default_rng(2).normal(size=(700, 33)).astype(np.float32)  # OPQ pads 33
-    for rows in zip(*(baselines(16, 33, seed=seed) for seed in (0, 1, 1)), strict=True):
+    """The same seed gives the same index, another seed another; two methods know no chance."""
+    x = np.random.default_rng(2).normal(size=(300, 33)).astype(np.float32)  # OPQ pads 33
+    for rows in zip(*(baselines(16, 33, seed=seed, only=FAST) for seed in (0, 1, 1)), strict=True):
         found = []
         for row in rows:
             index = row.build((33,))
             index.train(x)
             index.add(x)
             found.append(index.search(x[:20], 50)[0])
-        same = rows[0].reference
-        assert [row.seed for row in rows] == ([0, 0, 0] if same else [0, 1, 1])
+        reference = rows[0].reference
+        assert [row.seed for row in rows] == ([0, 0, 0] if reference else [0, 1, 1])
         assert rows[0].config == {**rows[1].config, "seed": 0}
+        same = reference or rows[0].name == "Spectral Hashing"
         assert np.array_equal(found[0], found[1]) == same
         np.testing.assert_array_equal(found[1], found[2])
+
+
+@pytest.mark.parametrize("factory", ["RQ2x3", "LSQ2x4", "Pad66,PRQ2x2x3"])
+def test_from_factory__additive_codes_are_searched_by_their_decoded_vectors(images, factory):
+    found = []
+    for seed in (0, 0, 5):
+        index = from_factory("additive", 0, D_ITEM, factory, seed=seed).build(ITEM)
+        index.train(images)
+        index.add(images[:200])
+        index.add(images[200:])
+        found.append(index.search(images[:9], 20))
+    np.testing.assert_array_equal(found[0][0], found[1][0])
+    assert not np.array_equal(found[0][0], found[2][0])
+    # What is stored: local search, which knows chance, may encode the same vector otherwise.
+    decoded = index.faiss_index.index.sa_decode(np.concatenate(index.faiss_index._codes))
+    x = images.reshape(300, D_ITEM) / 255.0
+    exact_D = ((x[:9, None] - decoded[None]) ** 2).sum(-1)
+    D, ids = found[2]
+    np.testing.assert_allclose(D, np.sort(exact_D, axis=1)[:, :20], rtol=1e-4)
+    np.testing.assert_allclose(np.take_along_axis(exact_D, ids, 1), D, rtol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -160,7 +219,7 @@ def test_opq__is_learned_for_the_bits_of_the_code(images):
 
 
 def test_flat_pixels__reads_a_source_in_chunks(images, monkeypatch):
-    monkeypatch.setattr(methods, "CHUNK_BYTES", 4 * D_ITEM * 32)
+    monkeypatch.setattr(flat, "CHUNK_BYTES", 4 * D_ITEM * 32)
     source = CountingSource(images)
     index = FlatPixels(faiss.index_factory(D_ITEM, "PQ8x2np"), train_limit=50, seed=3)
     index.train(source)
@@ -171,7 +230,7 @@ def test_flat_pixels__reads_a_source_in_chunks(images, monkeypatch):
 
 
 def test_flat_pixels__trains_on_a_seeded_sample(images, monkeypatch):
-    monkeypatch.setattr(methods, "CHUNK_BYTES", 4 * D_ITEM * 32)
+    monkeypatch.setattr(flat, "CHUNK_BYTES", 4 * D_ITEM * 32)
     index = faiss.index_factory(D_ITEM, "PCA64,PQ8x2np")
     FlatPixels(index, train_limit=200, seed=3).train(images)
     kept = np.sort(np.random.default_rng(3).choice(300, 200, replace=False))
@@ -183,6 +242,53 @@ def test_flat_pixels__exact_search_reads_nothing_to_train(images):
     source = CountingSource(images)
     exact(D_ITEM).build(ITEM).train(source)
     assert source.reads == []
+
+
+def test_flat_pixels__a_pca_is_learned_once_for_all_that_start_from_it(images, monkeypatch):
+    monkeypatch.setattr(flat, "_reductions", {})
+    learned = []
+
+    def counted(*args, original=flat.subsample):
+        learned.append(args)
+        return original(*args)
+
+    monkeypatch.setattr(flat, "subsample", counted)
+    indexes = [
+        FlatPixels(faiss.index_factory(16, code), d=D_ITEM, seed=seed)
+        for seed, code in enumerate(("PQ4x4np", "LSH16r"))
+    ]
+    for index in indexes:
+        index.train(images.copy())
+        index.add(images)
+    assert len(learned) == 1
+    native = faiss.index_factory(D_ITEM, "PCA16,PQ4x4np")
+    faiss.downcast_index(native.index).pq.cp.min_points_per_centroid = 1
+    x = flatten(images, D_ITEM)
+    native.train(x)
+    native.add(x)
+    D, ids = indexes[0].search(images[:7], 10)
+    expected_D, expected_ids = native.search(x[:7], 10)
+    np.testing.assert_allclose(D, expected_D, rtol=1e-4)
+    np.testing.assert_array_equal(ids, expected_ids)
+    changed = images.copy()
+    changed[0, 0, 0, 0] ^= 1
+    FlatPixels(faiss.index_factory(16, "LSH16r"), d=D_ITEM).train(changed)
+    assert len(learned) == 2
+
+
+def test_reduced__seconds_are_in_the_time_of_each(images, monkeypatch):
+    monkeypatch.setattr(flat, "_reductions", {})
+    first = FlatPixels(faiss.index_factory(16, "LSH16r"), d=D_ITEM)
+    first.train(images)
+    seconds = reduced(images, D_ITEM, 16, 300, 0).seconds
+    second = FlatPixels(faiss.index_factory(16, "LSH16r"), d=D_ITEM)
+    second.train(images)
+    assert min(first.train_s, second.train_s) >= seconds > 0
+
+
+def test_flat_pixels__rejects_an_index_of_more_dimensions():
+    with pytest.raises(ValueError, match="expected d >= 64, the dimension of the index, got 63"):
+        FlatPixels(faiss.index_factory(D_ITEM, "PQ8x2np"), d=63)
 
 
 def test_build__rejects_items_of_another_size():
