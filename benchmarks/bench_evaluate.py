@@ -1,0 +1,173 @@
+"""What an evaluation costs beside its searches and trainings, mAP@1000 alone, and peak memory.
+
+10,000 queries in 50,000 images by 12 methods (CIFAR-10 JPEG: FAISS_PQVAE_DATA names its folder).
+The methods are four of the cheapest baselines at three code lengths: against trainings of networks
+the rest would hardly show. A child process runs what `faiss-pqvae evaluate` does; "the rest" is all
+of its time but that of trainings, additions and searches: metrics, intervals, the report with its
+gallery, and the storing of raw results.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import tempfile
+import time
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from bench_add_memory import MB, status_bytes
+from common import Figure, Options, run_script
+
+from faiss_pqvae.eval.data import LabelledData, load
+from faiss_pqvae.eval.methods import Method, baselines
+from faiss_pqvae.eval.metrics import map_at_k, relevance
+from faiss_pqvae.eval.raw import read_raw
+from faiss_pqvae.eval.report import write_report
+from faiss_pqvae.eval.runner import run
+from faiss_pqvae.native import faiss
+
+DATASET = "cifar10-jpeg"
+BITS = (32, 48, 64)
+CHEAP = ("PCA+LSH", "PCA+ITQ", "PQ", "PCA+PQ")
+K = 1000
+WORK = ("train", "add", "search")
+TARGET_SHARE = 0.10
+TARGET_MAP_MS = 3000.0
+TARGET_MB = 4000.0
+
+
+class Clocked:
+    """Another object, with the wall-clock seconds of some of its methods added up.
+
+    Rows of results would not do: baselines share a PCA, whose seconds are in the row of each.
+    """
+
+    def __init__(self, inner: Any, seconds: dict[str, float], names: tuple[str, ...]) -> None:
+        self.__dict__.update(_inner=inner, _seconds=seconds, _names=names)
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._inner, name)
+        if name not in self._names:
+            return found
+
+        def clocked(*args: Any) -> Any:
+            started = time.perf_counter()
+            result = found(*args)
+            self._seconds[name] += time.perf_counter() - started
+            return result
+
+        return clocked
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        setattr(self._inner, name, value)
+
+
+def methods(d: int, seconds: dict[str, float]) -> list[Method]:
+    """Twelve cheap rows, whose indexes add up what they take."""
+    rows = [row for bits in BITS for row in baselines(bits, d) if row.name in CHEAP]
+    assert len(rows) == len(BITS) * len(CHEAP), [row.name for row in rows]
+    return [replace(row, build=partial(_clocked_build, row, seconds)) for row in rows]
+
+
+def _clocked_build(method: Method, seconds: dict[str, float], shape: tuple[int, ...]) -> Any:
+    return Clocked(method.build(shape), seconds, WORK)
+
+
+def evaluate_in_child(quick: bool, threads: int, pipe: Any) -> None:
+    """Runs the evaluation and sends what it took; in a process of its own."""
+    torch.set_num_threads(threads)
+    faiss.omp_set_num_threads(threads)
+    sizes = {"n_database": 3000, "n_queries": 300} if quick else {}
+    labelled = load(DATASET, **sizes)
+    seconds = dict.fromkeys((*WORK, "scores"), 0.0)
+    data = Clocked(labelled, seconds, ("scores",))
+    with tempfile.TemporaryDirectory() as out:
+        started = time.perf_counter()
+        results = run(data, methods(labelled.database[0].size, seconds), out, k=K)
+        ran = time.perf_counter()
+        write_report(results, data, out)
+        reported = time.perf_counter()
+        peak_mb = status_bytes("VmHWM") / MB
+        map_ms = [_map_ms(labelled, out) for _ in range(5)]
+    rest_s = reported - started - sum(seconds[name] for name in WORK)
+    pipe.send(
+        {
+            "share": rest_s / (seconds["train"] + seconds["search"]),
+            "map_ms": map_ms,
+            "peak_mb": peak_mb,
+            "n_queries": results.n_queries,
+            "n_database": results.n_database,
+            "methods": len(results.rows),
+            **{f"{name}_s": taken for name, taken in seconds.items()},
+            "rest_s": rest_s,
+            "report_s": reported - ran,
+            "intervals_and_storing_s": rest_s - seconds["scores"] - (reported - ran),
+        }
+    )
+
+
+def _map_ms(data: LabelledData, out: str) -> float:
+    """mAP@1000 of a stored search, from ids and labels."""
+    path = next((Path(out) / "raw").glob("*.npz"))
+    found = read_raw(Path(out), path.name.split(".")[0]).I
+    started = time.perf_counter()
+    map_at_k(relevance(found, data.database_labels, data.query_labels), K)
+    return (time.perf_counter() - started) * 1000
+
+
+def measure(options: Options) -> list[Figure]:
+    """The three figures."""
+    runs = [_evaluate(options.quick) for _ in range(options.repeats or 1)]
+    last = runs[-1]
+    size = f"{last['n_queries']:,} queries x {last['n_database']:,} items"
+    return [
+        Figure(
+            name=f"the rest over searches and trainings, {last['methods']} methods, {size}",
+            values=[run["share"] for run in runs],
+            target=TARGET_SHARE,
+            limit=(
+                f"{last['train_s']:.0f} s of training, {last['search_s']:.0f} s of searches and "
+                f"{last['add_s']:.0f} s of additions; beside them {last['scores_s']:.1f} s of "
+                f"metrics, {last['intervals_and_storing_s']:.1f} s of intervals and storing, "
+                f"{last['report_s']:.1f} s of report"
+            ),
+            details={"runs": runs},
+        ),
+        Figure(
+            name=f"mAP@{K}, {size}",
+            values=[ms for run in runs for ms in run["map_ms"]],
+            target=TARGET_MAP_MS,
+            unit="ms",
+            limit="labels of the returned ids are looked up, and ranks added up",
+        ),
+        Figure(
+            name="peak resident memory of the evaluation",
+            values=[run["peak_mb"] for run in runs],
+            target=TARGET_MB,
+            unit="MB",
+            limit="all that the process ever held at once, data and libraries included",
+        ),
+    ]
+
+
+def _evaluate(quick: bool) -> dict[str, Any]:
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    args = (quick, torch.get_num_threads(), sender)
+    child = context.Process(target=evaluate_in_child, args=args)
+    child.start()
+    sender.close()  # so that a child that died is an EOFError here
+    try:
+        result: dict[str, Any] = receiver.recv()
+    except EOFError:
+        child.join()
+        raise RuntimeError(f"the child that evaluates ended with {child.exitcode}") from None
+    child.join()
+    return result
+
+
+if __name__ == "__main__":
+    run_script("evaluate", [measure], __doc__)
