@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import NullLocator
+from matplotlib.ticker import LogLocator, NullLocator
 
 from faiss_pqvae.eval.metrics import pareto
 from faiss_pqvae.eval.results import Comparison, Results, Row, main_metric, sort_rows
@@ -26,6 +26,7 @@ from faiss_pqvae.eval.svg import (
 from faiss_pqvae.eval.tables import best_settings, cite, metric_label, search_type
 
 Styles = dict[str, dict[str, Any]]
+LIST_BYTES = 2  # the most that an inverted list's number adds to a code, up to 65,536 lists
 _WHISKERS: dict[str, Any] = {"capsize": 3, "elinewidth": 1.2}
 
 
@@ -39,10 +40,12 @@ def result_figures(results: Results) -> list[Drawing]:
     figures = []
     if len({row.bits for row in best_settings(compared, name)}) > 1:
         figures.append(_bits_figure(best_settings(compared, name), references, name, styles))
+    figures += [
+        _speed_figure(rows, references, name, results.n_queries, styles)
+        for rows in _sweeps(compared)
+    ]
     for bits in lengths:
         rows = [row for row in compared if row.bits == bits]
-        if len({row.search for row in rows if "=" in row.search}) > 1:
-            figures.append(_speed_figure(bits, rows, references, name, results.n_queries, styles))
         shown = [row for row in (*best_settings(rows, name), *references) if row.curves]
         if shown and all(row.curves.keys() == shown[0].curves.keys() for row in shown):
             figures.append(_curves_figure(bits, shown, styles))
@@ -171,53 +174,68 @@ def _curves_figure(bits: int, rows: Sequence[Row], styles: Styles) -> Drawing:
     )
 
 
+def _sweeps(rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows of a size with several search settings, each with those of flat codes below it.
+
+    An inverted file's code has the list's number, a byte or two, besides what a flat code has.
+    """
+    settings: dict[int, set[str]] = {row.bytes_per_vector: set() for row in rows}
+    for row in rows:
+        if "=" in row.search:
+            settings[row.bytes_per_vector].add(row.search)
+    swept = {size for size, found in settings.items() if len(found) > 1}
+    groups: dict[int, set[int]] = {}
+    for size in sorted(swept):
+        flat = [other for other in settings.keys() - swept if 0 < size - other <= LIST_BYTES]
+        groups.setdefault(max(flat, default=size), set()).add(size)
+    return [
+        [row for row in rows if row.bytes_per_vector in sizes | {base}]
+        for base, sizes in groups.items()
+    ]
+
+
 def _at_k(quantity: str) -> str:
     return quantity if quantity.endswith("@k") else f"{quantity}@k"
 
 
 def _speed_figure(
-    bits: int,
-    rows: Sequence[Row],
-    references: Sequence[Row],
-    name: str,
-    n_queries: int,
-    styles: Styles,
+    rows: Sequence[Row], references: Sequence[Row], name: str, n_queries: int, styles: Styles
 ) -> Drawing:
     """The metric against queries per second, and what nothing else beats in both."""
     figure = Figure(figsize=(PAGE_INCHES, 4.2), layout="constrained")
     axes = figure.subplots()
-    timed = [row for row in rows if row.search_s > 0]
-    for method in dict.fromkeys(row.method for row in timed):
-        found = sorted((row for row in timed if row.method == method), key=lambda row: row.search_s)
+    timed = sorted((row for row in rows if row.search_s > 0), key=lambda row: row.search_s)
+    series: dict[tuple[str, int], list[Row]] = {}
+    for row in timed:
+        series.setdefault((row.method, row.bytes_per_vector), []).append(row)
+    for (method, size), found in series.items():
         axes.errorbar(
             [n_queries / row.search_s for row in found],
             [100 * row.metrics[name] for row in found],
             yerr=_whiskers(found, name),
             ls="-" if len(found) > 1 else "none",
             lw=1,
-            label=label_text(method),
+            label=label_text(f"{method}, {size:,} bytes"),
             **_WHISKERS,
             **styles[method],
         )
     points = np.array([(n_queries / row.search_s, 100 * row.metrics[name]) for row in timed])
-    axes.step(
-        *points[pareto(points)].T,
-        where="pre",
-        color=INK,
-        lw=5,
-        alpha=0.15,
-        label="Pareto front",
-        zorder=0,
-    )
+    best = points[pareto(points)].T
+    axes.step(*best, where="pre", color=INK, lw=5, alpha=0.15, label="Pareto front", zorder=0)
     for row in references:
         if row.search_s > 0:
-            point = [n_queries / row.search_s], [100 * row.metrics[name]]
-            axes.plot(*point, marker="*", ms=9, ls="none", label=row.method, **styles[row.method])
+            point, label = (n_queries / row.search_s, 100 * row.metrics[name]), row.method
+            axes.plot(*point, marker="*", ms=9, ls="none", label=label_text(label), **styles[label])
     axes.set(xlabel="queries per second", ylabel=f"{metric_label(name)} [%]", xscale="log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:,.6g}")
+    axes.xaxis.set_minor_locator(NullLocator())
     figure.legend(loc="outside right upper")
+    sizes = sorted({row.bytes_per_vector for row in rows})
+    text = f"{sizes[0]:,} bytes" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,} bytes"
     note = "Up and to the right is better. All queries in batches, on the threads named below."
-    title = f"{metric_label(name)} against speed at {bits} bits"
-    return Drawing(title, inline(figure, f"speed{bits}"), note)
+    title = f"{metric_label(name)} against speed at {text}"
+    return Drawing(title, inline(figure, f"speed{sizes[0]}"), note)
 
 
 def _seeds_figure(rows: Sequence[Row], name: str, styles: Styles) -> Drawing:
@@ -225,7 +243,7 @@ def _seeds_figure(rows: Sequence[Row], name: str, styles: Styles) -> Drawing:
     figure = Figure(figsize=(PAGE_INCHES, 0.8 + 0.3 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for i, row in enumerate(rows):
-        style = {"color": COLOURS[0], "marker": "o"} | styles[row.method]
+        style: dict[str, Any] = {"color": COLOURS[0], "marker": "o"} | styles[row.method]
         values = [100 * value for value in row.seeds[name]]
         axes.plot(values, [i] * len(values), ls="none", alpha=0.7, **style)
         if name in row.seed_intervals:

@@ -93,7 +93,7 @@ def test_write_report__draws_all_figures(report_page):
         "Codewords of PQ-VAE, 16 bits",
         "2 of 8 never",
         "Differences in mAP@50, query by query",
-        "mAP@50 against speed at 24 bits",
+        "mAP@50 against speed at 2 to 3 bytes",
         "Seeds",
     ):
         assert title in shown

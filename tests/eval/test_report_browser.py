@@ -110,7 +110,7 @@ def test_report__renders(shown, report_run):
         "Who is better than whom",
         "Differences in mAP@50, query by query",
         "mAP@50 by code length",
-        "mAP@50 against speed at 24 bits",
+        "mAP@50 against speed at 2 to 3 bytes",
         "Seeds",
         "Codewords of PQ-VAE, 16 bits",
         "Nearest images at 16 bits",
