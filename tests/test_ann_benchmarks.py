@@ -134,20 +134,40 @@ def test_get_additional__tells_bytes_and_settings(fitted: Any) -> None:
     json.dumps(told)  # plain values, as HDF5's attributes want them
 
 
-def test_fit__leaves_one_thread_for_queries_and_done_gives_all_back(algorithm: type) -> None:
-    torch.set_num_threads(2)
-    faiss.omp_set_num_threads(2)
+def test_threads__are_one_for_queries_and_all_for_the_rest(
+    algorithm: type, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int]] = []
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: asked.append(("torch", n)))
+    monkeypatch.setattr(faiss, "omp_set_num_threads", lambda n: asked.append(("faiss", n)))
+    algo = algorithm("euclidean", "PQVAE{M}x4", {"M": 2}, TRAINING)
+
+    def asked_by(call: Any, *arguments: Any) -> list[int]:
+        asked.clear()
+        call(*arguments)
+        assert asked[::2] == [("torch", n) for _, n in asked[1::2]]
+        return [n for name, n in asked if name == "faiss"]
+
+    assert asked_by(algo.fit, _vectors(100, 0)) == [3, 1]
+    assert asked_by(algo.query, _vectors(1, 5)[0], K) == []
+    assert asked_by(algo.batch_query, _vectors(2, 5), K) == [3, 1]
+    assert asked_by(algo.done) == [3]
+
+
+def test_set_query_arguments__refuses_what_the_index_does_not_have(algorithm: type) -> None:
     algo = algorithm("euclidean", "PQVAE{M}x4", {"M": 2}, TRAINING)
     algo.fit(_vectors(100, 0))
-    assert (torch.get_num_threads(), faiss.omp_get_max_threads()) == (1, 1)
-    assert len(algo.query(_vectors(1, 5)[0], K)) == K
     for name in ("k_factor", "nprobe", "efSearch"):
         with pytest.raises(ValueError, match=f"PQVAE2x4 has no {name} to set"):
             algo.set_query_arguments({name: 2})
-    algo.done()
-    assert (torch.get_num_threads(), faiss.omp_get_max_threads()) == (2, 2)
-    torch.set_num_threads(1)
-    faiss.omp_set_num_threads(1)
+    assert len(algo.query(_vectors(1, 5)[0], K)) == K
+
+
+def test_fit__refuses_a_second_look_that_faiss_cannot_take(algorithm: type) -> None:
+    algo = algorithm("euclidean", "PQVAE2x4,RDecoder", {}, TRAINING)
+    with pytest.raises(ValueError, match="FAISS cannot run the decoder"):
+        algo.fit(_vectors(100, 0))
 
 
 @pytest.mark.parametrize(
