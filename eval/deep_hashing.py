@@ -198,7 +198,7 @@ def objective(
 def _batches(n: int, size: int, generator: torch.Generator) -> Iterator[Tensor]:
     """Rows of batches, permutation after permutation without end."""
     while True:
-        yield from torch.randperm(n, generator=generator).split(size)
+        yield from torch.split(torch.randperm(n, generator=generator), size)
 
 
 def _widths(d: int, bits: int) -> tuple[int, int, int]:

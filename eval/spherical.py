@@ -169,7 +169,8 @@ class SphericalHashing:
 def pivot_distances(x: DoubleArray, pivots: DoubleArray) -> DoubleArray:
     """Euclidean distances: (n, d) and (c, d) to (n, c)."""
     squared = (x**2).sum(axis=1)[:, None] - 2 * (x @ pivots.T) + (pivots**2).sum(axis=1)
-    return np.sqrt(np.maximum(squared, 0))
+    distances: DoubleArray = np.sqrt(np.maximum(squared, 0))
+    return distances
 
 
 def median_spheres(x: DoubleArray, pivots: DoubleArray) -> tuple[DoubleArray, BoolArray]:
@@ -210,7 +211,8 @@ def forces(pivots: DoubleArray, overlaps: DoubleArray, n: int) -> DoubleArray:
         (c, d) float64.
     """
     strength = (overlaps - n / 4) / (n / 4) / 2
-    return (strength.sum(axis=1)[:, None] * pivots - strength @ pivots) / len(pivots)
+    moves: DoubleArray = strength.sum(axis=1)[:, None] * pivots - strength @ pivots
+    return moves / len(pivots)
 
 
 def words(bits: BoolArray) -> WordArray:
