@@ -20,33 +20,41 @@ class VectorTraining:
     Attributes:
         items: vectors to train with, drawn from the training part; in memory as float32.
         start_items: of these, what the starts (OPQ, PQ) are learned from.
-        anchors: items whose true nearest neighbour is found before the training; an epoch is a
-            pass over them.
+        rounds: of alternating least squares over all items, from the best start on.
+        epochs: passes over the anchors, at most `TrainingConfig.epochs`.
+        anchors: items whose true nearest neighbour is found before the training.
         sample: items that every step draws for the anchors to be compared with.
         pool: of these, the nearest to an anchor, which its neighbour has to come before.
         temperature: of the softmax over distances, in units of the mean gap between the distances
             of the nearest and the tenth neighbour.
+        commitment: weight of the quantization error, in the same unit, beside the ranking. Without
+            it the codewords drift away from what is assigned to them, and recall falls.
         lr: highest learning rate of the encoder's matrix; of the codewords times the deviation of
             the vectors. It takes the place of `TrainingConfig.lr`.
     """
 
     items: int = 200_000
-    start_items: int = 32_768
-    anchors: int = 12_288
+    start_items: int = 25_600
+    rounds: int = 12
+    epochs: int = 8
+    anchors: int = 16_384
     sample: int = 8192
     pool: int = 100
     temperature: float = 1.0
+    commitment: float = 0.5
     lr: float = 1e-4
 
     def __post_init__(self) -> None:
-        for name in ("items", "start_items", "anchors", "sample", "pool"):
-            low = 2 if name == "items" else 1
+        lowest = {"items": 2, "start_items": 1, "rounds": 0, "epochs": 1, "anchors": 1}
+        for name, low in {**lowest, "sample": 1, "pool": 1}.items():
             if getattr(self, name) < low:
                 raise ValueError(f"expected {name} >= {low}, got {getattr(self, name)}")
         if not (math.isfinite(self.temperature) and self.temperature > 0):
             raise ValueError(f"expected temperature > 0, got {self.temperature}")
-        if not (math.isfinite(self.lr) and self.lr >= 0):
-            raise ValueError(f"expected lr >= 0, got {self.lr}")
+        for name in ("commitment", "lr"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"expected {name} >= 0, got {value}")
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ from faiss_pqvae.quantizer import distance_ratio, histogram, perplexity, usage
 from faiss_pqvae.training.checkpoint import load_checkpoint, save_checkpoint
 from faiss_pqvae.training.config import Precision, TrainingConfig, VectorTraining
 from faiss_pqvae.training.objectives import Terms, fit_whitener, reconstruction_objective
-from faiss_pqvae.training.ranking import Metric, Ranking
-from faiss_pqvae.training.start import Starts, begin_at
+from faiss_pqvae.training.ranking import Metric, Ranking, standard_errors
+from faiss_pqvae.training.start import Start, Starts, begin_at, linear_layers, settle
 from faiss_pqvae.training.views import random_views
 
 History = list[dict[str, Any]]
@@ -37,6 +37,7 @@ _VALIDATION_ITEMS = 5000
 _NORMALIZATION_ITEMS = 10_000
 _KMEANS_ITEMS = 16_384
 _RECALL_AT = 10  # what vectors are validated by
+_CONVINCING = 2.0  # standard errors by which they must find more than at the start
 _BFLOAT16_GAIN = 1.2  # below this the noise of a measurement decides
 
 
@@ -128,10 +129,13 @@ class Trainer:
             raise ValueError(f"expected at least 4 training items, got {len(x)}")
         self.x, self.model = x, model
         self.starts, self.metric, self.progress = starts, metric, progress
+        if starts is not None:
+            linear_layers(model)
         self.config = config.for_shape(model.input_shape)
         if starts is not None:
-            vectors = config.vectors or VectorTraining()
-            self.config = replace(self.config, vectors=vectors, precision="float32")
+            self.config = replace(
+                self.config, vectors=config.vectors or VectorTraining(), precision="float32"
+            )
         elif config.vectors is not None:
             raise ValueError("expected starts with settings of vectors, got None")
         self.device = choose_device(config.device)
@@ -142,7 +146,8 @@ class Trainer:
         self.batch_size = min(config.batch_size, per_epoch)
         # The rest of an epoch that does not fill a batch waits for another epoch's order.
         self.steps_per_epoch = per_epoch // self.batch_size
-        self.total_steps = self.steps_per_epoch * config.epochs
+        epochs = config.epochs if starts is None else min(config.epochs, self._vectors.epochs)
+        self.total_steps = self.steps_per_epoch * epochs
         self.warmup_steps = min(config.warmup_steps, self.total_steps // 10)
         if starts is not None:
             self.warmup_steps = 0  # the codewords are there
@@ -183,6 +188,7 @@ class Trainer:
         self.sums = torch.zeros(3, dtype=torch.float64)  # loss, reconstruction, quantization
         self.precision: Precision = self.config.precision
         self.whitener: Tensor | None = None
+        self.start_hits: Tensor | None = None  # of vectors: what each query finds at the start
         if self.folder is not None:
             self.folder.mkdir(parents=True, exist_ok=True)
             for name in (_CHECKPOINT, _LOG):  # what a killed process was writing
@@ -228,20 +234,28 @@ class Trainer:
         started = time.perf_counter()
         generator = self._generator("start", 0)
         rows = torch.randperm(len(ranking.items), generator=generator)[: self._vectors.start_items]
-        starts = self.starts(ranking.items[rows.to(self.device)].cpu().numpy())
-        recalls = {}
-        for start in starts:
-            begin_at(self.model, start)
-            ranking.encode()
-            recalls[start.name] = ranking.recall(_RECALL_AT)
-        best = max(starts, key=lambda start: recalls[start.name])  # the first of equals
-        begin_at(self.model, best)
-        ranking.encode()
-        self._keep(1 - recalls[best.name], -1)
+        sample = ranking.items[rows.to(self.device)].cpu().numpy()
+        starts = list(self.starts(sample))
+        hits = [self._hits_from(start, ranking) for start in starts]
+        best = starts[_most(hits)]
+        starts.append(settle(best, ranking.items, self._vectors.rounds, progress=self.progress))
+        hits.append(self._hits_from(starts[-1], ranking))
+        chosen = _most(hits)
+        self.start_hits = self._hits_from(starts[chosen], ranking)
+        self._keep(1 - float(self.start_hits.mean()), -1)
         self.elapsed_s += time.perf_counter() - started
-        recall = {f"validation_recall@{_RECALL_AT}": recalls, "start": best.name}
-        self._log({**self._start_event(), **recall, "elapsed_s": round(self.elapsed_s, 3)})
+        event = self._start_event()
+        event[f"validation_recall@{_RECALL_AT}"] = {
+            start.name: float(found.mean()) for start, found in zip(starts, hits, strict=True)
+        }
+        event["start"] = starts[chosen].name
+        self._log(event)
         self.save()
+
+    def _hits_from(self, start: Start, ranking: Ranking) -> Tensor:
+        begin_at(self.model, start)
+        ranking.encode()
+        return ranking.hits(_RECALL_AT)
 
     def _keep(self, loss: float, epoch: int) -> None:
         self.best_loss, self.best_epoch = loss, epoch
@@ -368,10 +382,11 @@ class Trainer:
     def _end_epoch(self, epoch: int) -> dict[str, Any]:
         started = time.perf_counter()
         self.model.eval()
+        gain = math.inf  # of vectors above their start, in standard errors
         if self.ranking is None:
             sums, ratio = self._validate()
         else:
-            sums, ratio = self._validate_vectors(self.ranking)
+            sums, ratio, gain = self._validate_vectors(self.ranking)
         train = self.sums / self.steps_per_epoch
         self.elapsed_s += time.perf_counter() - started
         event: dict[str, Any] = {
@@ -392,8 +407,10 @@ class Trainer:
         }
         if self.ranking is not None:
             event[f"validation_recall@{_RECALL_AT}"] = 1 - event["validation_loss"]
+            event["gain_in_standard_errors"] = gain
         # The loss without the bottleneck does not compare with the loss through it.
-        if self.step > self.warmup_steps and event["validation_loss"] < self.best_loss:
+        lower = self.step > self.warmup_steps and event["validation_loss"] < self.best_loss
+        if lower and gain >= _CONVINCING:
             self._keep(event["validation_loss"], epoch)
         self.sums.zero_()
         self.counts.zero_()
@@ -414,16 +431,22 @@ class Trainer:
             )
         return sums / len(self.validation_rows), ratio / len(self.validation_rows)
 
-    def _validate_vectors(self, ranking: Ranking) -> tuple[Tensor, float]:
-        """Like `_validate`; the loss is the share of neighbours that are not found."""
+    def _validate_vectors(self, ranking: Ranking) -> tuple[Tensor, float, float]:
+        """Like `_validate`; the loss is the share of neighbours that are not found.
+
+        The third value says how far fewer than at the start these are, in standard errors.
+        """
         ranking.encode()
         ranking.fit_decoder()
         z = self.model.encode(ranking.queries)
         error = ranking.reconstruction_error(ranking.queries)
         quantization = float(self.model.quantizer(z).commitment_loss)
-        values = [1 - ranking.recall(_RECALL_AT), error, quantization]
+        hits = ranking.hits(_RECALL_AT)
+        values = [1 - float(hits.mean()), error, quantization]
         ratio = distance_ratio(z, self.model.quantizer.codewords)
-        return torch.tensor(values, dtype=torch.float64), ratio
+        assert self.start_hits is not None
+        gain = standard_errors(hits - self.start_hits)
+        return torch.tensor(values, dtype=torch.float64), ratio, gain
 
     def _stopped_early(self) -> bool:
         done, position = divmod(self.step, self.steps_per_epoch)
@@ -500,6 +523,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "best": {"loss": self.best_loss, "epoch": self.best_epoch, "state": self.best_state},
             "whitener": self.whitener,
+            "start_hits": self.start_hits,
             "sums": self.sums,
             "counts": self.counts,
             "history": json.dumps(self.history),
@@ -525,6 +549,7 @@ class Trainer:
         )
         whitener: Tensor | None = state["whitener"]
         self.whitener = None if whitener is None else whitener.to(self.device)
+        self.start_hits = state.get("start_hits")  # older checkpoints are of images
         self.sums = state["sums"]
         self.counts = state["counts"].to(self.device)
         self.history = json.loads(state["history"])
@@ -544,6 +569,12 @@ class Trainer:
     def close(self) -> None:
         """Lets go of the data."""
         self.x = None
+
+
+def _most(hits: list[Tensor]) -> int:
+    """The place of the highest mean; of equals the first."""
+    means = [float(found.mean()) for found in hits]
+    return means.index(max(means))
 
 
 def choose_device(name: str) -> torch.device:

@@ -17,10 +17,10 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from faiss_pqvae.model import PQVAE
-from faiss_pqvae.networks import Linear
 from faiss_pqvae.quantizer import assign, look_up, split, squared_distances
 from faiss_pqvae.training.config import VectorTraining
 from faiss_pqvae.training.objectives import Terms
+from faiss_pqvae.training.start import linear_layers
 
 Metric = Literal["l2", "inner_product"]
 
@@ -35,7 +35,7 @@ class Ranking:
     Args:
         model: with a linear encoder and decoder.
         items: (n, d) float32, the training part; of length 1 for a model of unit latents.
-        queries: (nq, d) float32 likewise, the validation part.
+        queries: (nq, d) float32 likewise, of the validation part.
         settings: see `VectorTraining`.
         metric: what latents, and so items, are compared by.
         generator: of the anchors' choice, on the CPU.
@@ -80,12 +80,11 @@ class Ranking:
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What the optimizer moves: the encoder's matrix, and codewords in the data's scale."""
-        encoder = self.model.encoder
-        assert isinstance(encoder, Linear)
+        encoder, _ = linear_layers(self.model)
         codewords = self.model.quantizer.codewords.requires_grad_(True)
         lr, decay = self.settings.lr, 0.0
         return [
-            {"params": [encoder.map.weight], "lr": lr, "highest": lr, "weight_decay": decay},
+            {"params": [encoder.weight], "lr": lr, "highest": lr, "weight_decay": decay},
             {
                 "params": [codewords],
                 "lr": lr * self.scale,
@@ -138,12 +137,13 @@ class Ranking:
             [distances[:, :1], distances[:, 1:].masked_fill(excluded, math.inf)], 1
         )
         loss = ranking_loss(distances, settings.temperature * self.unit)
+        squared = squared_distances(split(z, model.M), model.quantizer.codewords).min(-1)
+        quantization = squared.values.sum(0).mean()
+        loss = loss + settings.commitment / self.unit * quantization
+        ids = squared.indices.T
         with torch.no_grad():
-            quantized = model.quantizer(z)
-            error = (model.decode(quantized.z_q) - self.items[own]).square().mean()
-        return Terms(
-            loss, error / self.scale**2, quantized.commitment_loss, z.detach(), quantized.ids
-        )
+            error = (model.decode(self._decoded(ids)) - self.items[own]).square().mean()
+        return Terms(loss, error / self.scale**2, quantization.detach(), z.detach(), ids)
 
     @torch.no_grad()
     def _nearest_of_sample(
@@ -167,24 +167,26 @@ class Ranking:
         return self.codes[drawn][found], values.isinf()
 
     @torch.no_grad()
-    def recall(self, k: int = 10) -> float:
-        """1-recall@k of the queries among all items, by ADC, with the codes of `encode`."""
+    def hits(self, k: int = 10) -> Tensor:
+        """Whether each query finds its neighbour among the k nearest items by ADC: (nq,) float64.
+
+        The codes are those of `encode`. Among items of the same code, which come in any order, a
+        neighbour is found with a probability. The mean is 1-recall@k.
+        """
         stored = self._decoded(self.codes)
         z = self.model.eval().encode(self.queries)
-        hits = 0.0
+        found = []
         for part, truth in _blocks(z, self.truth, len(stored)):
             distances = adc_distances(part, stored, self.metric)
             own = distances.gather(1, truth)
             nearer, tied = (distances < own).sum(1), (distances == own).sum(1)
-            # Among items of the same code, which come in any order, it is found by chance.
-            hits += float(((k - nearer) / tied).clamp(0, 1).sum())
-        return hits / len(z)
+            found.append(((k - nearer) / tied.double()).clamp(0, 1))
+        return torch.cat(found).cpu()
 
     @torch.no_grad()
     def fit_decoder(self) -> None:
         """The linear decoder that reconstructs the items best from their codes."""
-        decoder = self.model.decoder
-        assert isinstance(decoder, Linear)
+        _, decoder = linear_layers(self.model)
         decoded = self._decoded(self.codes).double()
         mean_in, mean_out = decoded.mean(0), self.items.mean(0, dtype=torch.float64)
         decoded -= mean_in
@@ -192,14 +194,20 @@ class Ranking:
         gram += 1e-6 * gram.diagonal().mean().clamp(min=1e-12) * torch.eye(len(gram)).to(gram)
         cross = decoded.T @ (self.items.double() - mean_out)
         weight = torch.linalg.solve(gram, cross)  # (latent_dim, d)
-        decoder.map.weight.copy_(weight.T)
-        decoder.map.bias.copy_(mean_out - mean_in @ weight)
+        decoder.weight.copy_(weight.T)
+        decoder.bias.copy_(mean_out - mean_in @ weight)
 
     @torch.no_grad()
     def reconstruction_error(self, x: Tensor) -> float:
         """Mean squared error per component of x (n, d), relative to the data's variance."""
         decoded = self.model.decode(self._decoded(self._codes(x)))
         return float((decoded - x).square().mean()) / self.scale**2
+
+
+def standard_errors(gains: Tensor) -> float:
+    """How far the mean of gains (n,) is above zero, in standard errors: 0 where none is a gain."""
+    error = float(gains.std(correction=0)) / math.sqrt(len(gains))
+    return float(gains.mean()) / error if error > 0 else 0.0
 
 
 def ranking_loss(distances: Tensor, temperature: float) -> Tensor:
