@@ -13,14 +13,8 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 from faiss_pqvae.eval import figures
-from faiss_pqvae.eval.figures import (
-    Box,
-    Sweep,
-    latents_figure,
-    save_figure,
-    sweep_figure,
-    voronoi_cells,
-)
+from faiss_pqvae.eval.figures import Sweep, latents_figure, save_figure, sweep_figure
+from faiss_pqvae.eval.voronoi import Box, voronoi_cells
 
 SVG = "{http://www.w3.org/2000/svg}"
 BOX = Box(-2, 3, -1, 4)
