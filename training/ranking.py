@@ -109,7 +109,7 @@ class Ranking:
         codewords = model.quantizer.codewords
         parts = [
             assign(split(model.encode(part), model.M), codewords)
-            for part in x.split(_ENCODED_AT_A_TIME)
+            for part in torch.split(x, _ENCODED_AT_A_TIME)
         ]
         return torch.cat(parts)  # (n, M)
 

@@ -54,7 +54,7 @@ def settle(start: Start, items: Tensor, rounds: int, *, progress: bool = True) -
     matrix, codewords = (torch.from_numpy(v).to(items.device) for v in start[1:])
     M, ksub, _ = codewords.shape
     for number in tqdm(range(rounds), desc="settling", disable=None if progress else True):
-        parts = [split(part @ matrix.T, M) for part in items.split(_ROWS)]
+        parts = [split(part @ matrix.T, M) for part in torch.split(items, _ROWS)]
         ids = [assign(part, codewords) for part in parts]
         totals = [accumulate(part, chosen, ksub) for part, chosen in zip(parts, ids, strict=True)]
         counts, sums = (torch.stack(values).sum(0) for values in zip(*totals, strict=True))
@@ -63,7 +63,7 @@ def settle(start: Start, items: Tensor, rounds: int, *, progress: bool = True) -
         if number == rounds - 1:
             break
         crossed = torch.zeros_like(matrix)
-        for part, chosen in zip(items.split(_ROWS), ids, strict=True):
+        for part, chosen in zip(torch.split(items, _ROWS), ids, strict=True):
             crossed += look_up(codewords, chosen).transpose(0, 1).flatten(1).T @ part
         u, _, v = torch.linalg.svd(crossed, full_matrices=False)  # Procrustes
         matrix = u @ v
@@ -78,14 +78,12 @@ def linear_layers(model: PQVAE) -> tuple[nn.Linear, nn.Linear]:
         ValueError: other networks, or items that are no vectors.
     """
     encoder, decoder = model.encoder, model.decoder
-    linear = isinstance(encoder, Linear) and isinstance(decoder, Linear)
-    if not linear or len(model.input_shape) != 1:
-        raise ValueError(
-            "expected vectors and a linear encoder and decoder to start at a linear code, got "
-            f"items of shape {model.input_shape}, {model.config.encoder!r} and "
-            f"{model.config.decoder!r}"
-        )
-    return encoder.map, decoder.map
+    if len(model.input_shape) == 1 and isinstance(encoder, Linear) and isinstance(decoder, Linear):
+        return encoder.map, decoder.map
+    raise ValueError(
+        "expected vectors and a linear encoder and decoder to start at a linear code, got items of "
+        f"shape {model.input_shape}, {model.config.encoder!r} and {model.config.decoder!r}"
+    )
 
 
 @torch.no_grad()

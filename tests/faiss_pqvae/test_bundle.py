@@ -109,6 +109,13 @@ def test_read__of_every_configuration(make_index, tmp_path, config):
     assert _fingerprint(read_index(tmp_path)) == _fingerprint(index)
 
 
+def test_read__vectors_without_an_encoders_name_had_an_mlp(make_index, tmp_path):
+    index = make_index((12,), encoder="mlp")
+    write_index(index, tmp_path)
+    _edit_config(tmp_path, lambda config: config["model"]["config"].update(encoder=None))
+    assert read_index(tmp_path).model.config.encoder == "mlp"
+
+
 def test_read__can_be_added_to(make_index, make_items, folder):
     index, again = make_index(n=20), read_index(folder)
     for each in (index, again):

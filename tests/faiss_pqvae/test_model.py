@@ -140,3 +140,21 @@ def test_is_trained__is_part_of_the_state(make_model) -> None:
     assert not fresh.is_trained
     fresh.load_state_dict(trained.state_dict())
     assert fresh.is_trained
+
+
+@pytest.mark.parametrize(
+    ("shape", "M", "nbits", "config", "encoder", "dsub"),
+    [
+        ((128,), 8, 8, {}, "linear", 16),
+        ((10,), 4, 8, {}, "linear", 3),  # a little padding
+        ((3,), 8, 8, {}, "linear", 1),
+        ((8,), 4, 2, {}, "linear", 3),  # FAISS cannot search 2 dimensions at 2 bits
+        ((12,), 4, 8, {"dsub": 5}, "linear", 5),
+        ((12,), 4, 8, {"encoder": "mlp"}, "mlp", 16),
+        ((3, 8, 8), 4, 8, {}, None, 16),
+    ],
+)
+def test_for_items__fills_in_what_depends_on_them(shape, M, nbits, config, encoder, dsub) -> None:
+    filled = PQVAE(shape, M, nbits, ModelConfig(**config)).config
+    assert (filled.encoder, filled.dsub) == (encoder, dsub)
+    assert filled.for_items(shape, M, nbits) == filled
