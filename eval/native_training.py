@@ -134,6 +134,8 @@ def _clusterings(base: Any) -> Iterator[Any]:
     """The k-means parameters of all quantizers of an index."""
     if isinstance(base, faiss.IndexPQ):
         yield base.pq.cp
+    elif isinstance(base, faiss.IndexIVFPQ):
+        yield from (base.cp, base.pq.cp)
     for quantizer in _additive(base):
         if isinstance(quantizer, faiss.ResidualQuantizer):
             yield quantizer.cp

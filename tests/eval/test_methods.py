@@ -135,6 +135,17 @@ def test_baselines__seeds_are_other_trainings():
         np.testing.assert_array_equal(found[1], found[2])
 
 
+@pytest.mark.parametrize("factory", ["IVF4,PQ8x2np", "PQ8x2np"])
+def test_from_factory__seeds_reach_the_clusterings(images, factory):
+    codes = []
+    for seed in (0, 3, 3):
+        index = from_factory("seeded", 0, D_ITEM, factory, seed=seed).build(ITEM)
+        index.train(images)
+        codes.append(index.faiss_index.sa_encode(flatten(images, D_ITEM)))
+    assert (codes[0] != codes[1]).any(axis=0).all()
+    np.testing.assert_array_equal(codes[1], codes[2])
+
+
 @pytest.mark.parametrize("factory", ["RQ2x3", "LSQ2x4", "Pad66,PRQ2x2x3"])
 def test_from_factory__additive_codes_are_searched_by_their_decoded_vectors(images, factory):
     found = []
