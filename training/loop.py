@@ -37,6 +37,7 @@ _VALIDATION_ITEMS = 5000
 _NORMALIZATION_ITEMS = 10_000
 _KMEANS_ITEMS = 16_384
 _RECALL_AT = 10  # what vectors are validated by
+_VECTOR_PATIENCE = 3  # epochs, at most; what vectors gain they gain at once
 _CONVINCING = 2.0  # standard errors by which they must find more than at the start
 _BFLOAT16_GAIN = 1.2  # below this the noise of a measurement decides
 
@@ -451,6 +452,8 @@ class Trainer:
     def _stopped_early(self) -> bool:
         done, position = divmod(self.step, self.steps_per_epoch)
         patience = self.config.patience
+        if self.ranking is not None:
+            patience = min(patience, _VECTOR_PATIENCE)
         waits = patience and self.best_state and position == 0
         return bool(waits and done - 1 - self.best_epoch >= patience)
 

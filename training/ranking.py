@@ -25,7 +25,8 @@ from faiss_pqvae.training.start import linear_layers
 Metric = Literal["l2", "inner_product"]
 
 _BLOCK_ELEMENTS = 2**24  # of a block of distances: 64 MiB
-_ENCODED_AT_A_TIME = 8192
+_ENCODED_AT_A_TIME = 512  # their distances to all codewords stay in the cache
+_TILE = 256, 4096  # queries and items, likewise
 _SCALE_NEIGHBOUR = 10  # the scale of distances: from the nearest to the tenth neighbour
 
 
@@ -175,13 +176,25 @@ class Ranking:
         """
         stored = self._decoded(self.codes)
         z = self.model.eval().encode(self.queries)
-        found = []
-        for part, truth in _blocks(z, self.truth, len(stored)):
-            distances = adc_distances(part, stored, self.metric)
-            own = distances.gather(1, truth)
-            nearer, tied = (distances < own).sum(1), (distances == own).sum(1)
-            found.append(((k - nearer) / tied.double()).clamp(0, 1))
-        return torch.cat(found).cpu()
+        parts = zip(torch.split(z, _TILE[0]), torch.split(self.truth, _TILE[0]), strict=True)
+        return torch.cat([self._found(part, truth[:, 0], stored, k) for part, truth in parts])
+
+    def _found(self, z: Tensor, truth: Tensor, stored: Tensor, k: int) -> Tensor:
+        """`hits` of some queries; in tiles that stay in the cache it is four times as fast."""
+        target = stored[truth]
+        own = -(z * target).sum(1, keepdim=True)
+        largest = stored.square().sum(1).max()
+        if self.metric == "l2":
+            own = target.square().sum(1, keepdim=True) + 2 * own
+        # The same sum in another order rounds otherwise.
+        tolerance = 2e-6 * (own.abs() + largest)
+        nearer, up_to = torch.zeros(2, len(z), dtype=torch.long, device=z.device)
+        for tile in torch.split(stored, _TILE[1]):
+            distances = adc_distances(z, tile, self.metric)
+            nearer += (distances < own - tolerance).sum(1)
+            up_to += (distances <= own + tolerance).sum(1)
+        tied = (up_to - nearer).clamp(min=1).double()
+        return ((k - nearer) / tied).clamp(0, 1).cpu()
 
     @torch.no_grad()
     def fit_decoder(self) -> None:
@@ -232,8 +245,9 @@ def lookup_tables(z_m: Tensor, codewords: Tensor, metric: Metric) -> Tensor:
 
 def adc_distances(z: Tensor, stored: Tensor, metric: Metric) -> Tensor:
     """Distances (n, ntotal), for l2 squared and less what is the same for a whole row."""
-    products = z @ stored.T
-    return stored.square().sum(1) - 2 * products if metric == "l2" else -products
+    if metric == "l2":
+        return torch.addmm(stored.square().sum(1), z, stored.T, alpha=-2)
+    return -(z @ stored.T)
 
 
 @torch.no_grad()

@@ -17,7 +17,7 @@ from faiss_pqvae.quantizer import accumulate, assign, look_up, split
 
 FloatArray = npt.NDArray[np.float32]
 
-_ROWS = 8192
+_ROWS = 512  # their distances to all codewords stay in the cache
 
 
 class Start(NamedTuple):
