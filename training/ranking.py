@@ -194,7 +194,8 @@ class Ranking:
             nearer += (distances < own - tolerance).sum(1)
             up_to += (distances <= own + tolerance).sum(1)
         tied = (up_to - nearer).clamp(min=1).double()
-        return ((k - nearer) / tied).clamp(0, 1).cpu()
+        found: Tensor = ((k - nearer) / tied).clamp(0, 1)
+        return found.cpu()
 
     @torch.no_grad()
     def fit_decoder(self) -> None:
