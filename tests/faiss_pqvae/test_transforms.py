@@ -161,9 +161,12 @@ def test_index__applies_them_to_all_that_it_reads(make_items, description, coars
             vectors = transform.apply(vectors)
         return torch.from_numpy(vectors)
 
-    # The model was trained behind them ...
+    # The model was trained behind them: what its codewords stand for lies around their output ...
+    y = transformed(x)
     assert index.model.input_shape == (chain[-1].d_out,)
-    np.testing.assert_allclose(index.model.mean, transformed(x).mean(0), atol=0.03)
+    with torch.inference_mode():
+        decoded = index.model.decode(torch.from_numpy(index.sa_decode(index.sa_encode(x))))
+    np.testing.assert_allclose(decoded.mean(0), y.mean(0), atol=0.03)
     # ... and sees queries and items behind them.
     with torch.inference_mode():
         z, zq = (index.model.encode(transformed(vectors)).numpy() for vectors in (x, queries))
@@ -202,18 +205,15 @@ def test_index__decodes_through_them(make_items):
 def test_index__reads_in_pieces(make_items, monkeypatch):
     monkeypatch.setattr("faiss_pqvae.transforms._MAX_TRAINING", 100)
     monkeypatch.setattr("faiss_pqvae.refine._MAX_TRAINING", 100)
-    x = make_items(1000, (D_IN,))
+    x = make_items(3000, (D_IN,))
     index = _index("L2norm,PCA4,IVF2,PQVAE3x4,Refine(SQ8)")
     index.batch_size = 64
-    # The training itself looks at a sample of this size for mean and scale.
-    monkeypatch.setattr("faiss_pqvae.training.loop._NORMALIZATION_ITEMS", 100)
-    monkeypatch.setattr("faiss_pqvae.training.loop._KMEANS_ITEMS", 100)
-    source = Source(x, 128)  # validation reads two batches
+    source = Source(x, 1024)  # the training keeps what it trains with, and reads it so
     index.train(source, progress=False)
-    assert source.rows_read > 1000
+    assert source.rows_read > 3000
     source = Source(x, 64)
     index.add(source)
-    assert (index.ntotal, source.rows_read) == (1000, 1000)
+    assert (index.ntotal, source.rows_read) == (3000, 3000)
     index.search(Source(x, 64), 2)
 
 
