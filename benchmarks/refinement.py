@@ -70,7 +70,7 @@ def vectors(folder: Path) -> dict[str, Any]:
     exact = faiss.IndexFlatL2(database.shape[1])
     exact.add(database)
     nearest = exact.search(queries, 1)[1]
-    model = fpq.ModelConfig(encoder="mlp", dsub=16, width=256)
+    model = fpq.ModelConfig(encoder="mlp", dsub=16, width=256, lambda_=0.001)
     training = fpq.TrainingConfig(epochs=8, batch_size=256, precision="float32")
     return {
         label: {f"1-recall@{n}": float((I[:, :n] == nearest).any(1).mean()) for n in (1, K)}

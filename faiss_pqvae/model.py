@@ -49,7 +49,7 @@ class ModelConfig:
     unit_latents: bool = False
     update: Update = "ema"
     ema_decay: float = 0.99
-    lambda_: float = 0.001
+    lambda_: float = 0.01
     beta: float = 0.25
 
     def __post_init__(self) -> None:

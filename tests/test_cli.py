@@ -1,5 +1,6 @@
 import json
 
+import h5py
 import numpy as np
 import pytest
 from PIL import Image
@@ -188,3 +189,22 @@ def test_evaluate__writes_results_report_and_bundles(tmp_path, capsys):
     again = json.loads((out / "results.json").read_text())
     assert [row["metrics"] for row in again["rows"]] == [row["metrics"] for row in results["rows"]]
     assert read_index(out / "pqvae-32").ntotal == 300
+
+
+def test_evaluate__refuses_neighbours_by_inner_product(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "small-ip.hdf5"
+    with h5py.File(path, "w") as file:
+        file.attrs["distance"] = "ip"
+        for name, n in (("train", 300), ("test", 5)):
+            file[name] = np.random.default_rng(n).standard_normal((n, 8)).astype(np.float32)
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--dataset", str(path), "--out", str(tmp_path / "run")])
+    assert "expected neighbours by L2 or by angle" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_evaluate__no_results_asked_for(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--dataset", "mnist5k", "--k", "0", "--out", str(tmp_path / "run")])
+    assert "k >= 1" in capsys.readouterr().err

@@ -6,13 +6,14 @@ import dataclasses
 import math
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from faiss_pqvae.cli.indexes import codeword_counts
 from faiss_pqvae.cli.learned import LearnedCode
 from faiss_pqvae.eval.data import Evaluated, load
-from faiss_pqvae.eval.methods import M, Method, baselines
+from faiss_pqvae.eval.methods import FAST, M, Method, baselines
+from faiss_pqvae.eval.neighbours import VectorData
 from faiss_pqvae.eval.report import write_report
 from faiss_pqvae.eval.results import Results
 from faiss_pqvae.eval.runner import run
@@ -71,6 +72,11 @@ def evaluate(
     data: Evaluated = (load_vectors if vectors else load)(
         dataset, n_database=n_database, n_queries=n_queries
     )
+    if isinstance(data, VectorData) and data.metric != "l2":
+        raise ValueError(
+            f"expected neighbours by L2 or by angle, got {dataset} with those of the largest inner "
+            "product: no method of the comparison is built for it"
+        )
     training = training.for_shape(tuple(data.database.shape[1:]))
     lengths = bits or ((64, 128) if vectors else (32, 64))
     ours = [
@@ -79,9 +85,34 @@ def evaluate(
         for code in _codes(length, vectors, (model, training), also_lambdas, seeds, out)
     ]
     methods = _methods(data, lengths, ours, vectors=vectors, seeds=seeds, nlist=nlist)
-    results = run(data, methods, out, k=k or (100 if vectors else 1000), command=_command())
+    if k is None:
+        k = 100 if vectors else 1000
+    _measure(data, methods, ours, k=k, out=out)
+
+
+def demo(*, out: Path | None = None, quick: bool = False) -> None:
+    """Train on 4,000 MNIST images, search with 1,000 others, compare, and write a report.
+
+    Args:
+        out: folder for results and report; by default runs/demo, or runs/demo-quick.
+        quick: a few epochs and 32 bits only: shows that everything works, not how well.
+    """
+    out = out or Path("runs/demo-quick" if quick else "runs/demo")
+    data = load("mnist5k")
+    lengths = (32,) if quick else (32, 64)
+    settings = _DEMO_MODEL, _QUICK_TRAINING if quick else _DEMO_TRAINING
+    ours = [code for bits in lengths for code in _codes(bits, False, settings, (), (0,), out)]
+    _measure(data, _methods(data, lengths, ours, only=FAST), ours, k=1000, out=out)
+
+
+def _measure(
+    data: Evaluated, methods: Sequence[Method], ours: Sequence[LearnedCode], *, k: int, out: Path
+) -> None:
+    """Runs and prints the comparison, writes its files and the bundles of the first trainings."""
+    results = run(data, methods, out, k=k, command=_command())
     _print(results)
-    shown = [code for code in ours if code.name == "PQ-VAE" and code.training.seed == seeds[0]]
+    seed = ours[0].training.seed
+    shown = [code for code in ours if code.name == "PQ-VAE" and code.training.seed == seed]
     report = write_report(
         results,
         data,
@@ -92,22 +123,6 @@ def evaluate(
     print(f"\nresults  {out / 'results.json'}\nreport   {report}")
     for code in shown:
         print(f"index    {code.folder}")
-
-
-def demo(*, out: Path | None = None, quick: bool = False) -> None:
-    """Train on 4,000 MNIST images, search with 1,000 others, compare, and write a report.
-
-    Args:
-        out: folder for results and report; by default runs/demo, or runs/demo-quick.
-        quick: a few epochs and 32 bits only: shows that everything works, not how well.
-    """
-    evaluate(
-        dataset="mnist5k",
-        out=out or Path("runs/demo-quick" if quick else "runs/demo"),
-        bits=(32,) if quick else (32, 64),
-        model=_DEMO_MODEL,
-        training=_QUICK_TRAINING if quick else _DEMO_TRAINING,
-    )
 
 
 def _codes(
@@ -147,9 +162,10 @@ def _methods(
     lengths: Sequence[int],
     ours: Sequence[LearnedCode],
     *,
-    vectors: bool,
-    seeds: Sequence[int],
-    nlist: int | None,
+    vectors: bool = False,
+    seeds: Sequence[int] = (0,),
+    nlist: int | None = None,
+    only: Collection[str] | None = None,
 ) -> list[Method]:
     d = math.prod(data.database.shape[1:])
     methods = []
@@ -157,7 +173,7 @@ def _methods(
         M, _ = _shape_of_code(bits, vectors)
         codes = [code for code in ours if code.bits == bits]
         for seed in seeds:
-            methods += baselines(bits, d, M=M, seed=seed)
+            methods += baselines(bits, d, M=M, seed=seed, only=only)
         methods += [code.method() for code in codes]
         if nlist is not None:
             for seed in seeds:
