@@ -22,34 +22,44 @@ def test_readme__snippet_runs(number, tmp_path, monkeypatch):
         assert names["I"].shape == (1000, 10)
 
 
-def table_rows(file):
-    """The README's table cells below the link to a result file, keyed by method and search."""
-    after = README.split(f"(results/{file})", 1)[1]
-    lines = [line for line in after.splitlines() if line.startswith("|")]
-    rows = {}
-    for line in lines:
-        cells = [cell.strip(" *") for cell in line.strip("|").split("|")]
-        rows.setdefault(cells[0], cells[1:])
-    return rows
+def cell(row, metrics):
+    """The first metric with half of its interval, the others bare, in percent."""
+    shown = []
+    for number, metric in enumerate(metrics):
+        text = f"{100 * row['metrics'][metric]:.1f}"
+        if number == 0 and metric in row["intervals"]:
+            low, high = row["intervals"][metric]
+            text += f" ± {50 * (high - low):.1f}"
+        shown.append(text)
+    return " / ".join(shown)
 
 
-@pytest.mark.parametrize("file", ["demo.json", "cifar10-jpeg.json"])
+def result_table(results):
+    """The README's table of an evaluation: a row a method, a column a code length, best in bold."""
+    vectors = "1-recall@10" in results["rows"][0]["metrics"]
+    metrics = ("1-recall@10", "1-recall@1") if vectors else ("map@1000", "map@1000/min(R,k)")
+    rows = [row for row in results["rows"] if not row["reference"] and "=" not in row["search"]]
+    bits = sorted({row["bits"] for row in rows})
+    lines = {}
+    for row in sorted(rows, key=lambda row: (row["method"].startswith("PQ-VAE"), row["bits"])):
+        ours = row["method"].startswith("PQ-VAE")
+        name = f"{row['method']} ({row['search'].upper()})" if ours else row["method"]
+        lines.setdefault(name, dict.fromkeys(bits, ""))[row["bits"]] = cell(row, metrics)
+        best = max(r["metrics"][metrics[0]] for r in rows if r["bits"] == row["bits"])
+        if row["metrics"][metrics[0]] == best:
+            lines[name][row["bits"]] = f"**{cell(row, metrics)}**"
+    head = f"| method | {' | '.join(f'{length} bits' for length in bits)} |"
+    body = [f"| {name} | {' | '.join(cells.values())} |" for name, cells in lines.items()]
+    return [head, f"| --- |{' --- |' * len(bits)}", *body]
+
+
+@pytest.mark.parametrize("file", ["demo.json", "cifar10-jpeg.json", "bsds-sift.json"])
 def test_readme__figures_are_those_of_the_stored_results(file):
     results = json.loads((ROOT / "results" / file).read_text())
     assert results["command"].startswith("faiss-pqvae ")
-    shown = table_rows(file)
-    bits = sorted({row["bits"] for row in results["rows"] if not row["reference"]})
-    checked = 0
-    for row in results["rows"]:
-        if row["reference"]:
-            continue
-        name = row["method"] + (f" ({row['search'].upper()})" if row["method"] == "PQ-VAE" else "")
-        expected = " / ".join(
-            f"{100 * row['metrics'][key]:.1f}" for key in ("map@1000", "map@1000/min(R,k)")
-        )
-        assert shown[name][bits.index(row["bits"])] == expected
-        checked += 1
-    assert checked >= 12
+    table = README.split(f"(results/{file})", 1)[1].split("\n\n| method", 1)[1].split("\n\n")[0]
+    assert f"| method{table}".splitlines() == result_table(results)
+    assert results["n_database"] >= 4000
 
 
 def scan_rows(results):

@@ -100,7 +100,8 @@ def demo(*, out: Path | None = None, quick: bool = False) -> None:
     out = out or Path("runs/demo-quick" if quick else "runs/demo")
     data = load("mnist5k")
     lengths = (32,) if quick else (32, 64)
-    settings = _DEMO_MODEL, _QUICK_TRAINING if quick else _DEMO_TRAINING
+    training = (_QUICK_TRAINING if quick else _DEMO_TRAINING).for_shape(data.database.shape[1:])
+    settings = _DEMO_MODEL, training
     ours = [code for bits in lengths for code in _codes(bits, False, settings, (), (0,), out)]
     _measure(data, _methods(data, lengths, ours, only=FAST), ours, k=1000, out=out)
 
