@@ -137,7 +137,8 @@ def test_readme__second_looks_are_those_of_the_stored_results():
 def test_readme__cost_of_an_evaluation_is_that_of_the_stored_result():
     results = json.loads((ROOT / "results" / "bench-evaluate.json").read_text())
     judging, everything, map_ms, memory_mb = (f["median"] for f in results["figures"])
-    text = " ".join(README.split("An evaluation of 12 methods", 1)[1].split("#### Scans")[0].split())
+    text = README.split("An evaluation of 12 methods", 1)[1].split("#### Scans")[0]
+    text = " ".join(text.split())
     assert f"report take {100 * judging:.1f} % of the time" in text
     assert f", {100 * everything:.1f} % together" in text
     assert f"takes {map_ms:.0f} ms; {memory_mb / 1000:.1f} GB" in text
