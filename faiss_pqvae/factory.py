@@ -92,8 +92,7 @@ def _fit(
     model: PQVAE, x: Any, *, config: TrainingConfig | None, metric: Metric, **options: Any
 ) -> History:
     """`training.fit`; a linear code of vectors starts at OPQ."""
-    networks = (model.config.encoder, model.config.decoder)
-    if len(model.input_shape) != 1 or networks != ("linear", "linear"):
+    if not starts_at_opq(model):
         return fit(model, x, config, **options)
     starts = functools.partial(
         linear_starts,
@@ -103,6 +102,16 @@ def _fit(
         progress=options.get("progress", True),
     )
     return fit(model, x, config, starts=starts, metric=metric, **options)
+
+
+def starts_at_opq(model: PQVAE) -> bool:
+    """Whether an index trains this model from OPQ on: vectors, a matrix each way.
+
+    Such a model is trained for the order of distances; the weights of its reconstruction, lambda
+    among them, have no effect.
+    """
+    networks = (model.config.encoder, model.config.decoder)
+    return len(model.input_shape) == 1 and networks == ("linear", "linear")
 
 
 def register() -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from faiss_pqvae.cli.indexes import codeword_counts
 from faiss_pqvae.cli.learned import LearnedCode
-from faiss_pqvae.eval.data import Evaluated, load
+from faiss_pqvae.eval.data import LOADERS, Evaluated, load
 from faiss_pqvae.eval.methods import FAST, M, Method, baselines
 from faiss_pqvae.eval.neighbours import VectorData
 from faiss_pqvae.eval.report import write_report
@@ -19,7 +19,7 @@ from faiss_pqvae.eval.results import Results
 from faiss_pqvae.eval.runner import run
 from faiss_pqvae.eval.sweeps import inverted_files
 from faiss_pqvae.eval.tables import comparison_table, sentences, table
-from faiss_pqvae.eval.vector_sets import is_vector_set, load_vectors
+from faiss_pqvae.eval.vector_sets import VECTOR_SETS, is_vector_set, load_vectors
 from faiss_pqvae.model import ModelConfig
 from faiss_pqvae.training import TrainingConfig
 
@@ -69,6 +69,11 @@ def evaluate(
     vectors = is_vector_set(dataset)
     if nlist is not None and not vectors:
         raise ValueError("expected --nlist with vectors only: images are searched exhaustively")
+    if not vectors and dataset not in LOADERS:
+        raise ValueError(
+            f"expected one of {sorted({*LOADERS, *VECTOR_SETS})}, or an HDF5 file or a folder of "
+            f"vectors that exists, got {dataset!r}"
+        )
     data: Evaluated = (load_vectors if vectors else load)(
         dataset, n_database=n_database, n_queries=n_queries
     )

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import tyro
 
 from faiss_pqvae.cli.indexes import Data, open_data
-from faiss_pqvae.factory import index_factory
+from faiss_pqvae.factory import index_factory, starts_at_opq
 from faiss_pqvae.grammar import parse
 from faiss_pqvae.index import LatentIndex
 from faiss_pqvae.model import PQVAE, ModelConfig
@@ -71,6 +71,12 @@ def tune(
     x, labels = _open(data, size)
     x = _transformed(x, factory)
     shape = tuple(x.shape[1:])
+    if starts_at_opq(PQVAE(shape, parsed.M, parsed.nbits, model)):
+        raise ValueError(
+            "expected a network whose training has a lambda, got vectors with a matrix each way: "
+            "these start at OPQ and are trained for their neighbours' order. Train them as they "
+            "are, or give --model.encoder mlp"
+        )
     scoring = _score(score, shape, training, labels)
     print(_announcement(len(x), training, search, scoring.name), flush=True)
     result = search_lambda(

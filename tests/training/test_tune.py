@@ -518,11 +518,19 @@ def test_command__vectors_behind_a_transform(tmp_path, capsys):
     x = np.random.default_rng(0).standard_normal((150, 12)).astype(np.float32)
     np.save(tmp_path / "x.npy", x)
     command = ["tune", str(tmp_path / "x.npy"), "--out", str(tmp_path / "t"), *FAST]
-    main([*command, "--factory", "PCA8,PQVAE2x3", "--lambdas", "0.01"])
+    main([*command, "--factory", "PCA8,PQVAE2x3", "--lambdas", "0.01", "--model.encoder", "mlp"])
     record = json.loads((tmp_path / "t" / "tune.json").read_text())
     assert record["configuration"]["data"]["shape"] == [150, 8]
     assert record["configuration"]["score"] == "recall"
     assert 0 <= record["points"][0]["score"] <= 1
+
+
+def test_command__refuses_what_has_no_lambda(tmp_path, capsys):
+    np.save(tmp_path / "x.npy", np.zeros((150, 12), np.float32))
+    with pytest.raises(SystemExit):
+        main(["tune", str(tmp_path / "x.npy"), "--out", str(tmp_path / "t"), *FAST])
+    assert "--model.encoder mlp" in capsys.readouterr().err
+    assert not (tmp_path / "t").exists()
 
 
 @pytest.mark.parametrize(
