@@ -141,6 +141,7 @@ def test_train__folder_of_images_is_resized(tmp_path, capsys):
         (["search", "{out}", "{images}", "--k", "0"], "k >= 1"),
         (["build", "{out}", "{images}"], "no bundle"),
         (["info", "{out}"], "no bundle"),
+        (["report", "{out}"], "no evaluation in"),
         (["evaluate", "--dataset", "mnist5k", "--bits", "33", "--out", "{out}"], "multiple of 8"),
         (["evaluate", "--dataset", "mnist5k", "--k", "0", "--out", "{out}"], "k >= 1"),
         (["evaluate", "--dataset", "nothing", "--out", "{out}"], "'bsds-sift'"),

@@ -32,6 +32,11 @@ def report(
         method: compare this method with the others instead of the best one.
         metric: compare by this metric, "precision@100" for example.
     """
+    if not (out / FILE_NAME).exists():
+        raise FileNotFoundError(
+            f"no evaluation in {out}: expected {FILE_NAME}, which `faiss-pqvae evaluate --out {out}` "
+            "writes at its end"
+        )
     results = read_results(out / FILE_NAME)
     data = None if dataset is None else _load(dataset, results)
     if method is not None or metric is not None:
