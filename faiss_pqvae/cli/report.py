@@ -34,8 +34,8 @@ def report(
     """
     if not (out / FILE_NAME).exists():
         raise FileNotFoundError(
-            f"no evaluation in {out}: expected {FILE_NAME}, which `faiss-pqvae evaluate --out {out}` "
-            "writes at its end"
+            f"no evaluation in {out}: expected {FILE_NAME}, which `faiss-pqvae evaluate --out "
+            f"{out}` writes at its end"
         )
     results = read_results(out / FILE_NAME)
     data = None if dataset is None else _load(dataset, results)
