@@ -73,7 +73,7 @@ class FlatPixels:
             before_s = time.perf_counter() - started
         started = time.perf_counter()
         train_native(self.faiss_index, sample)
-        self.train_s = before_s + time.perf_counter() - started
+        self.train_s = before_s + (time.perf_counter() - started)
 
     def add(self, x: Source, /) -> None:
         """Adds x: (n, *item_shape) uint8 or float, chunk by chunk."""
