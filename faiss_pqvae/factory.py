@@ -105,13 +105,16 @@ def _fit(
 
 
 def starts_at_opq(model: PQVAE) -> bool:
-    """Whether an index trains this model from OPQ on: vectors, a matrix each way.
+    """Whether an index trains this model from OPQ on: vectors to reconstruct, a matrix each way.
 
     Such a model is trained for the order of distances; the weights of its reconstruction, lambda
     among them, have no effect.
     """
-    networks = (model.config.encoder, model.config.decoder)
-    return len(model.input_shape) == 1 and networks == ("linear", "linear")
+    config = model.config
+    networks = (config.encoder, config.decoder)
+    return (
+        len(model.input_shape) == 1 and networks == ("linear", "linear") and not config.contrastive
+    )
 
 
 def register() -> None:

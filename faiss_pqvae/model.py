@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Literal, NamedTuple, get_args
 
 import torch
 from torch import Tensor, nn
 
 from faiss_pqvae.codebooks import Codebooks
-from faiss_pqvae.networks import Network, build_decoder, build_encoder
+from faiss_pqvae.networks import Encoder, Network, build_decoder, build_encoder
 from faiss_pqvae.quantizer import ProductQuantizer, Quantized, Update
+
+Objective = Literal["reconstruction", "contrastive"]
 
 _DSUB = 16
 
@@ -21,10 +23,15 @@ class ModelConfig:
     """What a PQ-VAE is built from.
 
     Attributes:
-        encoder: "conv" (images), "mlp" or "linear"; None takes conv for images and linear for
-            vectors, which then start at OPQ (`faiss_pqvae.opq`).
-        decoder: the same choice; "linear" ties distances between latents to distances between
-            reconstructions, which retrieval gains from.
+        objective: what a code has to tell. "reconstruction": the item itself (eq. 24 of the
+            paper). "contrastive": which item it is, whatever `training.Views` does to it (SPQ,
+            Jang and Cho, ICCV 2021); it knows what is in a picture, and takes longer to train.
+        encoder: "conv" or one of the residual networks "resnet" and "resnet18" (images), "mlp" or
+            "linear". None takes for images conv and for vectors linear, which then start at OPQ
+            (`faiss_pqvae.opq`); with the contrastive objective resnet and mlp.
+        decoder: "conv", "mlp" or "linear"; "linear" ties distances between latents to distances
+            between reconstructions, which retrieval gains from. With the contrastive objective it
+            is fitted after the training, by least squares, and has to be linear.
         standardize: bring every image to zero mean and unit deviation first, so that codes describe
             the picture and not its exposure; vectors stay as they are.
         dsub: dimension of a sub-vector; the latents have M * dsub dimensions. None takes 16, and
@@ -33,34 +40,68 @@ class ModelConfig:
         normalize_latents: batch-normalise the latents (without scale and shift), so that lambda
             means the same whatever the encoder would like the scale of its output to be.
         unit_latents: scale every latent to length 1, so that inner products between latents are
-            cosines.
-        update: how the codewords learn: "ema" (eq. 25, 26) or "gradient".
+            cosines. With the contrastive objective every sub-vector and every codeword has the
+            length 1 / sqrt(M), and so every latent the length 1.
+        update: how the codewords learn: "ema" (eq. 25, 26) or "gradient". None takes ema, and with
+            the contrastive objective gradient, its only choice.
         ema_decay: gamma of eq. (25, 26).
         lambda_: strength of the quantizer against the reconstruction, eq. (24).
         beta: weight of the commitment within the quantizer's loss, eq. (24).
+        temperature: of the contrastive loss.
+        softness: the contrastive loss sees a mean of all codewords, weighted by a softmax over
+            cosines times this number; the index sees the nearest codeword.
+        diversity: weight of the codewords' even use beside the contrastive loss.
+        reconstruction_weight: of eq. (24) beside the contrastive loss; the decoder is then trained
+            along, and may be any. Without the contrastive objective it has no effect.
     """
 
-    encoder: Network | None = None
+    objective: Objective = "reconstruction"
+    encoder: Encoder | None = None
     decoder: Network = "linear"
     standardize: bool = True
     dsub: int | None = None
     width: int = 64
     normalize_latents: bool = True
     unit_latents: bool = False
-    update: Update = "ema"
+    update: Update | None = None
     ema_decay: float = 0.99
     lambda_: float = 0.01
     beta: float = 0.25
+    temperature: float = 0.5
+    softness: float = 5.0
+    diversity: float = 0.1
+    reconstruction_weight: float = 0.0
 
     def __post_init__(self) -> None:
+        if self.objective not in get_args(Objective):
+            raise ValueError(
+                f"expected objective 'reconstruction' or 'contrastive', got {self.objective!r}"
+            )
         for name in ("dsub", "width"):
             value = getattr(self, name)
             if value is not None and value < 1:
                 raise ValueError(f"expected {name} >= 1, got {value}")
-        for name in ("lambda_", "beta"):
+        for name in ("lambda_", "beta", "diversity", "reconstruction_weight"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"expected {name} >= 0, got {value}")
+        for name in ("temperature", "softness"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"expected {name} > 0, got {value}")
+        if self.contrastive:
+            if self.update == "ema":
+                raise ValueError("expected update 'gradient' with the contrastive objective")
+            if self.decoder != "linear" and not self.reconstruction_weight:
+                raise ValueError(
+                    f"expected a linear decoder with the contrastive objective, got "
+                    f"{self.decoder!r}: a reconstruction_weight > 0 trains it along"
+                )
+
+    @property
+    def contrastive(self) -> bool:
+        """Whether codes are learned from what views of an item share."""
+        return self.objective == "contrastive"
 
     def for_items(self, input_shape: tuple[int, ...], M: int, nbits: int) -> ModelConfig:
         """The same settings, with what depends on the items filled in.
@@ -71,13 +112,17 @@ class ModelConfig:
             nbits: bits per sub-quantizer.
         """
         encoder, dsub = self.encoder, self.dsub
+        if self.contrastive and encoder is None:
+            encoder = "resnet" if len(input_shape) == 3 else "mlp"
         if len(input_shape) == 1:
             encoder = encoder or "linear"
             if dsub is None and encoder == "linear":
                 dsub = -(-input_shape[0] // M)
                 if dsub == 2 and nbits <= 2:
                     dsub = 3  # FAISS cannot search two dimensions at 1 or 2 bits
-        return replace(self, encoder=encoder, dsub=_DSUB if dsub is None else dsub)
+        update = self.update or ("gradient" if self.contrastive else "ema")
+        dsub = _DSUB if dsub is None else dsub
+        return replace(self, encoder=encoder, dsub=dsub, update=update)
 
 
 class Reconstruction(NamedTuple):
@@ -127,8 +172,9 @@ class PQVAE(nn.Module):
             M,
             nbits,
             latent_dim=self.latent_dim,
-            update=config.update,
+            update=config.update or "ema",
             ema_decay=config.ema_decay,
+            radius=M**-0.5 if config.contrastive else None,
         )
         sizes = (input_shape, self.latent_dim)
         encoder = config.encoder or "conv"
@@ -190,7 +236,18 @@ class PQVAE(nn.Module):
             (n, latent_dim) float32.
         """
         z: Tensor = self.latent_norm(self.encoder(self.normalize(x)).float())
+        if self.config.contrastive:
+            parts = nn.functional.normalize(z.view(len(z), self.M, -1), dim=-1)
+            return parts.flatten(1) * self.M**-0.5
         return nn.functional.normalize(z) if self.config.unit_latents else z
+
+    def quantize(self, x: Tensor) -> Quantized:
+        """Encodes and quantizes a batch (n, *input_shape), uint8 or float."""
+        z = self.encode(x)
+        # Nearest codewords are not found in bfloat16: the bottleneck leaves autocast.
+        with torch.autocast(z.device.type, enabled=False):
+            quantized: Quantized = self.quantizer(z)
+        return quantized
 
     def decode(self, z: Tensor) -> Tensor:
         """Latents (n, latent_dim) back to inputs (n, *input_shape).
@@ -202,10 +259,7 @@ class PQVAE(nn.Module):
 
     def forward(self, x: Tensor) -> Reconstruction:
         """Encodes, quantizes and decodes a batch (n, *input_shape), uint8 or float."""
-        z = self.encode(x)
-        # Nearest codewords are not found in bfloat16: the bottleneck leaves autocast.
-        with torch.autocast(z.device.type, enabled=False):
-            quantized = self.quantizer(z)
+        quantized = self.quantize(x)
         return Reconstruction(self.decoder(quantized.z_q).float(), quantized)
 
     def codebooks(self) -> Codebooks:

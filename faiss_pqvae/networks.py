@@ -2,20 +2,28 @@
 
 Every encoder maps normalised inputs (n, *input_shape) to latents (n, latent_dim), every decoder
 the other way; any two go together. "conv" is the network of the PQ-VAE paper (section V), "mlp"
-its fully connected one for MNIST, "linear" a single matrix each way.
+its fully connected one for MNIST, "linear" a single matrix each way. "resnet" and "resnet18" are
+encoders only.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from faiss_pqvae.resnet import ResNet
+
 Network = Literal["conv", "mlp", "linear"]
+Encoder = Literal["conv", "mlp", "linear", "resnet", "resnet18"]
+
+
+# Size and stride of the first convolution, blocks of every stage.
+_RESIDUAL = {"resnet": ((4, 2), (1, 1, 1)), "resnet18": ((3, 1), (2, 2, 2, 2))}
 
 
 class ResidualBlock(nn.Module):
@@ -143,17 +151,18 @@ class Linear(nn.Module):
 
 
 def build_encoder(
-    name: Network, input_shape: tuple[int, ...], latent_dim: int, *, width: int
+    name: Encoder, input_shape: tuple[int, ...], latent_dim: int, *, width: int
 ) -> nn.Module:
     """Builds an encoder.
 
     Args:
-        name: "conv", "mlp" or "linear".
-        input_shape: (c, h, w) for images, (d,) for vectors. "conv" takes images of at least
-            4x4 pixels; the others take both.
+        name: "conv", "mlp" or "linear"; "resnet", a small residual network that two CPU cores can
+            train, or "resnet18", ResNet-18 with a 3x3 first convolution, for a GPU.
+        input_shape: (c, h, w) for images, (d,) for vectors. "mlp" and "linear" take both, the
+            others images of at least 4x4 pixels.
         latent_dim: dimension of the latents.
-        width: channels of the first convolution (the second has twice as many) or units of a
-            hidden layer; "linear" has none.
+        width: channels of the first convolution (of those that follow twice as many, and so on)
+            or units of a hidden layer; "linear" has none.
 
     Returns:
         A module from (n, *input_shape) to (n, latent_dim).
@@ -164,11 +173,16 @@ def build_encoder(
     if name == "conv":
         shape = _image_shape(input_shape)
         return _channels_last(ConvEncoder(shape, latent_dim, width))
+    if name in _RESIDUAL:
+        shape = _image_shape(input_shape)
+        stem, blocks = _RESIDUAL[name]
+        return _channels_last(ResNet(shape, latent_dim, width, stem=stem, blocks=blocks))
     if name == "mlp":
         return MLP(input_shape, (latent_dim,), width)
     if name == "linear":
         return Linear(input_shape, (latent_dim,))
-    raise ValueError(f"expected an encoder 'conv', 'mlp' or 'linear', got {name!r}")
+    known = ", ".join(repr(other) for other in get_args(Encoder))
+    raise ValueError(f"expected an encoder of {known}, got {name!r}")
 
 
 def build_decoder(
@@ -194,7 +208,7 @@ def _channels_last(network: nn.Module) -> nn.Module:
 def _image_shape(input_shape: tuple[int, ...]) -> tuple[int, int, int]:
     if len(input_shape) != 3 or min(input_shape[1:]) < 4:
         raise ValueError(
-            "expected images (c, h, w) of at least 4x4 pixels for a conv network, got "
+            "expected images (c, h, w) of at least 4x4 pixels for a convolutional network, got "
             f"input_shape={input_shape}; use 'mlp' or 'linear'"
         )
     channels, height, width = input_shape

@@ -180,6 +180,7 @@ class ProductQuantizer(nn.Module):
         update: "ema" moves the codewords by moving averages, eq. (25, 26); "gradient" gives
             them the gradient of `codebook_loss`.
         ema_decay: gamma of eq. (25, 26), in (0, 1).
+        radius: length that `project` brings the codewords to; None leaves them as they are.
 
     Raises:
         ValueError: a parameter out of its range.
@@ -197,6 +198,7 @@ class ProductQuantizer(nn.Module):
         latent_dim: int,
         update: Update = "ema",
         ema_decay: float = 0.99,
+        radius: float | None = None,
     ) -> None:
         super().__init__()
         if M < 1 or latent_dim < 1 or latent_dim % M:
@@ -210,7 +212,7 @@ class ProductQuantizer(nn.Module):
         if not 0 < ema_decay < 1:
             raise ValueError(f"expected ema_decay between 0 and 1, got {ema_decay}")
         self.M, self.ksub, self.dsub = M, 2**nbits, latent_dim // M
-        self.update, self.ema_decay = update, ema_decay
+        self.update, self.ema_decay, self.radius = update, ema_decay, radius
         start = torch.zeros(M, self.ksub, self.dsub)
         if update == "gradient":
             self.codewords = nn.Parameter(start)
@@ -265,9 +267,16 @@ class ProductQuantizer(nn.Module):
         """
         z_m = split(z, self.M)
         self.codewords.copy_(kmeans(z_m, self.ksub, iterations=iterations, generator=generator))
+        self.project()
         self.ema_counts.fill_(batch_size / self.ksub)
         if self.update == "ema":
             self.ema_sums.copy_(self.codewords * self.ema_counts.unsqueeze(-1))
+
+    @torch.no_grad()
+    def project(self) -> None:
+        """Brings every codeword to the length `radius`, where there is one; after a step."""
+        if self.radius is not None:
+            self.codewords.copy_(self.radius * nn.functional.normalize(self.codewords, dim=-1))
 
     @torch.no_grad()
     def revive(self, z: Tensor, *, threshold: float, generator: torch.Generator) -> int:

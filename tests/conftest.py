@@ -79,6 +79,7 @@ def make_model() -> Callable[..., PQVAE]:
                 z = model.eval().encode(items)
                 codewords = model.quantizer.codewords
                 codewords.copy_(torch.randn(codewords.shape) * z.std() + z.mean())
+                model.quantizer.project()
                 model.fitted.fill_(True)
         return model.eval()
 

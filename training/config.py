@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from faiss_pqvae.training.views import Views
+from faiss_pqvae.training.views import PRESETS, Preset, Views
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
@@ -63,12 +63,16 @@ class TrainingConfig:
 
     Attributes:
         epochs: passes over the training part; 0 < epochs.
+        budget_minutes: of training, validation included; the schedule then follows the clock and
+            not `epochs`. An interrupted training goes on with what is left. None: `epochs` decides.
         batch_size: items per step, at least 2 (batch normalisation needs them).
         lr: highest learning rate of Adam; it rises over the first 5 % of the steps and falls to
             zero along a cosine. The paper's 2e-4 is for far longer trainings.
         weight_decay: decoupled (AdamW).
         views: what is done to the encoder's input; the decoder's target stays the clean item.
             None takes `Views.for_shape` of the items.
+        n_views: views of every item in a step of the contrastive objective, at least 2.
+        augment: views by name, "natural", "digits" or "vectors", in place of `views`.
         whitening: how far the reconstruction error is measured relative to the data's own
             variation, 0 (plain squared error) to 1 (Mahalanobis), see `fit_whitener`. None takes
             0.3 for colour images and 0 for the rest.
@@ -90,10 +94,13 @@ class TrainingConfig:
     """
 
     epochs: int = 40
+    budget_minutes: float | None = None
     batch_size: int = 256
     lr: float = 2e-3
     weight_decay: float = 1e-4
     views: Views | None = None
+    augment: Preset | None = None
+    n_views: int = 2
     whitening: float | None = None
     vectors: VectorTraining | None = None
     validation_fraction: float = 0.05
@@ -110,6 +117,7 @@ class TrainingConfig:
         lowest = {
             "epochs": 1,
             "batch_size": 2,
+            "n_views": 2,
             "patience": 0,
             "warmup_steps": 0,
             "revive_every": 1,
@@ -123,6 +131,16 @@ class TrainingConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"expected {name} >= 0, got {value}")
+        budget = self.budget_minutes
+        if budget is not None and not (math.isfinite(budget) and budget > 0):
+            raise ValueError(f"expected budget_minutes > 0, got {budget}")
+        if self.augment is not None:
+            if self.augment not in PRESETS:
+                raise ValueError(f"expected augment as one of {[*PRESETS]}, got {self.augment!r}")
+            if self.views is not None:
+                raise ValueError(
+                    f"expected views or augment, got both: {self.views}, {self.augment!r}"
+                )
         if self.whitening is not None and not 0 <= self.whitening <= 1:
             raise ValueError(f"expected whitening in [0, 1], got {self.whitening}")
         if not 0 < self.validation_fraction < 1:
@@ -134,16 +152,23 @@ class TrainingConfig:
                 f"expected precision 'auto', 'float32' or 'bfloat16', got {self.precision!r}"
             )
 
-    def for_shape(self, shape: tuple[int, ...]) -> TrainingConfig:
+    def for_shape(self, shape: tuple[int, ...], *, contrastive: bool = False) -> TrainingConfig:
         """The same settings, with views and whitening filled in for items of a shape.
 
+        Args:
+            shape: of an item.
+            contrastive: whether the model has the contrastive objective.
+
         Raises:
-            ValueError: views for items that are no images.
+            ValueError: views that items of the shape cannot have.
         """
-        views = Views.for_shape(shape) if self.views is None else self.views
-        if len(shape) != 3 and views != Views():
-            raise ValueError(f"views are for images, got items of shape {shape}")
+        views = self.views
+        if self.augment is not None:
+            views = PRESETS[self.augment]
+        if views is None:
+            views = Views.for_shape(shape, contrastive=contrastive)
+        views.check(shape)
         whitening = self.whitening
         if whitening is None:
             whitening = _COLOR_WHITENING if len(shape) == 3 and shape[0] > 1 else 0.0
-        return replace(self, views=views, whitening=whitening)
+        return replace(self, views=views, augment=None, whitening=whitening)

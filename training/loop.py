@@ -22,13 +22,16 @@ from tqdm import tqdm
 from faiss_pqvae.files import replace_bytes
 from faiss_pqvae.inputs import check_items, read_rows
 from faiss_pqvae.model import PQVAE, to_float
+from faiss_pqvae.networks import Linear
 from faiss_pqvae.quantizer import distance_ratio, histogram, perplexity, usage
 from faiss_pqvae.training.checkpoint import load_checkpoint, save_checkpoint
 from faiss_pqvae.training.config import Precision, TrainingConfig, VectorTraining
+from faiss_pqvae.training.contrastive import contrastive_objective
+from faiss_pqvae.training.least_squares import fit_linear
 from faiss_pqvae.training.objectives import Terms, fit_whitener, reconstruction_objective
 from faiss_pqvae.training.ranking import Metric, Ranking, standard_errors
 from faiss_pqvae.training.start import Start, Starts, begin_at, linear_layers, settle
-from faiss_pqvae.training.views import random_views
+from faiss_pqvae.training.views import Views, random_views
 
 History = list[dict[str, Any]]
 
@@ -36,6 +39,8 @@ _CHECKPOINT, _LOG = "checkpoint.pt", "log.jsonl"
 _VALIDATION_ITEMS = 5000
 _NORMALIZATION_ITEMS = 10_000
 _KMEANS_ITEMS = 16_384
+_DECODER_ITEMS = 16_384
+_PART = 1024  # items that are read and encoded at a time
 _RECALL_AT = 10  # what vectors are validated by
 _VECTOR_PATIENCE = 3  # epochs, at most; what vectors gain they gain at once
 _CONVINCING = 2.0  # standard errors by which they must find more than at the start
@@ -132,13 +137,15 @@ class Trainer:
         self.starts, self.metric, self.progress = starts, metric, progress
         if starts is not None:
             linear_layers(model)
-        self.config = config.for_shape(model.input_shape)
+        self.contrastive = model.config.contrastive
+        self.config = config.for_shape(model.input_shape, contrastive=self.contrastive)
         if starts is not None:
             self.config = replace(
                 self.config, vectors=config.vectors or VectorTraining(), precision="float32"
             )
         elif config.vectors is not None:
             raise ValueError("expected starts with settings of vectors, got None")
+        self._check_views()
         self.device = choose_device(config.device)
         self._split()
         per_epoch = len(self.train_rows)
@@ -149,12 +156,23 @@ class Trainer:
         self.steps_per_epoch = per_epoch // self.batch_size
         epochs = config.epochs if starts is None else min(config.epochs, self._vectors.epochs)
         self.total_steps = self.steps_per_epoch * epochs
-        self.warmup_steps = min(config.warmup_steps, self.total_steps // 10)
-        if starts is not None:
-            self.warmup_steps = 0  # the codewords are there
+        self.budget_s = None if config.budget_minutes is None else 60 * config.budget_minutes
         self.folder = None if folder is None else Path(folder)
         self.history: History = []
         self._setup()
+
+    def _check_views(self) -> None:
+        views = self.config.views
+        if self.contrastive and views == Views():
+            raise ValueError(
+                "expected views that change something for the contrastive objective, got none: two "
+                "views of an item would be the same"
+            )
+        if self.starts is not None and (self.contrastive or views != Views()):
+            raise ValueError(
+                "expected a reconstruction objective without views for vectors that start at a "
+                f"linear code, got {self.model.config.objective!r} with {views}"
+            )
 
     def _split(self) -> None:
         rows = torch.randperm(len(self.x), generator=self._generator("split", 0)).numpy()
@@ -174,11 +192,12 @@ class Trainer:
         self.model.to(self.device)
         self.ranking = None if self.starts is None else self._make_ranking()
         self.optimizer = torch.optim.AdamW(
-            self.model.parameters() if self.ranking is None else self.ranking.parameter_groups(),
+            self._parameter_groups(),
             lr=self.config.lr,
             weight_decay=self.config.weight_decay,
         )
         self.step = 0
+        self.bypass = self.starts is None and not self.contrastive  # until there are codewords
         self.order: npt.NDArray[np.int64] | None = None  # of the epoch under way
         self.elapsed_s = 0.0
         self.best_loss, self.best_epoch = math.inf, -1
@@ -186,7 +205,8 @@ class Trainer:
         self.counts = torch.zeros(
             self.model.M, self.model.quantizer.ksub, dtype=torch.long, device=self.device
         )
-        self.sums = torch.zeros(3, dtype=torch.float64)  # loss, reconstruction, quantization
+        self.sums: dict[str, float] = {}  # of the loss and its parts, since the last epoch
+        self.summed = 0  # steps
         self.precision: Precision = self.config.precision
         self.whitener: Tensor | None = None
         self.start_hits: Tensor | None = None  # of vectors: what each query finds at the start
@@ -204,13 +224,29 @@ class Trainer:
         rows = self.train_rows[:: max(1, len(self.train_rows) // _NORMALIZATION_ITEMS)]
         sample = self._read(rows)
         self.model.fit_normalization(sample)
-        if self.config.whitening:
+        if self.config.whitening and self._reconstructs:
             self.whitener = fit_whitener(
                 self.model.normalize(sample), self.config.whitening, seed=self.config.seed
             )
         if self.precision == "auto":
             self.precision = faster_precision(self.model, self._read(rows[: self.batch_size]))
         self._log(self._start_event())
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """What the optimizer moves; "highest" is a group's own learning rate."""
+        if self.ranking is not None:
+            return self.ranking.parameter_groups()
+        if not self.contrastive:
+            return [{"params": list(self.model.parameters())}]
+        codewords = self.model.quantizer.codewords
+        rest = [p for p in self.model.parameters() if p is not codewords]
+        # Their components are of that size: a step turns them as far as it turns larger weights.
+        lr = self.config.lr * self.model.latent_dim**-0.5
+        return [{"params": rest}, {"params": [codewords], "highest": lr, "weight_decay": 0.0}]
+
+    @property
+    def _reconstructs(self) -> bool:
+        return not self.contrastive or self.model.config.reconstruction_weight > 0
 
     def _make_ranking(self) -> Ranking:
         items, queries = (
@@ -288,40 +324,59 @@ class Trainer:
         self, *, progress: bool = True, go_on: Callable[[dict[str, Any]], bool] | None = None
     ) -> None:
         """Runs to the end, from wherever the state stands; for `go_on` see `fit`."""
-        bar = tqdm(
-            total=self.total_steps,
-            initial=self.step,
-            unit="step",
-            desc="training",
-            disable=None if progress else True,
-        )
         last = self.history[-1]
         stopped = last["event"] == "end" or (
             go_on is not None and last["event"] == "epoch" and not go_on(last)
         )
-        with bar:
-            while self.step < self.total_steps and not self._stopped_early() and not stopped:
+        with self._bar(progress=progress) as bar:
+            while not (self._done or self._stopped_early() or stopped):
                 self._step()
-                bar.update()
-                if self.step % self.steps_per_epoch == 0:
-                    event = self._end_epoch(self.step // self.steps_per_epoch - 1)
-                    bar.set_postfix(
-                        reconstruction=f"{event['validation_reconstruction']:.4f}",
-                        perplexity=f"{np.mean(event['perplexity']):.0f}",
-                    )
+                bar.update(self._way[0] - bar.n)
+                if self.step % self.steps_per_epoch == 0 or self._done:
+                    event = self._end_epoch((self.step - 1) // self.steps_per_epoch)
+                    bar.set_postfix(_summary(event))
                     stopped = go_on is not None and not go_on(event)
                     self.save()
                 elif self.ranking is None and self.step % self.config.checkpoint_every == 0:
                     self.save()  # (the codes of vectors are those at the start of an epoch)
         self._finish()
 
+    @property
+    def _way(self) -> tuple[float, float]:
+        """How far the training is, and how far it goes: in steps, or in seconds of a budget."""
+        if self.budget_s is None:
+            return self.step, self.total_steps
+        return min(self.elapsed_s, self.budget_s), self.budget_s
+
+    @property
+    def _done(self) -> bool:
+        at, end = self._way
+        return at >= end
+
+    def _bar(self, *, progress: bool) -> Any:
+        at, end = self._way
+        timed = self.budget_s is not None
+        layout = "{l_bar}{bar}| {n:.0f}/{total:.0f} s{postfix}" if timed else None
+        return tqdm(
+            total=end,
+            initial=at,
+            unit="s" if timed else "step",
+            bar_format=layout,
+            desc="training",
+            disable=None if progress else True,
+        )
+
     def _step(self) -> None:
         started = time.perf_counter()
         epoch, position = divmod(self.step, self.steps_per_epoch)
         if position == 0 or self.order is None:
             self.order = self._epoch_order(epoch)
-        if self.ranking is None and self.step == self.warmup_steps:
+        at, end = self._way
+        if self.step == 0 and self.contrastive:
             self._initialize_codewords()
+        elif self.bypass and (self.step >= self.config.warmup_steps or at >= end // 10):
+            self._initialize_codewords()
+            self.bypass = False
         rows = self.order[position * self.batch_size : (position + 1) * self.batch_size]
         self._update(rows)
         self.step += 1
@@ -332,7 +387,7 @@ class Trainer:
         generator = self._generator("step", self.step)
         for group in self.optimizer.param_groups:
             highest = group.get("highest", config.lr)
-            group["lr"] = highest * schedule(self.step, self.total_steps)
+            group["lr"] = highest * schedule(*self._way)
         if self.ranking is None:
             model.train()
             terms = self._objective(self._read(np.sort(rows)), generator)
@@ -346,8 +401,10 @@ class Trainer:
         self.optimizer.zero_grad(set_to_none=True)
         terms.loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        parts = torch.stack([terms.loss, terms.reconstruction, terms.quantization])
-        self.sums += parts.detach().double().cpu()
+        model.quantizer.project()
+        for name, value in _values(terms).items():
+            self.sums[name] = self.sums.get(name, 0.0) + value
+        self.summed += 1
         if terms.ids is not None:
             self.counts += histogram(terms.ids, model.quantizer.ksub)
             if self.ranking is None and (self.step + 1) % config.revive_every == 0:
@@ -356,13 +413,18 @@ class Trainer:
                 )
 
     def _objective(self, clean: Tensor, generator: torch.Generator) -> Terms:
-        assert self.config.views is not None  # filled in by `for_shape`
-        view = random_views(to_float(clean), self.config.views, generator)
+        views = self.config.views
+        assert views is not None  # filled in by `for_shape`
+        x = to_float(clean)
         enabled = self.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
-            bypass = self.step < self.warmup_steps
+            if self.contrastive:
+                n = self.config.n_views
+                several = torch.cat([random_views(x, views, generator) for _ in range(n)])
+                return contrastive_objective(self.model, several, clean, whitener=self.whitener)
+            view = random_views(x, views, generator)
             return reconstruction_objective(
-                self.model, view, clean, whitener=self.whitener, bypass=bypass
+                self.model, view, clean, whitener=self.whitener, bypass=self.bypass
             )
 
     def _initialize_codewords(self) -> None:
@@ -388,18 +450,13 @@ class Trainer:
             sums, ratio = self._validate()
         else:
             sums, ratio, gain = self._validate_vectors(self.ranking)
-        train = self.sums / self.steps_per_epoch
         self.elapsed_s += time.perf_counter() - started
         event: dict[str, Any] = {
             "event": "epoch",
             "epoch": epoch,
             "step": self.step,
-            "loss": float(train[0]),
-            "reconstruction": float(train[1]),
-            "quantization": float(train[2]),
-            "validation_loss": float(sums[0]),
-            "validation_reconstruction": float(sums[1]),
-            "validation_quantization": float(sums[2]),
+            **{name: value / self.summed for name, value in self.sums.items()},
+            **{f"validation_{name}": value for name, value in sums.items()},
             "distance_ratio": ratio,
             "perplexity": [round(float(p), 3) for p in perplexity(self.counts)],
             "usage": [round(float(u), 4) for u in usage(self.counts)],
@@ -410,29 +467,31 @@ class Trainer:
             event[f"validation_recall@{_RECALL_AT}"] = 1 - event["validation_loss"]
             event["gain_in_standard_errors"] = gain
         # The loss without the bottleneck does not compare with the loss through it.
-        lower = self.step > self.warmup_steps and event["validation_loss"] < self.best_loss
+        lower = not self.bypass and event["validation_loss"] < self.best_loss
         if lower and gain >= _CONVINCING:
             self._keep(event["validation_loss"], epoch)
-        self.sums.zero_()
+        self.sums, self.summed = {}, 0
         self.counts.zero_()
         self._log(event)
         return event
 
-    def _validate(self) -> tuple[Tensor, float]:
-        """Means over the validation part: loss and its two parts (3,) float64, distance ratio."""
-        sums, ratio = torch.zeros(3, dtype=torch.float64), 0.0
+    def _validate(self) -> tuple[dict[str, float], float]:
+        """Means over the validation part: the loss and its parts, and the distance ratio."""
+        sums, ratio = dict[str, float](), 0.0
         generator = self._generator("validation", 0)  # the same views in every epoch
-        for part in self._parts(self.validation_rows):
+        # An item is contrasted with a batch, as in the training.
+        size = self.batch_size if self.contrastive else _PART
+        for part in self._parts(self.validation_rows, size):
             clean = self._read(part)
-            terms = self._objective(clean, generator)
-            values = torch.stack([terms.loss, terms.reconstruction, terms.quantization])
-            sums += len(part) * values.double().cpu()
+            for name, value in _values(self._objective(clean, generator)).items():
+                sums[name] = sums.get(name, 0.0) + len(part) * value
             ratio += len(part) * distance_ratio(
                 self.model.encode(clean), self.model.quantizer.codewords
             )
-        return sums / len(self.validation_rows), ratio / len(self.validation_rows)
+        n = len(self.validation_rows)
+        return {name: value / n for name, value in sums.items()}, ratio / n
 
-    def _validate_vectors(self, ranking: Ranking) -> tuple[Tensor, float, float]:
+    def _validate_vectors(self, ranking: Ranking) -> tuple[dict[str, float], float, float]:
         """Like `_validate`; the loss is the share of neighbours that are not found.
 
         The third value says how far fewer than at the start these are, in standard errors.
@@ -443,11 +502,15 @@ class Trainer:
         error = ranking.reconstruction_error(ranking.queries)
         quantization = float(self.model.quantizer(z).commitment_loss)
         hits = ranking.hits(_RECALL_AT)
-        values = [1 - float(hits.mean()), error, quantization]
+        sums = {
+            "loss": 1 - float(hits.mean()),
+            "reconstruction": error,
+            "quantization": quantization,
+        }
         ratio = distance_ratio(z, self.model.quantizer.codewords)
         assert self.start_hits is not None
         gain = standard_errors(hits - self.start_hits)
-        return torch.tensor(values, dtype=torch.float64), ratio, gain
+        return sums, ratio, gain
 
     def _stopped_early(self) -> bool:
         done, position = divmod(self.step, self.steps_per_epoch)
@@ -462,8 +525,11 @@ class Trainer:
             self.model.load_state_dict(self.best_state)
         if self.ranking is not None:
             self.ranking.release()
-        self.model.fitted.fill_(True)
         self.model.eval()
+        if not self._reconstructs and self.history[-1]["event"] != "end":
+            self._fit_decoder()
+            self._keep(self.best_loss, self.best_epoch)
+        self.model.fitted.fill_(True)
         if self.history[-1]["event"] != "end":
             self._log(
                 {
@@ -471,11 +537,24 @@ class Trainer:
                     "step": self.step,
                     "best_epoch": self.best_epoch,
                     "validation_loss": self.best_loss,
-                    "stopped_early": self.step < self.total_steps,
+                    "stopped_early": not self._done,
                     "elapsed_s": round(self.elapsed_s, 3),
                 }
             )
             self.save()
+
+    @torch.no_grad()
+    def _fit_decoder(self) -> None:
+        """The linear decoder that reconstructs the items best from their codes."""
+        rows = self.train_rows[:: max(1, len(self.train_rows) // _DECODER_ITEMS)]
+        x, y = [], []
+        for part in self._parts(rows):
+            clean = self._read(part)
+            x.append(self.model.quantize(clean).z_q)
+            y.append(self.model.normalize(clean).flatten(1))
+        decoder = self.model.decoder
+        assert isinstance(decoder, Linear)  # the model sees to it
+        fit_linear(decoder.map, torch.cat(x), torch.cat(y))
 
     # -- reading and randomness
 
@@ -496,8 +575,8 @@ class Trainer:
     def _read(self, rows: npt.NDArray[np.int64]) -> Tensor:
         return read_rows(self.x, rows, "training data").to(self.device)
 
-    def _parts(self, rows: npt.NDArray[np.int64]) -> list[npt.NDArray[np.int64]]:
-        return [rows[i : i + 1024] for i in range(0, len(rows), 1024)]
+    def _parts(self, rows: npt.NDArray[np.int64], size: int = _PART) -> list[npt.NDArray[np.int64]]:
+        return [rows[i : i + size] for i in range(0, len(rows), size)]
 
     # -- files
 
@@ -528,6 +607,8 @@ class Trainer:
             "whitener": self.whitener,
             "start_hits": self.start_hits,
             "sums": self.sums,
+            "summed": self.summed,
+            "bypass": self.bypass,
             "counts": self.counts,
             "history": json.dumps(self.history),
         }
@@ -553,7 +634,7 @@ class Trainer:
         whitener: Tensor | None = state["whitener"]
         self.whitener = None if whitener is None else whitener.to(self.device)
         self.start_hits = state.get("start_hits")  # older checkpoints are of images
-        self.sums = state["sums"]
+        self.sums, self.summed, self.bypass = state["sums"], state["summed"], state["bypass"]
         self.counts = state["counts"].to(self.device)
         self.history = json.loads(state["history"])
         if self.ranking is not None:
@@ -599,12 +680,33 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def schedule(step: int, total_steps: int) -> float:
-    """Share of the highest learning rate at a step: linear rise over 5 %, then a cosine to 0."""
-    rise = max(1, total_steps // 20)
-    if step < rise:
-        return (step + 1) / rise
-    return 0.5 * (1 + math.cos(math.pi * (step - rise) / max(1, total_steps - rise)))
+def schedule(at: float, end: float) -> float:
+    """Share of the highest learning rate: linear rise over 5 % of the way, then a cosine to 0.
+
+    Args:
+        at: how far the training is, in steps or in seconds.
+        end: how far it goes.
+    """
+    rise = max(1, end // 20)
+    if at < rise:
+        return (at + 1) / rise
+    return 0.5 * (1 + math.cos(math.pi * min(1, (at - rise) / max(1, end - rise))))
+
+
+def _values(terms: Terms) -> dict[str, float]:
+    """The loss and its parts, brought from the device at once."""
+    named = {"loss": terms.loss, **terms.parts}
+    values = torch.stack([value.detach().float() for value in named.values()])
+    return dict(zip(named, values.double().tolist(), strict=True))
+
+
+def _summary(event: dict[str, Any]) -> dict[str, str]:
+    """What a progress bar says of an epoch."""
+    part = "contrast" if "contrast" in event else "reconstruction"
+    return {
+        part: f"{event[f'validation_{part}']:.4f}",
+        "perplexity": f"{np.mean(event['perplexity']):.0f}",
+    }
 
 
 def reset_parameters(model: PQVAE, seed: int) -> None:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from faiss_pqvae.model import PQVAE
+from faiss_pqvae.quantizer import Quantized
 
 _COMPONENTS = 512
 
@@ -16,16 +17,16 @@ class Terms(NamedTuple):
     """The loss of a batch and its parts.
 
     Attributes:
-        loss: scalar, eq. (24).
-        reconstruction: scalar, -log p(x | z_q) up to constants, see `reconstruction_objective`.
-        quantization: scalar, sum over m of ||z_m - e_m||^2, mean over the batch.
+        loss: scalar, what is minimised.
+        parts: scalars by name, for the log: "quantization" is the sum over m of ||z_m - e_m||^2,
+            mean over the batch; "reconstruction" is -log p(x | z_q) up to constants, see
+            `reconstruction_objective`; "contrast" and "unevenness" are of `training.contrastive`.
         latents: (n, latent_dim) what the bottleneck got, without gradient.
         ids: (n, M) int64 codewords chosen; None while the bottleneck is bypassed.
     """
 
     loss: Tensor
-    reconstruction: Tensor
-    quantization: Tensor
+    parts: dict[str, Tensor]
     latents: Tensor
     ids: Tensor | None
 
@@ -49,20 +50,37 @@ def reconstruction_objective(
             squared error per component of the normalised items.
         bypass: leave the bottleneck out, as a plain autoencoder.
     """
-    target = model.normalize(clean)
     if bypass:
         z = model.encode(view)
-        error = _error(model.decoder(z).float(), target, whitener)
-        return Terms(error, error, error.new_zeros(()), z.detach(), None)
-    x, quantized = model(view)
-    error = _error(x, target, whitener)
+        error = _error(model.decoder(z).float(), model.normalize(clean), whitener)
+        parts = {"reconstruction": error, "quantization": error.new_zeros(())}
+        return Terms(error, parts, z.detach(), None)
+    quantized = model.quantize(view)
+    error, loss = reconstruction_terms(model, quantized, clean, whitener)
+    parts = {"reconstruction": error, "quantization": quantized.commitment_loss}
+    return Terms(loss, parts, quantized.z.detach(), quantized.ids)
+
+
+def reconstruction_terms(
+    model: PQVAE, quantized: Quantized, clean: Tensor, whitener: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The error of reconstructions and eq. (24), both scalars.
+
+    Args:
+        model: with the decoder.
+        quantized: of one view of every item, or of several views one after another, of which the
+            first is decoded.
+        clean: (n, *input_shape) uint8 or float, what the decoder aims at.
+        whitener: see `reconstruction_objective`.
+    """
+    x = model.decoder(quantized.z_q[: len(clean)]).float()
+    error = _error(x, model.normalize(clean), whitener)
     config = model.config
     # Latents of length 1 are smaller, component by component; lambda means the same for them.
-    scale = model.latent_dim if config.unit_latents else 1
-    loss = error + config.lambda_ * scale * (
+    scale = model.latent_dim if config.unit_latents or config.contrastive else 1
+    return error, error + config.lambda_ * scale * (
         quantized.codebook_loss + config.beta * quantized.commitment_loss
     )
-    return Terms(loss, error, quantized.commitment_loss, quantized.z.detach(), quantized.ids)
 
 
 def _error(x: Tensor, target: Tensor, whitener: Tensor | None) -> Tensor:

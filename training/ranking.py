@@ -19,6 +19,7 @@ from tqdm import tqdm
 from faiss_pqvae.model import PQVAE
 from faiss_pqvae.quantizer import assign, look_up, split, squared_distances
 from faiss_pqvae.training.config import VectorTraining
+from faiss_pqvae.training.least_squares import fit_linear
 from faiss_pqvae.training.objectives import Terms
 from faiss_pqvae.training.start import linear_layers
 
@@ -144,7 +145,8 @@ class Ranking:
         ids = squared.indices.T
         with torch.no_grad():
             error = (model.decode(self._decoded(ids)) - self.items[own]).square().mean()
-        return Terms(loss, error / self.scale**2, quantization.detach(), z.detach(), ids)
+        parts = {"reconstruction": error / self.scale**2, "quantization": quantization.detach()}
+        return Terms(loss, parts, z.detach(), ids)
 
     @torch.no_grad()
     def _nearest_of_sample(
@@ -201,15 +203,7 @@ class Ranking:
     def fit_decoder(self) -> None:
         """The linear decoder that reconstructs the items best from their codes."""
         _, decoder = linear_layers(self.model)
-        decoded = self._decoded(self.codes).double()
-        mean_in, mean_out = decoded.mean(0), self.items.mean(0, dtype=torch.float64)
-        decoded -= mean_in
-        gram = decoded.T @ decoded
-        gram += 1e-6 * gram.diagonal().mean().clamp(min=1e-12) * torch.eye(len(gram)).to(gram)
-        cross = decoded.T @ (self.items.double() - mean_out)
-        weight = torch.linalg.solve(gram, cross)  # (latent_dim, d)
-        decoder.weight.copy_(weight.T)
-        decoder.bias.copy_(mean_out - mean_in @ weight)
+        fit_linear(decoder, self._decoded(self.codes), self.items)
 
     @torch.no_grad()
     def reconstruction_error(self, x: Tensor) -> float:

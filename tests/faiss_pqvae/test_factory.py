@@ -199,7 +199,7 @@ def test_register__makes_faiss_understand_the_new_code(registered: Any) -> None:
     assert (index.input_shape, index.metric_type) == ((12,), IP)
     assert index.description == "IVF4,PQVAE4x6"
     assert isinstance(faiss.index_factory((1, 8, 8), "PQVAE4"), LatentIndex)
-    other = ModelConfig(encoder="mlp", dsub=4)
+    other = ModelConfig(encoder="mlp", dsub=4, update="ema")
     assert faiss.index_factory(12, "PQVAE4", model=other).model.config == other
 
 

@@ -134,6 +134,53 @@ def test_model_config__rejects(setting) -> None:
         ModelConfig(**setting)
 
 
+@pytest.mark.parametrize(
+    "setting", [{"temperature": 0}, {"softness": -1}, {"softness": float("inf")}], ids=str
+)
+def test_model_config__rejects_what_divides_by_zero(setting) -> None:
+    with pytest.raises(ValueError, match=f"expected {next(iter(setting))} > 0"):
+        ModelConfig(**setting)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"objective": "labels"}, "'reconstruction' or 'contrastive', got 'labels'"),
+        ({"objective": "contrastive", "update": "ema"}, "expected update 'gradient'"),
+        ({"objective": "contrastive", "decoder": "conv"}, "expected a linear decoder"),
+        ({"diversity": -1.0}, "expected diversity >= 0"),
+        ({"reconstruction_weight": float("nan")}, "expected reconstruction_weight >= 0"),
+    ],
+)
+def test_model_config__rejects_objectives_that_do_not_fit(settings, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        ModelConfig(**settings)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("M", [1, 3])
+def test_encode__of_the_contrastive_objective_is_on_spheres(
+    make_model, make_items, shape, M
+) -> None:
+    model = make_model(shape, M, objective="contrastive")
+    with torch.inference_mode():
+        z = model.encode(torch.from_numpy(make_items(20, shape)))
+    lengths = z.view(20, M, 4).norm(dim=-1)
+    torch.testing.assert_close(lengths, torch.full((20, M), M**-0.5))
+    torch.testing.assert_close(z.norm(dim=1), torch.ones(20))
+
+
+def test_contrastive__tables_of_faiss_add_up_to_cosines(make_index, make_items) -> None:
+    """ADC is exact: ||z - e||^2 = 2 - 2 <z, e> where both have length 1."""
+    index = make_index(M=4, nbits=4, n=50, objective="contrastive")
+    queries = make_items(7, seed=3)
+    D, ids = index.search(queries, 50)
+    z = index.encode(queries)
+    stored = index.reconstruct_n(0, 50)
+    cosines = np.einsum("qd,nd->qn", z.astype(np.float64), stored)
+    np.testing.assert_allclose(D, np.take_along_axis(2 - 2 * cosines, ids, 1), atol=1e-5)
+
+
 def test_is_trained__is_part_of_the_state(make_model) -> None:
     trained = make_model()
     fresh = make_model(trained=False)
@@ -152,6 +199,8 @@ def test_is_trained__is_part_of_the_state(make_model) -> None:
         ((12,), 4, 8, {"dsub": 5}, "linear", 5),
         ((12,), 4, 8, {"encoder": "mlp"}, "mlp", 16),
         ((3, 8, 8), 4, 8, {}, None, 16),
+        ((3, 8, 8), 4, 8, {"objective": "contrastive"}, "resnet", 16),
+        ((12,), 4, 8, {"objective": "contrastive"}, "mlp", 16),
     ],
 )
 def test_for_items__fills_in_what_depends_on_them(shape, M, nbits, config, encoder, dsub) -> None:

@@ -241,6 +241,24 @@ def test_revive__moves_only_the_dead(update: quantizer.Update, generator: torch.
             assert torch.equal(layer.ema_sums[m, k], layer.codewords[m, k] * 4)
 
 
+def test_project__brings_codewords_to_the_radius_and_keeps_their_direction(
+    generator: torch.Generator,
+) -> None:
+    layer = quantizer.ProductQuantizer(2, 3, latent_dim=8, update="gradient", radius=0.5)
+    draws = torch.randn(2, 8, 4, generator=generator)
+    with torch.no_grad():
+        layer.codewords.copy_(draws)
+    layer.project()
+    torch.testing.assert_close(layer.codewords.norm(dim=-1), torch.full((2, 8), 0.5))
+    cosines = torch.nn.functional.cosine_similarity(layer.codewords, draws, dim=-1)
+    torch.testing.assert_close(cosines, torch.ones(2, 8))
+    layer.radius = None
+    with torch.no_grad():
+        layer.codewords.copy_(draws)
+    layer.project()
+    assert torch.equal(layer.codewords, draws)
+
+
 def test_revive__of_none_changes_nothing(generator: torch.Generator) -> None:
     layer = ProductQuantizer(2, 2, latent_dim=4)
     layer.ema_counts.fill_(4.0)

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from faiss_pqvae.model import PQVAE, ModelConfig
+from faiss_pqvae.quantizer import look_up
 from faiss_pqvae.training import TrainingConfig, Views, fit
 from faiss_pqvae.training.loop import (
     Trainer,
@@ -18,6 +19,7 @@ from faiss_pqvae.training.loop import (
     reset_parameters,
     schedule,
 )
+from faiss_pqvae.training.views import PRESETS
 
 SHAPE = (1, 8, 8)
 MODEL = ModelConfig(width=4, dsub=2)
@@ -234,7 +236,7 @@ def test_fit__takes_vectors():
 
 def test_fit__vectors_have_no_views():
     x = np.zeros((50, 12), np.float32)
-    with pytest.raises(ValueError, match="views are for images"):
+    with pytest.raises(ValueError, match="views of vectors"):
         fit(PQVAE((12,), 2, 3, ModelConfig(dsub=3)), x, config(views=Views(flip=0.5)))
 
 
@@ -316,3 +318,160 @@ def test_initialize__does_not_depend_on_the_order_of_the_data(monkeypatch):
     trainer._initialize_codewords()
     means = [float(part.float().mean()) for part in seen[:2]]
     assert abs(means[0] - means[1]) < 0.5
+
+
+CONTRASTIVE = {"objective": "contrastive", "encoder": "mlp", "width": 16, "dsub": 4}
+SHIFTS = {"views": Views(shift=0.1, color=0.3), "lr": 0.01}
+
+
+def hits(net, n=200):
+    """How often an image finds another blob of its place, by ADC."""
+    rng = np.random.default_rng(0)
+    x = images(n)
+    places = rng.integers(0, 40, (n, *SHAPE)), rng.integers(0, 4, n)
+    with torch.no_grad():
+        z = net.eval().encode(torch.from_numpy(x))
+        e = look_up(net.quantizer.codewords, net.quantizer(z).ids).transpose(0, 1).flatten(1)
+    distances = torch.cdist(z, e).fill_diagonal_(torch.inf)
+    return float(np.mean(places[1][distances.argmin(1).numpy()] == places[1]))
+
+
+def test_fit__contrastive_finds_what_is_in_the_picture():
+    trained = model(**CONTRASTIVE)
+    history = fit(trained, images(400), config(epochs=20, **SHIFTS))
+    epochs = [event for event in history if event["event"] == "epoch"]
+    assert epochs[-1]["validation_contrast"] < epochs[0]["validation_contrast"]
+    assert min(epochs[-1]["usage"]) > 0.9
+    assert hits(trained) > 0.9
+
+
+def test_fit__contrastive_latents_and_codewords_are_on_spheres():
+    trained = model(**CONTRASTIVE)
+    fit(trained, images(), config(revive_every=3, revive_below=0.5, **SHIFTS))
+    z = trained.encode(torch.from_numpy(images(10))).detach().view(10, 2, 4)
+    codewords = trained.codebooks().centroids
+    np.testing.assert_allclose(z.norm(dim=-1), 0.5**0.5, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(codewords, axis=-1), 0.5**0.5, rtol=1e-5)
+
+
+def test_fit__contrastive_decoder_is_that_of_least_squares():
+    trained, x = model(**CONTRASTIVE), images(400)
+    fit(trained, x, config(epochs=10, **SHIFTS))
+    rows = torch.from_numpy(x)
+    with torch.no_grad():
+        error = (trained(rows).x - trained.normalize(rows)).square().mean()
+    assert error < 0.5  # of a variance near 1
+
+
+def test_fit__contrastive_resumes_to_the_same_bits(tmp_path):
+    straight, resumed = model(**CONTRASTIVE), model(**CONTRASTIVE)
+    settings = config(checkpoint_every=2, n_views=3, **SHIFTS)
+    expected = fit(straight, images(), settings)
+
+    def stop(event):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(resumed, images(), settings, folder=tmp_path, go_on=stop)
+    history = fit(resumed, images(), settings, folder=tmp_path)
+    assert timeless(history) == timeless(expected)
+    for name, value in straight.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+    again = model(**CONTRASTIVE)
+    assert fit(again, images(), settings, folder=tmp_path) == history
+    assert torch.equal(again.decoder.map.weight, straight.decoder.map.weight)
+
+
+def test_fit__contrastive_with_reconstruction_trains_the_decoder():
+    trained = model(**CONTRASTIVE, reconstruction_weight=1.0)
+    history = fit(trained, images(400), config(epochs=10, **SHIFTS))
+    first, last = history[1], history[-2]
+    assert last["validation_reconstruction"] < first["validation_reconstruction"]
+    assert last["validation_contrast"] < first["validation_contrast"]
+
+
+def test_fit__contrastive_takes_vectors():
+    rng = np.random.default_rng(0)
+    centers = 3 * rng.standard_normal((10, 12))
+    x = (centers[rng.integers(0, 10, 400)] + rng.standard_normal((400, 12))).astype(np.float32)
+    trained = PQVAE((12,), 2, 3, ModelConfig(objective="contrastive", width=16, dsub=3))
+    assert trained.config.encoder == "mlp"
+    history = fit(trained, x, config(epochs=10))
+    assert history[0]["training"]["views"]["noise"] > 0
+    assert history[-2]["validation_contrast"] < history[1]["validation_contrast"]
+
+
+def test_fit__contrastive_needs_views_that_change_something():
+    with pytest.raises(ValueError, match="expected views that change something"):
+        fit(model(**CONTRASTIVE), images(), config(views=Views()))
+
+
+def test_fit__linear_starts_have_no_views_and_no_other_objective():
+    x = np.zeros((50, 12), np.float32)
+    for settings, chosen in (
+        (ModelConfig(encoder="linear", dsub=6), config(views=Views(noise=0.1))),
+        (ModelConfig(encoder="linear", dsub=6, objective="contrastive"), config()),
+    ):
+        with pytest.raises(ValueError, match="expected a reconstruction objective without views"):
+            fit(PQVAE((12,), 2, 3, settings), x, chosen, starts=lambda sample: [])
+
+
+class Clock:
+    """Seconds that pass whenever somebody looks."""
+
+    def __init__(self, tick):
+        self.now, self.tick = 0.0, tick
+
+    def perf_counter(self):
+        self.now += self.tick
+        return self.now
+
+
+@pytest.mark.parametrize("changes", [{}, CONTRASTIVE], ids=["reconstruction", "contrastive"])
+def test_fit__a_budget_ends_the_training_and_shapes_the_schedule(monkeypatch, changes):
+    monkeypatch.setattr("faiss_pqvae.training.loop.time", Clock(1.0))
+    settings = config(epochs=1, budget_minutes=0.5, views=Views(shift=0.1))
+    history = fit(model(**changes), images(), settings)
+    epochs = [event for event in history if event["event"] == "epoch"]
+    end = history[-1]
+    assert 30 <= end["elapsed_s"] <= 33  # the validation after the last step comes on top
+    assert end["step"] > 2 * history[0]["steps_per_epoch"]  # `epochs` has no say
+    assert not end["stopped_early"]
+    assert epochs[-1]["step"] == end["step"]  # the part of an epoch is measured, too
+    assert epochs[0]["lr"] > epochs[-1]["lr"]
+    assert epochs[-1]["lr"] < 0.05 * config().lr
+
+
+def test_fit__a_budget_goes_on_with_what_is_left(monkeypatch, tmp_path):
+    settings = config(budget_minutes=0.5, views=Views(shift=0.1), checkpoint_every=1)
+
+    def stop(event):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("faiss_pqvae.training.loop.time", Clock(1.0))
+    with pytest.raises(KeyboardInterrupt):
+        fit(model(**CONTRASTIVE), images(), settings, folder=tmp_path, go_on=stop)
+    monkeypatch.setattr("faiss_pqvae.training.loop.time", Clock(1.0))  # of another process
+    history = fit(model(**CONTRASTIVE), images(), settings, folder=tmp_path)
+    assert 30 <= history[-1]["elapsed_s"] <= 33
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"budget_minutes": 0.0},
+        {"budget_minutes": float("inf")},
+        {"n_views": 1},
+        {"augment": "night"},
+        {"augment": "digits", "views": Views()},
+    ],
+)
+def test_config__rejects_what_contrasts_nothing(wrong):
+    with pytest.raises(ValueError, match="expected"):
+        config(**wrong)
+
+
+def test_config__augment_names_views():
+    named = config(augment="natural", views=None).for_shape((1, 8, 8))
+    assert named.views == PRESETS["natural"]
+    assert named.for_shape((1, 8, 8)) == named

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faiss_pqvae.training import Views
-from faiss_pqvae.training.views import random_views
+from faiss_pqvae.training.views import PRESETS, random_views
 
 
 def _images(n: int = 6, shape: tuple[int, ...] = (3, 8, 8)) -> torch.Tensor:
@@ -41,7 +41,9 @@ VIEWS = st.builds(
     rotation=st.floats(0, 180),
     flip=st.floats(0, 1),
     color=st.floats(0, 1),
+    hue=st.floats(0, 0.5),
     grayscale=st.floats(0, 1),
+    blur=st.floats(0, 0.25),
 )
 SHAPES = [(1, 8, 8), (3, 5, 9), (1, 28, 28)]
 
@@ -151,6 +153,83 @@ def test_grayscale__happens_as_often_as_it_says() -> None:
     assert 0.2 < gray.float().mean() < 0.4
 
 
+def test_hue__turns_colours_around_grey() -> None:
+    red = torch.tensor([0.6, 0.4, 0.4])[None, :, None, None].expand(500, -1, 2, 2)
+    out = _view(red, Views(hue=0.25))[:, :, 0, 0]
+    np.testing.assert_allclose(out.mean(1), red[0, :, 0, 0].mean(), atol=1e-5)
+    chroma = out - out.mean(1, keepdim=True)
+    start = red[0, :, 0, 0] - red[0, :, 0, 0].mean()
+    np.testing.assert_allclose(chroma.norm(dim=1), start.norm(), rtol=1e-4)
+    cosines = (chroma @ start / start.norm() / chroma.norm(dim=1)).numpy()
+    turned = np.degrees(np.arccos(cosines.clip(-1, 1)))
+    assert 85 < turned.max() <= 90.1  # a quarter of the circle
+    sides = np.sign((chroma[:, 1] - chroma[:, 2]).numpy())
+    assert abs(sides.mean()) < 0.2
+
+
+def test_hue__of_grey_and_of_one_channel_changes_nothing() -> None:
+    grey = _images(4, (1, 8, 8))
+    assert torch.equal(_view(grey, Views(hue=0.5)), _view(grey, Views(hue=1e-9)))
+    three = grey.expand(-1, 3, -1, -1)
+    torch.testing.assert_close(_view(three, Views(hue=0.5)), three, atol=1e-5, rtol=0)
+
+
+def test_blur__is_a_gaussian_within_its_strength() -> None:
+    size = 33
+    x = torch.zeros(100, 1, size, size)
+    x[:, :, 16, 16] = 1
+    out = _view(x, Views(blur=0.06))
+    torch.testing.assert_close(out.sum((1, 2, 3)), torch.ones(100), atol=1e-4, rtol=0)
+    offsets = (torch.arange(size) - 16).float().square()
+    deviations = (out.sum((1, 2)) @ offsets).sqrt()
+    assert 0.9 * 0.06 * size < deviations.max() <= 0.06 * size + 0.02
+    assert deviations.min() < 0.3
+    torch.testing.assert_close(out, out.transpose(2, 3), atol=1e-6, rtol=0)
+
+
+def test_noise__is_of_its_size_in_every_component() -> None:
+    x = torch.randn(4000, 3, generator=torch.Generator().manual_seed(0)) * torch.tensor([1, 10, 0])
+    added = _view(x, Views(noise=0.5)) - x
+    np.testing.assert_allclose(added.std(0), [0.5, 5, 0], rtol=0.05, atol=1e-6)
+
+
+def test_dropout__puts_the_mean_in_the_place_of_its_share() -> None:
+    x = torch.randn(500, 20, generator=torch.Generator().manual_seed(0))
+    out = _view(x, Views(dropout=0.3))
+    lost = out != x
+    assert 0.27 < lost.float().mean() < 0.33
+    torch.testing.assert_close(out[lost], x.mean(0).expand_as(x)[lost])
+
+
+def test_mixing__moves_towards_another_item_up_to_its_share() -> None:
+    x = torch.eye(200)
+    out = _view(x, Views(mixing=0.4))
+    torch.testing.assert_close(out.sum(1), torch.ones(200))
+    own = out.diagonal()
+    assert 0.6 <= own.min() < 0.65
+    assert (out.argmax(1) == torch.arange(200)).all()
+
+
+@pytest.mark.parametrize("views", [Views(noise=0.1), Views(dropout=0.1), Views(mixing=0.1)])
+def test_views_of_vectors__differ_and_leave_the_input(views: Views) -> None:
+    x = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
+    before = x.clone()
+    out = _view(x, views)
+    assert not torch.equal(out, x)
+    assert torch.equal(out, _view(x, views))
+    assert torch.equal(x, before)
+
+
+def test_presets__fit_their_items() -> None:
+    for name, shape in (("natural", (3, 32, 32)), ("digits", (1, 28, 28)), ("vectors", (12,))):
+        assert Views.for_shape(shape, contrastive=True) == PRESETS[name]
+        PRESETS[name].check(shape)
+    with pytest.raises(ValueError, match="expected views of vectors"):
+        PRESETS["natural"].check((12,))
+    with pytest.raises(ValueError, match="expected views of images"):
+        PRESETS["vectors"].check((3, 32, 32))
+
+
 def test_for_shape__digits_are_not_mirrored_and_vectors_stay() -> None:
     assert Views.for_shape((12,)) == Views()
     digits, photographs = Views.for_shape((1, 28, 28)), Views.for_shape((3, 32, 32))
@@ -169,9 +248,14 @@ def test_for_shape__digits_are_not_mirrored_and_vectors_stay() -> None:
         ("flip", [-0.1, 1.1]),
         ("color", [-0.1, 1.1]),
         ("grayscale", [-0.1, 1.1]),
+        ("hue", [-0.1, 0.6]),
+        ("blur", [-0.1, 0.3]),
+        ("noise", [-0.1]),
+        ("dropout", [-0.1, 1.1]),
+        ("mixing", [-0.1, 0.6]),
     ],
 )
 def test_views__reject_values_out_of_range(name: str, values: list[float]) -> None:
     for value in [*values, float("nan"), float("inf")]:
-        with pytest.raises(ValueError, match=f"expected {name} in"):
+        with pytest.raises(ValueError, match=f"expected {name} "):
             Views(**{name: value})
