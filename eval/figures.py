@@ -7,6 +7,7 @@ and PNG with the same bytes for the same input.
 from __future__ import annotations
 
 import io
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -312,6 +313,65 @@ def _reach(values: FloatArray) -> FloatArray:
 def _shade(axes: Axes, limits: tuple[float, float] | None) -> None:
     if limits is not None:
         axes.axvspan(*limits, color=_RANGE, alpha=0.15, lw=0, zorder=0)
+
+
+# Any score over time ---
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """A score that was measured again and again.
+
+    Attributes:
+        name: for the legend.
+        x: (n,) float, n >= 1, where it was measured, rising.
+        y: (n,) float, the score.
+
+    Raises:
+        ValueError: a shape does not fit, or a value is not finite.
+    """
+
+    name: str
+    x: FloatArray
+    y: FloatArray
+
+    def __post_init__(self) -> None:
+        x, y = np.asarray(self.x, np.float64), np.asarray(self.y, np.float64)
+        if x.ndim != 1 or len(x) == 0 or x.shape != y.shape:
+            raise ValueError(f"expected x and y of shape (n,), n >= 1, got {x.shape}, {y.shape}")
+        if not (np.isfinite(x).all() and np.isfinite(y).all()):
+            raise ValueError(f"expected finite values of {self.name}, got NaN or infinity")
+
+
+def traces_figure(
+    traces: Sequence[Trace], *, levels: Mapping[str, float], xlabel: str, ylabel: str
+) -> Figure:
+    """Scores over time, and the scores of what takes no time to speak of as level lines.
+
+    Args:
+        traces: at least one, and with the levels as many as there are colours.
+        levels: name to score.
+        xlabel: of the time axis, with its unit.
+        ylabel: of the score's, with its unit.
+
+    Raises:
+        ValueError: no trace, or too many.
+    """
+    if not 1 <= len(traces) <= len(COLOURS) - len(levels):
+        raise ValueError(f"expected 1 to {len(COLOURS) - len(levels)} traces, got {len(traces)}")
+    with mpl.rc_context({**_STYLE, "axes.grid": True}):
+        figure = Figure(figsize=(7, 4.4), layout="constrained")
+        axes = figure.subplots()
+        colours = iter(COLOURS)
+        for trace, marker in zip(traces, itertools.cycle("os^Dv"), strict=False):
+            style = {"color": next(colours), "marker": marker, "ms": 5, "label": trace.name}
+            axes.plot(trace.x, trace.y, **style)
+        for name, level in levels.items():
+            axes.axhline(level, color=next(colours), ls="--", label=name)
+        axes.set(xlabel=xlabel, ylabel=ylabel)
+        axes.set_xlim(left=0)
+        figure.legend(loc="outside upper left", ncols=len(traces) + len(levels))
+    return figure
 
 
 # Files ---

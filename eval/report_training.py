@@ -19,8 +19,10 @@ Counts = npt.NDArray[np.int64]
 NEVER = "#D55E00"
 RANGE = 8  # the map's colours go from 1 / 8 of the even share to 8 times it
 # Keys of an epoch in a training's log, and the axis label of each panel.
+_MINIMISED = ("reconstruction", "contrast")  # measured on the validation items, too
 _PANELS = {
     "reconstruction": "reconstruction error",
+    "contrast": "contrastive loss",
     "quantization": "quantization error",
     "distance_ratio": "distance ratio",
     "perplexity": "mean perplexity",
@@ -50,21 +52,29 @@ def training_figures(
 
 
 def _epochs_figure(trainings: Mapping[str, list[dict[str, Any]]]) -> Drawing:
-    figure = Figure(figsize=(PAGE_INCHES, 5.4), layout="constrained")
-    panels: list[Axes] = list(figure.subplots(2, 2).flat)
-    for axes, (key, label) in zip(panels, _PANELS.items(), strict=True):
+    drawn = {
+        key: label
+        for key, label in _PANELS.items()
+        if any(key in epoch for epochs in trainings.values() for epoch in epochs)
+    }
+    rows = max(1, -(-len(drawn) // 2))
+    figure = Figure(figsize=(PAGE_INCHES, 2.7 * rows), layout="constrained")
+    panels: list[Axes] = list(figure.subplots(rows, 2).flat)
+    for axes in panels[len(drawn) :]:
+        axes.remove()
+    for axes, (key, label) in zip(panels, drawn.items(), strict=False):
         for i, (name, epochs) in enumerate(trainings.items()):
             colour = COLOURS[i % len(COLOURS)]
-            if key == "reconstruction":
+            key_drawn = key
+            if key in _MINIMISED:
                 axes.plot(*_series(epochs, key), color=colour, ls="--", alpha=0.6)
-                key_drawn = "validation_reconstruction"
-            else:
-                key_drawn = key
+                key_drawn = f"validation_{key}"
             axes.plot(*_series(epochs, key_drawn), color=colour, label=label_text(name))
         axes.set(xlabel="epoch", ylabel=label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
-    note = "Reconstruction: solid on the validation images, dashed on the training images."
+    measures = " and ".join(drawn[key] for key in _MINIMISED if key in drawn)
+    note = f"{measures.capitalize()}: solid on the validation items, dashed on the training items."
     return Drawing("Training", inline(figure, "training"), note)
 
 

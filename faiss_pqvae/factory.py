@@ -92,7 +92,7 @@ def _fit(
     model: PQVAE, x: Any, *, config: TrainingConfig | None, metric: Metric, **options: Any
 ) -> History:
     """`training.fit`; a linear code of vectors starts at OPQ."""
-    if not starts_at_opq(model):
+    if not starts_at_opq(model.config, model.input_shape):
         return fit(model, x, config, **options)
     starts = functools.partial(
         linear_starts,
@@ -104,17 +104,18 @@ def _fit(
     return fit(model, x, config, starts=starts, metric=metric, **options)
 
 
-def starts_at_opq(model: PQVAE) -> bool:
-    """Whether an index trains this model from OPQ on: vectors to reconstruct, a matrix each way.
+def starts_at_opq(config: ModelConfig, input_shape: tuple[int, ...]) -> bool:
+    """Whether an index trains such a model from OPQ on: vectors to reconstruct, a matrix each way.
 
-    Such a model is trained for the order of distances; the weights of its reconstruction, lambda
-    among them, have no effect.
+    It is trained for the order of distances; the weights of its reconstruction, lambda among them,
+    have no effect.
+
+    Args:
+        config: with what depends on the items filled in, see `ModelConfig.for_items`.
+        input_shape: of the items.
     """
-    config = model.config
-    networks = (config.encoder, config.decoder)
-    return (
-        len(model.input_shape) == 1 and networks == ("linear", "linear") and not config.contrastive
-    )
+    linear = (config.encoder, config.decoder) == ("linear", "linear")
+    return len(input_shape) == 1 and linear and not config.contrastive
 
 
 def register() -> None:

@@ -145,6 +145,13 @@ def test_train__folder_of_images_is_resized(tmp_path, capsys):
         (["evaluate", "--dataset", "mnist5k", "--bits", "33", "--out", "{out}"], "multiple of 8"),
         (["evaluate", "--dataset", "mnist5k", "--k", "0", "--out", "{out}"], "k >= 1"),
         (["evaluate", "--dataset", "nothing", "--out", "{out}"], "'bsds-sift'"),
+        (
+            [
+                *("evaluate", "--dataset", "mnist5k", "--also-lambdas", "1", "--out", "{out}"),
+                *("--model.objective", "contrastive"),
+            ],
+            "reconstruction objective only",
+        ),
     ],
 )
 def test_main__wrong_input_ends_with_one_line(arguments, message, images, tmp_path, capsys):
@@ -192,6 +199,26 @@ def test_evaluate__writes_results_report_and_bundles(tmp_path, capsys):
     again = json.loads((out / "results.json").read_text())
     assert [row["metrics"] for row in again["rows"]] == [row["metrics"] for row in results["rows"]]
     assert read_index(out / "pqvae-32").ntotal == 300
+
+
+def test_evaluate__of_the_contrastive_objective_has_sub_quantizers_of_4_bits(tmp_path, capsys):
+    out = tmp_path / "run"
+    main(
+        [
+            *("evaluate", "--dataset", "mnist5k", "--n-database", "300", "--n-queries", "40"),
+            *("--bits", "16", "--k", "100", "--out", str(out), *FAST),
+            *("--model.objective", "contrastive", "--training.budget-minutes", "0.02"),
+        ]
+    )
+    results = json.loads((out / "results.json").read_text())
+    row = next(row for row in results["rows"] if row["method"] == "PQ-VAE, contrastive")
+    assert row["bytes_per_vector"] == 2
+    assert row["config"]["factory"] == "PQVAE4x4"
+    report = (out / "report.html").read_text()
+    assert "PQ-VAE, contrastive, 16 bits" in report
+    assert "contrastive loss" in report.lower()
+    assert "PQ-VAE, contrastive" in capsys.readouterr().out
+    assert read_index(out / "pqvae-16").ntotal == 300
 
 
 def test_evaluate__refuses_neighbours_by_inner_product(tmp_path, capsys, monkeypatch):

@@ -95,5 +95,5 @@ def unevenness(p: Tensor) -> Tensor:
     Args:
         p: (M, n, ksub) float, weights of every sub-vector's codewords.
     """
-    entropy = torch.special.entr(p.mean(1)).sum(-1)
+    entropy: Tensor = torch.special.entr(p.mean(1)).sum(-1)
     return 1 - entropy.mean() / math.log(p.shape[-1])

@@ -120,9 +120,20 @@ def tune(
     shape = tuple(x.shape[1:])
     check_items(x, shape, "training data")
     training = training or TrainingConfig()
+    model = model or ModelConfig()
+    if model.contrastive:
+        raise ValueError(
+            "expected the reconstruction objective to search for a lambda, got 'contrastive': "
+            "lambda has no part in what its codes learn"
+        )
+    if training.budget_minutes is not None:
+        raise ValueError(
+            f"expected no budget_minutes, got {training.budget_minutes}: the trainings of a search "
+            "are as long as its rungs; their full length is in epochs"
+        )
     search = search or SearchConfig()
     score = score or default_score(shape, training)
-    run = _Search(x, (M, nbits), Path(folder), model or ModelConfig(), training, search, score)
+    run = _Search(x, (M, nbits), Path(folder), model, training, search, score)
     run.open(facts or {})
     return run.finish(progress=progress)
 

@@ -20,9 +20,11 @@ from faiss_pqvae.eval.runner import run
 from faiss_pqvae.eval.sweeps import inverted_files
 from faiss_pqvae.eval.tables import comparison_table, sentences, table
 from faiss_pqvae.eval.vector_sets import VECTOR_SETS, is_vector_set, load_vectors
-from faiss_pqvae.model import ModelConfig
+from faiss_pqvae.model import ModelConfig, Objective
 from faiss_pqvae.training import TrainingConfig
 
+_CONTRASTIVE_NBITS = 4  # SPQ's; few codewords, each of them soft enough to learn
+_NAMES: dict[str, Objective] = {"PQ-VAE": "reconstruction", "PQ-VAE, contrastive": "contrastive"}
 # Chosen on images held out of the 4,000: results/choice-mnist5k.json.
 _DEMO_MODEL = ModelConfig(width=24, lambda_=0.01)
 _DEMO_TRAINING = TrainingConfig(epochs=50, batch_size=128, precision="float32")
@@ -55,8 +57,9 @@ def evaluate(
             folder), an HDF5 file of ann-benchmarks, or a folder with base, query and learn files
             (fvecs, bvecs).
         out: folder for results and report.
-        bits: code lengths, multiples of 8. Images: 8 sub-quantizers of bits / 8 bits each, 32 and
-            64 bits by default. Vectors: sub-quantizers of 8 bits, 64 and 128 bits by default.
+        bits: code lengths, multiples of 8. Images: 8 sub-quantizers of bits / 8 bits each, and with
+            the contrastive objective bits / 4 of 4 bits; 32 and 64 bits by default. Vectors:
+            sub-quantizers of 8 bits, 64 and 128 bits by default.
         k: results per query; by default 1,000 for images and 100 for vectors.
         also_lambdas: trains PQ-VAE with each of these lambdas, too (1 is the paper's own start).
         seeds: repeats every training with each of these seeds.
@@ -69,6 +72,8 @@ def evaluate(
     vectors = is_vector_set(dataset)
     if nlist is not None and not vectors:
         raise ValueError("expected --nlist with vectors only: images are searched exhaustively")
+    if also_lambdas and model.contrastive:
+        raise ValueError("expected --also-lambdas with the reconstruction objective only")
     if not vectors and dataset not in LOADERS:
         raise ValueError(
             f"expected one of {sorted({*LOADERS, *VECTOR_SETS})}, or an HDF5 file or a folder of "
@@ -82,7 +87,8 @@ def evaluate(
             f"expected neighbours by L2 or by angle, got {dataset} with those of the largest inner "
             "product: no method of the comparison is built for it"
         )
-    training = training.for_shape(tuple(data.database.shape[1:]))
+    shape = tuple(data.database.shape[1:])
+    training = training.for_shape(shape, contrastive=model.contrastive)
     lengths = bits or ((64, 128) if vectors else (32, 64))
     ours = [
         code
@@ -118,7 +124,7 @@ def _measure(
     results = run(data, methods, out, k=k, command=_command())
     _print(results)
     seed = ours[0].training.seed
-    shown = [code for code in ours if code.name == "PQ-VAE" and code.training.seed == seed]
+    shown = [code for code in ours if code.name in _NAMES and code.training.seed == seed]
     report = write_report(
         results,
         data,
@@ -142,6 +148,9 @@ def _codes(
     """PQ-VAE at one code length: the model's lambda and the others, each with every seed."""
     model, training = settings
     M, nbits = _shape_of_code(bits, vectors)
+    if model.contrastive and not vectors:
+        M, nbits = bits // _CONTRASTIVE_NBITS, _CONTRASTIVE_NBITS
+    plain = next(name for name, objective in _NAMES.items() if objective == model.objective)
     for lambda_ in dict.fromkeys((model.lambda_, *also_lambdas)):
         own = lambda_ == model.lambda_
         suffix = "" if own else f"-lambda{lambda_:g}"
@@ -152,7 +161,7 @@ def _codes(
                 dataclasses.replace(model, lambda_=lambda_),
                 dataclasses.replace(training, seed=seed),
                 folder=out / (f"pqvae-{bits}{suffix}" + (f"-seed{seed}" if seed else "")),
-                name="PQ-VAE" if own else f"PQ-VAE, lambda {lambda_:g}",
+                name=plain if own else f"{plain}, lambda {lambda_:g}",
             )
 
 

@@ -71,7 +71,7 @@ def tune(
     x, labels = _open(data, size)
     x = _transformed(x, factory)
     shape = tuple(x.shape[1:])
-    if starts_at_opq(PQVAE(shape, parsed.M, parsed.nbits, model)):
+    if starts_at_opq(model.for_items(shape, parsed.M, parsed.nbits), shape):
         raise ValueError(
             "expected a network whose training has a lambda, got vectors with a matrix each way: "
             "these start at OPQ and are trained for their neighbours' order. Train them as they "

@@ -13,7 +13,14 @@ from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
 
 from faiss_pqvae.eval import figures
-from faiss_pqvae.eval.figures import Sweep, latents_figure, save_figure, sweep_figure
+from faiss_pqvae.eval.figures import (
+    Sweep,
+    Trace,
+    latents_figure,
+    save_figure,
+    sweep_figure,
+    traces_figure,
+)
 from faiss_pqvae.eval.voronoi import Box, voronoi_cells
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -249,6 +256,31 @@ def test_sweep_figure__has_a_row_a_network_and_a_point_a_lambda(tmp_path: Path) 
 def test_sweep__rejects(changes: Any, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         sweep(**changes)
+
+
+def test_traces_figure__draws_every_trace_and_level(tmp_path: Path) -> None:
+    traces = [Trace("a", np.array([1.0, 2.0]), np.array([3.0, 4.0])), Trace("b", [1.0], [2.0])]
+    figure = traces_figure(traces, levels={"level": 3.5}, xlabel="minutes", ylabel="mAP [%]")
+    lines = {line.get_label(): line for line in figure.axes[0].get_lines()}
+    assert list(lines) == ["a", "b", "level"]
+    np.testing.assert_array_equal(lines["a"].get_xydata(), [[1, 3], [2, 4]])
+    assert set(lines["level"].get_ydata()) == {3.5}
+    assert len({line.get_color() for line in lines.values()}) == 3
+    first = [path.read_bytes() for path in save_figure(figure, tmp_path / "traces")]
+    assert first == [path.read_bytes() for path in save_figure(figure, tmp_path / "traces")]
+
+
+@pytest.mark.parametrize(
+    ("x", "y"), [([], []), ([1.0], [1.0, 2.0]), ([1.0], [np.nan]), ([[1.0]], [[1.0]])]
+)
+def test_trace__rejects(x: Any, y: Any) -> None:
+    with pytest.raises(ValueError, match="expected"):
+        Trace("a", x, y)
+
+
+def test_traces_figure__rejects_nothing() -> None:
+    with pytest.raises(ValueError, match="got 0"):
+        traces_figure([], levels={}, xlabel="x", ylabel="y")
 
 
 def test_sweep_figure__rejects_nothing() -> None:

@@ -88,6 +88,20 @@ def curve(*pairs, statuses=()):
 FALLING_THEN_RISING = curve((0.5, 0.6), (0.6, 0.42), (0.7, 0.4), (0.8, 0.45), (0.9, 1.0))
 
 
+@pytest.mark.parametrize(
+    ("model", "training", "message"),
+    [
+        (ModelConfig(objective="contrastive"), TRAINING, "reconstruction objective"),
+        (MODEL, replace(TRAINING, budget_minutes=1.0), "expected no budget_minutes"),
+    ],
+    ids=["contrastive", "budget"],
+)
+def test_tune__refuses_what_has_no_lambda_or_no_length(tmp_path, model, training, message):
+    with pytest.raises(ValueError, match=message):
+        tune(images(), 2, 3, tmp_path / "out", model=model, training=training)
+    assert not (tmp_path / "out").exists()
+
+
 def test_permissible_range__by_hand():
     found = permissible_range(FALLING_THEN_RISING, share=0.1)
     # The limit is 1.1 * 0.4 = 0.44. It is crossed at 0.6 - 0.1 * 0.02 / 0.18 and at

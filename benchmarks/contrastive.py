@@ -1,0 +1,261 @@
+"""What trains codes of images best, and what of it matters, on CIFAR-10: a curve and a table.
+
+`curve`: mAP@1000 of all test queries against the time of training, for the objectives, with PCA+OPQ
+as a line. `ablation`: mAP@1000 after trainings that differ from the default in one setting, on
+images that are held out of the 50,000 and search in the rest: settings are not chosen with test
+queries. Both keep finished trainings, and go on where they were interrupted.
+"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import tyro
+
+import faiss_pqvae as fpq
+from faiss_pqvae.eval.confidence import percentile_intervals, resampled_means
+from faiss_pqvae.eval.data import LabelledData, load
+from faiss_pqvae.eval.figures import Trace, save_figure, traces_figure
+from faiss_pqvae.eval.methods import baselines
+from faiss_pqvae.eval.metrics import average_precision_at_k, relevance
+from faiss_pqvae.eval.runner import environment, run
+from faiss_pqvae.files import replace_bytes
+from faiss_pqvae.native import faiss, new_index_pq
+from faiss_pqvae.training import TrainingConfig, fit
+
+DATASET, K, BITS = "cifar10-jpeg", 1000, 32
+POINTS = 12  # of a curve
+HELD_OUT = 2000
+CONTRASTIVE = fpq.ModelConfig(objective="contrastive")
+TRAINING = TrainingConfig(precision="bfloat16")
+OBJECTIVES = {
+    "reconstruction": (fpq.ModelConfig(), (8, 4)),
+    "contrastive": (CONTRASTIVE, (8, 4)),
+    "both": (replace(CONTRASTIVE, reconstruction_weight=1.0), (8, 4)),
+}
+# What differs from the default: settings of the model, of the training, (M, nbits).
+ABLATION: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[int, int]]] = {
+    "default": ({}, {}, (8, 4)),
+    "no diversity": ({"diversity": 0.0}, {}, (8, 4)),
+    "diversity 1": ({"diversity": 1.0}, {}, (8, 4)),
+    "softness 1": ({"softness": 1.0}, {}, (8, 4)),
+    "softness 20": ({"softness": 20.0}, {}, (8, 4)),
+    "4 x 8 bits (ksub 256)": ({}, {}, (4, 8)),
+    "reconstruction weight 0.1": ({"reconstruction_weight": 0.1}, {}, (8, 4)),
+    "reconstruction weight 1": ({"reconstruction_weight": 1.0}, {}, (8, 4)),
+    "batches of 32": ({}, {"batch_size": 32}, (8, 4)),
+    "batches of 512": ({}, {"batch_size": 512}, (8, 4)),
+    "2 views": ({}, {"n_views": 2, "batch_size": 256}, (8, 4)),
+}
+
+
+def curve(
+    *,
+    minutes: float = 20,
+    folder: Path = Path("runs/contrastive"),
+    out: Path = Path("results/contrastive-curve.json"),
+    threads: int = 2,
+) -> None:
+    """Draws mAP@1000 against minutes of training, for the objectives and PCA+OPQ.
+
+    Args:
+        minutes: of every training; its schedule is that of all of them.
+        folder: for trainings.
+        out: JSON file; the figure goes beside it, into figures/.
+        threads: of torch and FAISS.
+    """
+    set_threads(threads)
+    data = load(DATASET)
+    x = np.asarray(data.database[:])
+    queries = np.asarray(data.queries[:])
+    labels = data.database_labels, data.query_labels
+
+    def score(model: fpq.PQVAE) -> dict[str, float]:
+        return scores(model, (x, queries), labels)
+
+    d = int(np.prod(x.shape[1:]))
+    opq = run(data, baselines(BITS, d, only={"OPQ"}), folder / "opq", k=K)
+    level = next(row.metrics[f"map@{K}"] for row in opq.rows if "OPQ" in row.method)
+    record = head(data, minutes, threads)
+    record["PCA+OPQ"] = level
+    training = replace(TRAINING, budget_minutes=minutes)
+    record["curves"] = [
+        {
+            "objective": name,
+            "model": asdict(model),
+            "points": traced(
+                fpq.PQVAE(x.shape[1:], *code, model), x, training, folder / f"curve-{name}", score
+            ),
+        }
+        for name, (model, code) in OBJECTIVES.items()
+    ]
+    write(out, record)
+    for path in draw(record, out.parent / "figures" / out.stem):
+        print(path)
+
+
+def ablation(
+    *,
+    minutes: float = 10,
+    folder: Path = Path("runs/contrastive"),
+    out: Path = Path("results/contrastive-ablation.json"),
+    threads: int = 2,
+) -> None:
+    """Trains the contrastive objective with one setting changed at a time, and tells mAP@1000.
+
+    Args:
+        minutes: of every training.
+        folder: for trainings.
+        out: JSON file.
+        threads: of torch and FAISS.
+    """
+    set_threads(threads)
+    data = load(DATASET)
+    x, labels = np.asarray(data.database[:]), data.database_labels
+    order = np.random.default_rng(0).permutation(len(x))
+    held, kept = np.sort(order[:HELD_OUT]), np.sort(order[HELD_OUT:])
+    record = {**head(data, minutes, threads), "held_out": HELD_OUT, "rows": []}
+    for name, (of_model, of_training, code) in ABLATION.items():
+        model = fpq.PQVAE(x.shape[1:], *code, replace(CONTRASTIVE, **of_model))
+        training = replace(TRAINING, budget_minutes=minutes, **of_training)
+        history = fit(model, x[kept], training, folder=folder / f"ablation-{slug(name)}")
+        last = [event for event in history if event["event"] == "epoch"][-1]
+        row = {
+            "changed": name,
+            "model": of_model,
+            "training": of_training,
+            "M": code[0],
+            "nbits": code[1],
+            **scores(model, (x[kept], x[held]), (labels[kept], labels[held])),
+            "steps": last["step"],
+            "epochs": round(last["step"] / history[0]["steps_per_epoch"], 2),
+            "elapsed_s": history[-1]["elapsed_s"],
+        }
+        record["rows"].append(row)
+        print(row, flush=True)
+        write(out, record)
+
+
+def traced(
+    model: fpq.PQVAE,
+    x: npt.NDArray[np.uint8],
+    training: TrainingConfig,
+    folder: Path,
+    score: Callable[[fpq.PQVAE], dict[str, float]],
+) -> list[dict[str, float]]:
+    """Trains and scores about every twelfth of the time, with the clock of the training stopped."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "points.json"
+    points: list[dict[str, float]] = json.loads(path.read_text()) if path.exists() else []
+    assert training.budget_minutes is not None
+    apart = 60 * training.budget_minutes / POINTS
+
+    def measure(event: dict[str, Any]) -> bool:
+        elapsed = event["elapsed_s"]
+        if elapsed >= (points[-1]["elapsed_s"] if points else 0.0) + apart:
+            points.append({"elapsed_s": elapsed, "step": event["step"], **score(model)})
+            print(folder.name, points[-1], flush=True)
+            replace_bytes(path, json.dumps(points).encode())
+        return True
+
+    history = fit(model, x, training, folder=folder, go_on=measure)
+    end = history[-1]
+    return [*points, {"elapsed_s": end["elapsed_s"], "step": end["step"], **score(model)}]
+
+
+@torch.inference_mode()
+def scores(
+    model: fpq.PQVAE,
+    images: tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]],
+    labels: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
+) -> dict[str, float]:
+    """mAP@1000 by ADC with half of its interval, and the share of the codewords in use.
+
+    Args:
+        model: as it stands.
+        images: database and queries, (n, c, h, w) and (nq, c, h, w).
+        labels: theirs.
+    """
+    model.eval()
+    z, zq = (
+        torch.cat([model.encode(part) for part in torch.from_numpy(x).split(1000)]).numpy()
+        for x in images
+    )
+    codebooks = model.codebooks()
+    index = new_index_pq(codebooks)
+    index.add(z)
+    _, I = index.search(zq, K)  # noqa: E741 - FAISS's name
+    precision = average_precision_at_k(relevance(I, *labels), K)
+    low, high = percentile_intervals(resampled_means(precision[:, None]))[0]
+    ids = model.quantizer(torch.from_numpy(z[:: max(1, len(z) // 16_384)])).ids.numpy()
+    used = [len(np.unique(column)) for column in ids.T]
+    return {
+        f"map@{K}": float(precision.mean()),
+        "half_interval": float(high - low) / 2,
+        "usage": float(np.mean(used)) / codebooks.ksub,
+    }
+
+
+def draw(record: dict[str, Any], stem: Path) -> tuple[Path, Path]:
+    """The figure of a curve's record."""
+    traces = [
+        Trace(
+            entry["objective"],
+            np.array([point["elapsed_s"] / 60 for point in entry["points"]]),
+            np.array([100 * point[f"map@{K}"] for point in entry["points"]]),
+        )
+        for entry in record["curves"]
+    ]
+    figure = traces_figure(
+        traces,
+        levels={"PCA+OPQ": 100 * record["PCA+OPQ"]},
+        xlabel=f"minutes of training, {record['threads']} threads",
+        ylabel=f"mAP@{K} at {BITS} bits [%]",
+    )
+    return save_figure(figure, stem)
+
+
+def head(data: LabelledData, minutes: float, threads: int) -> dict[str, Any]:
+    """What a record says of where it comes from."""
+    return {
+        "command": shlex.join(["python", *sys.argv]),
+        "dataset": data.description,
+        "protocol": data.protocol,
+        "bits": BITS,
+        "minutes": minutes,
+        "threads": threads,
+        "training": asdict(TRAINING),
+        "environment": environment(),
+    }
+
+
+def set_threads(threads: int) -> None:
+    """Of torch and FAISS."""
+    torch.set_num_threads(threads)
+    faiss.omp_set_num_threads(threads)
+
+
+def slug(name: str) -> str:
+    """A name as that of a folder."""
+    return "".join(c if c.isalnum() or c == "." else "-" for c in name)
+
+
+def write(path: Path, record: dict[str, Any]) -> None:
+    """Replaces a record's file."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_bytes(path, (json.dumps(record, indent=1, allow_nan=False) + "\n").encode())
+
+
+if __name__ == "__main__":
+    tyro.extras.subcommand_cli_from_dict(
+        {"curve": curve, "ablation": ablation}, description=__doc__
+    )
