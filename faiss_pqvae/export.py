@@ -51,9 +51,10 @@ def encoder_transforms(model: PQVAE) -> list[Any] | None:
     Returns:
         A faiss.LinearTransform over flattened items (images: floats in [0, 1]), with a
         NormalizationTransform behind it for latents of unit length; None for an encoder that is
-        not linear, or images that are standardised one by one.
+        not linear, images that are standardised one by one, or the contrastive objective, whose
+        sub-vectors are normalised one by one.
     """
-    if not isinstance(model.encoder, Linear) or model.standardizes:
+    if not isinstance(model.encoder, Linear) or model.standardizes or model.config.contrastive:
         return None
     layer = model.encoder.map
     # In float64: the offset is a difference of large numbers where the mean is far from zero.

@@ -145,7 +145,12 @@ def test_to_faiss__of_images_takes_pixels_in_0_to_1(make, make_items, descriptio
 
 @pytest.mark.parametrize(
     ("shape", "config"),
-    [((D_IN,), {"encoder": "mlp"}), ((1, 8, 8), {"encoder": "conv"}), ((1, 8, 8), {})],
+    [
+        ((D_IN,), {"encoder": "mlp"}),
+        ((D_IN,), {"encoder": "linear", "objective": "contrastive"}),
+        ((1, 8, 8), {"encoder": "conv"}),
+        ((1, 8, 8), {}),
+    ],
 )
 @pytest.mark.parametrize("description", ["PQVAE3x6", "IDMap2,IVF4,PQVAE3x6"])
 def test_to_faiss__of_other_encoders_takes_latents(make, make_items, description, shape, config):
