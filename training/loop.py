@@ -24,6 +24,7 @@ from faiss_pqvae.inputs import check_items, read_rows
 from faiss_pqvae.model import PQVAE, to_float
 from faiss_pqvae.networks import Linear
 from faiss_pqvae.quantizer import distance_ratio, histogram, perplexity, usage
+from faiss_pqvae.resnet import ResNet
 from faiss_pqvae.training.checkpoint import load_checkpoint, save_checkpoint
 from faiss_pqvae.training.config import Precision, TrainingConfig, VectorTraining
 from faiss_pqvae.training.contrastive import contrastive_objective
@@ -40,6 +41,8 @@ _VALIDATION_ITEMS = 5000
 _NORMALIZATION_ITEMS = 10_000
 _KMEANS_ITEMS = 16_384
 _DECODER_ITEMS = 16_384
+_SMALL_VIEWS = 0.7  # of a training with a residual encoder
+_SMALL = 5 / 8  # of the height and width of images: `small_views`
 _PART = 1024  # items that are read and encoded at a time
 _RECALL_AT = 10  # what vectors are validated by
 _VECTOR_PATIENCE = 3  # epochs, at most; what vectors gain they gain at once
@@ -145,6 +148,7 @@ class Trainer:
             )
         elif config.vectors is not None:
             raise ValueError("expected starts with settings of vectors, got None")
+        self.config = replace(self.config, small_views=self._small_views(config.small_views))
         self._check_views()
         self.device = choose_device(config.device)
         self._split()
@@ -160,6 +164,16 @@ class Trainer:
         self.folder = None if folder is None else Path(folder)
         self.history: History = []
         self._setup()
+
+    def _small_views(self, wanted: float | None) -> float:
+        """The share that is meant by the setting."""
+        scales = isinstance(self.model.encoder, ResNet) and self.contrastive
+        if wanted and not scales:
+            raise ValueError(
+                f"expected small_views with the contrastive objective and a residual encoder, got "
+                f"{wanted} with {self.model.config.objective!r} and {self.model.config.encoder!r}"
+            )
+        return (_SMALL_VIEWS if scales else 0.0) if wanted is None else wanted
 
     def _check_views(self) -> None:
         views = self.config.views
@@ -390,7 +404,7 @@ class Trainer:
             group["lr"] = highest * schedule(*self._way)
         if self.ranking is None:
             model.train()
-            terms = self._objective(self._read(np.sort(rows)), generator)
+            terms = self._objective(self._read(np.sort(rows)), generator, self._view_size)
         else:
             terms = self.ranking.terms(torch.from_numpy(rows).to(self.device), generator)
         if not torch.isfinite(terms.loss):
@@ -412,20 +426,34 @@ class Trainer:
                     terms.latents, threshold=config.revive_below, generator=generator
                 )
 
-    def _objective(self, clean: Tensor, generator: torch.Generator) -> Terms:
+    def _objective(
+        self, clean: Tensor, generator: torch.Generator, size: tuple[int, int] | None = None
+    ) -> Terms:
         views = self.config.views
         assert views is not None  # filled in by `for_shape`
         x = to_float(clean)
         enabled = self.precision == "bfloat16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=enabled):
             if self.contrastive:
-                n = self.config.n_views
-                several = torch.cat([random_views(x, views, generator) for _ in range(n)])
-                return contrastive_objective(self.model, several, clean, whitener=self.whitener)
+                several = [
+                    random_views(x, views, generator, size=size) for _ in range(self.config.n_views)
+                ]
+                return contrastive_objective(
+                    self.model, torch.cat(several), clean, whitener=self.whitener
+                )
             view = random_views(x, views, generator)
             return reconstruction_objective(
                 self.model, view, clean, whitener=self.whitener, bypass=self.bypass
             )
+
+    @property
+    def _view_size(self) -> tuple[int, int] | None:
+        """Height and width of the views of this step, where they are not the images' own."""
+        at, end = self._way
+        if at >= (self.config.small_views or 0.0) * end:
+            return None
+        _, height, width = self.model.input_shape
+        return max(1, round(_SMALL * height)), max(1, round(_SMALL * width))
 
     def _initialize_codewords(self) -> None:
         generator = self._generator("kmeans", 0)

@@ -114,13 +114,16 @@ PRESETS: dict[Preset, Views] = {
 }
 
 
-def random_views(x: Tensor, views: Views, generator: torch.Generator) -> Tensor:
+def random_views(
+    x: Tensor, views: Views, generator: torch.Generator, *, size: tuple[int, int] | None = None
+) -> Tensor:
     """One view of every item.
 
     Args:
         x: (n, c, h, w) float in [0, 1], or (n, d) float.
         views: strengths, of images or of vectors.
         generator: source of randomness, on the CPU.
+        size: height and width of the views of images; None keeps those of x.
 
     Returns:
         The like of x, images in [0, 1]; `x` itself when `views` changes nothing.
@@ -129,7 +132,7 @@ def random_views(x: Tensor, views: Views, generator: torch.Generator) -> Tensor:
         x = _disturb(x, views, generator)
     if not views.of_images:
         return x
-    x = _warp(x, views, generator)
+    x = _warp(x, views, generator, size or (x.shape[2], x.shape[3]))
     if views.color or views.hue or views.grayscale:
         x = _recolor(x, views, generator)
     return _blur(x, views.blur, generator) if views.blur else x
@@ -140,8 +143,8 @@ def _uniform(n: int, low: float, high: float, generator: torch.Generator, like: 
     return draws.to(like.device)
 
 
-def _warp(x: Tensor, views: Views, generator: torch.Generator) -> Tensor:
-    n = len(x)
+def _warp(x: Tensor, views: Views, generator: torch.Generator, size: tuple[int, int]) -> Tensor:
+    n, channels = x.shape[:2]
     area = _uniform(n, views.min_scale, 1, generator, x)
     # Aspect ratios from 3:4 to 4:3, as far as the crop fits into the image.
     stretch = _uniform(n, -1, 1, generator, x) * (0.5 * math.log(4 / 3)) * (views.min_scale < 1)
@@ -165,7 +168,7 @@ def _warp(x: Tensor, views: Views, generator: torch.Generator) -> Tensor:
         ],
         1,
     ).view(n, 2, 3)
-    grid = F.affine_grid(theta, list(x.shape), align_corners=False)
+    grid = F.affine_grid(theta, [n, channels, *size], align_corners=False)
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 

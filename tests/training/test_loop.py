@@ -462,6 +462,7 @@ def test_fit__a_budget_goes_on_with_what_is_left(monkeypatch, tmp_path):
         {"budget_minutes": 0.0},
         {"budget_minutes": float("inf")},
         {"n_views": 1},
+        {"small_views": 1.5},
         {"augment": "night"},
         {"augment": "digits", "views": Views()},
     ],
@@ -475,3 +476,32 @@ def test_config__augment_names_views():
     named = config(augment="natural", views=None).for_shape((1, 8, 8))
     assert named.views == PRESETS["natural"]
     assert named.for_shape((1, 8, 8)) == named
+
+
+def test_fit__small_views_first_and_the_images_size_after(monkeypatch):
+    seen = []
+    encode = PQVAE.encode
+
+    def spy(self, x):
+        if self.training and torch.is_grad_enabled():
+            seen.append(tuple(x.shape[2:]))
+        return encode(self, x)
+
+    monkeypatch.setattr(PQVAE, "encode", spy)
+    settings = config(small_views=0.5, **SHIFTS)
+    trained = model(**{**CONTRASTIVE, "encoder": "resnet", "width": 4})
+    history = fit(trained, images(), settings)
+    assert seen == [(5, 5)] * (len(seen) // 2) + [(8, 8)] * (len(seen) // 2)
+    assert history[0]["training"]["small_views"] == 0.5
+
+
+@pytest.mark.parametrize(
+    ("encoder", "expected"), [("resnet", 0.7), ("resnet18", 0.7), ("mlp", 0.0), ("conv", 0.0)]
+)
+def test_trainer__small_views_are_for_residual_encoders(encoder, expected):
+    net = model(**{**CONTRASTIVE, "encoder": encoder, "width": 4})
+    assert Trainer(net, images(), config(views=None), None).config.small_views == expected
+    if not expected:
+        with pytest.raises(ValueError, match="expected small_views with"):
+            Trainer(net, images(), config(views=None, small_views=0.5), None)
+    assert Trainer(model(encoder="resnet"), images(), config(), None).config.small_views == 0

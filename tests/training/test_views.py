@@ -210,6 +210,12 @@ def test_mixing__moves_towards_another_item_up_to_its_share() -> None:
     assert (out.argmax(1) == torch.arange(200)).all()
 
 
+def test_size__scales_the_whole_picture() -> None:
+    x = _images(3, (3, 16, 12))
+    small = random_views(x, Views(flip=1e-9), torch.Generator().manual_seed(0), size=(8, 6))
+    torch.testing.assert_close(small, torch.nn.functional.avg_pool2d(x, 2), atol=1e-5, rtol=0)
+
+
 @pytest.mark.parametrize("views", [Views(noise=0.1), Views(dropout=0.1), Views(mixing=0.1)])
 def test_views_of_vectors__differ_and_leave_the_input(views: Views) -> None:
     x = torch.randn(8, 5, generator=torch.Generator().manual_seed(0))
