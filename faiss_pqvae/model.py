@@ -51,6 +51,9 @@ class ModelConfig:
         softness: the contrastive loss sees a mean of all codewords, weighted by a softmax over
             cosines times this number; the index sees the nearest codeword.
         diversity: weight of the codewords' even use beside the contrastive loss.
+        prefixes: of the contrastive loss: numbers of sub-quantizers, less than M, of which the
+            first so many are trained to be a code of their own; the loss is the mean over them
+            and M.
         reconstruction_weight: of eq. (24) beside the contrastive loss; the decoder is then trained
             along, and may be any. Without the contrastive objective it has no effect.
     """
@@ -70,6 +73,7 @@ class ModelConfig:
     temperature: float = 0.5
     softness: float = 5.0
     diversity: float = 0.1
+    prefixes: tuple[int, ...] = ()
     reconstruction_weight: float = 0.0
 
     def __post_init__(self) -> None:
@@ -89,6 +93,9 @@ class ModelConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"expected {name} > 0, got {value}")
+        object.__setattr__(self, "prefixes", tuple(self.prefixes))  # JSON has lists
+        if min(self.prefixes, default=1) < 1:
+            raise ValueError(f"expected prefixes >= 1, got {self.prefixes}")
         if self.contrastive:
             if self.update == "ema":
                 raise ValueError("expected update 'gradient' with the contrastive objective")
@@ -112,6 +119,8 @@ class ModelConfig:
             nbits: bits per sub-quantizer.
         """
         encoder, dsub = self.encoder, self.dsub
+        if max(self.prefixes, default=0) >= M:
+            raise ValueError(f"expected prefixes less than M = {M}, got {self.prefixes}")
         if self.contrastive and encoder is None:
             encoder = "resnet" if len(input_shape) == 3 else "mlp"
         if len(input_shape) == 1:

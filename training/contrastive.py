@@ -35,9 +35,13 @@ def contrastive_objective(
     z = quantized.z
     with torch.autocast(z.device.type, enabled=False):
         soft, p = soft_assignment(split(z, model.M), model.quantizer.codewords, config.softness)
-        contrast = nt_xent(
-            z, soft.transpose(0, 1).flatten(1), n_items=n, temperature=config.temperature
-        )
+        q = soft.transpose(0, 1).flatten(1)
+        losses = []
+        for m in (*config.prefixes, model.M):
+            columns, longer = m * model.quantizer.dsub, (model.M / m) ** 0.5  # to length 1
+            pair = longer * z[:, :columns], longer * q[:, :columns]
+            losses.append(nt_xent(*pair, n_items=n, temperature=config.temperature))
+        contrast = torch.stack(losses).mean()
         uneven = unevenness(p)
     loss = contrast + config.diversity * uneven
     parts = {"contrast": contrast, "unevenness": uneven, "quantization": quantized.commitment_loss}
