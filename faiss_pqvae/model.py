@@ -271,6 +271,35 @@ class PQVAE(nn.Module):
         quantized = self.quantize(x)
         return Reconstruction(self.decoder(quantized.z_q).float(), quantized)
 
+    @torch.no_grad()
+    def prefix(self, m: int) -> PQVAE:
+        """The model of the first m sub-quantizers, which was trained along with the whole.
+
+        Its codes are the first m of the whole's; distances are those between latents of length 1.
+        The decoder leaves out what the other sub-quantizers would add.
+
+        Args:
+            m: one of `config.prefixes`.
+
+        Raises:
+            ValueError: another number.
+        """
+        if m not in self.config.prefixes:
+            raise ValueError(
+                f"expected one of the prefixes that were trained, {self.config.prefixes}, got {m}"
+            )
+        shorter = tuple(other for other in self.config.prefixes if other < m)
+        part = PQVAE(self.input_shape, m, self.nbits, replace(self.config, prefixes=shorter))
+        own = part.state_dict()
+        for name, value in self.state_dict().items():
+            # Where sizes differ, those of the first sub-vectors come first.
+            own[name] = value[tuple(slice(size) for size in own[name].shape)]
+        part.load_state_dict(own)
+        part.quantizer.project()  # fewer sub-vectors are longer ones
+        reads = next(layer for layer in part.decoder.modules() if isinstance(layer, nn.Linear))
+        reads.weight *= (m / self.M) ** 0.5
+        return part.to(self.device).train(self.training)
+
     def codebooks(self) -> Codebooks:
         """The learned codewords, for injection into a FAISS index."""
         return Codebooks(self.quantizer.codewords.detach().cpu().numpy())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import shlex
 import sys
@@ -66,7 +67,7 @@ def evaluate(
         nlist: for vectors: adds inverted files of so many lists, for recall against speed.
         n_database: take that many database items only.
         n_queries: take that many queries only.
-        model: networks and bottleneck of PQ-VAE.
+        model: networks and bottleneck of PQ-VAE. Its prefixes get rows of their own.
         training: its loop.
     """
     vectors = is_vector_set(dataset)
@@ -90,11 +91,14 @@ def evaluate(
     shape = tuple(data.database.shape[1:])
     training = training.for_shape(shape, contrastive=model.contrastive)
     lengths = bits or ((64, 128) if vectors else (32, 64))
+    if model.prefixes and len(lengths) > 1:
+        raise ValueError(f"expected one code length with prefixes, got --bits {lengths}")
     ours = [
         code
         for length in lengths
         for code in _codes(length, vectors, (model, training), also_lambdas, seeds, out)
     ]
+    lengths = tuple(sorted({code.bits for code in ours}))
     methods = _methods(data, lengths, ours, vectors=vectors, seeds=seeds, nlist=nlist)
     if k is None:
         k = 100 if vectors else 1000
@@ -155,14 +159,27 @@ def _codes(
         own = lambda_ == model.lambda_
         suffix = "" if own else f"-lambda{lambda_:g}"
         for seed in seeds:
-            yield LearnedCode(
-                M,
-                nbits,
-                dataclasses.replace(model, lambda_=lambda_),
-                dataclasses.replace(training, seed=seed),
-                folder=out / (f"pqvae-{bits}{suffix}" + (f"-seed{seed}" if seed else "")),
+            suffixes = suffix + (f"-seed{seed}" if seed else "")
+            make = functools.partial(
+                LearnedCode,
+                nbits=nbits,
+                training=dataclasses.replace(training, seed=seed),
                 name=plain if own else f"{plain}, lambda {lambda_:g}",
             )
+            whole = make(
+                M,
+                model=dataclasses.replace(model, lambda_=lambda_),
+                folder=out / f"pqvae-{bits}{suffixes}",
+            )
+            yield whole
+            for m in model.prefixes:
+                shorter = tuple(other for other in model.prefixes if other < m)
+                yield make(
+                    m,
+                    model=dataclasses.replace(whole.model, prefixes=shorter),
+                    folder=out / f"pqvae-{m * nbits}-of-{bits}{suffixes}",
+                    prefix_of=whole,
+                )
 
 
 def _shape_of_code(bits: int, vectors: bool) -> tuple[int, int]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from pathlib import Path
+from typing import Any
 
 from faiss_pqvae.bundle import read_index, write_index
 from faiss_pqvae.eval.data import Evaluated
@@ -12,8 +13,9 @@ from faiss_pqvae.eval.methods import Method
 from faiss_pqvae.eval.sweeps import NPROBES, list_bytes
 from faiss_pqvae.factory import index_factory
 from faiss_pqvae.index import LatentIndex
-from faiss_pqvae.model import ModelConfig
-from faiss_pqvae.training import TrainingConfig
+from faiss_pqvae.model import PQVAE, ModelConfig
+from faiss_pqvae.training import TrainingConfig, fit
+from faiss_pqvae.training.loop import History
 
 
 class LearnedCode:
@@ -26,6 +28,8 @@ class LearnedCode:
         training: the loop, its seed included.
         folder: for the bundle, with the training's log and checkpoint below it.
         name: of the method.
+        prefix_of: the longer code that this one is the beginning of, and with whose training it is
+            trained: one of its `ModelConfig.prefixes` is M.
     """
 
     def __init__(
@@ -37,14 +41,16 @@ class LearnedCode:
         *,
         folder: Path,
         name: str = "PQ-VAE",
+        prefix_of: LearnedCode | None = None,
     ) -> None:
-        self.code, self.bits = f"PQVAE{M}x{nbits}", M * nbits
+        self.M, self.code, self.bits = M, f"PQVAE{M}x{nbits}", M * nbits
         self.model, self.training = model, training
-        self.folder, self.name = folder, name
+        self.folder, self.name, self.prefix_of = folder, name, prefix_of
         self.label = f"{name}, {self.bits} bits" + (
             f", seed {training.seed}" if training.seed else ""
         )
-        self.log = folder / "training" / "log.jsonl"
+        trained = self if prefix_of is None else prefix_of
+        self.log = trained.folder / "training" / "log.jsonl"
         self._built: LatentIndex | None = None
 
     def method(self) -> Method:
@@ -69,6 +75,7 @@ class LearnedCode:
                 "factory": factory,
                 "model": dataclasses.asdict(self.model),
                 "training": dataclasses.asdict(self.training),
+                **({"prefix_of": self.prefix_of.code} if self.prefix_of else {}),
             },
             searches=searches,
             seed=self.training.seed,
@@ -77,10 +84,21 @@ class LearnedCode:
     def _build(self, item_shape: tuple[int, ...], *, factory: str) -> LatentIndex:
         index = index_factory(item_shape, factory, model=self.model, training=self.training)
         assert index.fit is not None
-        index.fit = functools.partial(index.fit, folder=self.log.parent)
+        if self.prefix_of is None:
+            index.fit = functools.partial(index.fit, folder=self.log.parent)
+        else:
+            index.fit = self._fit_with_the_whole
         if factory == self.code:
             self._built = index
         return index
+
+    def _fit_with_the_whole(self, model: PQVAE, x: Any, *, progress: bool = True) -> History:
+        """Takes the prefix of the longer code's model; its training is read where it is there."""
+        assert self.prefix_of is not None
+        whole = PQVAE(model.input_shape, self.prefix_of.M, model.nbits, self.prefix_of.model)
+        history = fit(whole, x, self.training, folder=self.log.parent, progress=progress)
+        model.load_state_dict(whole.prefix(model.M).state_dict())
+        return history
 
     def index(self, data: Evaluated) -> LatentIndex:
         """The filled index, written to the folder; read from there when nothing was built."""
