@@ -545,7 +545,7 @@ class Trainer:
         patience = self.config.patience
         if self.ranking is not None:
             patience = min(patience, _VECTOR_PATIENCE)
-        waits = patience and self.best_state and position == 0
+        waits = patience and self.best_state and position == 0 and self.budget_s is None
         return bool(waits and done - 1 - self.best_epoch >= patience)
 
     def _finish(self) -> None:

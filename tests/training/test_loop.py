@@ -430,7 +430,7 @@ class Clock:
 @pytest.mark.parametrize("changes", [{}, CONTRASTIVE], ids=["reconstruction", "contrastive"])
 def test_fit__a_budget_ends_the_training_and_shapes_the_schedule(monkeypatch, changes):
     monkeypatch.setattr("faiss_pqvae.training.loop.time", Clock(1.0))
-    settings = config(epochs=1, budget_minutes=0.5, views=Views(shift=0.1))
+    settings = config(epochs=1, budget_minutes=0.5, patience=1, views=Views(shift=0.1))
     history = fit(model(**changes), images(), settings)
     epochs = [event for event in history if event["event"] == "epoch"]
     end = history[-1]
