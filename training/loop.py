@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import time
@@ -31,6 +30,7 @@ from faiss_pqvae.training.contrastive import contrastive_objective
 from faiss_pqvae.training.least_squares import fit_linear
 from faiss_pqvae.training.objectives import Terms, fit_whitener, reconstruction_objective
 from faiss_pqvae.training.ranking import Metric, Ranking, standard_errors
+from faiss_pqvae.training.setup import choose_device, faster_precision, reset_parameters
 from faiss_pqvae.training.start import Start, Starts, begin_at, linear_layers, settle
 from faiss_pqvae.training.views import Views, random_views
 
@@ -47,7 +47,6 @@ _PART = 1024  # items that are read and encoded at a time
 _RECALL_AT = 10  # what vectors are validated by
 _VECTOR_PATIENCE = 3  # epochs, at most; what vectors gain they gain at once
 _CONVINCING = 2.0  # standard errors by which they must find more than at the start
-_BFLOAT16_GAIN = 1.2  # below this the noise of a measurement decides
 
 
 class DivergedError(ValueError):
@@ -409,8 +408,8 @@ class Trainer:
             terms = self.ranking.terms(torch.from_numpy(rows).to(self.device), generator)
         if not torch.isfinite(terms.loss):
             raise DivergedError(
-                f"the loss is not finite at step {self.step}: try a smaller lr than {config.lr} "
-                f"or a smaller lambda_ than {model.config.lambda_}"
+                f"the loss is not finite at step {self.step}: try a smaller lr than {config.lr}"
+                + (f" or lambda_ than {model.config.lambda_}" if self._reconstructs else "")
             )
         self.optimizer.zero_grad(set_to_none=True)
         terms.loss.backward()  # type: ignore[no-untyped-call]
@@ -689,25 +688,6 @@ def _most(hits: list[Tensor]) -> int:
     return means.index(max(means))
 
 
-def choose_device(name: str) -> torch.device:
-    """The device of that name; "auto" takes CUDA where there is one, else the CPU.
-
-    Raises:
-        ValueError: no such device here.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(
-            f"expected a device such as 'auto', 'cpu', 'cuda', got {name!r}"
-        ) from error
-    if device.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {name!r} was asked for, but torch sees no CUDA device here")
-    return device
-
-
 def schedule(at: float, end: float) -> float:
     """Share of the highest learning rate: linear rise over 5 % of the way, then a cosine to 0.
 
@@ -735,40 +715,3 @@ def _summary(event: dict[str, Any]) -> dict[str, str]:
         part: f"{event[f'validation_{part}']:.4f}",
         "perplexity": f"{np.mean(event['perplexity']):.0f}",
     }
-
-
-def reset_parameters(model: PQVAE, seed: int) -> None:
-    """Draws every weight anew from the seed, whatever the model went through before."""
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        for module in model.modules():
-            reset: Callable[[], None] | None = getattr(module, "reset_parameters", None)
-            if reset is not None:
-                reset()
-    model.fitted.fill_(False)
-
-
-def faster_precision(model: PQVAE, batch: Tensor) -> Precision:
-    """Times training passes of a copy of the model in float32 and under bfloat16 autocast.
-
-    Args:
-        model: left as it is.
-        batch: (n, *input_shape) items on the model's device.
-
-    Returns:
-        "bfloat16" when its shortest time is lower by the factor 1.2, else "float32".
-    """
-    trial = copy.deepcopy(model).train()
-    best = {"float32": math.inf, "bfloat16": math.inf}
-    # In turn, and the shortest of several: what else the machine does only ever adds time.
-    for _ in range(6):
-        for precision in best:
-            started = time.perf_counter()
-            with torch.autocast(batch.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                terms = reconstruction_objective(trial, batch, batch, bypass=True)
-            terms.loss.backward()  # type: ignore[no-untyped-call]
-            if batch.device.type == "cuda":
-                torch.cuda.synchronize()
-            best[precision] = min(best[precision], time.perf_counter() - started)
-    faster = best["float32"] > _BFLOAT16_GAIN * best["bfloat16"]
-    return "bfloat16" if faster else "float32"

@@ -17,7 +17,7 @@ from faiss_pqvae.inputs import check_items, read_rows, sample_rows
 from faiss_pqvae.model import PQVAE, ModelConfig
 from faiss_pqvae.training.config import TrainingConfig
 from faiss_pqvae.training.curve import PermissibleRange, Point, permissible_range, rank
-from faiss_pqvae.training.loop import DivergedError, choose_device, faster_precision, fit
+from faiss_pqvae.training.loop import DivergedError, fit
 from faiss_pqvae.training.plan import (
     Rung,
     SearchConfig,
@@ -36,6 +36,7 @@ from faiss_pqvae.training.record import (
     write_record,
 )
 from faiss_pqvae.training.scores import QUERIES, Part, Score, default_score
+from faiss_pqvae.training.setup import choose_device, faster_precision
 
 __all__ = [
     "Part",

@@ -12,13 +12,8 @@ import torch
 from faiss_pqvae.model import PQVAE, ModelConfig
 from faiss_pqvae.quantizer import look_up
 from faiss_pqvae.training import TrainingConfig, Views, fit
-from faiss_pqvae.training.loop import (
-    Trainer,
-    choose_device,
-    faster_precision,
-    reset_parameters,
-    schedule,
-)
+from faiss_pqvae.training.loop import Trainer, schedule
+from faiss_pqvae.training.setup import choose_device, faster_precision, reset_parameters
 from faiss_pqvae.training.views import PRESETS
 
 SHAPE = (1, 8, 8)
