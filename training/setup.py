@@ -1,4 +1,4 @@
-"""What a training begins with: its device, fresh weights, a precision."""
+"""What a training begins with: settings, its device, fresh weights, a precision."""
 
 from __future__ import annotations
 
@@ -6,15 +6,53 @@ import copy
 import math
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from faiss_pqvae.model import PQVAE
-from faiss_pqvae.training.config import Precision
+from faiss_pqvae.resnet import ResNet
+from faiss_pqvae.training.config import Precision, TrainingConfig, VectorTraining
 from faiss_pqvae.training.objectives import reconstruction_objective
+from faiss_pqvae.training.views import Views
 
+_SMALL_VIEWS = 0.7  # of a contrastive training with a residual encoder
 _BFLOAT16_GAIN = 1.2  # below this the noise of a measurement decides
+
+
+def settled(config: TrainingConfig, model: PQVAE, *, at_a_start: bool) -> TrainingConfig:
+    """The settings with all that depends on the model filled in.
+
+    Args:
+        config: settings.
+        model: to be trained.
+        at_a_start: whether vectors begin at a linear code and are trained for their ranking.
+
+    Raises:
+        ValueError: settings that do not go together, or not with the model.
+    """
+    objective, encoder = model.config.objective, model.config.encoder
+    wanted = config.small_views
+    scales = model.config.contrastive and isinstance(model.encoder, ResNet)
+    if wanted and not scales:
+        raise ValueError(
+            "expected small_views with the contrastive objective and a residual encoder, got "
+            f"{wanted} with {objective!r} and {encoder!r}"
+        )
+    small_views = (_SMALL_VIEWS if scales else 0.0) if wanted is None else wanted
+    filled = config.for_shape(model.input_shape, contrastive=model.config.contrastive)
+    filled = replace(filled, small_views=small_views)
+    if not at_a_start:
+        if config.vectors is not None:
+            raise ValueError("expected starts with settings of vectors, got None")
+        return filled
+    if model.config.contrastive or filled.views != Views():
+        raise ValueError(
+            "expected a reconstruction objective without views for vectors that start at a linear "
+            f"code, got {objective!r} with {filled.views}"
+        )
+    return replace(filled, vectors=config.vectors or VectorTraining(), precision="float32")
 
 
 def choose_device(name: str) -> torch.device:

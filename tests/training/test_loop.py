@@ -310,7 +310,7 @@ def test_initialize__does_not_depend_on_the_order_of_the_data(monkeypatch):
     seen = []
     monkeypatch.setattr(trainer.model, "encode", lambda part: seen.append(part) or part.flatten(1))
     monkeypatch.setattr(trainer.model.quantizer, "initialize", lambda *_, **__: None)
-    trainer._initialize_codewords()
+    trainer.task.initialize_codewords()
     means = [float(part.float().mean()) for part in seen[:2]]
     assert abs(means[0] - means[1]) < 0.5
 
