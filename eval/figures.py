@@ -364,8 +364,8 @@ def traces_figure(
         axes = figure.subplots()
         colours = iter(COLOURS)
         for trace, marker in zip(traces, itertools.cycle("os^Dv"), strict=False):
-            style = {"color": next(colours), "marker": marker, "ms": 5, "label": trace.name}
-            axes.plot(trace.x, trace.y, **style)
+            colour = next(colours)
+            axes.plot(trace.x, trace.y, color=colour, marker=marker, ms=5, label=trace.name)
         for name, level in levels.items():
             axes.axhline(level, color=next(colours), ls="--", label=name)
         axes.set(xlabel=xlabel, ylabel=ylabel)

@@ -247,7 +247,7 @@ class PQVAE(nn.Module):
         z: Tensor = self.latent_norm(self.encoder(self.normalize(x)).float())
         if self.config.contrastive:
             parts = nn.functional.normalize(z.view(len(z), self.M, -1), dim=-1)
-            return self.M**-0.5 * parts.flatten(1)
+            return parts.flatten(1) / math.sqrt(self.M)
         return nn.functional.normalize(z) if self.config.unit_latents else z
 
     def quantize(self, x: Tensor) -> Quantized:
