@@ -35,26 +35,33 @@ from faiss_pqvae.training import TrainingConfig, fit
 DATASET, K, BITS = "cifar10-jpeg", 1000, 32
 POINTS = 12  # of a curve
 HELD_OUT = 2000
-CONTRASTIVE = fpq.ModelConfig(objective="contrastive")
-TRAINING = TrainingConfig(precision="bfloat16")
+# Half the width of the default: what 10 or 20 minutes on two cores can train best.
+CONTRASTIVE = fpq.ModelConfig(objective="contrastive", width=32)
+TRAINING = TrainingConfig(batch_size=128, precision="bfloat16")
+CODE = 8, 4  # M, nbits
 OBJECTIVES = {
-    "reconstruction": (fpq.ModelConfig(), (8, 4)),
-    "contrastive": (CONTRASTIVE, (8, 4)),
-    "both": (replace(CONTRASTIVE, reconstruction_weight=1.0), (8, 4)),
+    "reconstruction": (fpq.ModelConfig(), TrainingConfig(precision="bfloat16")),
+    "contrastive": (CONTRASTIVE, TRAINING),
+    "both": (replace(CONTRASTIVE, reconstruction_weight=1.0), TRAINING),
 }
 # What differs from the default: settings of the model, of the training, (M, nbits).
 ABLATION: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[int, int]]] = {
-    "default": ({}, {}, (8, 4)),
-    "no diversity": ({"diversity": 0.0}, {}, (8, 4)),
-    "diversity 1": ({"diversity": 1.0}, {}, (8, 4)),
-    "softness 1": ({"softness": 1.0}, {}, (8, 4)),
-    "softness 20": ({"softness": 20.0}, {}, (8, 4)),
+    "default": ({}, {}, CODE),
+    "no diversity": ({"diversity": 0.0}, {}, CODE),
+    "diversity 1": ({"diversity": 1.0}, {}, CODE),
+    "softness 1": ({"softness": 1.0}, {}, CODE),
+    "softness 20": ({"softness": 20.0}, {}, CODE),
     "4 x 8 bits (ksub 256)": ({}, {}, (4, 8)),
-    "reconstruction weight 0.1": ({"reconstruction_weight": 0.1}, {}, (8, 4)),
-    "reconstruction weight 1": ({"reconstruction_weight": 1.0}, {}, (8, 4)),
-    "batches of 32": ({}, {"batch_size": 32}, (8, 4)),
-    "batches of 512": ({}, {"batch_size": 512}, (8, 4)),
-    "2 views": ({}, {"n_views": 2, "batch_size": 256}, (8, 4)),
+    "reconstruction weight 0.1": ({"reconstruction_weight": 0.1}, {}, CODE),
+    "reconstruction weight 1": ({"reconstruction_weight": 1.0}, {}, CODE),
+    "batches of 32": ({}, {"batch_size": 32}, CODE),
+    "batches of 512": ({}, {"batch_size": 512}, CODE),
+    "2 views, batches of 256": ({}, {"n_views": 2, "batch_size": 256}, CODE),
+    "no small views": ({}, {"small_views": 0.0}, CODE),
+    "width 64": ({"width": 64}, {}, CODE),
+    "16 bits": ({}, {}, (4, 4)),
+    "64 bits": ({}, {}, (16, 4)),
+    "64 bits and its prefixes": ({"prefixes": (4, 8)}, {}, (16, 4)),
 }
 
 
@@ -87,17 +94,13 @@ def curve(
     level = next(row.metrics[f"map@{K}"] for row in opq.rows if "OPQ" in row.method)
     record = head(data, minutes, threads)
     record["PCA+OPQ"] = level
-    training = replace(TRAINING, budget_minutes=minutes)
-    record["curves"] = [
-        {
-            "objective": name,
-            "model": asdict(model),
-            "points": traced(
-                fpq.PQVAE(x.shape[1:], *code, model), x, training, folder / f"curve-{name}", score
-            ),
-        }
-        for name, (model, code) in OBJECTIVES.items()
-    ]
+    record["curves"] = []
+    for name, (config, training) in OBJECTIVES.items():
+        model = fpq.PQVAE(x.shape[1:], *CODE, config)
+        timed = replace(training, budget_minutes=minutes)
+        points = traced(model, x, timed, folder / f"curve-{name}", score)
+        settings = {"model": asdict(config), "training": asdict(timed)}
+        record["curves"].append({"objective": name, **settings, "points": points})
     write(out, record)
     for path in draw(record, out.parent / "figures" / out.stem):
         print(path)
@@ -123,22 +126,28 @@ def ablation(
     x, labels = np.asarray(data.database[:]), data.database_labels
     order = np.random.default_rng(0).permutation(len(x))
     held, kept = np.sort(order[:HELD_OUT]), np.sort(order[HELD_OUT:])
-    record = {**head(data, minutes, threads), "held_out": HELD_OUT, "rows": []}
+    defaults = {"model": asdict(CONTRASTIVE), "training": asdict(TRAINING)}
+    record = {**head(data, minutes, threads), "held_out": HELD_OUT, "default": defaults}
+    record["rows"] = []
     for name, (of_model, of_training, code) in ABLATION.items():
         model = fpq.PQVAE(x.shape[1:], *code, replace(CONTRASTIVE, **of_model))
         training = replace(TRAINING, budget_minutes=minutes, **of_training)
         history = fit(model, x[kept], training, folder=folder / f"ablation-{slug(name)}")
-        last = [event for event in history if event["event"] == "epoch"][-1]
+        end = history[-1]
+        lengths = {
+            part.M * part.nbits: scores(part, (x[kept], x[held]), (labels[kept], labels[held]))
+            for part in (model, *(model.prefix(m) for m in model.config.prefixes))
+        }
         row = {
             "changed": name,
             "model": of_model,
             "training": of_training,
             "M": code[0],
             "nbits": code[1],
-            **scores(model, (x[kept], x[held]), (labels[kept], labels[held])),
-            "steps": last["step"],
-            "epochs": round(last["step"] / history[0]["steps_per_epoch"], 2),
-            "elapsed_s": history[-1]["elapsed_s"],
+            "scores_by_bits": lengths,
+            "steps": end["step"],
+            "epochs": round(end["step"] / history[0]["steps_per_epoch"], 2),
+            "elapsed_s": end["elapsed_s"],
         }
         record["rows"].append(row)
         print(row, flush=True)
@@ -233,7 +242,6 @@ def head(data: LabelledData, minutes: float, threads: int) -> dict[str, Any]:
         "bits": BITS,
         "minutes": minutes,
         "threads": threads,
-        "training": asdict(TRAINING),
         "environment": environment(),
     }
 
