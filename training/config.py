@@ -83,9 +83,10 @@ class TrainingConfig:
             takes its defaults for vectors with a linear encoder, and nothing for other items.
         validation_fraction: share of the items that is held out, at most 5,000 items.
         patience: epochs without a better validation loss after which training stops early; the
-            best weights are kept. 0 never stops early, nor does a budget.
+            best weights are kept; epochs of small views do not count. 0 never stops early, nor does
+            a budget.
         warmup_steps: steps without the bottleneck before k-means on the latents gives the first
-            codewords; at most a tenth of all steps.
+            codewords; at most a tenth of all steps. The contrastive objective needs none.
         revive_every: steps between two searches for dead codewords.
         revive_below: a codeword is dead below this share of the even spread.
         seed: of weights, split, order, views and k-means.

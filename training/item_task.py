@@ -57,6 +57,7 @@ class ItemTask:
         self.epochs, self.patience = config.epochs, config.patience
         self.precision = config.precision
         self.bypass = not self.contrastive  # until there are codewords
+        self.small = False  # whether the last step's views were
         self.whitener: Tensor | None = None
 
     def parameter_groups(self) -> list[dict[str, Any]]:
@@ -104,7 +105,9 @@ class ItemTask:
         self.model.train()
         rows = examples.copy()
         rows.sort()
-        return self._objective(self.items.read(rows), generator, self._view_size(way))
+        size = self._view_size(way)
+        self.small = size is not None
+        return self._objective(self.items.read(rows), generator, size)
 
     def after_step(self, terms: Terms, step: int, generator: torch.Generator) -> None:
         """Moves codewords that are not used any more."""
@@ -167,8 +170,10 @@ class ItemTask:
             z = self.model.encode(clean)
             ratio += len(part) * distance_ratio(z, self.model.quantizer.codewords)
         means = {name: value / len(rows) for name, value in sums.items()}
-        # The loss without the bottleneck does not compare with the loss through it.
-        return Validation(means, ratio / len(rows), counts=not self.bypass, facts={})
+        # The loss without the bottleneck does not compare with the loss through it; and what has
+        # seen small views only is not ready, even where its loss does not fall for a while.
+        counts = not (self.bypass or self.small)
+        return Validation(means, ratio / len(rows), counts=counts, facts={})
 
     @torch.no_grad()
     def finish(self) -> None:

@@ -488,6 +488,7 @@ def test_fit__small_views_first_and_the_images_size_after(monkeypatch):
     history = fit(trained, images(), settings)
     assert seen == [(5, 5)] * (len(seen) // 2) + [(8, 8)] * (len(seen) // 2)
     assert history[0]["training"]["small_views"] == 0.5
+    assert history[-1]["best_epoch"] >= 2  # of the four; the first two saw small views
 
 
 @pytest.mark.parametrize(
