@@ -52,14 +52,7 @@ class Clocked:
         found = getattr(self._inner, name)
         if name not in self._names:
             return found
-
-        def clocked(*args: Any) -> Any:
-            started = time.perf_counter()
-            result = found(*args)
-            self._seconds[name] += time.perf_counter() - started
-            return result
-
-        return clocked
+        return partial(_clocked_call, found, self._seconds, name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         setattr(self._inner, name, value)
