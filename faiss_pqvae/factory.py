@@ -32,6 +32,7 @@ def index_factory(
     *,
     model: ModelConfig | None = None,
     training: TrainingConfig | None = None,
+    pretrained: PQVAE | None = None,
 ) -> LatentIndex:
     """Makes an untrained index from a string, as faiss.index_factory does.
 
@@ -49,6 +50,7 @@ def index_factory(
         model: networks and bottleneck.
         training: how `train` trains. Vectors with a linear encoder and decoder, the default, start
             at the better of OPQ and PQ on a validation split, and never end below it there.
+        pretrained: a trained model, such as another index's, whose encoder `train` starts from.
 
     Returns:
         An index to `train`, `add` to and `search`.
@@ -78,7 +80,10 @@ def index_factory(
         network,
         metric,
         fit=functools.partial(
-            _fit, config=training, metric="l2" if metric == faiss.METRIC_L2 else "inner_product"
+            _fit,
+            config=training,
+            metric="l2" if metric == faiss.METRIC_L2 else "inner_product",
+            pretrained=pretrained,
         ),
         faiss_index=_native(parsed, network.latent_dim, metric),
         transforms=transforms,
@@ -89,11 +94,21 @@ def index_factory(
 
 
 def _fit(
-    model: PQVAE, x: Any, *, config: TrainingConfig | None, metric: Metric, **options: Any
+    model: PQVAE,
+    x: Any,
+    *,
+    config: TrainingConfig | None,
+    metric: Metric,
+    pretrained: PQVAE | None,
+    **options: Any,
 ) -> History:
     """`training.fit`; a linear code of vectors starts at OPQ."""
     if not starts_at_opq(model.config, model.input_shape):
-        return fit(model, x, config, **options)
+        return fit(model, x, config, pretrained=pretrained, **options)
+    if pretrained is not None:
+        raise ValueError(
+            "expected no pretrained model for vectors with a matrix each way: they start at OPQ"
+        )
     starts = functools.partial(
         linear_starts,
         M=model.M,

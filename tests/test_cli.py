@@ -90,6 +90,18 @@ def test_train__logs_beside_the_bundle_and_goes_on(bundle, images, capsys):
     assert (bundle / "training" / "log.jsonl").read_text() == log
 
 
+def test_train__starts_from_another_index(images, tmp_path, capsys):
+    first, second = str(tmp_path / "first"), str(tmp_path / "second")
+    contrastive = [*FAST, "--model.objective", "contrastive"]
+    main(["train", str(images), first, "--factory", "PQVAE2x4", *contrastive])
+    still = [*contrastive, "--training.lr", "0", "--training.weight-decay", "0"]
+    main(["train", str(images), second, "--factory", "PQVAE4x4", *still, "--pretrained", first])
+    weights = [read_index(folder).model.encoder.state_dict() for folder in (first, second)]
+    stem = next(iter(weights[0]))
+    np.testing.assert_array_equal(weights[0][stem], weights[1][stem])
+    main(["train", str(images), second, "--factory", "PQVAE4x4", *still, "--pretrained", first])
+
+
 def test_search__prints_a_table_without_padding(bundle, images, capsys):
     capsys.readouterr()
     main(["search", str(bundle), str(images), "--k", "200", "--search-type", "sdc"])

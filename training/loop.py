@@ -24,7 +24,13 @@ from faiss_pqvae.training.config import TrainingConfig
 from faiss_pqvae.training.item_task import ItemTask
 from faiss_pqvae.training.items import Items, Rows
 from faiss_pqvae.training.ranking import Metric
-from faiss_pqvae.training.setup import choose_device, reset_parameters, settled
+from faiss_pqvae.training.setup import (
+    choose_device,
+    fingerprint_of,
+    reset_parameters,
+    settled,
+    take_over,
+)
 from faiss_pqvae.training.start import Starts
 from faiss_pqvae.training.task import Task, Way, values_of
 from faiss_pqvae.training.vector_task import VectorTask
@@ -48,6 +54,7 @@ def fit(
     go_on: Callable[[dict[str, Any]], bool] | None = None,
     starts: Starts | None = None,
     metric: Metric = "l2",
+    pretrained: PQVAE | None = None,
 ) -> History:
     """Trains a PQ-VAE, end to end, and leaves the best weights in it.
 
@@ -70,6 +77,8 @@ def fit(
         starts: for vectors and a model with a linear encoder and decoder: makes linear codes of a
             sample of the training part (n, d) float32.
         metric: what vectors with `starts` are searched by.
+        pretrained: a trained model whose encoder's weights are where this one begins, as far as
+            they have the same shapes: for another code length, or for other items.
 
     Returns:
         The history, one dict of plain values per event, as in `log.jsonl`: first a "start", then
@@ -77,7 +86,8 @@ def fit(
 
     Raises:
         TypeError, ValueError: `x` is not what the model takes; there are too few items; the
-            folder holds another training's checkpoint; settings of vectors without `starts`.
+            folder holds another training's checkpoint; settings of vectors without `starts`; a
+            pretrained model that has another encoder.
         DivergedError: the loss is no longer finite.
     """
     trainer = Trainer(
@@ -87,6 +97,7 @@ def fit(
         folder,
         starts=starts,
         metric=metric,
+        pretrained=pretrained,
         progress=progress,
     )
     try:
@@ -103,7 +114,7 @@ class Trainer:
     epoch), so that the step's number is all that a checkpoint has to keep of the randomness.
 
     Args:
-        model, x, config, folder, starts, metric, progress: see `fit`.
+        model, x, config, folder, starts, metric, pretrained, progress: see `fit`.
     """
 
     def __init__(
@@ -115,6 +126,7 @@ class Trainer:
         *,
         starts: Starts | None = None,
         metric: Metric = "l2",
+        pretrained: PQVAE | None = None,
         progress: bool = True,
     ) -> None:
         self.model = model
@@ -137,6 +149,11 @@ class Trainer:
         self.steps_per_epoch = examples // self.batch_size
         reset_parameters(model, config.seed)
         model.to(self.device)
+        self.pretrained = None if pretrained is None else fingerprint_of(pretrained)
+        if pretrained is not None:
+            if starts is not None:
+                raise ValueError("expected starts or a pretrained model, got both")
+            take_over(model, pretrained)
         self.task: Task = (
             ItemTask(model, self.items, self.config, batch_size=self.batch_size)
             if starts is None
@@ -411,6 +428,8 @@ class Trainer:
         sample = self.items.read(self.items.spread(64)).cpu().numpy()
         if self.metric is not None:
             kept["metric"] = self.metric
+        if self.pretrained is not None:
+            kept["pretrained"] = self.pretrained
         return json.dumps({**kept, "sample": zlib.crc32(sample.tobytes())}, sort_keys=True)
 
     def close(self) -> None:

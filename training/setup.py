@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import hashlib
 import math
 import time
 from collections.abc import Callable
@@ -53,6 +54,44 @@ def settled(config: TrainingConfig, model: PQVAE, *, at_a_start: bool) -> Traini
             f"code, got {objective!r} with {filled.views}"
         )
     return replace(filled, vectors=config.vectors or VectorTraining(), precision="float32")
+
+
+@torch.no_grad()
+def take_over(model: PQVAE, pretrained: PQVAE) -> None:
+    """Takes the weights of another model's encoder, wherever they have the same shape.
+
+    Between code lengths that is everything but the last layer.
+
+    Args:
+        model: whose encoder changes.
+        pretrained: trained, with the same kind and width of encoder over the same items.
+
+    Raises:
+        ValueError: an untrained model, another encoder, or other items.
+    """
+    if not pretrained.is_trained:
+        raise ValueError("expected a trained model to start from, got an untrained one")
+    for name in ("encoder", "width", "standardize"):
+        own, other = getattr(model.config, name), getattr(pretrained.config, name)
+        if own != other:
+            raise ValueError(f"expected a model with {name}={own!r} to start from, got {other!r}")
+    if model.input_shape != pretrained.input_shape:
+        raise ValueError(
+            f"expected a model for items of shape {model.input_shape} to start from, got one for "
+            f"{pretrained.input_shape}"
+        )
+    weights = model.encoder.state_dict()
+    for name, value in pretrained.encoder.state_dict().items():
+        if weights[name].shape == value.shape:
+            weights[name].copy_(value)
+
+
+def fingerprint_of(model: PQVAE) -> str:
+    """A hash of all weights, to know a model again."""
+    digest = hashlib.sha256()
+    for name, value in sorted(model.state_dict().items()):
+        digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]
 
 
 def choose_device(name: str) -> torch.device:

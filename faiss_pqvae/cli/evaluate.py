@@ -10,6 +10,7 @@ import sys
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
+from faiss_pqvae.bundle import read_index
 from faiss_pqvae.cli.indexes import codeword_counts
 from faiss_pqvae.cli.learned import LearnedCode
 from faiss_pqvae.eval.data import LOADERS, Evaluated, load
@@ -21,7 +22,7 @@ from faiss_pqvae.eval.runner import run
 from faiss_pqvae.eval.sweeps import inverted_files
 from faiss_pqvae.eval.tables import comparison_table, sentences, table
 from faiss_pqvae.eval.vector_sets import VECTOR_SETS, is_vector_set, load_vectors
-from faiss_pqvae.model import ModelConfig, Objective
+from faiss_pqvae.model import PQVAE, ModelConfig, Objective
 from faiss_pqvae.training import TrainingConfig
 
 _CONTRASTIVE_NBITS = 4  # SPQ's; few codewords, each of them soft enough to learn
@@ -43,6 +44,7 @@ def evaluate(
     nlist: int | None = None,
     n_database: int | None = None,
     n_queries: int | None = None,
+    pretrained: Path | None = None,
     model: ModelConfig = ModelConfig(),  # noqa: B008 - frozen
     training: TrainingConfig = TrainingConfig(),  # noqa: B008 - frozen
 ) -> None:
@@ -67,6 +69,7 @@ def evaluate(
         nlist: for vectors: adds inverted files of so many lists, for recall against speed.
         n_database: take that many database items only.
         n_queries: take that many queries only.
+        pretrained: folder of a trained index whose encoder every training of PQ-VAE starts from.
         model: networks and bottleneck of PQ-VAE. Its prefixes get rows of their own.
         training: its loop.
     """
@@ -93,10 +96,19 @@ def evaluate(
     lengths = bits or ((64, 128) if vectors else (32, 64))
     if model.prefixes and len(lengths) > 1:
         raise ValueError(f"expected one code length with prefixes, got --bits {lengths}")
+    trained = None if pretrained is None else read_index(pretrained).model
     ours = [
         code
         for length in lengths
-        for code in _codes(length, vectors, (model, training), also_lambdas, seeds, out)
+        for code in _codes(
+            length,
+            vectors,
+            (model, training),
+            also_lambdas,
+            seeds,
+            out,
+            pretrained=trained,
+        )
     ]
     lengths = tuple(sorted({code.bits for code in ours}))
     methods = _methods(data, lengths, ours, vectors=vectors, seeds=seeds, nlist=nlist)
@@ -148,6 +160,8 @@ def _codes(
     also_lambdas: Sequence[float],
     seeds: Sequence[int],
     out: Path,
+    *,
+    pretrained: PQVAE | None = None,
 ) -> Iterator[LearnedCode]:
     """PQ-VAE at one code length: the model's lambda and the others, each with every seed."""
     model, training = settings
@@ -165,6 +179,7 @@ def _codes(
                 nbits=nbits,
                 training=dataclasses.replace(training, seed=seed),
                 name=plain if own else f"{plain}, lambda {lambda_:g}",
+                pretrained=pretrained,
             )
             whole = make(
                 M,

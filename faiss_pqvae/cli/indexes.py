@@ -46,6 +46,7 @@ def train(
     factory: str = "PQVAE8x8",
     metric: Metric = "l2",
     size: tuple[int, int] | None = None,
+    pretrained: Path | None = None,
     model: ModelConfig = ModelConfig(),  # noqa: B008 - frozen
     training: TrainingConfig = TrainingConfig(),  # noqa: B008 - frozen
 ) -> None:
@@ -62,12 +63,21 @@ def train(
             items themselves), PQVAE8,RDecoder (refined by their reconstructions).
         metric: what searches compare latents by.
         size: height and width that images of a folder are resized to.
+        pretrained: folder of a trained index whose encoder the training starts from: for another
+            code length, or for other images; of the same network and width.
         model: networks and bottleneck.
         training: the loop.
     """
     source = open_data(data, size)
     shape = tuple(source.shape[1:])
-    index = index_factory(shape, factory, _METRICS[metric], model=model, training=training)
+    index = index_factory(
+        shape,
+        factory,
+        _METRICS[metric],
+        model=model,
+        training=training,
+        pretrained=None if pretrained is None else read_index(pretrained).model,
+    )
     index.train(source, folder=out / "training")
     write_index(index, out)
     *_, epoch, end = index.history

@@ -16,6 +16,7 @@ from faiss_pqvae.index import LatentIndex
 from faiss_pqvae.model import PQVAE, ModelConfig
 from faiss_pqvae.training import TrainingConfig, fit
 from faiss_pqvae.training.loop import History
+from faiss_pqvae.training.setup import fingerprint_of
 
 
 class LearnedCode:
@@ -30,6 +31,7 @@ class LearnedCode:
         name: of the method.
         prefix_of: the longer code that this one is the beginning of, and with whose training it is
             trained: one of its `ModelConfig.prefixes` is M.
+        pretrained: whose encoder the training starts from.
     """
 
     def __init__(
@@ -42,10 +44,12 @@ class LearnedCode:
         folder: Path,
         name: str = "PQ-VAE",
         prefix_of: LearnedCode | None = None,
+        pretrained: PQVAE | None = None,
     ) -> None:
         self.M, self.code, self.bits = M, f"PQVAE{M}x{nbits}", M * nbits
         self.model, self.training = model, training
         self.folder, self.name, self.prefix_of = folder, name, prefix_of
+        self.pretrained = pretrained
         self.label = f"{name}, {self.bits} bits" + (
             f", seed {training.seed}" if training.seed else ""
         )
@@ -76,13 +80,20 @@ class LearnedCode:
                 "model": dataclasses.asdict(self.model),
                 "training": dataclasses.asdict(self.training),
                 **({"prefix_of": self.prefix_of.code} if self.prefix_of else {}),
+                **({"pretrained": fingerprint_of(self.pretrained)} if self.pretrained else {}),
             },
             searches=searches,
             seed=self.training.seed,
         )
 
     def _build(self, item_shape: tuple[int, ...], *, factory: str) -> LatentIndex:
-        index = index_factory(item_shape, factory, model=self.model, training=self.training)
+        index = index_factory(
+            item_shape,
+            factory,
+            model=self.model,
+            training=self.training,
+            pretrained=self.pretrained,
+        )
         assert index.fit is not None
         if self.prefix_of is None:
             index.fit = functools.partial(index.fit, folder=self.log.parent)
@@ -96,7 +107,14 @@ class LearnedCode:
         """Takes the prefix of the longer code's model; its training is read where it is there."""
         assert self.prefix_of is not None
         whole = PQVAE(model.input_shape, self.prefix_of.M, model.nbits, self.prefix_of.model)
-        history = fit(whole, x, self.training, folder=self.log.parent, progress=progress)
+        history = fit(
+            whole,
+            x,
+            self.training,
+            folder=self.log.parent,
+            progress=progress,
+            pretrained=self.pretrained,
+        )
         model.load_state_dict(whole.prefix(model.M).state_dict())
         return history
 

@@ -332,3 +332,10 @@ def test_train__of_too_few_vectors_for_the_lists_leaves_the_index(make_items: An
         index.train(make_items(100, (16,)), progress=False)
     assert not index.is_trained
     assert not index.model.is_trained
+
+
+def test_train__from_a_pretrained_model_where_vectors_start_at_opq_says_so(make_model: Any) -> None:
+    x = np.random.default_rng(0).standard_normal((100, 12)).astype(np.float32)
+    index = index_factory(12, "PQVAE4x4", pretrained=make_model((12,), encoder="linear"))
+    with pytest.raises(ValueError, match="expected no pretrained model"):
+        index.train(x)

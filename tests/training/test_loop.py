@@ -501,3 +501,66 @@ def test_trainer__small_views_are_for_residual_encoders(encoder, expected):
         with pytest.raises(ValueError, match="expected small_views with"):
             Trainer(net, images(), config(views=None, small_views=0.5), None)
     assert Trainer(model(encoder="resnet"), images(), config(), None).config.small_views == 0
+
+
+def trained_encoder(**changes):
+    net = model(**{**CONTRASTIVE, **changes})
+    fit(net, images(400), config(epochs=10, **SHIFTS))
+    return net
+
+
+def test_fit__pretrained_encoder_is_where_another_code_length_begins():
+    before = trained_encoder()
+    longer = PQVAE(SHAPE, 4, 3, before.config)
+    still = config(epochs=1, lr=0.0, weight_decay=0.0, views=Views(shift=0.1))
+    fit(longer, images(400), still, pretrained=before)
+    for name, value in before.encoder.state_dict().items():
+        same = torch.equal(longer.encoder.state_dict()[name], value)
+        last = name.startswith("layers.5")
+        assert same != last, name
+    assert longer.is_trained
+
+
+def test_fit__pretrained_learns_faster():
+    before, settings = trained_encoder(), config(epochs=1, **SHIFTS)
+    fresh, begun = model(**CONTRASTIVE), model(**CONTRASTIVE)
+    losses = [
+        fit(net, images(400), settings, pretrained=pretrained)[1]["validation_loss"]
+        for net, pretrained in ((fresh, None), (begun, before))
+    ]
+    assert losses[1] < losses[0]
+
+
+def test_fit__another_pretrained_model_is_another_training(tmp_path):
+    first, second = trained_encoder(), trained_encoder(temperature=0.3)
+    settings = config(epochs=1, **SHIFTS)
+    history = fit(model(**CONTRASTIVE), images(), settings, folder=tmp_path, pretrained=first)
+    again = fit(model(**CONTRASTIVE), images(), settings, folder=tmp_path, pretrained=first)
+    assert again == history
+    for other in (second, None):
+        with pytest.raises(ValueError, match="other settings or data"):
+            fit(model(**CONTRASTIVE), images(), settings, folder=tmp_path, pretrained=other)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"width": 8}, "expected a model with width=16 to start from, got 8"),
+        ({"encoder": "linear"}, "expected a model with encoder='mlp'"),
+        ({"standardize": False}, "expected a model with standardize=True"),
+    ],
+)
+def test_fit__rejects_a_pretrained_model_that_does_not_fit(changes, message):
+    other = model(**{**CONTRASTIVE, **changes})
+    other.fitted.fill_(True)
+    with pytest.raises(ValueError, match=message):
+        fit(model(**CONTRASTIVE), images(), config(**SHIFTS), pretrained=other)
+
+
+def test_fit__rejects_a_pretrained_model_of_other_items_or_none():
+    with pytest.raises(ValueError, match="untrained"):
+        fit(model(**CONTRASTIVE), images(), config(**SHIFTS), pretrained=model(**CONTRASTIVE))
+    other = PQVAE((1, 9, 9), 2, 3, model(**CONTRASTIVE).config)
+    other.fitted.fill_(True)
+    with pytest.raises(ValueError, match=r"items of shape \(1, 8, 8\) to start from"):
+        fit(model(**CONTRASTIVE), images(), config(**SHIFTS), pretrained=other)
