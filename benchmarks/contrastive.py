@@ -12,7 +12,7 @@ import json
 import shlex
 import sys
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,24 +44,46 @@ OBJECTIVES = {
     "contrastive": (CONTRASTIVE, TRAINING),
     "both": (replace(CONTRASTIVE, reconstruction_weight=1.0), TRAINING),
 }
-# What differs from the default: settings of the model, of the training, (M, nbits).
-ABLATION: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[int, int]]] = {
-    "default": ({}, {}, CODE),
-    "no diversity": ({"diversity": 0.0}, {}, CODE),
-    "diversity 1": ({"diversity": 1.0}, {}, CODE),
-    "softness 1": ({"softness": 1.0}, {}, CODE),
-    "softness 20": ({"softness": 20.0}, {}, CODE),
-    "4 x 8 bits (ksub 256)": ({}, {}, (4, 8)),
-    "reconstruction weight 0.1": ({"reconstruction_weight": 0.1}, {}, CODE),
-    "reconstruction weight 1": ({"reconstruction_weight": 1.0}, {}, CODE),
-    "batches of 32": ({}, {"batch_size": 32}, CODE),
-    "batches of 512": ({}, {"batch_size": 512}, CODE),
-    "2 views, batches of 256": ({}, {"n_views": 2, "batch_size": 256}, CODE),
-    "no small views": ({}, {"small_views": 0.0}, CODE),
-    "width 64": ({"width": 64}, {}, CODE),
-    "16 bits": ({}, {}, (4, 4)),
-    "64 bits": ({}, {}, (16, 4)),
-    "64 bits and its prefixes": ({"prefixes": (4, 8)}, {}, (16, 4)),
+
+
+@dataclass(frozen=True)
+class Change:
+    """What differs from the default.
+
+    Attributes:
+        model: settings of the model.
+        training: settings of the training.
+        code: M and nbits.
+        starts_from: another row, with whose encoder the training begins.
+        share: of the minutes.
+    """
+
+    model: dict[str, Any] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    code: tuple[int, int] = CODE
+    starts_from: str | None = None
+    share: float = 1.0
+
+
+ABLATION = {
+    "default": Change(),
+    "no diversity": Change({"diversity": 0.0}),
+    "diversity 1": Change({"diversity": 1.0}),
+    "softness 1": Change({"softness": 1.0}),
+    "softness 20": Change({"softness": 20.0}),
+    "4 x 8 bits (ksub 256)": Change(code=(4, 8)),
+    "reconstruction weight 0.1": Change({"reconstruction_weight": 0.1}),
+    "reconstruction weight 1": Change({"reconstruction_weight": 1.0}),
+    "batches of 32": Change(training={"batch_size": 32}),
+    "batches of 512": Change(training={"batch_size": 512}),
+    "2 views, batches of 256": Change(training={"n_views": 2, "batch_size": 256}),
+    "no small views": Change(training={"small_views": 0.0}),
+    "width 64": Change({"width": 64}),
+    "16 bits": Change(code=(4, 4)),
+    "64 bits": Change(code=(16, 4)),
+    "64 bits and its prefixes": Change({"prefixes": (4, 8)}, code=(16, 4)),
+    "16 bits, from the default": Change(code=(4, 4), starts_from="default", share=0.2),
+    "64 bits, from the default": Change(code=(16, 4), starts_from="default", share=0.2),
 }
 
 
@@ -116,7 +138,7 @@ def ablation(
     """Trains the contrastive objective with one setting changed at a time, and tells mAP@1000.
 
     Args:
-        minutes: of every training.
+        minutes: of every training; those that start from another take a fifth.
         folder: for trainings.
         out: JSON file.
         threads: of torch and FAISS.
@@ -129,21 +151,25 @@ def ablation(
     defaults = {"model": asdict(CONTRASTIVE), "training": asdict(TRAINING)}
     record = {**head(data, minutes, threads), "held_out": HELD_OUT, "default": defaults}
     record["rows"] = []
-    for name, (of_model, of_training, code) in ABLATION.items():
-        model = fpq.PQVAE(x.shape[1:], *code, replace(CONTRASTIVE, **of_model))
-        training = replace(TRAINING, budget_minutes=minutes, **of_training)
-        history = fit(model, x[kept], training, folder=folder / f"ablation-{slug(name)}")
-        end = history[-1]
+    trained: dict[str, fpq.PQVAE] = {}
+    for name, change in ABLATION.items():
+        model = fpq.PQVAE(x.shape[1:], *change.code, replace(CONTRASTIVE, **change.model))
+        history = fit(
+            model,
+            x[kept],
+            replace(TRAINING, budget_minutes=minutes * change.share, **change.training),
+            folder=folder / f"ablation-{slug(name)}",
+            pretrained=trained.get(change.starts_from or ""),
+        )
+        trained[name] = model
         lengths = {
             part.M * part.nbits: scores(part, (x[kept], x[held]), (labels[kept], labels[held]))
             for part in (model, *(model.prefix(m) for m in model.config.prefixes))
         }
+        end = history[-1]
         row = {
             "changed": name,
-            "model": of_model,
-            "training": of_training,
-            "M": code[0],
-            "nbits": code[1],
+            **asdict(change),
             "scores_by_bits": lengths,
             "steps": end["step"],
             "epochs": round(end["step"] / history[0]["steps_per_epoch"], 2),
