@@ -67,6 +67,11 @@ class Change:
 
 ABLATION = {
     "default": Change(),
+    "16 bits": Change(code=(4, 4)),
+    "64 bits": Change(code=(16, 4)),
+    "64 bits and its prefixes": Change({"prefixes": (4, 8)}, code=(16, 4)),
+    "16 bits, from the default": Change(code=(4, 4), starts_from="default", share=0.2),
+    "64 bits, from the default": Change(code=(16, 4), starts_from="default", share=0.2),
     "no diversity": Change({"diversity": 0.0}),
     "diversity 1": Change({"diversity": 1.0}),
     "softness 1": Change({"softness": 1.0}),
@@ -79,11 +84,6 @@ ABLATION = {
     "2 views, batches of 256": Change(training={"n_views": 2, "batch_size": 256}),
     "no small views": Change(training={"small_views": 0.0}),
     "width 64": Change({"width": 64}),
-    "16 bits": Change(code=(4, 4)),
-    "64 bits": Change(code=(16, 4)),
-    "64 bits and its prefixes": Change({"prefixes": (4, 8)}, code=(16, 4)),
-    "16 bits, from the default": Change(code=(4, 4), starts_from="default", share=0.2),
-    "64 bits, from the default": Change(code=(16, 4), starts_from="default", share=0.2),
 }
 
 

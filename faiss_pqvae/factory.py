@@ -99,16 +99,11 @@ def _fit(
     *,
     config: TrainingConfig | None,
     metric: Metric,
-    pretrained: PQVAE | None,
     **options: Any,
 ) -> History:
     """`training.fit`; a linear code of vectors starts at OPQ."""
     if not starts_at_opq(model.config, model.input_shape):
-        return fit(model, x, config, pretrained=pretrained, **options)
-    if pretrained is not None:
-        raise ValueError(
-            "expected no pretrained model for vectors with a matrix each way: they start at OPQ"
-        )
+        return fit(model, x, config, **options)
     starts = functools.partial(
         linear_starts,
         M=model.M,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -56,7 +57,7 @@ class ItemTask:
         self.examples = items.train_rows
         self.epochs, self.patience = config.epochs, config.patience
         self.precision = config.precision
-        self.bypass = not self.contrastive  # until there are codewords
+        self.bypass = True  # until there are codewords; with the contrastive objective at once
         self.small = False  # whether the last step's views were
         self.whitener: Tensor | None = None
 
@@ -96,18 +97,14 @@ class ItemTask:
 
     def terms(self, examples: Rows, step: int, way: Way, generator: torch.Generator) -> Terms:
         """The objective of views of the items in rows `examples`."""
-        if self.contrastive:
-            if step == 0:
-                self.initialize_codewords()
-        elif self.bypass and (step >= self.config.warmup_steps or way.at >= way.end // 10):
+        warm = step >= self.config.warmup_steps or way.at >= way.end // 10
+        if self.bypass and (self.contrastive or warm):
             self.initialize_codewords()
             self.bypass = False
         self.model.train()
-        rows = examples.copy()
-        rows.sort()
         size = self._view_size(way)
         self.small = size is not None
-        return self._objective(self.items.read(rows), generator, size)
+        return self._objective(self.items.read(np.sort(examples)), generator, size)
 
     def after_step(self, terms: Terms, step: int, generator: torch.Generator) -> None:
         """Moves codewords that are not used any more."""
@@ -150,10 +147,10 @@ class ItemTask:
         # In training mode: early on, the running statistics of batch normalisation lag behind.
         # So every part has to be a random one: data often come sorted by class.
         self.model.train()
-        latents = []
-        for part in parts(items.train_rows[order.numpy()]):
-            part.sort()
-            latents.append(self.model.encode(items.read(part)))
+        latents = [
+            self.model.encode(items.read(np.sort(part)))
+            for part in parts(items.train_rows[order.numpy()])
+        ]
         self.model.quantizer.initialize(
             torch.cat(latents), batch_size=self.batch_size, generator=generator
         )

@@ -129,6 +129,11 @@ class Trainer:
         pretrained: PQVAE | None = None,
         progress: bool = True,
     ) -> None:
+        if starts is not None and pretrained is not None:
+            raise ValueError(
+                "expected no pretrained model for vectors with a matrix each way: they start at a "
+                "linear code"
+            )
         self.model = model
         self.config = settled(config, model, at_a_start=starts is not None)
         self.device = choose_device(config.device)
@@ -151,8 +156,6 @@ class Trainer:
         model.to(self.device)
         self.pretrained = None if pretrained is None else fingerprint_of(pretrained)
         if pretrained is not None:
-            if starts is not None:
-                raise ValueError("expected starts or a pretrained model, got both")
             take_over(model, pretrained)
         self.task: Task = (
             ItemTask(model, self.items, self.config, batch_size=self.batch_size)
