@@ -405,7 +405,7 @@ class Trainer:
 
     def _resume(self) -> None:
         state = load_checkpoint(self.checkpoint_path)
-        if state["fingerprint"] != self._fingerprint():
+        if json.loads(state["fingerprint"]) != json.loads(self._fingerprint()):  # 1 is 1.0
             raise ValueError(
                 f"{self.checkpoint_path} belongs to a training with other settings or data: "
                 "choose another folder, or remove it"

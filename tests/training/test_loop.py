@@ -531,6 +531,12 @@ def test_fit__pretrained_learns_faster():
     assert losses[1] < losses[0]
 
 
+def test_fit__equal_settings_resume_whatever_their_type(tmp_path):
+    history = fit(model(), images(), config(epochs=1, lr=1e-3, whitening=1), folder=tmp_path)
+    again = fit(model(), images(), config(epochs=1, lr=1e-3, whitening=1.0), folder=tmp_path)
+    assert again == history
+
+
 def test_fit__another_pretrained_model_is_another_training(tmp_path):
     first, second = trained_encoder(), trained_encoder(temperature=0.3)
     settings = config(epochs=1, **SHIFTS)
