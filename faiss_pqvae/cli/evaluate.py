@@ -31,6 +31,9 @@ _NAMES: dict[str, Objective] = {"PQ-VAE": "reconstruction", "PQ-VAE, contrastive
 _DEMO_MODEL = ModelConfig(width=24, lambda_=0.01)
 _DEMO_TRAINING = TrainingConfig(epochs=50, batch_size=128, precision="float32")
 _QUICK_TRAINING = dataclasses.replace(_DEMO_TRAINING, epochs=4)
+# Beside it at one length: at both the demo would take more than three minutes.
+_DEMO_CONTRASTIVE = ModelConfig(objective="contrastive", width=16)
+_DEMO_CONTRASTIVE_TRAINING = TrainingConfig(epochs=13, batch_size=64, precision="bfloat16")
 
 
 def evaluate(
@@ -127,9 +130,15 @@ def demo(*, out: Path | None = None, quick: bool = False) -> None:
     out = out or Path("runs/demo-quick" if quick else "runs/demo")
     data = load("mnist5k")
     lengths = (32,) if quick else (32, 64)
-    training = (_QUICK_TRAINING if quick else _DEMO_TRAINING).for_shape(data.database.shape[1:])
+    shape = data.database.shape[1:]
+    training = (_QUICK_TRAINING if quick else _DEMO_TRAINING).for_shape(shape)
     settings = _DEMO_MODEL, training
     ours = [code for bits in lengths for code in _codes(bits, False, settings, (), (0,), out)]
+    contrastive = _DEMO_CONTRASTIVE_TRAINING.for_shape(shape, contrastive=True)
+    if quick:
+        contrastive = dataclasses.replace(contrastive, epochs=1)
+    settings = _DEMO_CONTRASTIVE, contrastive
+    ours += _codes(lengths[0], False, settings, (), (0,), out / "contrastive")
     _measure(data, _methods(data, lengths, ours, only=FAST), ours, k=1000, out=out)
 
 
