@@ -69,7 +69,6 @@ ABLATION = {
     "default": Change(),
     "16 bits": Change(code=(4, 4)),
     "64 bits": Change(code=(16, 4)),
-    "64 bits and its prefixes": Change({"prefixes": (4, 8)}, code=(16, 4)),
     "16 bits, from the default": Change(code=(4, 4), starts_from="default", share=0.2),
     "64 bits, from the default": Change(code=(16, 4), starts_from="default", share=0.2),
     "no diversity": Change({"diversity": 0.0}),
@@ -162,15 +161,11 @@ def ablation(
             pretrained=trained.get(change.starts_from or ""),
         )
         trained[name] = model
-        lengths = {
-            part.M * part.nbits: scores(part, (x[kept], x[held]), (labels[kept], labels[held]))
-            for part in (model, *(model.prefix(m) for m in model.config.prefixes))
-        }
         end = history[-1]
         row = {
             "changed": name,
             **asdict(change),
-            "scores_by_bits": lengths,
+            **scores(model, (x[kept], x[held]), (labels[kept], labels[held])),
             "steps": end["step"],
             "epochs": round(end["step"] / history[0]["steps_per_epoch"], 2),
             "elapsed_s": end["elapsed_s"],

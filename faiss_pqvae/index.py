@@ -35,7 +35,6 @@ from faiss_pqvae.native import (
 from faiss_pqvae.native_io import is_mapped
 from faiss_pqvae.refine import Batch, Decoder, StoredVectors, refine
 from faiss_pqvae.store import CodeArray, Found, Store
-from faiss_pqvae.stored import codeword_ids
 from faiss_pqvae.transforms import Transformed, Transforms
 
 SearchType = Literal["adc", "sdc"]
@@ -749,33 +748,6 @@ class LatentIndex:
         """
         self._check_trained()
         return export(self.model, self.faiss_index, self.transforms, self.refiner, self.k_factor)
-
-    def prefix(self, m: int) -> LatentIndex:
-        """The index of every code's first m sub-quantizers; nothing is trained or encoded again.
-
-        Args:
-            m: one of the prefixes that the model was trained for, `ModelConfig.prefixes`.
-
-        Returns:
-            A new index with the same items, in memory.
-
-        Raises:
-            ValueError: an untrained index, another number, or an index that is not scanned
-                exhaustively without refinement (PQVAE16x4).
-        """
-        self._check_trained()
-        if type(self.faiss_index) is not faiss.IndexPQ or self.refiner is not None:
-            raise ValueError(
-                f"expected an index such as PQVAE{self.model.M}x{self.model.nbits} to take a "
-                f"prefix of, got {self.description}"
-            )
-        index = LatentIndex(self.model.prefix(m), self.metric_type, transforms=self.transforms)
-        ids = np.ascontiguousarray(codeword_ids(self.faiss_index)[:, :m], np.int32)
-        if len(ids):
-            index.add_sa_codes(faiss.pack_bitstrings(ids, self.model.nbits))
-        index.search_type, index.batch_size = self.search_type, self.batch_size
-        index.history = list(self.history)
-        return index
 
     # -- checks and batches
 

@@ -51,9 +51,6 @@ class ModelConfig:
         softness: the contrastive loss sees a mean of all codewords, weighted by a softmax over
             cosines times this number; the index sees the nearest codeword.
         diversity: weight of the codewords' even use beside the contrastive loss.
-        prefixes: of the contrastive loss: numbers of sub-quantizers, less than M, of which the
-            first so many are trained to be a code of their own; the loss is the mean over them
-            and M.
         reconstruction_weight: of eq. (24) beside the contrastive loss; the decoder is then trained
             along, and may be any. Without the contrastive objective it has no effect.
     """
@@ -73,7 +70,6 @@ class ModelConfig:
     temperature: float = 0.5
     softness: float = 5.0
     diversity: float = 0.1
-    prefixes: tuple[int, ...] = ()
     reconstruction_weight: float = 0.0
 
     def __post_init__(self) -> None:
@@ -93,9 +89,6 @@ class ModelConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
                 raise ValueError(f"expected {name} > 0, got {value}")
-        object.__setattr__(self, "prefixes", tuple(self.prefixes))  # JSON has lists
-        if min(self.prefixes, default=1) < 1:
-            raise ValueError(f"expected prefixes >= 1, got {self.prefixes}")
         if self.contrastive:
             if self.update == "ema":
                 raise ValueError("expected update 'gradient' with the contrastive objective")
@@ -119,8 +112,6 @@ class ModelConfig:
             nbits: bits per sub-quantizer.
         """
         encoder, dsub = self.encoder, self.dsub
-        if max(self.prefixes, default=0) >= M:
-            raise ValueError(f"expected prefixes less than M = {M}, got {self.prefixes}")
         if self.contrastive and encoder is None:
             encoder = "resnet" if len(input_shape) == 3 else "mlp"
         if len(input_shape) == 1:
@@ -270,35 +261,6 @@ class PQVAE(nn.Module):
         """Encodes, quantizes and decodes a batch (n, *input_shape), uint8 or float."""
         quantized = self.quantize(x)
         return Reconstruction(self.decoder(quantized.z_q).float(), quantized)
-
-    @torch.no_grad()
-    def prefix(self, m: int) -> PQVAE:
-        """The model of the first m sub-quantizers, which was trained along with the whole.
-
-        Its codes are the first m of the whole's; distances are those between latents of length 1.
-        The decoder leaves out what the other sub-quantizers would add.
-
-        Args:
-            m: one of `config.prefixes`.
-
-        Raises:
-            ValueError: another number.
-        """
-        if m not in self.config.prefixes:
-            raise ValueError(
-                f"expected one of the prefixes that were trained, {self.config.prefixes}, got {m}"
-            )
-        shorter = tuple(other for other in self.config.prefixes if other < m)
-        part = PQVAE(self.input_shape, m, self.nbits, replace(self.config, prefixes=shorter))
-        own = part.state_dict()
-        for name, value in self.state_dict().items():
-            # Where sizes differ, those of the first sub-vectors come first.
-            own[name] = value[tuple(slice(size) for size in own[name].shape)]
-        part.load_state_dict(own)
-        part.quantizer.project()  # fewer sub-vectors are longer ones
-        reads = next(layer for layer in part.decoder.modules() if isinstance(layer, nn.Linear))
-        reads.weight *= (m / self.M) ** 0.5
-        return part.to(self.device).train(self.training)
 
     def codebooks(self) -> Codebooks:
         """The learned codewords, for injection into a FAISS index."""

@@ -36,12 +36,7 @@ def contrastive_objective(
     with torch.autocast(z.device.type, enabled=False):
         soft, p = soft_assignment(split(z, model.M), model.quantizer.codewords, config.softness)
         q = soft.transpose(0, 1).flatten(1)
-        losses = []
-        for m in (*config.prefixes, model.M):
-            columns, longer = m * model.quantizer.dsub, (model.M / m) ** 0.5  # to length 1
-            pair = longer * z[:, :columns], longer * q[:, :columns]
-            losses.append(nt_xent(*pair, n_items=n, temperature=config.temperature))
-        contrast = torch.stack(losses).mean()
+        contrast = nt_xent(z, q, n_items=n, temperature=config.temperature)
         uneven = unevenness(p)
     loss = contrast + config.diversity * uneven
     parts = {"contrast": contrast, "unevenness": uneven, "quantization": quantized.commitment_loss}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import shlex
 import sys
@@ -73,7 +72,7 @@ def evaluate(
         n_database: take that many database items only.
         n_queries: take that many queries only.
         pretrained: folder of a trained index whose encoder every training of PQ-VAE starts from.
-        model: networks and bottleneck of PQ-VAE. Its prefixes get rows of their own.
+        model: networks and bottleneck of PQ-VAE.
         training: its loop.
     """
     vectors = is_vector_set(dataset)
@@ -97,8 +96,6 @@ def evaluate(
     shape = tuple(data.database.shape[1:])
     training = training.for_shape(shape, contrastive=model.contrastive)
     lengths = bits or ((64, 128) if vectors else (32, 64))
-    if model.prefixes and len(lengths) > 1:
-        raise ValueError(f"expected one code length with prefixes, got --bits {lengths}")
     trained = None if pretrained is None else read_index(pretrained).model
     ours = [
         code
@@ -113,7 +110,6 @@ def evaluate(
             pretrained=trained,
         )
     ]
-    lengths = tuple(sorted({code.bits for code in ours}))
     methods = _methods(data, lengths, ours, vectors=vectors, seeds=seeds, nlist=nlist)
     if k is None:
         k = 100 if vectors else 1000
@@ -183,27 +179,15 @@ def _codes(
         suffix = "" if own else f"-lambda{lambda_:g}"
         for seed in seeds:
             suffixes = suffix + (f"-seed{seed}" if seed else "")
-            make = functools.partial(
-                LearnedCode,
-                nbits=nbits,
-                training=dataclasses.replace(training, seed=seed),
+            yield LearnedCode(
+                M,
+                nbits,
+                dataclasses.replace(model, lambda_=lambda_),
+                dataclasses.replace(training, seed=seed),
+                folder=out / f"pqvae-{bits}{suffixes}",
                 name=plain if own else f"{plain}, lambda {lambda_:g}",
                 pretrained=pretrained,
             )
-            whole = make(
-                M,
-                model=dataclasses.replace(model, lambda_=lambda_),
-                folder=out / f"pqvae-{bits}{suffixes}",
-            )
-            yield whole
-            for m in model.prefixes:
-                shorter = tuple(other for other in model.prefixes if other < m)
-                yield make(
-                    m,
-                    model=dataclasses.replace(whole.model, prefixes=shorter),
-                    folder=out / f"pqvae-{m * nbits}-of-{bits}{suffixes}",
-                    prefix_of=whole,
-                )
 
 
 def _shape_of_code(bits: int, vectors: bool) -> tuple[int, int]:

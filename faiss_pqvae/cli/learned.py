@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 from pathlib import Path
-from typing import Any
 
 from faiss_pqvae.bundle import read_index, write_index
 from faiss_pqvae.eval.data import Evaluated
@@ -14,8 +13,7 @@ from faiss_pqvae.eval.sweeps import NPROBES, list_bytes
 from faiss_pqvae.factory import index_factory
 from faiss_pqvae.index import LatentIndex
 from faiss_pqvae.model import PQVAE, ModelConfig
-from faiss_pqvae.training import TrainingConfig, fit
-from faiss_pqvae.training.loop import History
+from faiss_pqvae.training import TrainingConfig
 from faiss_pqvae.training.setup import fingerprint_of
 
 
@@ -29,8 +27,6 @@ class LearnedCode:
         training: the loop, its seed included.
         folder: for the bundle, with the training's log and checkpoint below it.
         name: of the method.
-        prefix_of: the longer code that this one is the beginning of, and with whose training it is
-            trained: one of its `ModelConfig.prefixes` is M.
         pretrained: whose encoder the training starts from.
     """
 
@@ -43,18 +39,16 @@ class LearnedCode:
         *,
         folder: Path,
         name: str = "PQ-VAE",
-        prefix_of: LearnedCode | None = None,
         pretrained: PQVAE | None = None,
     ) -> None:
         self.M, self.code, self.bits = M, f"PQVAE{M}x{nbits}", M * nbits
         self.model, self.training = model, training
-        self.folder, self.name, self.prefix_of = folder, name, prefix_of
+        self.folder, self.name = folder, name
         self.pretrained = pretrained
         self.label = f"{name}, {self.bits} bits" + (
             f", seed {training.seed}" if training.seed else ""
         )
-        trained = self if prefix_of is None else prefix_of
-        self.log = trained.folder / "training" / "log.jsonl"
+        self.log = folder / "training" / "log.jsonl"
         self._built: LatentIndex | None = None
 
     def method(self) -> Method:
@@ -79,7 +73,6 @@ class LearnedCode:
                 "factory": factory,
                 "model": dataclasses.asdict(self.model),
                 "training": dataclasses.asdict(self.training),
-                **({"prefix_of": self.prefix_of.code} if self.prefix_of else {}),
                 **({"pretrained": fingerprint_of(self.pretrained)} if self.pretrained else {}),
             },
             searches=searches,
@@ -95,28 +88,10 @@ class LearnedCode:
             pretrained=self.pretrained,
         )
         assert index.fit is not None
-        if self.prefix_of is None:
-            index.fit = functools.partial(index.fit, folder=self.log.parent)
-        else:
-            index.fit = self._fit_with_the_whole
+        index.fit = functools.partial(index.fit, folder=self.log.parent)
         if factory == self.code:
             self._built = index
         return index
-
-    def _fit_with_the_whole(self, model: PQVAE, x: Any, *, progress: bool = True) -> History:
-        """Takes the prefix of the longer code's model; its training is read where it is there."""
-        assert self.prefix_of is not None
-        whole = PQVAE(model.input_shape, self.prefix_of.M, model.nbits, self.prefix_of.model)
-        history = fit(
-            whole,
-            x,
-            self.training,
-            folder=self.log.parent,
-            progress=progress,
-            pretrained=self.pretrained,
-        )
-        model.load_state_dict(whole.prefix(model.M).state_dict())
-        return history
 
     def index(self, data: Evaluated) -> LatentIndex:
         """The filled index, written to the folder; read from there when nothing was built."""

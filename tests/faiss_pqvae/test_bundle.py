@@ -100,7 +100,7 @@ def test_read__gives_what_was_written(make_index, tmp_path, shape, nbits, metric
         {"encoder": "linear", "decoder": "mlp"},
         {"decoder": "conv", "standardize": False},
         {"update": "gradient", "normalize_latents": False},
-        {"objective": "contrastive", "temperature": 0.3, "softness": 7.0, "prefixes": (1,)},
+        {"objective": "contrastive", "temperature": 0.3, "softness": 7.0},
         {"objective": "contrastive", "encoder": "resnet18", "reconstruction_weight": 0.5},
     ],
     ids=str,
@@ -121,7 +121,7 @@ def test_read__vectors_without_an_encoders_name_had_an_mlp(make_index, tmp_path)
 def test_read__of_a_bundle_from_before_the_contrastive_objective(make_index, tmp_path):
     index = make_index(n=5)
     write_index(index, tmp_path)
-    later = ("objective", "temperature", "softness", "diversity", "prefixes")
+    later = ("objective", "temperature", "softness", "diversity")
 
     def older(config):
         for name in (*later, "reconstruction_weight"):

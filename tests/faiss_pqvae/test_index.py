@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from faiss_pqvae import LatentIndex, index_factory, read_index, write_index
+from faiss_pqvae import LatentIndex, index_factory
 from faiss_pqvae.index import check_k
 from faiss_pqvae.native import extract_codebooks, faiss, new_index_pq
 
@@ -558,63 +558,3 @@ def test_train__of_a_trained_model_fits_what_is_missing(make_index, make_items):
     index.add(make_items(50))
     index.nprobe = 4
     assert index.search(make_items(50), 1)[1].shape == (50, 1)
-
-
-NESTED = {"objective": "contrastive", "prefixes": (2, 3)}
-
-
-@pytest.mark.parametrize("metric", [faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT])
-@pytest.mark.parametrize("nbits", [4, 6])
-def test_prefix__is_the_index_that_its_model_fills(make_index, make_items, nbits, metric):
-    whole = make_index(M=4, nbits=nbits, metric_type=metric, n=40, **NESTED)
-    whole.search_type = "sdc"
-    part = whole.prefix(2)
-    anew = LatentIndex(whole.model.prefix(2), metric)
-    anew.add(make_items(40))
-    anew.search_type = "sdc"
-    queries = make_items(5, seed=1)
-    np.testing.assert_array_equal(part.sa_encode(queries), anew.sa_encode(queries))
-    for found, expected in zip(part.search(queries, 40), anew.search(queries, 40), strict=True):
-        np.testing.assert_array_equal(found, expected)
-    assert part.sa_code_size() == -(-2 * nbits // 8)
-    assert (part.ntotal, whole.ntotal) == (40, 40)
-    z = part.encode(queries)
-    np.testing.assert_allclose(np.linalg.norm(z, axis=1), 1, rtol=1e-5)
-    np.testing.assert_allclose(z, 2**0.5 * whole.encode(queries)[:, :8], rtol=1e-4, atol=1e-6)
-    np.testing.assert_allclose(
-        part.model.decode(torch.from_numpy(z)).detach(),
-        whole.model.decode(
-            torch.from_numpy(np.pad(whole.encode(queries)[:, :8], ((0, 0), (0, 8))))
-        ).detach(),
-        atol=1e-5,
-    )
-
-
-def test_prefix__of_an_index_without_items(make_index):
-    assert make_index(M=4, nbits=4, **NESTED).prefix(3).ntotal == 0
-
-
-def test_prefix__survives_a_bundle(make_index, make_items, tmp_path):
-    part = make_index(M=4, nbits=4, n=20, **NESTED).prefix(3)
-    write_index(part, tmp_path)
-    again = read_index(tmp_path)
-    assert again.model.config.prefixes == (2,)
-    for found, expected in zip(
-        again.search(make_items(3), 5), part.search(make_items(3), 5), strict=True
-    ):
-        np.testing.assert_array_equal(found, expected)
-
-
-@pytest.mark.parametrize("m", [0, 1, 4, 5])
-def test_prefix__rejects_what_was_not_trained(make_index, m):
-    with pytest.raises(ValueError, match=r"expected one of the prefixes .*\(2, 3\), got"):
-        make_index(M=4, nbits=4, n=5, **NESTED).prefix(m)
-
-
-def test_prefix__rejects_other_kinds(make_model):
-    model = make_model(M=4, nbits=4, **NESTED)
-    for native in (faiss.IndexPQFastScan(16, 4, 4), faiss.IndexIDMap2(faiss.IndexPQ(16, 4, 4))):
-        with pytest.raises(ValueError, match="expected an index such as PQVAE4x4"):
-            LatentIndex(model, faiss_index=native).prefix(2)
-    with pytest.raises(ValueError, match="not trained"):
-        LatentIndex(make_model(M=4, nbits=4, trained=False, **NESTED)).prefix(2)

@@ -148,7 +148,6 @@ def test_model_config__rejects_what_divides_by_zero(setting) -> None:
         ({"objective": "labels"}, "'reconstruction' or 'contrastive', got 'labels'"),
         ({"objective": "contrastive", "update": "ema"}, "expected update 'gradient'"),
         ({"objective": "contrastive", "decoder": "conv"}, "expected a linear decoder"),
-        ({"objective": "contrastive", "prefixes": (2, 0)}, "expected prefixes >= 1"),
         ({"diversity": -1.0}, "expected diversity >= 0"),
         ({"reconstruction_weight": float("nan")}, "expected reconstruction_weight >= 0"),
     ],
@@ -156,11 +155,6 @@ def test_model_config__rejects_what_divides_by_zero(setting) -> None:
 def test_model_config__rejects_objectives_that_do_not_fit(settings, message) -> None:
     with pytest.raises(ValueError, match=message):
         ModelConfig(**settings)
-
-
-def test_model__rejects_prefixes_as_long_as_the_code() -> None:
-    with pytest.raises(ValueError, match="expected prefixes less than M = 4"):
-        PQVAE((1, 8, 8), 4, 4, ModelConfig(objective="contrastive", prefixes=(2, 4)))
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)

@@ -133,16 +133,3 @@ def test_objective__of_equal_items_is_finite() -> None:
     terms.loss.backward()
     assert torch.isfinite(terms.loss)
     assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
-
-
-def test_objective__is_the_mean_over_prefixes() -> None:
-    views, clean = torch.rand(10, 1, 4, 4), torch.rand(5, 1, 4, 4)
-    whole, nested = make_model().eval(), make_model(prefixes=(1,)).eval()
-    z = whole.encode(views)
-    soft, _ = soft_assignment(split(z, 2), whole.quantizer.codewords, 5.0)
-    first = nt_xent(2**0.5 * z[:, :3], 2**0.5 * soft[0], n_items=5, temperature=0.5)
-    torch.testing.assert_close((2**0.5 * z[:, :3]).norm(dim=1), torch.ones(10))
-    contrasts = [
-        contrastive_objective(net, views, clean).parts["contrast"] for net in (whole, nested)
-    ]
-    assert contrasts[1].item() == pytest.approx((contrasts[0] + first).item() / 2, rel=1e-5)
