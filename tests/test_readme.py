@@ -53,6 +53,23 @@ def result_table(results):
     return [head, f"| --- |{' --- |' * len(bits)}", *body]
 
 
+# Of the rows of both files, those that the README shows.
+CONTRASTIVE_ROWS = {
+    *("PCA+ITQ", "PQ", "PCA+OPQ", "PCA+OPQ (2x8)", "PCA+OPQ (4x8)", "PCA+RQ"),
+    "PQ-VAE, contrastive",
+}
+
+
+def test_readme__figures_of_the_contrastive_objective_are_stored():
+    files = ("contrastive-32.json", "contrastive-16-64.json")
+    parts = [json.loads((ROOT / "results" / file).read_text()) for file in files]
+    rows = [row for part in parts for row in part["rows"] if row["method"] in CONTRASTIVE_ROWS]
+    table = README.split(f"(results/{files[1]})", 1)[1].split("\n\n| method", 1)[1]
+    assert f"| method{table}".split("\n\n")[0].splitlines() == result_table({"rows": rows})
+    assert {part["protocol"] for part in parts} == {"pqvae"}
+    assert {part["n_queries"] for part in parts} == {10_000}
+
+
 @pytest.mark.parametrize("file", ["demo.json", "cifar10-jpeg.json", "bsds-sift.json"])
 def test_readme__figures_are_those_of_the_stored_results(file):
     results = json.loads((ROOT / "results" / file).read_text())
