@@ -158,7 +158,7 @@ def ablation(
             x[kept],
             replace(TRAINING, budget_minutes=minutes * change.share, **change.training),
             folder=folder / f"ablation-{slug(name)}",
-            pretrained=trained.get(change.starts_from or ""),
+            pretrained=trained[change.starts_from] if change.starts_from else None,
         )
         trained[name] = model
         end = history[-1]

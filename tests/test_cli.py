@@ -223,7 +223,11 @@ def test_evaluate__of_the_contrastive_objective(tmp_path, capsys):
     main(command)
     results = json.loads((out / "results.json").read_text())
     rows = [row for row in results["rows"] if row["method"] == "PQ-VAE, contrastive"]
-    assert {row["config"]["factory"] for row in rows} == {"PQVAE8x4"}
+    found = {(row["bytes_per_vector"], row["config"]["factory"]) for row in rows}
+    assert found == {(4, "PQVAE8x4")}
+    assert len({row["train_s"] for row in rows}) == 1
+    assert len(list(out.glob("*/training/checkpoint.pt"))) == 1
+    assert read_index(out / "pqvae-32").ntotal == 300
     report = (out / "report.html").read_text()
     assert "PQ-VAE, contrastive, 32 bits" in report
     assert "contrastive loss" in report.lower()

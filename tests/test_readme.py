@@ -68,6 +68,28 @@ def test_readme__figures_of_the_contrastive_objective_are_stored():
     assert f"| method{table}".split("\n\n")[0].splitlines() == result_table({"rows": rows})
     assert {part["protocol"] for part in parts} == {"pqvae"}
     assert {part["n_queries"] for part in parts} == {10_000}
+    for row in rows:
+        if row["method"].startswith("PQ-VAE"):
+            log = (ROOT / "results" / f"contrastive-{row['bits']}.jsonl").read_text().splitlines()
+            events = [json.loads(line) for line in log]
+            assert events[-1]["elapsed_s"] == row["train_s"]
+            assert set(events[-2]["usage"]) == {1.0}
+
+
+def test_readme__figures_of_prefixes_are_stored():
+    results = json.loads((ROOT / "results" / "contrastive-prefixes.json").read_text())
+    found = {
+        (row["changed"], int(bits)): f"{100 * scores['map@1000']:.1f}"
+        for row in results["rows"]
+        for bits, scores in row["scores_by_bits"].items()
+    }
+    nested = [found["64 bits and its prefixes", bits] for bits in (16, 32, 64)]
+    alone = [found["16 bits", 16], found["default", 32], found["64 bits", 64]]
+    text = " ".join(README.split("nested prefixes of a code", 1)[1].split("###")[0].split())
+    assert f"came to {' / '.join(nested)} at 16 / 32 / 64 bits" in text
+    assert f"trainings of their own to {' / '.join(alone)}" in text
+    assert f"to {found['16 bits, from the default', 16]} at 16 bits" in text
+    assert f"and {found['64 bits, from the default', 64]} at 64" in text
 
 
 @pytest.mark.parametrize("file", ["demo.json", "cifar10-jpeg.json", "bsds-sift.json"])

@@ -30,7 +30,7 @@ _NAMES: dict[str, Objective] = {"PQ-VAE": "reconstruction", "PQ-VAE, contrastive
 _DEMO_MODEL = ModelConfig(width=24, lambda_=0.01)
 _DEMO_TRAINING = TrainingConfig(epochs=50, batch_size=128, precision="float32")
 _QUICK_TRAINING = dataclasses.replace(_DEMO_TRAINING, epochs=4)
-# Beside it at one length: at both the demo would take more than three minutes.
+# Chosen in the same way, in trials of 25 to 45 s; at one length only, for the time.
 _DEMO_CONTRASTIVE = ModelConfig(objective="contrastive", width=16)
 _DEMO_CONTRASTIVE_TRAINING = TrainingConfig(epochs=13, batch_size=64, precision="bfloat16")
 
