@@ -76,6 +76,32 @@ def test_readme__figures_of_the_contrastive_objective_are_stored():
             assert set(events[-2]["usage"]) == {1.0}
 
 
+def differences(file, *, against):
+    """What the contrastive objective is above the best of the others, at every length."""
+    results = json.loads((ROOT / "results" / file).read_text())
+    found = {}
+    for row in results["comparisons"]:
+        if row["method"] == "PQ-VAE, contrastive" and row["other"].startswith(against):
+            now = found.setdefault(row["bits"], row)
+            found[row["bits"]] = min(now, row, key=lambda row: row["difference"])
+    points = {bits: [100 * row["difference"], *row["interval"]] for bits, row in found.items()}
+    return {
+        bits: (f"{difference:.1f}", f"[{100 * low:.1f}, {100 * high:.1f}]")
+        for bits, (difference, low, high) in points.items()
+    }
+
+
+def test_readme__differences_of_the_contrastive_objective_are_stored():
+    text = " ".join(README.split())
+    (found,) = differences("demo.json", against="PQ-VAE").values()
+    assert f"above reconstruction by {found[0]} points {found[1]}" in text
+    longest = differences("contrastive-16-64.json", against="")
+    for bits, (points, interval) in (
+        differences("contrastive-32.json", against="") | longest
+    ).items():
+        assert re.search(rf"{points} (points )?{re.escape(interval)} at {bits}", text)
+
+
 def test_readme__figures_of_prefixes_are_stored():
     results = json.loads((ROOT / "results" / "contrastive-prefixes.json").read_text())
     found = {
