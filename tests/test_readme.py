@@ -102,6 +102,21 @@ def test_readme__differences_of_the_contrastive_objective_are_stored():
         assert re.search(rf"{points} (points )?{re.escape(interval)} at {bits}", text)
 
 
+def test_readme__figures_of_the_curve_are_stored():
+    record = json.loads((ROOT / "results" / "contrastive-curve.json").read_text())
+    points = {
+        curve["objective"]: [100 * point["map@1000"] for point in curve["points"]]
+        for curve in record["curves"]
+    }
+    text = " ".join(README.split("(results/contrastive-curve.json)", 1)[1].split("\n\n")[0].split())
+    assert f"reconstruction ends at {points['reconstruction'][-1]:.1f}" in text
+    assert f"contrastive at {points['contrastive'][-1]:.1f}" in text
+    assert f"both in one sum at {points['both'][-1]:.1f}" in text
+    assert f"PCA+OPQ is at {100 * record['PCA+OPQ']:.1f}" in text
+    assert min(points["contrastive"]) > max(points["reconstruction"])
+    assert {curve["points"][-1]["elapsed_s"] // 60 for curve in record["curves"]} == {20}
+
+
 def test_readme__figures_of_prefixes_are_stored():
     results = json.loads((ROOT / "results" / "contrastive-prefixes.json").read_text())
     found = {
