@@ -117,6 +117,50 @@ def test_readme__figures_of_the_curve_are_stored():
     assert {curve["points"][-1]["elapsed_s"] // 60 for curve in record["curves"]} == {20}
 
 
+def test_readme__figures_of_the_seeds_are_stored():
+    results = json.loads((ROOT / "results" / "contrastive-seeds.json").read_text())
+    assert results["environment"]["cores"] == 2
+    values = {
+        row["method"]: [f"{100 * value:.1f}" for value in row["seeds"]["map@1000"]]
+        for row in results["rows"]
+        if row["search"] == "adc"
+    }
+    text = " ".join(README.split("(results/contrastive-seeds.json)", 1)[1].split("\n\n")[0].split())
+    for name, start in (("PQ-VAE, contrastive", "ends at "), ("PCA+OPQ", "PCA+OPQ at ")):
+        first, second, third = values[name]
+        assert f"{start}{first}, {second} and {third}" in text
+
+
+def test_readme__ablation_of_the_contrastive_objective_is_stored():
+    record = json.loads((ROOT / "results" / "contrastive-ablation.json").read_text())
+    table = README.split("| changed | mAP@1000 |", 1)[1].split("\n\n")[0].splitlines()[2:]
+    assert table == [
+        f"| {row['changed']} | {100 * row['map@1000']:.1f} ± {100 * row['half_interval']:.1f} | "
+        f"{100 * row['usage']:.0f} % | {row['epochs']:.1f} |"
+        for row in record["rows"]
+    ]
+    assert min(row["usage"] for row in record["rows"]) > 0.9
+    default = record["rows"][0]
+    assert default["changed"] == "default"
+    below, above = set(), set()
+    for row in record["rows"]:
+        gain = row["map@1000"] - default["map@1000"]
+        if abs(gain) > max(row["half_interval"], default["half_interval"]):
+            (above if gain > 0 else below).add(row["changed"])
+    bits_16 = {"16 bits", "16 bits, from the default"}
+    assert below == {"softness 20", "batches of 32", "batches of 512"} | bits_16
+    assert above == {"width 64", "64 bits, from the default"}
+
+
+def test_readme__cost_of_views_is_stored():
+    figures = json.loads((ROOT / "results" / "bench-views.json").read_text())["figures"]
+    network, kornia = (figure["median"] for figure in figures)
+    text = " ".join(README.split("(results/bench-views.json)", 1)[0].split()[-24:])
+    assert f"They cost {100 * network:.0f} % of a step of the network" in text
+    assert round(1 / kornia) == 5
+    assert "a fifth of what kornia's cost" in text
+
+
 def test_readme__figures_of_prefixes_are_stored():
     results = json.loads((ROOT / "results" / "contrastive-prefixes.json").read_text())
     found = {
