@@ -22,6 +22,16 @@ def test_readme__snippet_runs(number, tmp_path, monkeypatch):
         assert names["I"].shape == (1000, 10)
 
 
+def stored(file):
+    """A result file."""
+    return json.loads((ROOT / "results" / file).read_text())
+
+
+def paragraph_after(mark):
+    """What follows a mark in its paragraph of the README, on one line."""
+    return " ".join(README.split(mark, 1)[1].split("\n\n")[0].split())
+
+
 def cell(row, metrics):
     """The first metric with half of its interval, the others bare, in percent."""
     shown = []
@@ -62,7 +72,7 @@ CONTRASTIVE_ROWS = {
 
 def test_readme__figures_of_the_contrastive_objective_are_stored():
     files = ("contrastive-32.json", "contrastive-16-64.json")
-    parts = [json.loads((ROOT / "results" / file).read_text()) for file in files]
+    parts = [stored(file) for file in files]
     rows = [row for part in parts for row in part["rows"] if row["method"] in CONTRASTIVE_ROWS]
     table = README.split(f"(results/{files[1]})", 1)[1].split("\n\n| method", 1)[1]
     assert f"| method{table}".split("\n\n")[0].splitlines() == result_table({"rows": rows})
@@ -78,7 +88,7 @@ def test_readme__figures_of_the_contrastive_objective_are_stored():
 
 def differences(file, *, against):
     """What the contrastive objective is above the best of the others, at every length."""
-    results = json.loads((ROOT / "results" / file).read_text())
+    results = stored(file)
     found = {}
     for row in results["comparisons"]:
         if row["method"] == "PQ-VAE, contrastive" and row["other"].startswith(against):
@@ -103,12 +113,12 @@ def test_readme__differences_of_the_contrastive_objective_are_stored():
 
 
 def test_readme__figures_of_the_curve_are_stored():
-    record = json.loads((ROOT / "results" / "contrastive-curve.json").read_text())
+    record = stored("contrastive-curve.json")
     points = {
         curve["objective"]: [100 * point["map@1000"] for point in curve["points"]]
         for curve in record["curves"]
     }
-    text = " ".join(README.split("(results/contrastive-curve.json)", 1)[1].split("\n\n")[0].split())
+    text = paragraph_after("(results/contrastive-curve.json)")
     assert f"reconstruction ends at {points['reconstruction'][-1]:.1f}" in text
     assert f"contrastive at {points['contrastive'][-1]:.1f}" in text
     assert f"both in one sum at {points['both'][-1]:.1f}" in text
@@ -118,21 +128,21 @@ def test_readme__figures_of_the_curve_are_stored():
 
 
 def test_readme__figures_of_the_seeds_are_stored():
-    results = json.loads((ROOT / "results" / "contrastive-seeds.json").read_text())
+    results = stored("contrastive-seeds.json")
     assert results["environment"]["cores"] == 2
     values = {
         row["method"]: [f"{100 * value:.1f}" for value in row["seeds"]["map@1000"]]
         for row in results["rows"]
         if row["search"] == "adc"
     }
-    text = " ".join(README.split("(results/contrastive-seeds.json)", 1)[1].split("\n\n")[0].split())
+    text = paragraph_after("(results/contrastive-seeds.json)")
     for name, start in (("PQ-VAE, contrastive", "ends at "), ("PCA+OPQ", "PCA+OPQ at ")):
         first, second, third = values[name]
         assert f"{start}{first}, {second} and {third}" in text
 
 
 def test_readme__ablation_of_the_contrastive_objective_is_stored():
-    record = json.loads((ROOT / "results" / "contrastive-ablation.json").read_text())
+    record = stored("contrastive-ablation.json")
     table = README.split("| changed | mAP@1000 |", 1)[1].split("\n\n")[0].splitlines()[2:]
     assert table == [
         f"| {row['changed']} | {100 * row['map@1000']:.1f} ± {100 * row['half_interval']:.1f} | "
@@ -153,7 +163,7 @@ def test_readme__ablation_of_the_contrastive_objective_is_stored():
 
 
 def test_readme__cost_of_views_is_stored():
-    figures = json.loads((ROOT / "results" / "bench-views.json").read_text())["figures"]
+    figures = stored("bench-views.json")["figures"]
     network, kornia = (figure["median"] for figure in figures)
     text = " ".join(README.split("(results/bench-views.json)", 1)[0].split()[-24:])
     assert f"They cost {100 * network:.0f} % of a step of the network" in text
@@ -162,7 +172,7 @@ def test_readme__cost_of_views_is_stored():
 
 
 def test_readme__figures_of_prefixes_are_stored():
-    results = json.loads((ROOT / "results" / "contrastive-prefixes.json").read_text())
+    results = stored("contrastive-prefixes.json")
     found = {
         (row["changed"], int(bits)): f"{100 * scores['map@1000']:.1f}"
         for row in results["rows"]
@@ -179,7 +189,7 @@ def test_readme__figures_of_prefixes_are_stored():
 
 @pytest.mark.parametrize("file", ["demo.json", "cifar10-jpeg.json", "bsds-sift.json"])
 def test_readme__figures_are_those_of_the_stored_results(file):
-    results = json.loads((ROOT / "results" / file).read_text())
+    results = stored(file)
     assert results["command"].startswith("faiss-pqvae ")
     table = README.split(f"(results/{file})", 1)[1].split("\n\n| method", 1)[1].split("\n\n")[0]
     assert f"| method{table}".splitlines() == result_table(results)
@@ -206,7 +216,7 @@ def scan_rows(results):
 
 
 def test_readme__scan_figures_are_those_of_the_stored_results():
-    results = json.loads((ROOT / "results" / "bench-scan.json").read_text())
+    results = stored("bench-scan.json")
     shown = README.split("(results/bench-scan.json)", 1)[1].splitlines()
     assert [line for line in shown if line.startswith("| 8 x")] == scan_rows(results)
 
@@ -236,7 +246,7 @@ def speed_cells(results):
 
 
 def test_readme__speeds_are_those_of_the_stored_results():
-    results = json.loads((ROOT / "results" / "benchmarks.json").read_text())
+    results = stored("benchmarks.json")
     rows = README.split("(results/benchmarks.json)", 1)[1].split("\n\n")[1].splitlines()[2:]
     assert [row.split("|")[2].strip() for row in rows] == speed_cells(results)
 
@@ -253,13 +263,13 @@ def second_look_rows(results):
 
 
 def test_readme__second_looks_are_those_of_the_stored_results():
-    results = json.loads((ROOT / "results" / "refinement.json").read_text())
+    results = stored("refinement.json")
     rows = README.split("(results/refinement.json)", 1)[1].split("\n\n")[1].splitlines()[2:]
     assert [row.split("|", 2)[2].strip(" |") for row in rows] == second_look_rows(results)
 
 
 def test_readme__cost_of_an_evaluation_is_that_of_the_stored_result():
-    results = json.loads((ROOT / "results" / "bench-evaluate.json").read_text())
+    results = stored("bench-evaluate.json")
     judging, everything, map_ms, memory_mb = (f["median"] for f in results["figures"])
     text = README.split("An evaluation of 12 methods", 1)[1].split("#### Scans")[0]
     text = " ".join(text.split())
