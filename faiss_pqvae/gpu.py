@@ -20,7 +20,7 @@ from faiss_pqvae.ids import IdArray
 from faiss_pqvae.index import LatentIndex, SearchType, check_k
 from faiss_pqvae.inputs import check_items, read_batches
 from faiss_pqvae.model import PQVAE
-from faiss_pqvae.native import extract_codebooks, faiss
+from faiss_pqvae.native import codebook_index, extract_codebooks, faiss
 from faiss_pqvae.quantizer import assign, look_up, split
 from faiss_pqvae.stored import Stored, empty_like, read, write
 
@@ -53,7 +53,7 @@ def index_cpu_to_gpu(
 
     Raises:
         RuntimeError: no GPU, or a FAISS or PyTorch without GPU support.
-        TypeError, ValueError: no such device, or an index that a GPU cannot take.
+        TypeError, ValueError: no such device, or an index that a GPU cannot take, as DPQ's.
     """
     devices = _check_devices(device)
     uploads = [partial(_upload, device=number) for number in devices]
@@ -239,6 +239,11 @@ def distribute(
     least = len(uploads) if shard else 1
     if index.ntotal < least:
         raise ValueError(f"expected an index of at least {least} items, got {index.ntotal}")
+    if isinstance(codebook_index(index.faiss_index), faiss.IndexResidualQuantizer):
+        raise TypeError(
+            "expected codes of a product quantizer, got those of an IndexResidualQuantizer: FAISS "
+            "has none on a GPU, so DPQ's codes are searched on the CPU"
+        )
     stored, codebooks = read(index.faiss_index), extract_codebooks(index.faiss_index)
     parts: list[Any] = []
     for g, upload in enumerate(uploads):

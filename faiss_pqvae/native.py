@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from faiss_pqvae import native_additive, native_product
-from faiss_pqvae.codebooks import Codebooks
+from faiss_pqvae.codebooks import MAX_NBITS, MIN_NBITS, Codebooks
 from faiss_pqvae.native_product import SDC_NBITS, check_searchable
 from faiss_pqvae.native_walk import (
     IVF,
@@ -28,12 +28,14 @@ from faiss_pqvae.native_walk import (
 __all__ = [
     "SDC_NBITS",
     "check_metric",
+    "check_residual",
     "check_searchable",
     "codebook_index",
     "extract_codebooks",
     "faiss",
     "inject_codebooks",
     "new_index_pq",
+    "new_residual_index",
     "prepare_search",
     "train_coarse",
 ]
@@ -125,6 +127,59 @@ def new_index_pq(codebooks: Codebooks, metric_type: int = faiss.METRIC_L2) -> An
     index = faiss.IndexPQ(codebooks.d, codebooks.M, codebooks.nbits, metric_type)
     inject_codebooks(index, codebooks)
     return index
+
+
+def new_residual_index(d: int, M: int, nbits: int) -> Any:
+    """An empty, untrained faiss.IndexResidualQuantizer for codes whose codewords are added.
+
+    It searches by inner product, as sums of table look-ups, which need no norm: a code takes
+    ceil(M * nbits / 8) bytes. It encodes greedily, level after level the codeword nearest to what
+    is left. `inject_codebooks` makes it trained.
+
+    Args:
+        d: dimension of the vectors.
+        M: levels, 1 or more.
+        nbits: bits of a level, 1 to 12.
+
+    Raises:
+        ValueError: sizes out of range, or sizes that FAISS cannot search.
+    """
+    if d < 1 or M < 1 or not MIN_NBITS <= nbits <= MAX_NBITS:
+        raise ValueError(
+            f"expected d >= 1, M >= 1 and nbits from {MIN_NBITS} to {MAX_NBITS}, got d={d}, M={M} "
+            f"and nbits={nbits}"
+        )
+    aq = faiss.AdditiveQuantizer
+    index = faiss.IndexResidualQuantizer(d, M, nbits, faiss.METRIC_INNER_PRODUCT, aq.ST_LUT_nonorm)
+    index.rq.max_beam_size = 1
+    # Products of all pairs of codewords, which faiss.read_index would compute for nothing.
+    index.rq.train_type |= faiss.ResidualQuantizer.Skip_codebook_tables
+    # FAISS writes an index without codebooks, and so copies it, but cannot read it again.
+    index.rq.codebooks.resize(M * d << nbits)
+    check_residual(index)
+    return index
+
+
+def check_residual(index: Any) -> None:
+    """Refuses what `new_residual_index` does not make.
+
+    Args:
+        index: a faiss.IndexResidualQuantizer.
+
+    Raises:
+        ValueError: another metric or search type, an encoder that is not greedy, levels of
+            different nbits, or sizes that FAISS cannot search.
+    """
+    rq = index.rq
+    expected = (faiss.METRIC_INNER_PRODUCT, faiss.AdditiveQuantizer.ST_LUT_nonorm, 1)
+    got = (index.metric_type, rq.search_type, rq.max_beam_size)
+    if expected != got:
+        raise ValueError(
+            "expected an IndexResidualQuantizer of metric_type, rq.search_type and "
+            f"rq.max_beam_size = {expected} (inner product, ST_LUT_nonorm, greedy), got {got}: "
+            "new_residual_index makes one"
+        )
+    check_searchable(index.d, native_additive.nbits_of(rq))
 
 
 def check_metric(metric_type: int) -> None:

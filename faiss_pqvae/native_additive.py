@@ -37,7 +37,7 @@ def check_sizes(index: Any, codebooks: Codebooks) -> None:
         raise ValueError(
             f"FAISS has no ST_norm_from_LUT in {kind(index)} and aborts: choose another search_type"
         )
-    expected, got = (aq.M, 2 ** _nbits(aq), aq.d), codebooks.centroids.shape
+    expected, got = (aq.M, 2 ** nbits_of(aq), aq.d), codebooks.centroids.shape
     if expected != got or codebooks.structure != "residual" or index.d != aq.d:
         raise ValueError(
             f"expected codebooks of shape {expected} with structure='residual', got {got} with "
@@ -77,7 +77,7 @@ def read(index: Any) -> Codebooks:
         ValueError: the parts of the index do not fit together; levels of different nbits.
     """
     aq = index.aq
-    ksub = 2 ** _nbits(aq)
+    ksub = 2 ** nbits_of(aq)
     centroids = np.zeros((aq.M, ksub, aq.d), np.float32)
     flat: FloatArray = faiss.vector_to_array(aq.codebooks)
     start = 0
@@ -99,9 +99,18 @@ def read(index: Any) -> Codebooks:
 
 
 def prepare(index: Any) -> None:
-    """Computes what FAISS derives from the codebooks."""
+    """Computes what FAISS derives from the codebooks, where anything looks into it."""
     for quantizer, _, _ in _blocks(index):
-        quantizer.compute_codebook_tables()
+        if _needs_tables(quantizer):
+            quantizer.compute_codebook_tables()
+        else:
+            quantizer.codebook_cross_products.resize(0)  # of codebooks before
+
+
+def _needs_tables(quantizer: Any) -> bool:
+    # Gigabytes at 12 bits, for nothing where neither norms nor the encoder are made of them.
+    without = isinstance(quantizer, faiss.ResidualQuantizer) and not quantizer.use_beam_LUT
+    return not (without and quantizer.search_type == _AQ.ST_LUT_nonorm)
 
 
 def _blocks(index: Any) -> Iterator[Block]:
@@ -131,7 +140,12 @@ def _is_product(index: Any) -> bool:
     return kind(index).startswith("IndexProduct")
 
 
-def _nbits(aq: Any) -> int:
+def nbits_of(aq: Any) -> int:
+    """Bits of a level.
+
+    Raises:
+        ValueError: levels of different nbits.
+    """
     nbits = faiss.vector_to_array(aq.nbits).tolist()
     if len(set(nbits)) != 1:
         raise ValueError(f"expected levels of the same nbits, got {nbits}")

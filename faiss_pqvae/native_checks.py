@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from faiss_pqvae.codebooks import MAX_NBITS, MIN_NBITS
 from faiss_pqvae.ids import list_ids
 from faiss_pqvae.native import faiss
 
@@ -87,6 +88,8 @@ def _check_flat_codes(index: Any) -> None:
     if hasattr(index, "pq"):
         _check_pq(index.pq, index.d)
         _expect("code_size", index.pq.code_size, index.code_size)
+    elif isinstance(index, faiss.IndexResidualQuantizer):
+        _check_rq(index)
     elif hasattr(index, "sq"):
         _expect("sq.d", index.d, index.sq.d)
         _expect("code_size", index.sq.code_size, index.code_size)
@@ -109,6 +112,26 @@ def _check_pq(pq: Any, d: int) -> None:
     _expect("pq.code_size", (pq.M * pq.nbits + 7) // 8, pq.code_size)
     _expect("number of centroid values", d * pq.ksub, pq.centroids.size())
     _require_finite("centroids", pq.centroids)
+
+
+def _check_rq(index: Any) -> None:
+    rq = index.rq
+    _expect("metric_type", faiss.METRIC_INNER_PRODUCT, index.metric_type)
+    _expect("rq.d", index.d, rq.d)
+    nbits = faiss.vector_to_array(rq.nbits).tolist()
+    _expect("number of levels", rq.M, len(nbits))
+    one = len(set(nbits)) == 1 and MIN_NBITS <= nbits[0] <= MAX_NBITS
+    _require(f"levels of the same nbits in [{MIN_NBITS}, {MAX_NBITS}]", one)
+    _expect("is_trained of the rq", index.is_trained, rq.is_trained)
+    _expect("search_type", faiss.AdditiveQuantizer.ST_LUT_nonorm, rq.search_type)
+    _expect("max_beam_size", 1, rq.max_beam_size)
+    _expect("rq.code_size", (rq.M * nbits[0] + 7) // 8, rq.code_size)
+    _expect("code_size", rq.code_size, index.code_size)
+    codebooks = faiss.vector_to_array(rq.codebooks).astype(np.float64)
+    _expect("number of codebook values", rq.M * rq.d << nbits[0], codebooks.size)
+    # The nearest codeword to what is left of a vector: FAISS reads out of bounds if there is none.
+    longest = np.sqrt(np.square(codebooks.reshape(rq.M, -1, rq.d)).sum(-1)).max(-1)
+    _require("codewords with finite distances", longest.sum() < _MAX_VALUE)
 
 
 def _check_fast_scan(index: Any) -> None:

@@ -23,13 +23,15 @@ _VECTORS = _FLAT | {"IxSQ", "IxPq"}
 _COARSE = _VECTORS | {"IHNf", "IHNs"}
 _ID_MAPS = frozenset({"IxMp", "IxM2"})
 _KINDS: dict[Role, Set[str]] = {
-    "index": _ID_MAPS | {"IxPq", "IPfs", "IwPQ", "IwPf", "IHNp"},
+    "index": _ID_MAPS | {"IxPq", "IxRq", "IPfs", "IwPQ", "IwPf", "IHNp"},
     "transforms": {"IxPT"},
     "refine": _VECTORS | {"IxM2"},
 }
 _LINEAR = {"rrot": "", "LTra": "", "Pcam": "ff?i", "Viqm": "ii"}  # what precedes the matrix
 _TRANSFORMS = frozenset({*_LINEAR, "RmDT", "VNrm", "VCnt", "Viqt", "HRot"})
 _MAX_PQ_BITS = 16
+_MAX_RQ_BITS = 12
+_LUT_NONORM = 1  # the search type without norms, in FAISS's files
 
 
 class LayoutError(Exception):
@@ -98,6 +100,10 @@ class _Layout:
             self._product_quantizer(header.d)
             self._vector(1)
             self._take("i?i")  # search_type, encode_signs, polysemous_ht
+        elif kind == "IxRq":
+            self._residual_quantizer(header.d)
+            self._take("Q")  # code_size
+            self._vector(1)
         elif kind == "IPfs":
             self._product_quantizer(header.d)
             self._take("iiiQQ")  # implem, bbs, qbs, ntotal2, M2
@@ -168,6 +174,22 @@ class _Layout:
         if not (1 <= M <= d and 1 <= nbits <= _MAX_PQ_BITS):
             raise LayoutError(f"expected M from 1 to {d} and nbits to 16, got {M} and {nbits}")
         _expect("number of centroid values", d << nbits, self._vector(4))
+
+    def _residual_quantizer(self, d: int) -> None:
+        rq_d, M = self._take("QQ")
+        _expect("rq.d", d, rq_d)
+        start = self._at + 8
+        _expect("number of levels", M, self._vector(8))
+        nbits = set(np.frombuffer(self._content[start : self._at], np.uint64).tolist())
+        if len(nbits) != 1 or not 1 <= min(nbits) <= _MAX_RQ_BITS:
+            raise LayoutError(
+                f"expected levels of the same nbits, 1 to {_MAX_RQ_BITS}, got {sorted(nbits)}"
+            )
+        self._take("?")  # is_trained
+        _expect("number of codebook values", M * d << min(nbits), self._vector(4))
+        search_type, _, _ = self._take("iff")  # and the range of norms
+        _expect("search_type", _LUT_NONORM, search_type)  # others are followed by tables
+        self._take("ii")  # train_type, max_beam_size
 
     def _scalar_quantizer(self, d: int) -> None:
         _, _, _, sq_d, _ = self._take("iifQQ")  # qtype, rangestat, its argument, code_size

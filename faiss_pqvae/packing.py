@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from faiss_pqvae.codebooks import FloatArray
+from faiss_pqvae.codebooks import FloatArray, Structure
 
 CodeArray = npt.NDArray[np.uint8]
 
@@ -14,18 +14,21 @@ _LANES = 8  # codes spread in one 64-bit word, a byte each
 _PLACES = np.arange(16).reshape(8, 2).T.ravel()
 
 
-def merge_codebooks(centroids: FloatArray, group: int) -> FloatArray:
-    """Codebooks of `group` sub-quantizers at a time: their products.
+def merge_codebooks(
+    centroids: FloatArray, group: int, structure: Structure = "product"
+) -> FloatArray:
+    """Codebooks of `group` sub-quantizers at a time: every choice of a codeword of each.
 
     The packed codes are the same bytes: id = id_0 + id_1 * ksub + ..., the first in the low bits.
 
     Args:
         centroids: (M, ksub, dsub) float32.
         group: sub-quantizers that become one.
+        structure: "product" concatenates the codewords, "residual" adds them.
 
     Returns:
-        (ceil(M / group), ksub**group, group * dsub) float32; the last group is filled up with
-        zeros, whatever its missing ids are.
+        (ceil(M / group), ksub**group, group * dsub) float32, or dsub where codewords are added;
+        the last group is filled up with zeros, whatever its missing ids are.
     """
     M, ksub, dsub = centroids.shape
     fields = -(-M // group)
@@ -33,6 +36,9 @@ def merge_codebooks(centroids: FloatArray, group: int) -> FloatArray:
     padded[:M] = centroids
     parts = np.arange(ksub**group)[:, None] // ksub ** np.arange(group) % ksub  # (K, group)
     merged = padded.reshape(fields, group, ksub, dsub)[:, np.arange(group), parts]
+    # (fields, K, group, dsub)
+    if structure == "residual":
+        return np.asarray(merged.sum(axis=2), np.float32)
     return np.ascontiguousarray(merged.reshape(fields, ksub**group, group * dsub))
 
 

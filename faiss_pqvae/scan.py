@@ -1,4 +1,4 @@
-"""The fastest exact scan over the codes of a faiss.IndexPQ; results as of the index itself."""
+"""The fastest exact scan over codes that are summed up; results as of the index itself."""
 
 from __future__ import annotations
 
@@ -12,7 +12,13 @@ import numpy.typing as npt
 from faiss_pqvae import kernels, packing
 from faiss_pqvae.codebooks import FloatArray
 from faiss_pqvae.inputs import at_least_1
-from faiss_pqvae.native import SDC_NBITS, check_metric, extract_codebooks, faiss
+from faiss_pqvae.native import (
+    SDC_NBITS,
+    check_metric,
+    check_residual,
+    extract_codebooks,
+    faiss,
+)
 
 CodeArray = npt.NDArray[np.uint8]
 IdArray = npt.NDArray[np.int64]
@@ -28,10 +34,13 @@ FEW_PADDED = 2**18
 
 
 class Scan:
-    """Searches the codes of an IndexPQ faster than the index does.
+    """Searches the codes of an IndexPQ or IndexResidualQuantizer faster than the index does.
+
+    For inner products, the code of a residual quantizer is the code of a product quantizer with
+    the same codewords, whose query is the query repeated M times: M look-ups and their sum.
 
     - Codes of 1, 2 and 4 bits are scanned by the byte: 8, 4 or 2 of them are one code of 8 bits,
-      whose codebook is the product of theirs.
+      whose codebook is the product of theirs, or of all their sums.
     - Codes of 3, 5, 6 and 7 bits are unpacked to bytes, chunk by chunk (those of 3 in pairs).
     - Bytes are scanned by the loop that was measured to be fastest, see `kernels`.
     - Larger codes, and few of them, are left to the index.
@@ -43,42 +52,47 @@ class Scan:
     FAISS_PQVAE_SCAN chooses: auto (measured), scalar, simd, or plain, which is the index's own.
 
     Args:
-        index: a trained faiss.IndexPQ, L2 or inner product. Codes may be added to it and removed
-            between searches; its codebooks must stay.
+        index: a trained faiss.IndexPQ, L2 or inner product, or an IndexResidualQuantizer as
+            `new_residual_index` makes it. Codes may be added to it and removed between searches;
+            its codebooks must stay.
 
     Raises:
         TypeError: another kind of index.
-        ValueError: an untrained index, another metric.
+        ValueError: an untrained index, another metric, another residual quantizer.
     """
 
     def __init__(self, index: Any) -> None:
-        if not isinstance(index, faiss.IndexPQ):
-            raise TypeError(f"expected a faiss.IndexPQ, got {type(index).__name__}")
+        if isinstance(index, faiss.IndexResidualQuantizer):
+            check_residual(index)
+        elif not isinstance(index, faiss.IndexPQ):
+            raise TypeError(
+                f"expected a faiss.IndexPQ or IndexResidualQuantizer, got {type(index).__name__}"
+            )
         check_metric(index.metric_type)
         codebooks = extract_codebooks(index)
         self._index = index
         self._ip = index.metric_type == faiss.METRIC_INNER_PRODUCT
+        self._additive = codebooks.structure == "residual"
         self._centroids = codebooks.centroids
         # As many codes as fill a byte count as one code of `bits` bits.
         nbits = codebooks.nbits
         group = min(8 // nbits, codebooks.M) if nbits <= 4 else 1
         if group > 1:
-            self._centroids = packing.merge_codebooks(self._centroids, group)
-        self._group, self._bits = group, group * nbits
+            self._centroids = packing.merge_codebooks(self._centroids, group, codebooks.structure)
+        self._nbits, self._group, self._bits = nbits, group, group * nbits
         self._plans: dict[bool | None, _Plan] = {}
 
     @property
     def name(self) -> str:
         """How a large number of codes is scanned, in words."""
         mode = kernels.scan_mode()
-        nbits = int(self._index.pq.nbits)
         if mode == "plain" or self._bits > 8:
-            return f"{nbits}-bit codes, FAISS's own search"
+            return f"{self._nbits}-bit codes, FAISS's own search"
         merged = {1: "", 2: " in pairs"}.get(self._group, f" in groups of {self._group}")
         chosen = kernels.choose(mode, kernels.WORTH_MEASURING)
         unpacked = ", unpacked" if self._plan(chosen).unpack else ""
         used = "scalar" if chosen.scalar else "vector"
-        return f"{nbits}-bit codes{merged}{unpacked}, {used} kernels"
+        return f"{self._nbits}-bit codes{merged}{unpacked}, {used} kernels"
 
     def search(self, z: FloatArray, k: int, *, sdc: bool = False, sel: Any = None) -> Results:
         """The k best codes for every query, best first.
@@ -133,22 +147,33 @@ class Scan:
         return at_least_1("k", k)
 
     def _has_sdc_table(self) -> bool:
-        pq = self._index.pq
         # IndexPQ's symmetric search is L2, whatever the metric.
-        return pq.nbits == SDC_NBITS and not self._ip and pq.sdc_table.size() > 0
+        own = self._nbits == SDC_NBITS and not self._ip
+        return own and self._index.pq.sdc_table.size() > 0
 
     def _plan(self, chosen: kernels.Kernels | None) -> _Plan:
         scalar = None if chosen is None else chosen.scalar
         if scalar not in self._plans:
             if scalar is None:
                 own = int(self._index.code_size)
-                self._plans[scalar] = _Plan(self._index.pq, own, self._bits, unpack=False, few=0)
+                self._plans[scalar] = _Plan(self._quantizer(), own, self._bits, unpack=False, few=0)
             else:
                 self._plans[scalar] = _plan(self._centroids, self._bits, scalar)
         return self._plans[scalar]
 
+    def _quantizer(self) -> Any:
+        """The faiss.ProductQuantizer whose codes the index's are."""
+        if not self._additive:
+            return self._index.pq
+        centroids = extract_codebooks(self._index).centroids
+        M, _, d = centroids.shape
+        pq = faiss.ProductQuantizer(M * d, M, self._nbits)
+        faiss.copy_array_to_vector(centroids.ravel(), pq.centroids)
+        return pq
+
     def _scan(self, plan: _Plan, z: FloatArray, k: int, positions: IdArray | None) -> Results:
-        if plan.pq.d != z.shape[1]:  # zeros for sub-quantizers that only fill up
+        copies = plan.pq.d // z.shape[1] if self._additive else 1
+        if copies * z.shape[1] != plan.pq.d:  # zeros for sub-quantizers that only fill up
             z = np.pad(z, ((0, 0), (0, plan.pq.d - z.shape[1])))
         D, I = np.empty((len(z), k), np.float32), np.empty((len(z), k), np.int64)  # noqa: E741
         blocks = [slice(i, i + BLOCK_QUERIES) for i in range(0, len(z), BLOCK_QUERIES)]
@@ -163,7 +188,9 @@ class Scan:
             first = start
             address = faiss.swig_ptr(codes)
             for queries, heap in heaps:
-                search(faiss.swig_ptr(queries), len(queries), address, len(codes), heap, False)
+                # Not all at once: a query of every level takes M times the memory.
+                x = np.tile(queries, (1, copies)) if self._additive else queries
+                search(faiss.swig_ptr(x), len(x), address, len(codes), heap, False)
         I += first  # noqa: E741
         for _, heap in heaps:
             heap.reorder()
@@ -228,8 +255,10 @@ def _heap(D: FloatArray, I: IdArray, ip: bool) -> Any:  # noqa: E741
 
 
 def _index_search(index: Any, z: FloatArray, k: int, search_type: int) -> Results:
-    params = faiss.SearchParametersPQ()
-    params.search_type = search_type
+    params = None
+    if isinstance(index, faiss.IndexPQ):  # others take none
+        params = faiss.SearchParametersPQ()
+        params.search_type = search_type
     D, I = index.search(z, k, params=params)  # noqa: E741
     return D, I
 

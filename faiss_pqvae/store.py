@@ -23,6 +23,7 @@ from faiss_pqvae.changes import (
 from faiss_pqvae.codebooks import FloatArray
 from faiss_pqvae.ids import IdArray, as_ids, id_map_changed, list_ids, places_of, view_ids
 from faiss_pqvae.native import (
+    check_residual,
     codebook_index,
     extract_codebooks,
     faiss,
@@ -35,6 +36,7 @@ from faiss_pqvae.stored import add_entries, entries, flat_codes
 
 CodeArray = npt.NDArray[np.uint8]
 Found = tuple[FloatArray, IdArray]
+_SCANNED = (faiss.IndexPQ, faiss.IndexResidualQuantizer)  # by `Scan`
 
 
 class Store:
@@ -44,11 +46,13 @@ class Store:
     file the id that was given to it. `ids` are the keys, or what an IDMap puts in their place.
 
     Args:
-        index: an IndexPQ, IndexPQFastScan, IndexIVFPQ, IndexIVFPQFastScan or IndexHNSWPQ, or one
-            of them inside an IDMap or IDMap2.
+        index: an IndexPQ, IndexPQFastScan, IndexIVFPQ, IndexIVFPQFastScan or IndexHNSWPQ, or an
+            IndexResidualQuantizer as `new_residual_index` makes it; or one of them inside an
+            IDMap or IDMap2.
 
     Raises:
         TypeError: any other index.
+        ValueError: another residual quantizer.
 
     Attributes:
         index: as it was given.
@@ -60,17 +64,20 @@ class Store:
         self.bare = codebook_index(self.index)
         self.has_id_map = isinstance(self.index, faiss.IndexIDMap)
         inner = self.index.index if self.has_id_map else self.index
-        known = (faiss.IndexPQ, faiss.IndexPQFastScan, faiss.IndexHNSWPQ)
+        known = (*_SCANNED, faiss.IndexPQFastScan, faiss.IndexHNSWPQ)
         if not isinstance(self.bare, known) and not self.is_ivf:
             raise TypeError(
-                "expected an IndexPQ, IndexPQFastScan, IndexIVFPQ, IndexIVFPQFastScan or "
-                f"IndexHNSWPQ, alone or in an IDMap, got {type(self.bare).__name__}"
+                "expected an IndexPQ, IndexPQFastScan, IndexIVFPQ, IndexIVFPQFastScan, "
+                "IndexHNSWPQ or IndexResidualQuantizer, alone or in an IDMap, got "
+                f"{type(self.bare).__name__}"
             )
         if int(inner.this) != int(self.bare.this):
             raise TypeError(
                 f"expected the {type(self.bare).__name__} alone or in an IDMap, got it inside "
                 f"{type(faiss.downcast_index(inner)).__name__}"
             )
+        if self.is_residual:
+            check_residual(self.bare)
         self._scan: Scan | None = None
         self._lock = threading.Lock()
 
@@ -85,20 +92,25 @@ class Store:
         return isinstance(self.bare, faiss.IndexHNSWPQ)
 
     @property
+    def is_residual(self) -> bool:
+        """Whether a vector is the sum of its codewords."""
+        return isinstance(self.bare, faiss.IndexResidualQuantizer)
+
+    @property
     def is_fast_scan(self) -> bool:
         """Whether codes lie in blocks, and are scanned with quantized tables."""
         return isinstance(self.bare, faiss.IndexPQFastScan | faiss.IndexIVFPQFastScan)
 
     @property
     def pq(self) -> Any:
-        """The native product quantizer."""
+        """The native product quantizer; of a residual quantizer there is none."""
         storage = faiss.downcast_index(self.bare.storage) if self.is_hnsw else self.bare
         return storage.pq
 
     @property
     def scan_name(self) -> str:
         """Which scan a search without a selector uses."""
-        if isinstance(self.bare, faiss.IndexPQ):
+        if isinstance(self.bare, _SCANNED):
             return self._exact().name
         return type(self.bare).__name__
 
@@ -121,7 +133,7 @@ class Store:
             ValueError: parameters that FAISS does not take for this index.
         """
         sel = selector_of(params, self.bare, self.over_keys)
-        if isinstance(self.bare, faiss.IndexPQ):
+        if isinstance(self.bare, _SCANNED):
             how = getattr(params, "search_type", faiss.IndexPQ.ST_PQ)
             if how in (faiss.IndexPQ.ST_PQ, faiss.IndexPQ.ST_SDC):
                 sdc = sdc or how == faiss.IndexPQ.ST_SDC
@@ -183,7 +195,7 @@ class Store:
 
     def quantize(self, z: FloatArray) -> FloatArray:
         """Every latent's own codewords: (n, d) float32 to (n, d) float32."""
-        if self.is_ivf and self.bare.by_residual:
+        if self.is_residual or (self.is_ivf and self.bare.by_residual):
             return self.sa_decode(self.sa_encode(z))
         quantized: FloatArray = self.pq.decode(self.pq.compute_codes(z))
         return quantized
@@ -372,7 +384,7 @@ class Store:
             ValueError: the number of an inverted list that does not exist.
         """
         self._check_lists(codes)
-        takes_codes = isinstance(self.bare, faiss.IndexPQ) or self.is_ivf
+        takes_codes = isinstance(self.bare, _SCANNED) or self.is_ivf
         if not takes_codes:
             # The code of its own codewords is the code itself.
             self.add([self.sa_decode(codes)], ids)

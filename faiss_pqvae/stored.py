@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from faiss_pqvae import native_additive
+from faiss_pqvae.codebooks import Codebooks
 from faiss_pqvae.ids import IdArray, id_map_changed, list_ids
-from faiss_pqvae.native import codebook_index, extract_codebooks, faiss, inject_codebooks
+from faiss_pqvae.native import (
+    check_residual,
+    codebook_index,
+    extract_codebooks,
+    faiss,
+    inject_codebooks,
+    new_residual_index,
+)
 from faiss_pqvae.packing import CodeArray, flatten_blocks, pack_blocks
 
 _IVF = (faiss.IndexIVFPQ, faiss.IndexIVFPQFastScan)
 _FAST_SCAN = (faiss.IndexPQFastScan, faiss.IndexIVFPQFastScan)
-_KINDS = (faiss.IndexPQ, faiss.IndexPQFastScan, *_IVF)
+_FLAT = (faiss.IndexPQ, faiss.IndexPQFastScan, faiss.IndexResidualQuantizer)
+_KINDS = (faiss.IndexPQ, faiss.IndexPQFastScan, *_IVF)  # those of a product quantizer
 
 
 @dataclass(frozen=True)
@@ -124,23 +135,73 @@ def codeword_ids(index: Any) -> npt.NDArray[np.int64]:
     """The codeword of every stored vector in every sub-quantizer, in no particular order.
 
     Args:
-        index: what `read` takes, or an IndexHNSWPQ, alone or in an IDMap.
+        index: what `read` takes, an IndexHNSWPQ or an IndexResidualQuantizer, alone or in an
+            IDMap. Of a residual quantizer, a sub-quantizer is a level.
 
     Returns:
         (ntotal, M) int64 in [0, ksub).
     """
     holder = codebook_index(index)
+    if isinstance(holder, faiss.IndexResidualQuantizer):
+        codes, nbits = flat_codes(holder), native_additive.nbits_of(holder.rq)
+        return np.asarray(faiss.unpack_bitstrings(codes, holder.rq.M, nbits), np.int64)
     if isinstance(holder, faiss.IndexHNSWPQ):
         holder = faiss.downcast_index(holder.storage)
     codes = np.ascontiguousarray(read(holder).codes)
     return np.asarray(faiss.unpack_bitstrings(codes, holder.pq.M, holder.pq.nbits), np.int64)
 
 
+def first_levels(index: Any, n_levels: int) -> Any:
+    """The vectors of a residual quantizer by their first codewords alone.
+
+    It searches as if it had been built from the first codebooks: codewords are chosen level after
+    level, so a shorter code is the beginning of the longer one.
+
+    Args:
+        index: a trained IndexResidualQuantizer as `new_residual_index` makes it, alone or in an
+            IDMap or IDMap2.
+        n_levels: 1 to M.
+
+    Returns:
+        A new index of the same kind, with the same ids.
+
+    Raises:
+        TypeError: another kind of index, an n_levels that is no integer.
+        ValueError: an n_levels out of range, an untrained index, another residual quantizer.
+    """
+    outer = faiss.downcast_index(index)
+    ids = None
+    if isinstance(outer, faiss.IndexIDMap):
+        ids = faiss.vector_to_array(outer.id_map)
+    bare = outer if ids is None else faiss.downcast_index(outer.index)
+    if not isinstance(bare, faiss.IndexResidualQuantizer):
+        raise TypeError(
+            f"expected an IndexResidualQuantizer, alone or in an IDMap, got {type(bare).__name__}"
+        )
+    check_residual(bare)
+    codebooks, n_levels = extract_codebooks(bare), operator.index(n_levels)
+    if not 1 <= n_levels <= codebooks.M:
+        raise ValueError(f"expected n_levels from 1 to {codebooks.M}, got {n_levels}")
+    first = new_residual_index(codebooks.d, n_levels, codebooks.nbits)
+    inject_codebooks(first, Codebooks(codebooks.centroids[:n_levels], structure="residual"))
+    # A code begins with the lowest bits of its first byte.
+    codes, rest = flat_codes(bare)[:, : first.code_size], n_levels * codebooks.nbits % 8
+    codes = np.ascontiguousarray(codes)
+    if rest:
+        codes[:, -1] &= (1 << rest) - 1
+    if ids is None:
+        first.add_sa_codes(codes)
+        return first
+    wrapped = type(outer)(first)
+    wrapped.add_sa_codes(codes, ids)
+    return wrapped
+
+
 def flat_codes(index: Any) -> CodeArray:
     """The codes of an index, as IndexPQ stores them.
 
     Args:
-        index: a faiss.IndexPQ or faiss.IndexPQFastScan.
+        index: a faiss.IndexPQ, IndexPQFastScan or IndexResidualQuantizer.
 
     Returns:
         (ntotal, code_size) uint8, a copy: the index moves its own when codes are added.
@@ -148,8 +209,9 @@ def flat_codes(index: Any) -> CodeArray:
     Raises:
         TypeError: another kind of index.
     """
-    if not isinstance(index, faiss.IndexPQ | faiss.IndexPQFastScan):
-        raise TypeError(f"expected an IndexPQ or IndexPQFastScan, got {type(index).__name__}")
+    if not isinstance(index, _FLAT):
+        names = ", ".join(kind.__name__ for kind in _FLAT)
+        raise TypeError(f"expected one of {names}, got {type(index).__name__}")
     return _unpack(faiss.vector_to_array(index.codes), index.ntotal, index)
 
 

@@ -68,6 +68,8 @@ KINDS = [
     "PQVAE4x4,Refine(PQ4x4np)",
     "IVF4,PQVAE4x4,RDecoder",
     "L2norm,IVF4,PQVAE4x4,Refine(SQ8)",
+    "dpq DPQ3x4",
+    "dpq IDMap2,DPQ2x8",
 ]
 
 Files = dict[str, bytes]
@@ -80,7 +82,7 @@ REFUSALS = (ValueError, OSError)
 def make_index(kind: str) -> LatentIndex:
     """An index of a kind, with items in it, whose encoder was not trained."""
     *words, description = kind.split(" ")
-    metric = faiss.METRIC_INNER_PRODUCT if "ip" in words else faiss.METRIC_L2
+    metric = faiss.METRIC_INNER_PRODUCT if {"ip", "dpq"} & {*words} else faiss.METRIC_L2
     config = ModelConfig(encoder="linear", dsub=2, normalize_latents=False, width=2)
     with torch.random.fork_rng():
         torch.manual_seed(0)
@@ -98,7 +100,7 @@ def make_index(kind: str) -> LatentIndex:
     if "residual" in words:
         index.faiss_index.by_residual = True
     x = np.random.default_rng(0).standard_normal((300, D), dtype=np.float32)
-    index.train(x, progress=False)
+    index.train(x, np.arange(300) % 3 if "dpq" in words else None, progress=False)
     if "empty" not in words:
         if "IDMap" in description:
             index.add_with_ids(x[:N], np.arange(N) * 2**40 + 7)

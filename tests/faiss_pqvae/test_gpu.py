@@ -1,6 +1,7 @@
 """GPU indexes: their layout searched on the CPU; what needs a card is marked `gpu`."""
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from faiss_pqvae import LatentIndex, index_cpu_to_gpu, index_gpu_to_cpu
 from faiss_pqvae.codebooks import Codebooks
 from faiss_pqvae.gpu import GpuLatentIndex, distribute
 from faiss_pqvae.gpu_layout import from_bytes, gpu_layout, to_bytes
-from faiss_pqvae.native import faiss, inject_codebooks, new_index_pq
+from faiss_pqvae.native import faiss, inject_codebooks, new_index_pq, new_residual_index
 from faiss_pqvae.training import TrainingConfig, fit
 from faiss_pqvae.transforms import Transforms
 
@@ -175,6 +176,7 @@ def test_gpu_layout__is_what_a_gpu_takes():
         (lambda: faiss.IndexPQ(8, 2, 8), ValueError, "expected a trained index"),
         (lambda: faiss.IndexFlatL2(8), TypeError, "alone or in an IDMap, got IndexFlatL2"),
         (lambda: faiss.IndexHNSWPQ(8, 2, 16), TypeError, "alone or in an IDMap, got IndexHNSWPQ"),
+        (lambda: new_residual_index(8, 2, 4), TypeError, "got IndexResidualQuantizer"),
         (
             lambda: faiss.IndexIVFPQR(faiss.IndexFlatL2(8), 8, 4, 2, 8, 2, 8),
             TypeError,
@@ -343,6 +345,16 @@ def test_copy__transforms_its_queries(make_model):
 def test_copy__refuses_an_index_that_refines(make_model):
     with pytest.raises(ValueError, match="expected an index that does not refine"):
         _on_cpu(LatentIndex(make_model(), refine_index="decoder"))
+
+
+@pytest.mark.parametrize("id_map", [None, faiss.IndexIDMap2])
+def test_copy__refuses_codewords_that_are_added(id_map):
+    native = new_residual_index(8, 2, 4)
+    inject_codebooks(native, Codebooks(_vectors(32, 8).reshape(2, 16, 8), structure="residual"))
+    native = native if id_map is None else id_map(native)
+    index = SimpleNamespace(refiner=None, ntotal=9, faiss_index=native)
+    with pytest.raises(TypeError, match="so DPQ's codes are searched on the CPU"):
+        _on_cpu(index)
 
 
 @pytest.mark.parametrize(("parts", "shard"), SPREADS)

@@ -59,6 +59,14 @@ def test_merge__leaves_the_meaning_of_the_bytes(sizes: tuple[int, int], M: int, 
     assert not x[:, M * 3 :].any()
 
 
+def test_merge__of_codewords_that_are_added() -> None:
+    centroids = np.random.default_rng(0).standard_normal((5, 4, 3), dtype=np.float32)
+    merged = merge_codebooks(centroids, 2, "residual")
+    assert (merged.shape, merged.dtype) == ((3, 16, 3), np.float32)
+    np.testing.assert_allclose(merged[1, 2 + 4 * 3], centroids[2, 2] + centroids[3, 3], rtol=1e-6)
+    np.testing.assert_array_equal(merged[2, 1 + 4 * 3], centroids[4, 1])
+
+
 def test_merge__missing_ids_have_any_value() -> None:
     merged = merge_codebooks(np.ones((1, 4, 2), np.float32), 2)
     np.testing.assert_array_equal(merged, np.tile(np.float32([1, 1, 0, 0]), (1, 16, 1)))
