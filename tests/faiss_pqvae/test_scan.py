@@ -481,7 +481,7 @@ def test_search__refuses(z: Any, k: Any, error: type[Exception], match: str) -> 
 
 
 def test_scan__refuses_other_indexes() -> None:
-    with pytest.raises(TypeError, match="IndexPQ, got IndexFlatL2"):
+    with pytest.raises(TypeError, match="IndexResidualQuantizer, got IndexFlatL2"):
         Scan(faiss.IndexFlatL2(8))
     with pytest.raises(ValueError, match="trained"):
         Scan(faiss.IndexPQ(8, 2, 8))
@@ -536,5 +536,5 @@ def test_flat_codes__is_a_copy() -> None:
 
 
 def test_flat_codes__refuses_other_indexes() -> None:
-    with pytest.raises(TypeError, match="IndexPQFastScan, got IndexFlatL2"):
+    with pytest.raises(TypeError, match="IndexResidualQuantizer, got IndexFlatL2"):
         flat_codes(faiss.IndexFlatL2(8))
