@@ -7,11 +7,12 @@ from faiss_pqvae.gpu import index_cpu_to_gpu, index_gpu_to_cpu
 from faiss_pqvae.index import LatentIndex
 from faiss_pqvae.model import PQVAE, ModelConfig
 from faiss_pqvae.native import extract_codebooks, inject_codebooks
-from faiss_pqvae.training import TrainingConfig, Views
+from faiss_pqvae.training import LabelTraining, TrainingConfig, Views
 
 __all__ = [
     "PQVAE",
     "Codebooks",
+    "LabelTraining",
     "LatentIndex",
     "ModelConfig",
     "TrainingConfig",

@@ -8,12 +8,12 @@ import operator
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
-from faiss_pqvae.grammar import MAX_M, Description, Item, error, parse
+from faiss_pqvae.grammar import CODES, MAX_M, Description, Item, error, parse
 from faiss_pqvae.index import LatentIndex
-from faiss_pqvae.model import PQVAE, ModelConfig
-from faiss_pqvae.native import faiss
+from faiss_pqvae.model import PQVAE, ModelConfig, Objective
+from faiss_pqvae.native import faiss, new_residual_index
 from faiss_pqvae.opq import linear_starts
 from faiss_pqvae.refine import StoredVectors
 from faiss_pqvae.training import TrainingConfig, fit
@@ -28,7 +28,7 @@ _faiss_index_factory = faiss.index_factory  # FAISS's own, whatever `register` d
 def index_factory(
     input_shape: int | tuple[int, ...],
     description: str,
-    metric_type: int | Literal["cosine"] = faiss.METRIC_L2,
+    metric_type: int | Literal["cosine"] | None = None,
     *,
     model: ModelConfig | None = None,
     training: TrainingConfig | None = None,
@@ -39,15 +39,18 @@ def index_factory(
     Examples: "PQVAE8x8", "PQVAE16x4fs", "IVF1024,PQVAE16", "HNSW32,PQVAE8", "IDMap2,PQVAE8x6",
     "L2norm,PCA256,PQVAE16", "PQVAE8,RFlat", "PQVAE8,Refine(SQfp16)", "PQVAE8,RDecoder". Inverted
     lists and graphs are over the latents, transforms before the encoder and refinement over the
-    items.
+    items. "DQN4x8" and "DPQ4x8" are codes that are trained with labels.
 
     Args:
         input_shape: dimension d of vectors, or (c, h, w) of images.
         description: [IDMap,|IDMap2,] [transforms,] [IVF...,|HNSW{m},] PQVAE{M}[x{nbits}][fs]
-            [,RFlat|,Refine(...)|,RDecoder]; nbits is 8 by default.
+            [,RFlat|,Refine(...)|,RDecoder]; nbits is 8 by default. DQN{M}[x{nbits}][fs] may
+            take PQVAE's place, and DPQ{blocks}[x{nbits}] without inverted lists or graph.
         metric_type: faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT, between latents; "cosine" is
-            the inner product between latents of length 1 (`ModelConfig.unit_latents`).
-        model: networks and bottleneck.
+            the inner product between latents of length 1 (`ModelConfig.unit_latents`). None takes
+            L2, and for DPQ inner products, which its codes are made for.
+        model: networks and bottleneck; its objective is that of DQN and DPQ where they are asked
+            for.
         training: how `train` trains. Vectors with a linear encoder and decoder, the default, start
             at the better of OPQ and PQ on a validation split, and never end below it there.
         pretrained: a trained model, such as another index's, whose encoder `train` starts from.
@@ -63,15 +66,10 @@ def index_factory(
     parsed = parse(description)
     dims = input_shape if isinstance(input_shape, tuple) else (input_shape,)
     shape = tuple(operator.index(size) for size in dims)
-    model = model or ModelConfig()
+    model = _with_objective(model or ModelConfig(), parsed)
     if metric_type == "cosine":
         model = replace(model, unit_latents=True)
-    metric: int = faiss.METRIC_INNER_PRODUCT if metric_type == "cosine" else metric_type
-    if metric not in (faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT):
-        raise ValueError(
-            "expected metric_type faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT or 'cosine', got "
-            f"{metric_type!r}"
-        )
+    metric = _metric(metric_type, parsed.kind)
     transforms = _transforms(parsed, shape)
     network = PQVAE(
         shape if transforms is None else (transforms.d_out,), parsed.M, parsed.nbits, model
@@ -91,6 +89,42 @@ def index_factory(
     )
     index.description = description
     return index
+
+
+def _with_objective(model: ModelConfig, parsed: Description) -> ModelConfig:
+    """The settings with the objective that the code's name asks for."""
+    own = {"DQN": "dqn", "DPQ": "dpq"}.get(parsed.kind)
+    if own is None and model.supervised:
+        raise ValueError(
+            f"expected {model.objective.upper()}{{M}}[x{{nbits}}] in the description for the "
+            f"objective {model.objective!r}, got {parsed.text!r}"
+        )
+    if own is None or model.objective == own:
+        return model
+    if model.objective != "reconstruction":  # which is the default
+        raise ValueError(
+            f"expected the objective {own!r} for {parsed.text!r}, got {model.objective!r}"
+        )
+    return replace(model, objective=cast(Objective, own))
+
+
+def _metric(metric_type: int | str | None, kind: str) -> int:
+    """FAISS's number of a metric.
+
+    Raises:
+        ValueError: another metric, or one that the kind of code is not searched by.
+    """
+    metrics: dict[Any, Any] = {"cosine": faiss.METRIC_INNER_PRODUCT}
+    metrics[None] = faiss.METRIC_INNER_PRODUCT if kind == "DPQ" else faiss.METRIC_L2
+    metric = metrics.get(metric_type, metric_type)
+    if metric not in (faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT):
+        raise ValueError(
+            "expected metric_type faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT or 'cosine', got "
+            f"{metric_type!r}"
+        )
+    if kind == "DPQ" and metric != faiss.METRIC_INNER_PRODUCT:
+        raise ValueError("expected faiss.METRIC_INNER_PRODUCT for DPQ, got faiss.METRIC_L2")
+    return int(metric)
 
 
 def _fit(
@@ -125,11 +159,11 @@ def starts_at_opq(config: ModelConfig, input_shape: tuple[int, ...]) -> bool:
         input_shape: of the items.
     """
     linear = (config.encoder, config.decoder) == ("linear", "linear")
-    return len(input_shape) == 1 and linear and not config.contrastive
+    return len(input_shape) == 1 and linear and config.objective == "reconstruction"
 
 
 def register() -> None:
-    """Lets faiss.index_factory understand PQVAE, too; `unregister` undoes it.
+    """Lets faiss.index_factory understand PQVAE, DQN and DPQ, too; `unregister` undoes it.
 
     `faiss.index_factory(d, "IVF1024,PQVAE16")` is then what `index_factory` makes; every other
     string goes where it went before. Registering twice is the same as once.
@@ -156,7 +190,7 @@ class _WithPQVAE:
         functools.update_wrapper(self, before)
 
     def __call__(self, d: Any, description: Any, *args: Any, **options: Any) -> Any:
-        if isinstance(description, str) and "PQVAE" in description:
+        if isinstance(description, str) and any(kind in description for kind in CODES):
             return index_factory(d, description, *args, **options)
         return self.before(d, description, *args, **options)
 
@@ -164,7 +198,9 @@ class _WithPQVAE:
 def _native(parsed: Description, d: int, metric_type: int) -> Any:
     """The empty native index over latents of d dimensions."""
     coarse, M, nbits = parsed.coarse, parsed.M, parsed.nbits
-    if coarse is None:
+    if parsed.kind == "DPQ":
+        index = new_residual_index(d, M, nbits)
+    elif coarse is None:
         kind = faiss.IndexPQFastScan if parsed.fast_scan else faiss.IndexPQ
         index = kind(d, M, nbits, metric_type)
     elif coarse.text.startswith("HNSW"):

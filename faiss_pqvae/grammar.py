@@ -1,7 +1,10 @@
-"""The grammar of descriptions: FAISS's, with one more code.
+"""The grammar of descriptions: FAISS's, with three more codes.
 
     [IDMap,|IDMap2,] [transforms,] [IVF...,|HNSW{m},] PQVAE{M}[x{nbits}][fs]
     [,RFlat|,Refine(...)|,RDecoder]
+
+DQN{M}[x{nbits}][fs] may stand for PQVAE, and DPQ{blocks}[x{nbits}] where nothing but IDMap and
+transforms is before it.
 
 What an item means to FAISS it means here, and FAISS itself reads it: transforms before the encoder
 on the input, inverted lists and graphs over the latents, refinement on the input again.
@@ -16,8 +19,10 @@ from faiss_pqvae.codebooks import MAX_NBITS, MIN_NBITS
 
 MAX_M = 4096  # a typing error beyond; so is a graph of more links
 
-_CODE = re.compile(r"PQVAE(?P<M>[0-9]+)(?:x(?P<nbits>[0-9]+))?(?P<fs>fs)?")
-_CODE_START = re.compile(r"PQVAE(?:[0-9]+(?:x(?:[0-9]+)?)?)?")
+CODES = ("PQVAE", "DQN", "DPQ")
+_KIND = f"(?P<kind>{'|'.join(CODES)})"
+_CODE = re.compile(rf"{_KIND}(?P<M>[0-9]+)(?:x(?P<nbits>[0-9]+))?(?P<fs>fs)?")
+_CODE_START = re.compile(rf"{_KIND}(?:[0-9]+(?:x(?:[0-9]+)?)?)?")
 _REFINE = re.compile(r"RFlat|RDecoder|Refine\((?P<index>.+)\)")
 
 
@@ -40,6 +45,7 @@ class Description:
 
     Attributes:
         text: the whole.
+        kind: of the code: "PQVAE", "DQN" or "DPQ".
         M: sub-quantizers.
         nbits: bits of each.
         fast_scan: codes in blocks, scanned with quantized tables.
@@ -51,6 +57,7 @@ class Description:
     """
 
     text: str
+    kind: str
     M: int
     nbits: int
     fast_scan: bool = False
@@ -70,30 +77,37 @@ def parse(description: str) -> Description:
     """
     if not isinstance(description, str):
         raise TypeError(f"expected a description string, got {type(description).__name__}")
-    if "PQVAE" not in description:
+    if not any(kind in description for kind in CODES):
         raise ValueError(
-            f"expected a description such as 'PQVAE8x8', got {description!r}; for indexes without "
-            "a learned encoder use faiss.index_factory"
+            f"expected a description such as 'PQVAE8x8', 'DQN4x8' or 'DPQ4x8', got "
+            f"{description!r}; for indexes without a learned encoder use faiss.index_factory"
         )
     items = _split(description)
-    codes = [i for i, item in enumerate(items) if item.text.startswith("PQVAE")]
+    codes = [i for i, item in enumerate(items) if item.text.startswith(CODES)]
     if not codes:
-        at = description.index("PQVAE")
-        raise error(description, at, "expected a comma before PQVAE, which is an item of its own")
+        at, kind = min((description.find(kind), kind) for kind in CODES if kind in description)
+        raise error(description, at, f"expected a comma before {kind}, which is an item of its own")
     if len(codes) > 1:
-        raise error(description, items[codes[1]].start, "expected one PQVAE only")
+        raise error(description, items[codes[1]].start, "expected one learned code only")
     left, code, right = items[: codes[0]], items[codes[0]], items[codes[0] + 1 :]
-    M, nbits, fast_scan = _code(description, code)
+    kind, M, nbits, fast_scan = _code(description, code)
     id_map = left.pop(0).text if left and left[0].text in ("IDMap", "IDMap2") else ""
     coarse = left.pop() if left and _is_coarse(left[-1]) else None
     for item in left:
         if _is_coarse(item) or item.text in ("IDMap", "IDMap2"):
-            where = "directly before PQVAE" if _is_coarse(item) else "first of all"
+            where = f"directly before {kind}" if _is_coarse(item) else "first of all"
             raise error(description, item.start, f"expected {item.text} {where}")
     if fast_scan and coarse is not None and coarse.text.startswith("HNSW"):
         raise error(description, coarse.start, "expected IVF or nothing before a code with fs")
+    if coarse is not None and kind == "DPQ":
+        message = (
+            "expected no inverted lists or graph before DPQ, whose codes are scanned one by one"
+        )
+        raise error(description, coarse.start, message)
     refine, decoder = _refinement(description, right)
-    return Description(description, M, nbits, fast_scan, id_map, left, coarse, refine, decoder)
+    return Description(
+        description, kind, M, nbits, fast_scan, id_map, left, coarse, refine, decoder
+    )
 
 
 def error(description: str, at: int, message: str) -> ValueError:
@@ -124,22 +138,28 @@ def _split(description: str) -> list[Item]:
     return items
 
 
-def _code(description: str, item: Item) -> tuple[int, int, bool]:
+def _code(description: str, item: Item) -> tuple[str, int, int, bool]:
     match = _CODE.fullmatch(item.text)
     if match is None:
         start = _CODE_START.match(item.text)
         assert start is not None
         prefix = _CODE.match(item.text)
         at = item.start + max(start.end(), prefix.end() if prefix else 0)
-        raise error(description, at, "expected PQVAE{M}[x{nbits}][fs], as in PQVAE8x8")
+        form = "[x{nbits}]" if start["kind"] == "DPQ" else "[x{nbits}][fs]"
+        message = f"expected {start['kind']}{{M}}{form}, as in {start['kind']}8x8"
+        raise error(description, at, message)
+    if match["fs"] and match["kind"] == "DPQ":
+        message = "expected DPQ without fs: FAISS scans no such codes in blocks"
+        raise error(description, item.start + match.start("fs"), message)
     M = _number(description, item, match, "M", 1, MAX_M)
     nbits = 8
     if match["nbits"]:
         nbits = _number(description, item, match, "nbits", MIN_NBITS, MAX_NBITS)
     if match["fs"] and nbits != 4:
         at = item.start + match.start("fs")
-        raise error(description, at, f"expected 4 bits for fs (PQVAE{M}x4fs), got {nbits}")
-    return M, nbits, match["fs"] is not None
+        message = f"expected 4 bits for fs ({match['kind']}{M}x4fs), got {nbits}"
+        raise error(description, at, message)
+    return match["kind"], M, nbits, match["fs"] is not None
 
 
 def _number(

@@ -23,18 +23,21 @@ from faiss_pqvae.inputs import (
     read_rows,
     sample_rows,
 )
+from faiss_pqvae.labels import check_labels, check_word_vectors
 from faiss_pqvae.model import PQVAE
 from faiss_pqvae.native import (
     check_metric,
     check_searchable,
     faiss,
     inject_codebooks,
+    new_residual_index,
     prepare_search,
     train_coarse,
 )
 from faiss_pqvae.native_io import is_mapped
 from faiss_pqvae.refine import Batch, Decoder, StoredVectors, refine
 from faiss_pqvae.store import CodeArray, Found, Store
+from faiss_pqvae.stored import first_levels
 from faiss_pqvae.transforms import Transformed, Transforms
 
 SearchType = Literal["adc", "sdc"]
@@ -55,11 +58,12 @@ class LatentIndex:
     Args:
         model: the PQ-VAE; it decides about shapes, M and nbits.
         metric_type: faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT, between latents.
-        fit: how `train` trains a model: `fit(model, x, progress=..., folder=...)`, returning the
-            history. None for an index that only serves.
+        fit: how `train` trains a model: `fit(model, x, progress=..., folder=..., labels=...,
+            word_vectors=...)`, the last three only where there are any, returning the history. None
+            for an index that only serves.
         faiss_index: a native index over the latents: IndexPQ, IndexPQFastScan, IndexIVFPQ,
-            IndexIVFPQFastScan or IndexHNSWPQ, alone or in an IDMap; it gets the codebooks of a
-            trained model. None makes an IndexPQ.
+            IndexIVFPQFastScan or IndexHNSWPQ, or for "dpq" an IndexResidualQuantizer, alone or in
+            an IDMap; it gets the codebooks of a trained model. None makes an IndexPQ.
         transforms: what happens to vectors before the model sees them.
         refine_index: a second look at what a search finds: a native index of flat codes over the
             flattened items, or "decoder" for the decoder's reconstructions.
@@ -91,7 +95,8 @@ class LatentIndex:
         refine_index: Any | None = None,
         read_only: bool = False,
     ) -> None:
-        check_searchable(model.quantizer.dsub, model.nbits)
+        if model.structure == "product":
+            check_searchable(model.quantizer.dsub, model.nbits)
         check_metric(metric_type)
         self.model = model.eval()
         self.fit = fit
@@ -100,10 +105,11 @@ class LatentIndex:
         self.batch_size = 1024
         self.k_factor = 1.0
         self.history: list[dict[str, Any]] = []
-        self.description = f"PQVAE{model.M}x{model.nbits}"
+        code = {"dqn": "DQN", "dpq": "DPQ"}.get(model.config.objective, "PQVAE")
+        self.description = f"{code}{model.M}x{model.nbits}"
         self._search_type: SearchType = "adc"
         if faiss_index is None:
-            faiss_index = faiss.IndexPQ(model.latent_dim, model.M, model.nbits, metric_type)
+            faiss_index = _new_native(model, metric_type)
         if (faiss_index.d, faiss_index.metric_type) != (model.latent_dim, metric_type):
             raise ValueError(
                 f"expected a native index with d={model.latent_dim} and metric_type="
@@ -263,7 +269,15 @@ class LatentIndex:
 
     # -- training
 
-    def train(self, x: Any, *, folder: Any = None, progress: bool = True) -> None:
+    def train(
+        self,
+        x: Any,
+        labels: Any = None,
+        *,
+        word_vectors: Any = None,
+        folder: Any = None,
+        progress: bool = True,
+    ) -> None:
         """Trains encoder, decoder and codebooks end to end and injects the codebooks.
 
         Transforms are fitted before, a coarse quantizer to the latents afterwards. A model that
@@ -272,12 +286,17 @@ class LatentIndex:
         Args:
             x: (n, *input_shape) uint8 or float, n >= 4; all of it is read once before the
                 training, so that NaN is found early.
+            labels: for DQN and DPQ: (n,) integers, one class an item, -1 where it is not known; or
+                (n, C) bool, several.
+            word_vectors: for DPQ: (C, e) floats, one a class in the order of their numbers; None
+                learns what stands for a class.
             folder: where log and checkpoints go; the same call continues an interrupted training.
             progress: draw a bar, where standard error is a terminal.
 
         Raises:
-            TypeError, ValueError: wrong items, NaN or infinity; an index that holds items, which
-                would lose their meaning; an index without a `fit`. The index is then as before.
+            TypeError, ValueError: wrong items, NaN or infinity; wrong labels, none for DQN or DPQ,
+                or some for PQVAE; an index that holds items, which would lose their meaning; an
+                index without a `fit`. The index is then as before.
         """
         self._check_writable()
         if self.ntotal:
@@ -289,6 +308,7 @@ class LatentIndex:
         if self.fit is None and not ready:
             raise ValueError("this index only serves: make one that trains by index_factory")
         check_items(x, self.input_shape, "training data")
+        learned_from = self._learned_from(labels, word_vectors, len(x)) if not ready else {}
         if x.dtype not in (np.dtype(np.uint8), torch.uint8):
             for _ in read_batches(x, self.batch_size, "training data"):
                 pass
@@ -304,7 +324,7 @@ class LatentIndex:
         if not ready:
             if new.transforms is not None:
                 new.transforms = new.transforms.trained(x, "training data")
-            options = {} if folder is None else {"folder": folder}
+            options = learned_from | ({} if folder is None else {"folder": folder})
             inputs = new._inputs_of(x)
             assert self.fit is not None
             new.history = self.fit(new.model, inputs, progress=progress, **options)
@@ -312,6 +332,19 @@ class LatentIndex:
         inject_codebooks(new.faiss_index, new.model.codebooks())
         new._train_coarse(x)
         self.__setstate__(new.__getstate__())
+
+    def _learned_from(self, labels: Any, word_vectors: Any, n: int) -> dict[str, Any]:
+        """What `fit` gets besides items; wrong labels are found before anything is trained."""
+        objective = self.model.config.objective
+        if (labels is not None) != self.model.config.supervised:
+            expected, got = ("no labels", "some") if labels is not None else ("labels", "none")
+            raise ValueError(f"expected {expected} for the objective {objective!r}, got {got}")
+        given = {"labels": labels, "word_vectors": word_vectors}
+        if labels is not None:
+            n_classes = check_labels(labels, n).n_classes
+            if word_vectors is not None:
+                check_word_vectors(word_vectors, n_classes)
+        return {name: value for name, value in given.items() if value is not None}
 
     def _inputs_of(self, x: Any) -> Any:
         if self.transforms is None:
@@ -735,6 +768,35 @@ class LatentIndex:
         x[:] = self._store.sa_decode(codes)
         return x
 
+    def prefix(self, n_levels: int) -> LatentIndex:
+        """The index of the first blocks of DPQ, from the codes that are stored here.
+
+        Nothing is trained or encoded again. The copy shares nothing with this index.
+
+        Args:
+            n_levels: blocks, from 1 to M.
+
+        Returns:
+            An index of the same items and ids with codes of n_levels * nbits bits, which serves
+            and can be added to; what refines the search stays away.
+
+        Raises:
+            ValueError: an untrained index; another number of blocks; codes that have no prefixes.
+        """
+        self._check_trained()
+        model = self.model.prefix(n_levels)
+        prefix = LatentIndex(
+            model,
+            self.metric_type,
+            faiss_index=first_levels(self.faiss_index, n_levels),
+            transforms=copy.deepcopy(self.transforms),
+        )
+        before, _, _ = self.description.partition("DPQ")
+        prefix.description = f"{before}DPQ{n_levels}x{model.nbits}"
+        prefix.search_type, prefix.batch_size = self.search_type, self.batch_size
+        prefix.history = copy.deepcopy(self.history)
+        return prefix
+
     def to_faiss(self) -> Any:
         """A pure FAISS index, a copy, that C++ can read and search without torch.
 
@@ -789,6 +851,13 @@ class LatentIndex:
             raise ValueError(
                 "the index is a memory-mapped file and cannot change: read it with mmap=False"
             )
+
+
+def _new_native(model: PQVAE, metric_type: int) -> Any:
+    """The native index that scans all codes of a model."""
+    if model.structure == "residual":
+        return new_residual_index(model.latent_dim, model.M, model.nbits)
+    return faiss.IndexPQ(model.latent_dim, model.M, model.nbits, metric_type)
 
 
 def check_k(k: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple, get_args
@@ -9,13 +10,16 @@ from typing import Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
-from faiss_pqvae.codebooks import Codebooks
+from faiss_pqvae.codebooks import Codebooks, Structure
 from faiss_pqvae.networks import Encoder, Network, build_decoder, build_encoder
 from faiss_pqvae.quantizer import ProductQuantizer, Quantized, Update
+from faiss_pqvae.residual import ResidualQuantizer
 
-Objective = Literal["reconstruction", "contrastive"]
+Objective = Literal["reconstruction", "contrastive", "dqn", "dpq"]
 
 _DSUB = 16
+_DPQ_DIM = 128  # of a latent, which has every codeword's dimension
+_SOFTNESS, _DPQ_SOFTNESS = 5.0, 20.0
 
 
 @dataclass(frozen=True)
@@ -26,30 +30,36 @@ class ModelConfig:
         objective: what a code has to tell. "reconstruction": the item itself (eq. 24 of the
             paper). "contrastive": which item it is, whatever `training.Views` does to it (SPQ,
             Jang and Cho, ICCV 2021); it knows what is in a picture, and takes longer to train.
+            "dqn" and "dpq": the class, from labels; the bottleneck of the first is a product
+            quantizer (Deep Quantization Network, Cao et al., AAAI 2016), that of the second a
+            residual one, every prefix of whose codes is a code (Deep Progressive Quantization, Gao
+            et al., IJCAI 2019). They are for `training.LabelTraining`.
         encoder: "conv" or one of the residual networks "resnet" and "resnet18" (images), "mlp" or
             "linear". None takes for images conv and for vectors linear, which then start at OPQ
-            (`faiss_pqvae.opq`); with the contrastive objective resnet and mlp.
+            (`faiss_pqvae.opq`); with the other objectives resnet and mlp.
         decoder: "conv", "mlp" or "linear"; "linear" ties distances between latents to distances
-            between reconstructions, which retrieval gains from. With the contrastive objective it
-            is fitted after the training, by least squares, and has to be linear.
+            between reconstructions, which retrieval gains from. With the other objectives it is
+            fitted after the training, by least squares, and has to be linear.
         standardize: bring every image to zero mean and unit deviation first, so that codes describe
             the picture and not its exposure; vectors stay as they are.
-        dsub: dimension of a sub-vector; the latents have M * dsub dimensions. None takes 16, and
-            for vectors with a linear encoder as many as make a rotation: d / M, rounded up.
+        dsub: dimension of a sub-vector; the latents have M * dsub dimensions, with "dpq" dsub. None
+            takes 16, for "dpq" 128, and for vectors with a linear encoder as many as make a
+            rotation: d / M, rounded up.
         width: channels of the first convolution, or units of a hidden layer.
         normalize_latents: batch-normalise the latents (without scale and shift), so that lambda
             means the same whatever the encoder would like the scale of its output to be.
         unit_latents: scale every latent to length 1, so that inner products between latents are
-            cosines. With the contrastive objective every sub-vector and every codeword has the
-            length 1 / sqrt(M), and so every latent the length 1.
+            cosines; "dqn" and "dpq" always do. With the contrastive objective every sub-vector and
+            every codeword has the length 1 / sqrt(M), and so every latent the length 1.
         update: how the codewords learn: "ema" (eq. 25, 26) or "gradient". None takes ema, and with
-            the contrastive objective gradient, its only choice.
+            "contrastive" and "dpq" gradient, their only choice.
         ema_decay: gamma of eq. (25, 26).
         lambda_: strength of the quantizer against the reconstruction, eq. (24).
         beta: weight of the commitment within the quantizer's loss, eq. (24).
         temperature: of the contrastive loss.
         softness: the contrastive loss sees a mean of all codewords, weighted by a softmax over
-            cosines times this number; the index sees the nearest codeword.
+            cosines times this number, 5 if it is None; the index sees the nearest codeword. Of
+            "dpq" see `faiss_pqvae.residual.prefixes`; None is 20.
         diversity: weight of the codewords' even use beside the contrastive loss.
         reconstruction_weight: of eq. (24) beside the contrastive loss; the decoder is then trained
             along, and may be any. Without the contrastive objective it has no effect.
@@ -68,15 +78,14 @@ class ModelConfig:
     lambda_: float = 0.01
     beta: float = 0.25
     temperature: float = 0.5
-    softness: float = 5.0
+    softness: float | None = None
     diversity: float = 0.1
     reconstruction_weight: float = 0.0
 
     def __post_init__(self) -> None:
         if self.objective not in get_args(Objective):
-            raise ValueError(
-                f"expected objective 'reconstruction' or 'contrastive', got {self.objective!r}"
-            )
+            names = ", ".join(map(repr, get_args(Objective)))
+            raise ValueError(f"expected objective as one of {names}, got {self.objective!r}")
         for name in ("dsub", "width"):
             value = getattr(self, name)
             if value is not None and value < 1:
@@ -87,21 +96,35 @@ class ModelConfig:
                 raise ValueError(f"expected {name} >= 0, got {value}")
         for name in ("temperature", "softness"):
             value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
+            if value is not None and not (math.isfinite(value) and value > 0):
                 raise ValueError(f"expected {name} > 0, got {value}")
-        if self.contrastive:
-            if self.update == "ema":
-                raise ValueError("expected update 'gradient' with the contrastive objective")
-            if self.decoder != "linear" and not self.reconstruction_weight:
-                raise ValueError(
-                    f"expected a linear decoder with the contrastive objective, got "
-                    f"{self.decoder!r}: a reconstruction_weight > 0 trains it along"
-                )
+        wanted = {"contrastive": "gradient", "dqn": "ema", "dpq": "gradient"}.get(self.objective)
+        if wanted and self.update not in (None, wanted):
+            raise ValueError(
+                f"expected update {wanted!r} with the objective {self.objective!r}, got "
+                f"{self.update!r}"
+            )
+        if self.decoder != "linear" and self.fits_decoder:
+            raise ValueError(
+                f"expected a linear decoder with the objective {self.objective!r}, got "
+                f"{self.decoder!r}"
+                + (": a reconstruction_weight > 0 trains it along" if self.contrastive else "")
+            )
 
     @property
     def contrastive(self) -> bool:
         """Whether codes are learned from what views of an item share."""
         return self.objective == "contrastive"
+
+    @property
+    def supervised(self) -> bool:
+        """Whether codes are learned from labels."""
+        return self.objective in ("dqn", "dpq")
+
+    @property
+    def fits_decoder(self) -> bool:
+        """Whether the decoder is fitted after the training, by least squares."""
+        return self.supervised or (self.contrastive and not self.reconstruction_weight)
 
     def for_items(self, input_shape: tuple[int, ...], M: int, nbits: int) -> ModelConfig:
         """The same settings, with what depends on the items filled in.
@@ -111,18 +134,25 @@ class ModelConfig:
             M: number of sub-quantizers.
             nbits: bits per sub-quantizer.
         """
-        encoder, dsub = self.encoder, self.dsub
-        if self.contrastive and encoder is None:
+        encoder, dsub, residual = self.encoder, self.dsub, self.objective == "dpq"
+        if (self.contrastive or self.supervised) and encoder is None:
             encoder = "resnet" if len(input_shape) == 3 else "mlp"
         if len(input_shape) == 1:
             encoder = encoder or "linear"
-            if dsub is None and encoder == "linear":
+            if dsub is None and encoder == "linear" and not residual:
                 dsub = -(-input_shape[0] // M)
                 if dsub == 2 and nbits <= 2:
                     dsub = 3  # FAISS cannot search two dimensions at 1 or 2 bits
-        update = self.update or ("gradient" if self.contrastive else "ema")
-        dsub = _DSUB if dsub is None else dsub
-        return replace(self, encoder=encoder, dsub=dsub, update=update)
+        if dsub is None:
+            dsub = _DPQ_DIM if residual else _DSUB
+        return replace(
+            self,
+            encoder=encoder,
+            dsub=dsub,
+            unit_latents=self.unit_latents or self.supervised,
+            update=self.update or ("gradient" if self.contrastive or residual else "ema"),
+            softness=self.softness or (_DPQ_SOFTNESS if residual else _SOFTNESS),
+        )
 
 
 class Reconstruction(NamedTuple):
@@ -167,15 +197,21 @@ class PQVAE(nn.Module):
             raise ValueError(f"expected M >= 1, got {M}")
         config = (config or ModelConfig()).for_items(input_shape, M, nbits)
         self.input_shape, self.M, self.nbits, self.config = input_shape, M, nbits, config
-        self.latent_dim = M * (config.dsub or _DSUB)  # `for_items` filled it in
-        self.quantizer = ProductQuantizer(
-            M,
-            nbits,
-            latent_dim=self.latent_dim,
-            update=config.update or "ema",
-            ema_decay=config.ema_decay,
-            radius=M**-0.5 if config.contrastive else None,
-        )
+        assert config.dsub is not None  # `for_items` filled it in
+        self.quantizer: ProductQuantizer | ResidualQuantizer
+        if config.objective == "dpq":
+            self.latent_dim = config.dsub
+            self.quantizer = ResidualQuantizer(M, nbits, latent_dim=self.latent_dim)
+        else:
+            self.latent_dim = M * config.dsub
+            self.quantizer = ProductQuantizer(
+                M,
+                nbits,
+                latent_dim=self.latent_dim,
+                update=config.update or "ema",
+                ema_decay=config.ema_decay,
+                radius=M**-0.5 if config.contrastive else None,
+            )
         sizes = (input_shape, self.latent_dim)
         encoder = config.encoder or "conv"
         self.encoder = build_encoder(encoder, *sizes, width=config.width)
@@ -264,7 +300,37 @@ class PQVAE(nn.Module):
 
     def codebooks(self) -> Codebooks:
         """The learned codewords, for injection into a FAISS index."""
-        return Codebooks(self.quantizer.codewords.detach().cpu().numpy())
+        return Codebooks(self.quantizer.codewords.detach().cpu().numpy(), structure=self.structure)
+
+    @property
+    def structure(self) -> Structure:
+        """How codewords make a latent: "product", or "residual" with the objective "dpq"."""
+        return "residual" if isinstance(self.quantizer, ResidualQuantizer) else "product"
+
+    def prefix(self, n_levels: int) -> PQVAE:
+        """The model of the first levels: a copy with these codebooks only, everything else as here.
+
+        Its decoder is the one that was fitted to codes of all levels.
+
+        Args:
+            n_levels: from 1 to M.
+
+        Raises:
+            ValueError: another number, or codes that are not those of levels (not "dpq").
+        """
+        if self.structure != "residual":
+            raise ValueError(
+                "expected a model with the objective 'dpq', whose codes have prefixes, got "
+                f"{self.config.objective!r}"
+            )
+        if not 1 <= n_levels <= self.M:
+            raise ValueError(f"expected n_levels from 1 to {self.M}, got {n_levels}")
+        prefix = copy.deepcopy(self)
+        quantizer = ResidualQuantizer(n_levels, self.nbits, latent_dim=self.latent_dim)
+        for name, value in self.quantizer.state_dict().items():
+            quantizer.state_dict()[name].copy_(value[:n_levels])
+        prefix.quantizer, prefix.M = quantizer.to(self.device), n_levels
+        return prefix.train(self.training)
 
 
 def _deviation(x: Tensor) -> Tensor:

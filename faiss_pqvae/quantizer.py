@@ -127,8 +127,22 @@ def kmeans(z_m: Tensor, ksub: int, *, iterations: int, generator: torch.Generato
     if n < ksub:
         noise = torch.randn(codewords.shape, generator=generator).to(z_m)
         codewords += 1e-3 * z_m.std(dim=1, keepdim=True, correction=0) * noise
+    return lloyd(z_m, codewords, iterations=iterations)
+
+
+def lloyd(z_m: Tensor, codewords: Tensor, *, iterations: int) -> Tensor:
+    """Lloyd's algorithm in every sub-space at once; codewords without points stay.
+
+    Args:
+        z_m: (M, n, dsub) float, n >= 1.
+        codewords: (M, ksub, dsub) float, where it begins.
+        iterations: how often points are assigned and means taken.
+
+    Returns:
+        (M, ksub, dsub) float.
+    """
     for _ in range(iterations):
-        counts, sums = accumulate(z_m, assign(z_m, codewords), ksub)
+        counts, sums = accumulate(z_m, assign(z_m, codewords), codewords.shape[1])
         means = sums / counts.clamp(min=1).unsqueeze(-1)
         codewords = torch.where((counts > 0).unsqueeze(-1), means, codewords)
     return codewords
@@ -241,6 +255,10 @@ class ProductQuantizer(nn.Module):
         z_q = z + (e - z).detach()  # eq. (21)
         return Quantized(z, z_q, ids, codebook_loss, commitment_loss)
 
+    def distance_ratio(self, z: Tensor) -> float:
+        """See the function of that name: latents (n, latent_dim) float, n >= 1."""
+        return distance_ratio(z, self.codewords)
+
     @torch.no_grad()
     def _observe(self, z_m: Tensor, ids: Tensor) -> None:
         counts, sums = accumulate(z_m, ids, self.ksub)
@@ -269,6 +287,20 @@ class ProductQuantizer(nn.Module):
         self.codewords.copy_(kmeans(z_m, self.ksub, iterations=iterations, generator=generator))
         self.project()
         self.ema_counts.fill_(batch_size / self.ksub)
+        if self.update == "ema":
+            self.ema_sums.copy_(self.codewords * self.ema_counts.unsqueeze(-1))
+
+    @torch.no_grad()
+    def refine(self, z: Tensor, *, iterations: int) -> None:
+        """Moves the codewords by Lloyd's algorithm, from where they are.
+
+        Args:
+            z: (n, latent_dim) float32, finite, n >= 1.
+            iterations: of the algorithm.
+        """
+        z_m = split(z, self.M)
+        self.codewords.copy_(lloyd(z_m, self.codewords, iterations=iterations))
+        self.project()
         if self.update == "ema":
             self.ema_sums.copy_(self.codewords * self.ema_counts.unsqueeze(-1))
 

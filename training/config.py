@@ -58,6 +58,40 @@ class VectorTraining:
 
 
 @dataclass(frozen=True)
+class LabelTraining:
+    """What the objectives "dqn" and "dpq" make of labels, and of items without.
+
+    Attributes:
+        labelled: share of a batch that is drawn from the labelled items, where some have none; the
+            others take part in the quantization and in the contrast.
+        quantization: weight of the quantization loss beside the classes or pairs. None takes
+            0.3 for "dpq", and for "dqn" 0.1, which it rises to over the first half. With 0 the codebooks
+            are those of a k-means of the features (two steps).
+        soft: of "dpq": weight of the error of soft codewords within the quantization loss.
+        hard: of "dpq": weight of that of the codewords chosen (mu of the paper).
+        joint: of "dpq": weight of the difference between the two (nu).
+        contrast: weight of the contrast between views (see the objective "contrastive"), for
+            labelled and other items alike. None takes 1 for "dpq" where items without labels are
+            to be learned from, and 0 else.
+    """
+
+    labelled: float = 0.5
+    quantization: float | None = None
+    soft: float = 1.0
+    hard: float = 1.0
+    joint: float = 0.1
+    contrast: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.labelled <= 1:
+            raise ValueError(f"expected labelled in (0, 1], got {self.labelled}")
+        for name in ("quantization", "soft", "hard", "joint", "contrast"):
+            value = getattr(self, name)
+            if value is not None and not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"expected {name} >= 0, got {value}")
+
+
+@dataclass(frozen=True)
 class TrainingConfig:
     """Settings of a training; the objective's own (lambda, beta) belong to the model.
 
@@ -71,20 +105,24 @@ class TrainingConfig:
         weight_decay: decoupled (AdamW).
         views: what is done to the encoder's input; the decoder's target stays the clean item.
             None takes `Views.for_shape` of the items.
-        n_views: views of every item in a step of the contrastive objective, at least 2.
-        small_views: share of a contrastive training of images, from its start on, in which views
-            have 5/8 of the height and width: a step then takes little more than half the time. None
-            takes 0.7 for the residual encoders, and 0 for others, most of which take one size only.
+        n_views: views of every item in a step of the contrastive objective, or of a contrast
+            beside labels, at least 2.
+        small_views: share of a training of images, from its start on, in which views have 5/8 of
+            the height and width: a step then takes little more than half the time. None takes 0.7
+            for the residual encoders, and 0 for others, most of which take one size only. Not for
+            the reconstruction objective.
         augment: views by name, "natural", "digits" or "vectors", in place of `views`.
         whitening: how far the reconstruction error is measured relative to the data's own
             variation, 0 (plain squared error) to 1 (Mahalanobis), see `fit_whitener`. None takes
             0.3 for colour images and 0 for the rest.
         vectors: for vectors: where they start and what they aim at, see `VectorTraining`. None
             takes its defaults for vectors with a linear encoder, and nothing for other items.
+        labels: with the objectives "dqn" and "dpq": what is learned from labels. None takes the
+            defaults.
         validation_fraction: share of the items that is held out, at most 5,000 items.
-        patience: epochs without a better validation loss after which training stops early; the
-            best weights are kept; epochs of small views do not count. 0 never stops early, nor does
-            a budget.
+        patience: epochs without a better validation loss (with labels: without a higher mAP of
+            held-out items) after which training stops early; the best weights are kept; epochs of
+            small views do not count. 0 never stops early, nor does a budget.
         warmup_steps: steps without the bottleneck before k-means on the latents gives the first
             codewords; at most a tenth of all steps. The contrastive objective needs none.
         revive_every: steps between two searches for dead codewords.
@@ -108,6 +146,7 @@ class TrainingConfig:
     small_views: float | None = None
     whitening: float | None = None
     vectors: VectorTraining | None = None
+    labels: LabelTraining | None = None
     validation_fraction: float = 0.05
     patience: int = 10
     warmup_steps: int = 200

@@ -34,6 +34,7 @@ def contrastive_objective(
     quantized = model.quantize(views)
     z = quantized.z
     with torch.autocast(z.device.type, enabled=False):
+        assert config.softness is not None  # filled in with the items' shape
         soft, p = soft_assignment(split(z, model.M), model.quantizer.codewords, config.softness)
         q = soft.transpose(0, 1).flatten(1)
         contrast = nt_xent(z, q, n_items=n, temperature=config.temperature)

@@ -9,20 +9,16 @@ import torch
 from torch import Tensor
 
 from faiss_pqvae.model import PQVAE, to_float
-from faiss_pqvae.networks import Linear
-from faiss_pqvae.quantizer import distance_ratio
 from faiss_pqvae.training.config import TrainingConfig
 from faiss_pqvae.training.contrastive import contrastive_objective
 from faiss_pqvae.training.items import PART, Items, Rows, parts
-from faiss_pqvae.training.least_squares import fit_linear
+from faiss_pqvae.training.latents import fit_decoder, initialize_codewords
 from faiss_pqvae.training.objectives import Terms, fit_whitener, reconstruction_objective
 from faiss_pqvae.training.setup import faster_precision
 from faiss_pqvae.training.task import Validation, Way, values_of
 from faiss_pqvae.training.views import Views, random_views
 
-_NORMALIZATION_ITEMS = 10_000
-_KMEANS_ITEMS = 16_384
-_DECODER_ITEMS = 16_384
+NORMALIZATION_ITEMS = 10_000
 _SMALL = 5 / 8  # of the height and width of images: `TrainingConfig.small_views`
 
 
@@ -65,15 +61,11 @@ class ItemTask:
         """All weights; codewords of the contrastive objective turn at a rate of their own."""
         if not self.contrastive:
             return [{"params": list(self.model.parameters())}]
-        codewords = self.model.quantizer.codewords
-        rest = [p for p in self.model.parameters() if p is not codewords]
-        # Their components are of that size: a step turns them as far as it turns larger weights.
-        lr = self.config.lr * self.model.latent_dim**-0.5
-        return [{"params": rest}, {"params": [codewords], "highest": lr, "weight_decay": 0.0}]
+        return groups_of(self.model, self.config.lr)
 
     def start(self) -> tuple[dict[str, Any], float | None]:
         """Fits normalisation and whitening, and chooses the precision."""
-        rows = self.items.spread(_NORMALIZATION_ITEMS)
+        rows = self.items.spread(NORMALIZATION_ITEMS)
         sample = self.items.read(rows)
         self.model.fit_normalization(sample)
         if self.config.whitening and self.reconstructs:
@@ -99,20 +91,19 @@ class ItemTask:
         """The objective of views of the items in rows `examples`."""
         warm = step >= self.config.warmup_steps or way.at >= way.end // 10
         if self.bypass and (self.contrastive or warm):
-            self.initialize_codewords()
+            initialize_codewords(self.model, self.items, batch_size=self.batch_size)
             self.bypass = False
         self.model.train()
-        size = self._view_size(way)
+        size = view_size(self.config, self.model.input_shape, way)
         self.small = size is not None
         return self._objective(self.items.read(np.sort(examples)), generator, size)
 
     def after_step(self, terms: Terms, step: int, generator: torch.Generator) -> None:
         """Moves codewords that are not used any more."""
-        self.model.quantizer.project()
-        if terms.ids is not None and (step + 1) % self.config.revive_every == 0:
-            self.model.quantizer.revive(
-                terms.latents, threshold=self.config.revive_below, generator=generator
-            )
+        move_dead(self.model, self.config, terms, step, generator)
+
+    def after_epoch(self) -> None:
+        """Nothing: the codewords moved with every step."""
 
     def _objective(
         self, clean: Tensor, generator: torch.Generator, size: tuple[int, int] | None = None
@@ -131,30 +122,6 @@ class ItemTask:
                 self.model, view, clean, whitener=self.whitener, bypass=self.bypass
             )
 
-    def _view_size(self, way: Way) -> tuple[int, int] | None:
-        """Height and width of the views of this step, where they are not the images' own."""
-        if way.at >= (self.config.small_views or 0.0) * way.end:
-            return None
-        _, height, width = self.model.input_shape
-        return max(1, round(_SMALL * height)), max(1, round(_SMALL * width))
-
-    @torch.no_grad()
-    def initialize_codewords(self) -> None:
-        """Takes codewords from a k-means of latents."""
-        generator, items = self.items.generator("kmeans"), self.items
-        wanted = max(_KMEANS_ITEMS, 8 * self.model.quantizer.ksub)
-        order = torch.randperm(len(items.train_rows), generator=generator)[:wanted]
-        # In training mode: early on, the running statistics of batch normalisation lag behind.
-        # So every part has to be a random one: data often come sorted by class.
-        self.model.train()
-        latents = [
-            self.model.encode(items.read(np.sort(part)))
-            for part in parts(items.train_rows[order.numpy()])
-        ]
-        self.model.quantizer.initialize(
-            torch.cat(latents), batch_size=self.batch_size, generator=generator
-        )
-
     def validate(self) -> Validation:
         """Means over the validation part, through the same views every time."""
         sums, ratio = dict[str, float](), 0.0
@@ -165,26 +132,56 @@ class ItemTask:
             for name, value in values_of(self._objective(clean, generator)).items():
                 sums[name] = sums.get(name, 0.0) + len(part) * value
             z = self.model.encode(clean)
-            ratio += len(part) * distance_ratio(z, self.model.quantizer.codewords)
+            ratio += len(part) * self.model.quantizer.distance_ratio(z)
         means = {name: value / len(rows) for name, value in sums.items()}
         # The loss without the bottleneck does not compare with the loss through it; and what has
         # seen small views only is not ready, even where its loss does not fall for a while.
         counts = not (self.bypass or self.small)
         return Validation(means, ratio / len(rows), counts=counts, facts={})
 
-    @torch.no_grad()
     def finish(self) -> None:
-        """Fits a decoder that was not trained: the linear one that reconstructs codes best."""
-        if self.reconstructs:
-            return
-        decoder = self.model.decoder
-        assert isinstance(decoder, Linear)  # the model sees to it
-        x, y = [], []
-        for part in parts(self.items.spread(_DECODER_ITEMS)):
-            clean = self.items.read(part)
-            x.append(self.model.quantize(clean).z_q)
-            y.append(self.model.normalize(clean).flatten(1))
-        fit_linear(decoder.map, torch.cat(x), torch.cat(y))
+        """Fits a decoder that was not trained."""
+        if not self.reconstructs:
+            fit_decoder(self.model, self.items)
 
     def release(self) -> None:
         """Nothing of the model was changed for the training alone."""
+
+
+def view_size(config: TrainingConfig, shape: tuple[int, ...], way: Way) -> tuple[int, int] | None:
+    """Height and width of a step's views, where they are not those of the images (c, h, w)."""
+    if way.at >= (config.small_views or 0.0) * way.end:
+        return None
+    _, height, width = shape
+    return max(1, round(_SMALL * height)), max(1, round(_SMALL * width))
+
+
+def groups_of(model: PQVAE, lr: float) -> list[dict[str, Any]]:
+    """Parameter groups: codewords that learn by gradient move at a rate of their own.
+
+    Args:
+        model: to be trained.
+        lr: highest learning rate of everything else.
+    """
+    codewords = model.quantizer.codewords
+    rest = [p for p in model.parameters() if p is not codewords]
+    # Their components are of that size: a step turns them as far as it turns larger weights.
+    own = {"params": [codewords], "highest": lr * model.latent_dim**-0.5, "weight_decay": 0.0}
+    return [{"params": rest}, own]
+
+
+def move_dead(
+    model: PQVAE, config: TrainingConfig, terms: Terms, step: int, generator: torch.Generator
+) -> None:
+    """Brings codewords to their length, and now and then those into use that are not used any more.
+
+    Args:
+        model: being trained.
+        config: how often, and what counts as not used.
+        terms: of the step.
+        step: its number.
+        generator: source of randomness.
+    """
+    model.quantizer.project()
+    if terms.ids is not None and (step + 1) % config.revive_every == 0:
+        model.quantizer.revive(terms.latents, threshold=config.revive_below, generator=generator)

@@ -26,6 +26,7 @@ class Items:
         shape: of an item.
         validation_fraction: share that is held out, at most 5,000 items.
         most: items of the training part; the others are in neither part. None takes all.
+        labelled: (n,) bool; the validation part then takes its share of those and of the others.
         seed: of everything random.
         device: where items are read to.
 
@@ -44,6 +45,7 @@ class Items:
         *,
         validation_fraction: float,
         most: int | None = None,
+        labelled: npt.NDArray[np.bool_] | None = None,
         seed: int,
         device: torch.device,
     ) -> None:
@@ -54,6 +56,8 @@ class Items:
         rows = torch.randperm(len(x), generator=self.generator("split")).numpy()
         held_out = max(1, round(len(rows) * validation_fraction))
         held_out = min(held_out, _MAX_HELD_OUT, len(rows) - 2)
+        if labelled is not None:
+            rows = _spread_out(rows, labelled[rows], held_out)
         self.validation_rows: Rows = np.sort(rows[:held_out])
         self.train_rows: Rows = np.sort(rows[held_out:][:most])
 
@@ -77,3 +81,11 @@ class Items:
 def parts(rows: Rows, size: int = PART) -> list[Rows]:
     """Rows in pieces of a size; the last may be smaller."""
     return [rows[i : i + size] for i in range(0, len(rows), size)]
+
+
+def _spread_out(rows: Rows, labelled: npt.NDArray[np.bool_], held_out: int) -> Rows:
+    """The rows in an order whose first `held_out` have their share of the labelled ones."""
+    known, others = rows[labelled], rows[~labelled]
+    n = max(1, round(held_out * len(known) / len(rows)), held_out - len(others))
+    rest = held_out - n
+    return np.concatenate([known[:n], others[:rest], known[n:], others[rest:]])

@@ -23,10 +23,13 @@ from faiss_pqvae.training.checkpoint import load_checkpoint, save_checkpoint
 from faiss_pqvae.training.config import TrainingConfig
 from faiss_pqvae.training.item_task import ItemTask
 from faiss_pqvae.training.items import Items, Rows
+from faiss_pqvae.training.label_task import LabelTask
 from faiss_pqvae.training.ranking import Metric
 from faiss_pqvae.training.setup import (
     choose_device,
     fingerprint_of,
+    known_labels,
+    known_vectors,
     reset_parameters,
     settled,
     take_over,
@@ -55,6 +58,8 @@ def fit(
     starts: Starts | None = None,
     metric: Metric = "l2",
     pretrained: PQVAE | None = None,
+    labels: Any = None,
+    word_vectors: Any = None,
 ) -> History:
     """Trains a PQ-VAE, end to end, and leaves the best weights in it.
 
@@ -79,13 +84,18 @@ def fit(
         metric: what vectors with `starts` are searched by.
         pretrained: a trained model whose encoder's weights are where this one begins, as far as
             they have the same shapes: for another code length, or for other items.
+        labels: for the objectives "dqn" and "dpq": (n,) integers, -1 where one is missing, or
+            (n, C) bool, see `faiss_pqvae.labels.check_labels`.
+        word_vectors: for "dpq": (C, e) floats, one for each class, in the order of the class
+            numbers that occur; None learns a prototype of every class.
 
     Returns:
         The history, one dict of plain values per event, as in `log.jsonl`: first a "start", then
         one "epoch" each, then an "end".
 
     Raises:
-        TypeError, ValueError: `x` is not what the model takes; there are too few items; the
+        TypeError, ValueError: `x` is not what the model takes; there are too few items; labels
+            that are wrong, missing, or not asked for (before any training); the
             folder holds another training's checkpoint; settings of vectors without `starts`; a
             pretrained model that has another encoder.
         DivergedError: the loss is no longer finite.
@@ -98,6 +108,8 @@ def fit(
         starts=starts,
         metric=metric,
         pretrained=pretrained,
+        labels=labels,
+        word_vectors=word_vectors,
         progress=progress,
     )
     try:
@@ -114,7 +126,8 @@ class Trainer:
     epoch), so that the step's number is all that a checkpoint has to keep of the randomness.
 
     Args:
-        model, x, config, folder, starts, metric, pretrained, progress: see `fit`.
+        model, x, config, folder, starts, metric, pretrained, labels, word_vectors, progress: see
+            `fit`.
     """
 
     def __init__(
@@ -127,6 +140,8 @@ class Trainer:
         starts: Starts | None = None,
         metric: Metric = "l2",
         pretrained: PQVAE | None = None,
+        labels: Any = None,
+        word_vectors: Any = None,
         progress: bool = True,
     ) -> None:
         if starts is not None and pretrained is not None:
@@ -135,7 +150,16 @@ class Trainer:
                 "linear code"
             )
         self.model = model
-        self.config = settled(config, model, at_a_start=starts is not None)
+        known = known_labels(model, x, labels)
+        if word_vectors is not None:
+            word_vectors = known_vectors(model, word_vectors, known)
+        labelled = None if known is None else known.labelled
+        self.config = settled(
+            config,
+            model,
+            at_a_start=starts is not None,
+            unlabelled=labelled is not None and not labelled.all(),
+        )
         self.device = choose_device(config.device)
         vectors = self.config.vectors
         self.items = Items(
@@ -143,6 +167,7 @@ class Trainer:
             model.input_shape,
             validation_fraction=config.validation_fraction,
             most=None if vectors is None else vectors.items,
+            labelled=labelled,
             seed=config.seed,
             device=self.device,
         )
@@ -157,13 +182,22 @@ class Trainer:
         self.pretrained = None if pretrained is None else fingerprint_of(pretrained)
         if pretrained is not None:
             take_over(model, pretrained)
-        self.task: Task = (
-            ItemTask(model, self.items, self.config, batch_size=self.batch_size)
-            if starts is None
-            else VectorTask(
+        self.task: Task
+        if known is not None:
+            self.task = LabelTask(
+                model,
+                self.items,
+                known,
+                self.config,
+                batch_size=self.batch_size,
+                word_vectors=word_vectors,
+            )
+        elif starts is None:
+            self.task = ItemTask(model, self.items, self.config, batch_size=self.batch_size)
+        else:
+            self.task = VectorTask(
                 model, self.items, self.config, starts=starts, metric=metric, progress=progress
             )
-        )
         self.metric = None if starts is None else metric
         self.total_steps = self.steps_per_epoch * self.task.epochs
         self.budget_s = None if config.budget_minutes is None else 60 * config.budget_minutes
@@ -319,6 +353,7 @@ class Trainer:
     def _end_epoch(self, epoch: int) -> dict[str, Any]:
         started = time.perf_counter()
         self.model.eval()
+        self.task.after_epoch()
         found = self.task.validate()
         self.elapsed_s += time.perf_counter() - started
         event: dict[str, Any] = {
@@ -433,6 +468,8 @@ class Trainer:
             kept["metric"] = self.metric
         if self.pretrained is not None:
             kept["pretrained"] = self.pretrained
+        if isinstance(self.task, LabelTask):
+            kept["labels"] = self.task.fingerprint()
         return json.dumps({**kept, "sample": zlib.crc32(sample.tobytes())}, sort_keys=True)
 
     def close(self) -> None:
@@ -455,7 +492,8 @@ def schedule(at: float, end: float) -> float:
 
 def _summary(event: dict[str, Any]) -> dict[str, str]:
     """What a progress bar says of an epoch."""
-    part = "contrast" if "contrast" in event else "reconstruction"
+    parts = ("classes", "pairs", "contrast", "reconstruction")
+    part = next(name for name in parts if f"validation_{name}" in event)
     return {
         part: f"{event[f'validation_{part}']:.4f}",
         "perplexity": f"{np.mean(event['perplexity']):.0f}",

@@ -8,42 +8,63 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from faiss_pqvae.inputs import check_items
+from faiss_pqvae.labels import Labels, check_labels, check_word_vectors
 from faiss_pqvae.model import PQVAE
 from faiss_pqvae.resnet import ResNet
-from faiss_pqvae.training.config import Precision, TrainingConfig, VectorTraining
+from faiss_pqvae.training.config import (
+    LabelTraining,
+    Precision,
+    TrainingConfig,
+    VectorTraining,
+)
 from faiss_pqvae.training.objectives import reconstruction_objective
 from faiss_pqvae.training.views import Views
 
-_SMALL_VIEWS = 0.7  # of a contrastive training with a residual encoder
+_SMALL_VIEWS = 0.7  # of a training with a residual encoder
+_QUANTIZATION = {"dqn": 0.1, "dpq": 0.3}
 _BFLOAT16_GAIN = 1.2  # below this the noise of a measurement decides
 
 
-def settled(config: TrainingConfig, model: PQVAE, *, at_a_start: bool) -> TrainingConfig:
+def settled(
+    config: TrainingConfig, model: PQVAE, *, at_a_start: bool, unlabelled: bool = False
+) -> TrainingConfig:
     """The settings with all that depends on the model filled in.
 
     Args:
         config: settings.
         model: to be trained.
         at_a_start: whether vectors begin at a linear code and are trained for their ranking.
+        unlabelled: whether some items have no label, of a supervised objective.
 
     Raises:
         ValueError: settings that do not go together, or not with the model.
     """
     objective, encoder = model.config.objective, model.config.encoder
     wanted = config.small_views
-    scales = model.config.contrastive and isinstance(model.encoder, ResNet)
+    views_differ = model.config.contrastive or model.config.supervised
+    scales = views_differ and isinstance(model.encoder, ResNet)
     if wanted and not scales:
         raise ValueError(
-            "expected small_views with the contrastive objective and a residual encoder, got "
-            f"{wanted} with {objective!r} and {encoder!r}"
+            "expected small_views with a residual encoder and another objective than the "
+            f"reconstruction, got {wanted} with {objective!r} and {encoder!r}"
         )
     small_views = (_SMALL_VIEWS if scales else 0.0) if wanted is None else wanted
-    filled = config.for_shape(model.input_shape, contrastive=model.config.contrastive)
+    filled = config.for_shape(model.input_shape, contrastive=views_differ)
     filled = replace(filled, small_views=small_views)
+    if model.config.supervised:
+        return replace(filled, labels=_label_training(filled, objective, unlabelled))
+    if config.labels is not None:
+        raise ValueError(
+            f"expected settings of labels with the objectives 'dqn' and 'dpq', got {objective!r}"
+        )
     if not at_a_start:
         if config.vectors is not None:
             raise ValueError("expected starts with settings of vectors, got None")
@@ -54,6 +75,58 @@ def settled(config: TrainingConfig, model: PQVAE, *, at_a_start: bool) -> Traini
             f"code, got {objective!r} with {filled.views}"
         )
     return replace(filled, vectors=config.vectors or VectorTraining(), precision="float32")
+
+
+def known_labels(model: PQVAE, x: Any, labels: Any) -> Labels | None:
+    """The labels of items, checked; None for an objective without.
+
+    Args:
+        model: to be trained.
+        x: items (n, *input_shape).
+        labels: as `check_labels` takes them, or None.
+
+    Raises:
+        TypeError, ValueError: wrong labels, missing ones, or such as the objective does not read.
+    """
+    objective = model.config.objective
+    if not model.config.supervised:
+        if labels is not None:
+            raise ValueError(
+                f"expected no labels with the objective {objective!r}: DQN and DPQ learn from them"
+            )
+        return None
+    if labels is None:
+        raise ValueError(f"expected labels for the objective {objective!r}, got none")
+    check_items(x, model.input_shape, "training data")
+    return check_labels(labels, len(x))
+
+
+def known_vectors(
+    model: PQVAE, word_vectors: Any, labels: Labels | None
+) -> npt.NDArray[np.float32]:
+    """Word vectors of classes, checked and of length 1.
+
+    Raises:
+        TypeError, ValueError: wrong ones, or an objective that has no use for them.
+    """
+    if labels is None or model.config.objective != "dpq":
+        raise ValueError(
+            f"expected word vectors with the objective 'dpq', got {model.config.objective!r}"
+        )
+    return check_word_vectors(word_vectors, labels.n_classes)
+
+
+def _label_training(config: TrainingConfig, objective: str, unlabelled: bool) -> LabelTraining:
+    labels = config.labels or LabelTraining()
+    changes = config.views != Views()
+    if labels.contrast and not changes:
+        raise ValueError("expected views that change something for a contrast, got none")
+    contrast, quantization = labels.contrast, labels.quantization
+    if contrast is None:
+        contrast = float(objective == "dpq" and unlabelled and changes)
+    if quantization is None:
+        quantization = _QUANTIZATION[objective]
+    return replace(labels, contrast=contrast, quantization=quantization)
 
 
 @torch.no_grad()

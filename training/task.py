@@ -79,6 +79,10 @@ class Task(Protocol):
         """What follows the optimizer's step."""
         ...
 
+    def after_epoch(self) -> None:
+        """What follows an epoch's last step, before it is validated; the model is in eval mode."""
+        ...
+
     def validate(self) -> Validation:
         """Measures the model as it stands."""
         ...

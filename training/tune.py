@@ -122,10 +122,10 @@ def tune(
     check_items(x, shape, "training data")
     training = training or TrainingConfig()
     model = model or ModelConfig()
-    if model.contrastive:
+    if model.objective != "reconstruction":
         raise ValueError(
-            "expected the reconstruction objective to search for a lambda, got 'contrastive': "
-            "lambda has no part in what its codes learn"
+            "expected the reconstruction objective to search for a lambda, got "
+            f"{model.objective!r}: lambda has no part in what its codes learn"
         )
     if training.budget_minutes is not None:
         raise ValueError(

@@ -9,7 +9,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from faiss_pqvae.model import PQVAE, to_float
-from faiss_pqvae.quantizer import distance_ratio
 from faiss_pqvae.training.config import Precision, TrainingConfig
 from faiss_pqvae.training.items import Items, Rows, parts
 from faiss_pqvae.training.objectives import Terms
@@ -116,6 +115,9 @@ class VectorTask:
     def after_step(self, terms: Terms, step: int, generator: torch.Generator) -> None:
         """Nothing: every codeword of a start is in use."""
 
+    def after_epoch(self) -> None:
+        """Nothing: what an epoch changes is in the weights."""
+
     def validate(self) -> Validation:
         """The share of neighbours that are not found, and how far that is below the start's."""
         ranking = self.ranking
@@ -130,7 +132,7 @@ class VectorTask:
         gain = standard_errors(hits - self.start_hits)
         return Validation(
             {"loss": loss, "reconstruction": error, "quantization": quantization},
-            distance_ratio(z, self.model.quantizer.codewords),
+            self.model.quantizer.distance_ratio(z),
             counts=gain >= _CONVINCING,
             facts={f"validation_recall@{_RECALL_AT}": 1 - loss, "gain_in_standard_errors": gain},
         )

@@ -168,7 +168,7 @@ def test_index_factory__hands_metric_and_model_on() -> None:
     assert index.model.config == SMALL.for_items((12,), 2, 4)
 
 
-@pytest.mark.parametrize("metric", [faiss.METRIC_Linf, "l2", "Cosine", None])
+@pytest.mark.parametrize("metric", [faiss.METRIC_Linf, "l2", "Cosine"])
 @pytest.mark.parametrize("description", ["PQVAE2x4", "IVF4,PQVAE2", "HNSW4,PQVAE2", "PQVAE2,RFlat"])
 def test_index_factory__rejects_another_metric(description: str, metric: Any) -> None:
     with pytest.raises(ValueError, match=r"METRIC_L2.* or 'cosine'"):
@@ -199,7 +199,7 @@ def test_register__makes_faiss_understand_the_new_code(registered: Any) -> None:
     assert (index.input_shape, index.metric_type) == ((12,), IP)
     assert index.description == "IVF4,PQVAE4x6"
     assert isinstance(faiss.index_factory((1, 8, 8), "PQVAE4"), LatentIndex)
-    other = ModelConfig(encoder="mlp", dsub=4, update="ema")
+    other = ModelConfig(encoder="mlp", dsub=4, update="ema", softness=5.0)
     assert faiss.index_factory(12, "PQVAE4", model=other).model.config == other
 
 

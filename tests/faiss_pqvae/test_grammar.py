@@ -129,9 +129,9 @@ IVF4,,PQVAE8
 PQVAE8,
        ^ expected an item
 PQVAE8,PQVAE8
-       ^ expected one PQVAE only
+       ^ expected one learned code only
 PQVAE8,RFlat,PQVAE8
-             ^ expected one PQVAE only
+             ^ expected one learned code only
 IVF4(IVF2,PQVAE8
     ^ expected a ')' for this '('
 IVF4((Flat,PQVAE8

@@ -145,7 +145,7 @@ def test_model_config__rejects_what_divides_by_zero(setting) -> None:
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"objective": "labels"}, "'reconstruction' or 'contrastive', got 'labels'"),
+        ({"objective": "labels"}, "'dpq', got 'labels'"),
         ({"objective": "contrastive", "update": "ema"}, "expected update 'gradient'"),
         ({"objective": "contrastive", "decoder": "conv"}, "expected a linear decoder"),
         ({"diversity": -1.0}, "expected diversity >= 0"),

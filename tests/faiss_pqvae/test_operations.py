@@ -20,7 +20,7 @@ README = Path(__file__).parents[2] / "README.md"
 START, END = "<!-- operations -->", "<!-- /operations -->"
 D, N = 8, 200
 
-KINDS = ["PQVAE4", "PQVAE4x4fs", "IVF4,PQVAE4", "IVF4,PQVAE4x4fs", "HNSW8,PQVAE4"]
+KINDS = ["PQVAE4", "PQVAE4x4fs", "IVF4,PQVAE4", "IVF4,PQVAE4x4fs", "HNSW8,PQVAE4", "DPQ4"]
 AROUND = ["IDMap2,{}", "{},RFlat", "{},RDecoder"]
 
 # Of faiss.Index, and not of a LatentIndex: for C++, or about one float32 array.
@@ -48,8 +48,12 @@ def _trained(description: str) -> LatentIndex:
         torch.manual_seed(0)
         index = index_factory(D, description, model=model)
     index.fit = _fit
-    index.train(vectors(N), progress=False)
+    index.train(vectors(N), _labels(index), progress=False)
     return index
+
+
+def _labels(index: LatentIndex) -> Any:
+    return np.arange(N) % 2 if index.model.config.supervised else None
 
 
 def _filled(description: str) -> LatentIndex:
@@ -84,7 +88,10 @@ def _merged(index: LatentIndex) -> int:
 SELECTED = faiss.SearchParameters(sel=faiss.IDSelectorRange(0, 50))
 # By the name of faiss.Index's method, or by what is done with it.
 OPERATIONS: dict[str, Callable[[LatentIndex], Any]] = {
-    "train": lambda index: [index.reset(), index.train(vectors(N), progress=False)],
+    "train": lambda index: [
+        index.reset(),
+        index.train(vectors(N), _labels(index), progress=False),
+    ],
     "add": lambda index: index.add(vectors(3)),
     "add_with_ids": lambda index: index.add_with_ids(vectors(3), np.arange(N, N + 3)),
     "add_sa_codes": lambda index: index.add_sa_codes(index.sa_encode(vectors(3)), _ids(index)),
@@ -105,6 +112,7 @@ OPERATIONS: dict[str, Callable[[LatentIndex], Any]] = {
     "reconstruct_n": lambda index: index.reconstruct_n(7, 3),
     "compute_residual": lambda index: index.compute_residual(vectors(1)[0], 7),
     "compute_residual_n": lambda index: index.compute_residual_n(vectors(2), [7, 3]),
+    "prefix": lambda index: index.prefix(2),
     "remove_ids": lambda index: index.remove_ids(np.arange(10)),
     "check_compatible_for_merge": lambda index: index.check_compatible_for_merge(
         _trained(index.description)
@@ -195,7 +203,7 @@ def test_operations__are_all_of_faiss():
 def test_operations__impossible_ones_say_why(found, description, impossible):
     also = {"check_compatible_for_merge"} if "merge_from" in impossible else set()
     also |= {"range_search of selected ids"} if "range_search" in impossible else set()
-    assert {name for name in found if found[name][description]} == impossible | also
+    assert {name for name in found if found[name][description]} == impossible | also | {"prefix"}
 
 
 def _write() -> None:

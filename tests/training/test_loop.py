@@ -12,6 +12,7 @@ import torch
 from faiss_pqvae.model import PQVAE, ModelConfig
 from faiss_pqvae.quantizer import look_up
 from faiss_pqvae.training import TrainingConfig, Views, fit
+from faiss_pqvae.training.latents import initialize_codewords
 from faiss_pqvae.training.loop import Trainer, schedule
 from faiss_pqvae.training.setup import choose_device, faster_precision, reset_parameters
 from faiss_pqvae.training.views import PRESETS
@@ -310,7 +311,7 @@ def test_initialize__does_not_depend_on_the_order_of_the_data(monkeypatch):
     seen = []
     monkeypatch.setattr(trainer.model, "encode", lambda part: seen.append(part) or part.flatten(1))
     monkeypatch.setattr(trainer.model.quantizer, "initialize", lambda *_, **__: None)
-    trainer.task.initialize_codewords()
+    initialize_codewords(trainer.model, trainer.items, batch_size=8)
     means = [float(part.float().mean()) for part in seen[:2]]
     assert abs(means[0] - means[1]) < 0.5
 
