@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import Literal, NamedTuple, Protocol, TypeAlias, get_args
 
 import numpy as np
 import numpy.typing as npt
@@ -30,6 +30,7 @@ from faiss_pqvae.sources import ParquetImages, Source
 
 DATA_VARIABLE = "FAISS_PQVAE_DATA"
 SEED = 0
+Split: TypeAlias = Literal["pqvae", "dqn"]
 CURVE_KS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 
 _DIGITS = tuple("0123456789")
@@ -97,6 +98,10 @@ class Evaluated(Protocol):
     def queries(self) -> Source:
         """(nq, ...) items."""
 
+    @property
+    def labels_to_train(self) -> npt.NDArray[np.int64] | None:
+        """(nt,) int64, -1 where there is none to learn from; None without labels."""
+
     def scores(self, I: npt.NDArray[np.int64], k: int) -> Scores:  # noqa: E741
         """Scores I: (nq, at least k) int64, positions in the database, best first."""
 
@@ -115,11 +120,13 @@ class LabelledData:
         queries: (nq, ...) items.
         query_labels: (nq,) int64.
         class_names: one a class.
+        train_labels: (nt,) int64, -1 where a method may not read the label. None: those of the
+            database, when it is what is trained on.
 
     Raises:
         TypeError: labels are not int64, or the three sources differ in dtype.
-        ValueError: a length or an item's shape does not fit, a set is empty, or a label has no
-            name.
+        ValueError: a length or an item's shape does not fit, a set is empty, a label has no
+            name, or no label is given to train with.
     """
 
     name: str
@@ -131,6 +138,7 @@ class LabelledData:
     queries: Source
     query_labels: npt.NDArray[np.int64]
     class_names: tuple[str, ...]
+    train_labels: npt.NDArray[np.int64] | None = None
 
     def __post_init__(self) -> None:
         for part in ("train", "database", "queries"):
@@ -148,6 +156,17 @@ class LabelledData:
                 )
         self._check_labels("database_labels", self.database_labels, len(self.database))
         self._check_labels("query_labels", self.query_labels, len(self.queries))
+        if self.train_labels is not None:
+            self._check_labels("train_labels", self.train_labels, len(self.train), lowest=-1)
+            if self.train_labels.max() < 0:
+                raise ValueError("expected a label in train_labels, got -1 everywhere")
+
+    @property
+    def labels_to_train(self) -> npt.NDArray[np.int64] | None:
+        """(nt,) int64, what a supervised method learns from, -1 where it may not; or None."""
+        if self.train_labels is None and self.train is self.database:
+            return self.database_labels
+        return self.train_labels
 
     def scores(self, I: npt.NDArray[np.int64], k: int) -> Scores:  # noqa: E741
         """Average precision, precision and recall of every query, and their curves.
@@ -182,15 +201,17 @@ class LabelledData:
         }
         return Scores(per_query, curves)
 
-    def _check_labels(self, name: str, labels: npt.NDArray[np.int64], n: int) -> None:
+    def _check_labels(
+        self, name: str, labels: npt.NDArray[np.int64], n: int, *, lowest: int = 0
+    ) -> None:
         if not isinstance(labels, np.ndarray) or labels.dtype != np.int64:
             got = getattr(labels, "dtype", type(labels).__name__)
             raise TypeError(f"expected {name} as an array of int64, got {got}")
         if labels.shape != (n,):
             raise ValueError(f"expected {name} of shape ({n},), got {labels.shape}")
-        if labels.min() < 0 or labels.max() >= len(self.class_names):
+        if labels.min() < lowest or labels.max() >= len(self.class_names):
             raise ValueError(
-                f"expected {name} from 0 to {len(self.class_names) - 1}, one of "
+                f"expected {name} from {lowest} to {len(self.class_names) - 1}, one of "
                 f"{len(self.class_names)} classes, got {labels.min()} to {labels.max()}"
             )
 
@@ -200,28 +221,116 @@ def curve_ks(k: int) -> list[int]:
     return [value for value in CURVE_KS if value < k] + [k]
 
 
-def load(name: str, *, n_database: int | None = None, n_queries: int | None = None) -> LabelledData:
+def load(
+    name: str,
+    *,
+    protocol: Split = "pqvae",
+    n_database: int | None = None,
+    n_queries: int | None = None,
+) -> LabelledData:
     """Loads a data set by name.
 
     Args:
         name: a key of `LOADERS`.
+        protocol: "pqvae", the split that the set comes with: training images are the database,
+            test images the queries; or "dqn", see `few_labels`.
         n_database: take a random subset of this many database items (seed 0), for quick runs;
-            what is trained on shrinks with it.
+            what is trained on shrinks with it, where it is the database.
         n_queries: take a random subset of this many queries.
 
     Returns:
         The data; images are (n, channels, height, width) uint8.
 
     Raises:
-        ValueError: the name is unknown, a subset is not between 1 and all items, a file is
-            corrupt, or FAISS_PQVAE_DATA is needed and not set.
+        ValueError: the name or the protocol is unknown, a subset is not between 1 and all items,
+            a class has too few items for the protocol, a file is corrupt, or FAISS_PQVAE_DATA is
+            needed and not set.
         FileNotFoundError: a file is missing and cannot be downloaded; the message says which file
             goes where.
         ImportError: an extra is not installed.
     """
     if name not in LOADERS:
         raise ValueError(f"expected a data set of {sorted(LOADERS)}, got {name!r}")
-    return _subset(LOADERS[name](), n_database, n_queries)
+    if protocol not in get_args(Split):
+        raise ValueError(f"expected a protocol of {get_args(Split)}, got {protocol!r}")
+    data = LOADERS[name]()
+    return _subset(few_labels(data) if protocol == "dqn" else data, n_database, n_queries)
+
+
+def few_labels(
+    data: LabelledData,
+    *,
+    labelled_per_class: int = 500,
+    queries_per_class: int = 100,
+    seed: int = SEED,
+) -> LabelledData:
+    """The protocol "dqn": few items with labels to learn from, all others to search in.
+
+    Queries are drawn from the test images only, so that an encoder that was trained without labels
+    on the training images never saw one; the items with labels are drawn from the training images.
+    The database is everything else, training and test images: 54,000 of CIFAR-10. What is trained
+    on are the items with labels, and behind them the database without its labels; never a query.
+
+    Args:
+        data: with its training images as the database and its test images as the queries. All of
+            it is read into memory.
+        labelled_per_class: how many database items of every class keep their labels.
+        queries_per_class: how many queries of every class are kept.
+        seed: of the draw and of the database's order. That is random, because short codes tie
+            often, ties go by id, and a set in the order of its classes would gain or lose by it.
+
+    Returns:
+        The data; `database` is a view of the end of `train`.
+
+    Raises:
+        ValueError: a class has too few items, or nothing is left to search in.
+    """
+    generator = np.random.default_rng(seed)
+    is_query = _drawn(generator, data.query_labels, queries_per_class, "query", data.class_names)
+    is_labelled = _drawn(
+        generator, data.database_labels, labelled_per_class, "labelled", data.class_names
+    )
+    parts = ((data.database, ~is_labelled), (data.queries, ~is_query))
+    gallery = np.concatenate([source[np.flatnonzero(kept)] for source, kept in parts])
+    gallery_labels = np.concatenate(
+        [data.database_labels[~is_labelled], data.query_labels[~is_query]]
+    )
+    order = generator.permutation(len(gallery))
+    labels = data.database_labels[is_labelled]
+    train = np.concatenate([data.database[np.flatnonzero(is_labelled)], gallery[order]])
+    _, *subset = data.protocol.partition(", random subset")
+    usual = (labelled_per_class, queries_per_class) == (500, 100)
+    drawn = f", {labelled_per_class} labelled and {queries_per_class} queries a class"
+    return replace(
+        data,
+        protocol="".join(["dqn", "" if usual else drawn, *subset]),
+        train=train,
+        database=train[len(labels) :],
+        database_labels=gallery_labels[order],
+        queries=data.queries[np.flatnonzero(is_query)],
+        query_labels=data.query_labels[is_query],
+        train_labels=np.concatenate([labels, np.full(len(gallery), -1)]),
+    )
+
+
+def _drawn(
+    generator: np.random.Generator,
+    labels: npt.NDArray[np.int64],
+    per_class: int,
+    what: str,
+    class_names: tuple[str, ...],
+) -> npt.NDArray[np.bool_]:
+    """Which items are drawn, as many of every class: (n,) bool."""
+    drawn = np.zeros(len(labels), dtype=np.bool_)
+    for label, name in enumerate(class_names):
+        rows = np.flatnonzero(labels == label)
+        if not 1 <= per_class <= len(rows):
+            raise ValueError(
+                f"expected {what} items a class from 1 to {len(rows)}, which is all of {name!r}, "
+                f"got {per_class}"
+            )
+        drawn[generator.choice(rows, size=per_class, replace=False)] = True
+    return drawn
 
 
 def _subset(data: LabelledData, n_database: int | None, n_queries: int | None) -> LabelledData:
@@ -232,9 +341,12 @@ def _subset(data: LabelledData, n_database: int | None, n_queries: int | None) -
         n = len(data.database)
         rows = _draw(generator, "n_database", n, n_database)
         database = data.database[rows]
+        shared = data.train is data.database
+        labels = data.train_labels
         data = replace(
             data,
-            train=database if data.train is data.database else data.train,
+            train=database if shared else data.train,
+            train_labels=labels[rows] if shared and labels is not None else labels,
             database=database,
             database_labels=data.database_labels[rows],
         )

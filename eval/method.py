@@ -57,6 +57,8 @@ class Method:
         reference: a yardstick with its own bytes, outside the comparison at equal bytes.
         seed: of everything random in the training; `config` has it too. Rows that differ in it
             alone are trainings of one method.
+        supervised: its index is trained with the labels of the training items, too:
+            `train(x, labels)`, (nt,) int64 with -1 for no label.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Method:
     searches: tuple[str, ...] = ("adc",)
     reference: bool = False
     seed: int = 0
+    supervised: bool = False
 
 
 def from_factory(

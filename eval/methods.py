@@ -56,12 +56,13 @@ def baselines(
 
     Left out are: ITQ where `bits` is more than the dimensions it starts from; additive codes of
     one byte, which are PQ, and product-residual ones where `bits` / 16 is not 2 or more;
-    RaBitQ, a bit per dimension and 8 bytes, up to 64 bits and where there are fewer dimensions.
+    RaBitQ, a bit per dimension and 8 bytes, up to 64 bits and where there are fewer dimensions;
+    of codes that are no whole bytes all but exact L2, LSH, ITQ, and PQ and OPQ of M sub-quantizers.
 
     PQ is always `np`: polysemous training permutes codes, costs time and gains nothing here.
 
     Args:
-        bits: bits per vector, a multiple of 8 and of M, at most 16 M.
+        bits: bits per vector, a multiple of 4 and of M, at most 16 M.
         d: values per item.
         M: sub-quantizers of the product quantizers.
         seed: of every random choice but exact L2's, which has none. Seed 0 keeps FAISS's own seeds.
@@ -73,12 +74,12 @@ def baselines(
     """
     if d < 1 or M < 1:
         raise ValueError(f"expected d >= 1 and M >= 1, got d = {d} and M = {M}")
-    step = math.lcm(M, 8)
+    step = math.lcm(M, 4)
     if bits % step or not step <= bits <= 16 * M:
         raise ValueError(
             f"expected bits as a multiple of {step} from {step} to {16 * M}, got {bits}"
         )
-    reduced = d > PCA_DIM
+    reduced, whole_bytes = d > PCA_DIM, bits % 8 == 0
     pca, label = (f"PCA{PCA_DIM},", "PCA+") if reduced else ("", "")
     native = partial(from_factory, bits=bits, d=d, seed=seed)
     own = partial(from_class, bits=bits, d=d, seed=seed)
@@ -89,17 +90,25 @@ def baselines(
         native(
             f"{label}LSH", factory=f"{pca}LSH{bits}{'r' if reduced else 'rt'}", search="hamming"
         ),
-        own("Spectral Hashing", SpectralHashing),
-        own(f"{label}Spherical Hashing", SphericalHashing, search="spherical"),
     ]
+    if whole_bytes:
+        rows += [
+            own("Spectral Hashing", SpectralHashing),
+            own(f"{label}Spherical Hashing", SphericalHashing, search="spherical"),
+        ]
     if bits <= min(d, PCA_DIM):
         rows.append(native(f"{label}ITQ", factory=f"{pca}ITQ{bits},LSH", search="hamming"))
-    rows.append(own(f"{label}Deep Hashing", DeepHashing))
+    if whole_bytes:
+        rows.append(own(f"{label}Deep Hashing", DeepHashing))
     codewords = [
         *([("PQ", _pq("", d, M, bits // M))] if reduced else []),
         *_product(pca, label, d, M, bits // M),
-        *(_product(pca, label, d, bits // 8, 8, note=True) if bits // 8 != M else []),
-        *_additive(pca, label, d, bits),
+        *(
+            _product(pca, label, d, bits // 8, 8, note=True)
+            if whole_bytes and bits != 8 * M
+            else []
+        ),
+        *(_additive(pca, label, d, bits) if whole_bytes else []),
         *_rabitq(pca, label, d, bits),
     ]
     rows += [native(name, factory=factory) for name, factory in codewords]

@@ -70,6 +70,11 @@ class VectorData:
         """How many true neighbours of every query are known."""
         return int(self.truth.I.shape[1])
 
+    @property
+    def labels_to_train(self) -> None:
+        """Vectors have no labels."""
+        return None
+
     def scores(self, I: IdArray, k: int) -> Scores:  # noqa: E741
         """Recall of every query and its curves, from the true distances of what was returned.
 

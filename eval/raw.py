@@ -54,7 +54,8 @@ class Raw:
 def fingerprint(data: Evaluated) -> str:
     """Sha256, in hexadecimal digits, of all items: to train on, to search in, to search for.
 
-    Labels are not in it: they decide what answers are worth, not what the answers are.
+    Labels are not in it: they decide what answers are worth, not what the answers are. Those that
+    a supervised method learns from are in its `job_key`.
     """
     parts: dict[int, bytes] = {}  # the training set is often the database itself
     whole = hashlib.sha256()
@@ -81,7 +82,8 @@ def job_key(data: Evaluated, method: Method, search: str, k: int, content: str) 
 
     Args:
         data: its name, protocol and shapes count.
-        method: its name, bits, configuration and seed count.
+        method: its name, bits, configuration and seed count; of a supervised one the labels that
+            it is trained with do, too.
         search: the search setting.
         k: results per query.
         content: the `fingerprint` of the data: another data set of the same name and shape
@@ -101,6 +103,10 @@ def job_key(data: Evaluated, method: Method, search: str, k: int, content: str) 
         "search": search,
         "k": k,
     }
+    if method.supervised:
+        labels = data.labels_to_train
+        assert labels is not None  # or the runner had refused
+        configuration["labels"] = hashlib.sha256(np.ascontiguousarray(labels).data).hexdigest()
     canonical = json.dumps(configuration, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()[:KEY_DIGITS]
 
@@ -108,10 +114,12 @@ def job_key(data: Evaluated, method: Method, search: str, k: int, content: str) 
 def write_raw(raw: Raw, out: Path, key: str) -> None:
     """Writes `out/raw/<key>.npz`; a crash leaves no half of it under this name.
 
-    Ids are stored as int32 where they fit: it is two thirds of the bytes.
+    Ids are stored as the smallest integers that hold them: it is a third of the bytes, or half.
     """
-    small = raw.I.size == 0 or raw.I.max() <= np.iinfo(np.int32).max
-    _write(raw_path(out, key), {**vars(raw), "I": raw.I.astype(np.int32) if small else raw.I})
+    lowest, highest = (int(raw.I.min()), int(raw.I.max())) if raw.I.size else (0, 0)
+    # Signed integers that hold -1 - n hold n, too.
+    dtype = np.min_scalar_type(highest if lowest >= 0 else -1 - max(highest, 0))
+    _write(raw_path(out, key), {**vars(raw), "I": raw.I.astype(dtype)})
 
 
 def read_raw(out: Path, key: str) -> Raw:

@@ -19,10 +19,13 @@ Counts = npt.NDArray[np.int64]
 NEVER = "#D55E00"
 RANGE = 8  # the map's colours go from 1 / 8 of the even share to 8 times it
 # Keys of an epoch in a training's log, and the axis label of each panel.
-_MINIMISED = ("reconstruction", "contrast")  # measured on the validation items, too
+_MINIMISED = ("reconstruction", "contrast", "classes", "pairs")  # on the validation items, too
 _PANELS = {
     "reconstruction": "reconstruction error",
     "contrast": "contrastive loss",
+    "classes": "loss of classes",
+    "pairs": "loss of pairs",
+    "validation_map": "mAP of held-out items [%]",
     "quantization": "quantization error",
     "distance_ratio": "distance ratio",
     "perplexity": "mean perplexity",
@@ -34,6 +37,7 @@ def training_figures(
 ) -> list[Drawing]:
     """Figures of epochs, by label, and of how often each codeword is used, (M, ksub) by label."""
     figures = []
+    trainings = {label: [*map(_with_map, epochs)] for label, epochs in trainings.items()}
     if trainings:
         figures.append(_epochs_figure(trainings))
     last = {  # a later epoch replaces an earlier one
@@ -76,6 +80,13 @@ def _epochs_figure(trainings: Mapping[str, list[dict[str, Any]]]) -> Drawing:
     measures = " and ".join(drawn[key] for key in _MINIMISED if key in drawn)
     note = f"{measures.capitalize()}: solid on the validation items, dashed on the training items."
     return Drawing("Training", inline(figure, "training"), note)
+
+
+def _with_map(epoch: dict[str, Any]) -> dict[str, Any]:
+    """An epoch that learned from labels also by its mAP: what it validates by is 1 less that."""
+    if epoch.keys().isdisjoint(("classes", "pairs")) or epoch.get("validation_loss") is None:
+        return epoch
+    return {**epoch, "validation_map": 100 * (1 - epoch["validation_loss"])}
 
 
 def _series(epochs: Sequence[dict[str, Any]], key: str) -> tuple[list[float], list[float]]:

@@ -37,6 +37,8 @@ from faiss_pqvae.eval.rows import Measured, with_rows
 from faiss_pqvae.eval.trust import check_distances, check_results, order_ties
 from faiss_pqvae.native import faiss
 
+_BATCH_RESULTS = 1 << 24  # that one call of search returns at most: 192 MiB
+
 _log = logging.getLogger(__name__)
 
 
@@ -62,7 +64,8 @@ def run(
         methods: at least one.
         out: a folder; made when missing.
         k: results per query; cut to the size of the database, with a warning.
-        batch_size: queries per call of search.
+        batch_size: queries per call of search, fewer where a call would return more than
+            16,777,216 results.
         progress: draw a bar, where standard error is a terminal.
         command: the shell command that led here, for the record.
         fresh: measure again what `out/raw` already has.
@@ -71,14 +74,21 @@ def run(
         The results, as written.
 
     Raises:
-        ValueError: no method, k or batch_size below 1, an index whose bytes per vector are not
-            the bits of its method, or search results that cannot be right: ids out of range or
-            repeated, distances that are not finite or not in order.
+        ValueError: no method, k or batch_size below 1, a supervised method and data without
+            labels to train with, an index whose bytes per vector are not the bits of its method,
+            or search results that cannot be right: ids out of range or repeated, distances that
+            are not finite or not in order.
     """
     if not methods or k < 1 or batch_size < 1:
         raise ValueError(
             f"expected methods, k >= 1 and batch_size >= 1, got {len(methods)} methods, k = {k}, "
             f"batch_size = {batch_size}"
+        )
+    unlabelled = [method.name for method in methods if method.supervised]
+    if unlabelled and data.labels_to_train is None:
+        raise ValueError(
+            f"expected labels of the training items for {unlabelled[0]}, got data without: "
+            f"{data.name} ({data.protocol})"
         )
     if k > len(data.database):
         _log.warning("k = %d is cut to the %d items of the database", k, len(data.database))
@@ -201,14 +211,22 @@ def _built(data: Evaluated, method: Method) -> tuple[Searchable, tuple[float, fl
     index = method.build(tuple(data.database.shape[1:]))
     _check_bytes(method, index)  # before the hours, and again after: bytes are the built index's
     started = time.perf_counter()
-    index.train(data.train)
+    _train(data, method, index)
     trained = time.perf_counter()
     index.add(data.database)
     added = time.perf_counter()
     _check_bytes(method, index)
-    # A training that went on after an interruption knows better than this clock what it took.
+    # A training that went on after an interruption knows better than this clock what it took, and
+    # so does an index that shares its training or its codes with others.
     train_s = getattr(index, "train_s", trained - started)
-    return index, (train_s, added - trained)
+    return index, (train_s, getattr(index, "add_s", added - trained))
+
+
+def _train(data: Evaluated, method: Method, index: Any) -> None:
+    if method.supervised:
+        index.train(data.train, data.labels_to_train)
+    else:
+        index.train(data.train)
 
 
 def set_search(index: Any, search: str, *, of_several: bool = False) -> None:
@@ -254,15 +272,18 @@ def _searched(
     data: Evaluated, index: Searchable, k: int, batch_size: int
 ) -> tuple[FloatArray, IdArray, float]:
     """D and I of all queries, and the seconds of the searches without the reading of queries."""
-    found, seconds = [], 0.0
-    for start in range(0, len(data.queries), batch_size):
-        xq = data.queries[start : start + batch_size]
+    n, seconds = len(data.queries), 0.0
+    D, I = np.empty((n, k), np.float32), np.empty((n, k), np.int64)  # noqa: E741
+    # Whole databases come back where k is all of them: not for every query in one piece.
+    batch_size = min(batch_size, max(1, _BATCH_RESULTS // k))
+    for start in range(0, n, batch_size):
+        rows = slice(start, min(start + batch_size, n))
+        xq = data.queries[rows]
         started = time.perf_counter()
-        found.append(index.search(xq, k))
+        found = index.search(xq, k)
         seconds += time.perf_counter() - started
-    D = np.concatenate([pair[0] for pair in found])
-    I = np.concatenate([pair[1] for pair in found])  # noqa: E741
-    return D.astype(np.float32, copy=False), I.astype(np.int64, copy=False), seconds
+        D[rows], I[rows] = found
+    return D, I, seconds
 
 
 def _cpu_model() -> str:

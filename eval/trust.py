@@ -10,6 +10,7 @@ from faiss_pqvae.eval.data import Evaluated
 from faiss_pqvae.eval.methods import FloatArray, IdArray, flatten
 
 SAMPLE = 20  # queries whose distances are computed again
+RANKS = 2000  # of each of these, where a search returns more: whole databases do not fit in memory
 RTOL = 1e-4  # of a distance's own terms: FAISS computes it as |x|^2 - 2 xy + |y|^2 in float32
 _BLOCK_ELEMENTS = 1 << 18
 
@@ -85,7 +86,7 @@ def order_ties(D: FloatArray, I: IdArray) -> tuple[FloatArray, IdArray]:  # noqa
 
 
 def check_distances(data: Evaluated, D: FloatArray, I: IdArray) -> None:  # noqa: E741
-    """Computes the distances of an exact search again, in float64, for some of the queries.
+    """Computes distances of an exact search again, in float64, for some queries and ranks.
 
     Args:
         data: the items, which are compared as `flatten` gives them to every baseline.
@@ -97,20 +98,27 @@ def check_distances(data: Evaluated, D: FloatArray, I: IdArray) -> None:  # noqa
         ValueError: a distance is not that of its id.
     """
     falling, rising = (D[:, 1:] < D[:, :-1]).any(), (D[:, 1:] > D[:, :-1]).any()
-    for query in np.linspace(0, len(D) - 1, min(SAMPLE, len(D))).astype(int):
+    ranks = _spread(D.shape[1], RANKS)
+    for query in _spread(len(D), SAMPLE):
         x = _rows(data.queries[query : query + 1])[0]
-        order = np.argsort(I[query])  # files are read forwards
-        y = np.empty((I.shape[1], len(x)))
-        y[order] = _rows(data.database[I[query][order]])
+        got, ids = D[query, ranks], I[query, ranks]
+        order = np.argsort(ids)  # files are read forwards
+        y = np.empty((len(ids), len(x)))
+        y[order] = _rows(data.database[ids[order]])
         lengths, inner = (y**2).sum(1) + (x**2).sum(), y @ x
         possible = ([] if falling else [lengths - 2 * inner]) + ([] if rising else [inner])
-        wrong = np.all([np.abs(D[query] - true) > RTOL * lengths for true in possible], axis=0)
+        wrong = np.all([np.abs(got - true) > RTOL * lengths for true in possible], axis=0)
         if wrong.any():
-            rank = wrong.argmax()
+            at = wrong.argmax()
             raise ValueError(
-                f"expected {possible[0][rank]:.6g} between query {query} and item "
-                f"{I[query, rank]}, got {D[query, rank]:.6g}"
+                f"expected {possible[0][at]:.6g} between query {query} and item {ids[at]}, got "
+                f"{got[at]:.6g}"
             )
+
+
+def _spread(n: int, most: int) -> IdArray:
+    """At most that many of n positions, from the first to the last, (at most `most`,) int64."""
+    return np.linspace(0, n - 1, min(most, n)).astype(np.int64)
 
 
 def _rows(items: Any) -> np.ndarray[Any, np.dtype[np.float64]]:

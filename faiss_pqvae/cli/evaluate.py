@@ -12,7 +12,7 @@ from pathlib import Path
 from faiss_pqvae.bundle import read_index
 from faiss_pqvae.cli.indexes import codeword_counts
 from faiss_pqvae.cli.learned import LearnedCode
-from faiss_pqvae.eval.data import LOADERS, Evaluated, load
+from faiss_pqvae.eval.data import LOADERS, Evaluated, Split, load
 from faiss_pqvae.eval.methods import FAST, M, Method, baselines
 from faiss_pqvae.eval.neighbours import VectorData
 from faiss_pqvae.eval.report import write_report
@@ -25,7 +25,18 @@ from faiss_pqvae.model import PQVAE, ModelConfig, Objective
 from faiss_pqvae.training import TrainingConfig
 
 _CONTRASTIVE_NBITS = 4  # SPQ's; finds as much as 8 at equal length, and is scanned faster
-_NAMES: dict[str, Objective] = {"PQ-VAE": "reconstruction", "PQ-VAE, contrastive": "contrastive"}
+_NAMES: dict[Objective, str] = {
+    "reconstruction": "PQ-VAE",
+    "contrastive": "PQ-VAE, contrastive",
+    "dqn": "DQN",
+    "dpq": "DPQ",
+}
+_SUPERVISED_BITS: dict[Objective, tuple[int, ...]] = {
+    "dqn": (12, 24, 32, 48),
+    "dpq": (8, 16, 24, 32),
+}
+# Every row of the protocol "dqn" stores the whole database in the order of every query.
+_RANKED_WHOLE = ("Exact L2", "ITQ", "PQ", "OPQ", "RQ")
 # Chosen on images held out of the 4,000: results/choice-mnist5k.json.
 _DEMO_MODEL = ModelConfig(width=24, lambda_=0.01)
 _DEMO_TRAINING = TrainingConfig(epochs=36, batch_size=128, precision="float32")
@@ -39,6 +50,7 @@ def evaluate(
     *,
     dataset: str,
     out: Path,
+    protocol: Split = "pqvae",
     bits: tuple[int, ...] = (),
     k: int | None = None,
     also_lambdas: tuple[float, ...] = (),
@@ -50,43 +62,60 @@ def evaluate(
     model: ModelConfig = ModelConfig(),  # noqa: B008 - frozen
     training: TrainingConfig = TrainingConfig(),  # noqa: B008 - frozen
 ) -> None:
-    """Measure PQ-VAE, hashing methods, FAISS's quantizers and exact search on a data set.
+    """Measure learned codes, hashing methods, FAISS's quantizers and exact search on a data set.
 
-    Every method gets the same items and the same bytes per item. Images are judged by their
-    labels (mAP), vectors by their exact nearest neighbours (recall). OUT gets results.json,
-    report.html, the raw results, the training logs and a bundle for every training. The same
-    command goes on after an interruption.
+    The learned code is PQ-VAE, or with the objectives dqn and dpq DQN and DPQ, which learn from the
+    labels of images. Every method gets the same items and the same bytes per item. Images are
+    judged by their labels (mAP), vectors by their exact nearest neighbours (recall). OUT gets
+    results.json, report.html, the raw results, the training logs and a bundle for every training.
+    The same command goes on after an interruption.
 
     Args:
         dataset: mnist5k, mnist, cifar10, cifar10-jpeg or bsds-sift (FAISS_PQVAE_DATA names their
             folder), an HDF5 file of ann-benchmarks, or a folder with base, query and learn files
             (fvecs, bvecs).
         out: folder for results and report.
+        protocol: of images. pqvae: training images are the database, test images the queries, and
+            dqn and dpq learn from all labels of the database. dqn: 1,000 test images are the
+            queries, 5,000 training images have labels to learn from, and all others are the
+            database. A row is then 300 MB of raw results: of the baselines there are only Exact
+            L2, ITQ, PQ, OPQ and RQ.
         bits: code lengths, multiples of 8. Images: 8 sub-quantizers of bits / 8 bits each, and with
             the contrastive objective bits / 4 of 4 bits; 32 and 64 bits by default. Vectors:
-            sub-quantizers of 8 bits, 64 and 128 bits by default.
-        k: results per query; by default 1,000 for images and 100 for vectors.
+            sub-quantizers of 8 bits, 64 and 128 bits by default. DPQ: levels of 8 bits, all lengths
+            from one training of the longest; 8, 16, 24 and 32 bits by default. DQN: sub-quantizers
+            of 8 bits, or for other multiples of 4 the most bits that divide them (12 bits: 2 of 6);
+            12, 24, 32 and 48 bits by default.
+        k: results per query; by default 1,000 for images (the whole database with protocol dqn) and
+            100 for vectors.
         also_lambdas: trains PQ-VAE with each of these lambdas, too (1 is the paper's own start).
         seeds: repeats every training with each of these seeds.
         nlist: for vectors: adds inverted files of so many lists, for recall against speed.
         n_database: take that many database items only.
         n_queries: take that many queries only.
-        pretrained: folder of a trained index whose encoder every training of PQ-VAE starts from.
-        model: networks and bottleneck of PQ-VAE.
+        pretrained: folder of a trained index whose encoder every training starts from.
+        model: networks and bottleneck of the learned code.
         training: its loop.
     """
     vectors = is_vector_set(dataset)
     if nlist is not None and not vectors:
         raise ValueError("expected --nlist with vectors only: images are searched exhaustively")
-    if also_lambdas and model.contrastive:
+    if also_lambdas and model.objective != "reconstruction":
         raise ValueError("expected --also-lambdas with the reconstruction objective only")
+    if vectors and (model.supervised or protocol != "pqvae"):
+        raise ValueError(
+            f"expected labelled images for the objective {model.objective!r} with the protocol "
+            f"{protocol!r}, got vectors: {dataset}"
+        )
     if not vectors and dataset not in LOADERS:
         raise ValueError(
             f"expected one of {sorted({*LOADERS, *VECTOR_SETS})}, or an HDF5 file or a folder of "
             f"vectors that exists, got {dataset!r}"
         )
-    data: Evaluated = (load_vectors if vectors else load)(
-        dataset, n_database=n_database, n_queries=n_queries
+    data: Evaluated = (
+        load_vectors(dataset, n_database=n_database, n_queries=n_queries)
+        if vectors
+        else load(dataset, protocol=protocol, n_database=n_database, n_queries=n_queries)
     )
     if isinstance(data, VectorData) and data.metric != "l2":
         raise ValueError(
@@ -94,14 +123,16 @@ def evaluate(
             "product: no method of the comparison is built for it"
         )
     shape = tuple(data.database.shape[1:])
-    training = training.for_shape(shape, contrastive=model.contrastive)
-    lengths = bits or ((64, 128) if vectors else (32, 64))
+    training = training.for_shape(shape, contrastive=model.contrastive or model.supervised)
+    lengths = bits or _SUPERVISED_BITS.get(model.objective, (64, 128) if vectors else (32, 64))
     trained = None if pretrained is None else read_index(pretrained).model
+    # One training of DPQ has all lengths.
+    groups = [lengths] if model.objective == "dpq" else [(length,) for length in lengths]
     ours = [
         code
-        for length in lengths
+        for group in groups
         for code in _codes(
-            length,
+            group,
             vectors,
             (model, training),
             also_lambdas,
@@ -110,9 +141,11 @@ def evaluate(
             pretrained=trained,
         )
     ]
-    methods = _methods(data, lengths, ours, vectors=vectors, seeds=seeds, nlist=nlist)
+    whole = protocol == "dqn"
+    only = _RANKED_WHOLE if whole else None
+    methods = _methods(data, lengths, ours, vectors=vectors, seeds=seeds, nlist=nlist, only=only)
     if k is None:
-        k = 100 if vectors else 1000
+        k = 100 if vectors else len(data.database) if whole else 1000
     _measure(data, methods, ours, k=k, out=out)
 
 
@@ -129,12 +162,12 @@ def demo(*, out: Path | None = None, quick: bool = False) -> None:
     shape = data.database.shape[1:]
     training = (_QUICK_TRAINING if quick else _DEMO_TRAINING).for_shape(shape)
     settings = _DEMO_MODEL, training
-    ours = [code for bits in lengths for code in _codes(bits, False, settings, (), (0,), out)]
+    ours = [code for bits in lengths for code in _codes((bits,), False, settings, (), (0,), out)]
     contrastive = _DEMO_CONTRASTIVE_TRAINING.for_shape(shape, contrastive=True)
     if quick:
         contrastive = dataclasses.replace(contrastive, epochs=1)
     settings = _DEMO_CONTRASTIVE, contrastive
-    ours += _codes(lengths[0], False, settings, (), (0,), out / "contrastive")
+    ours += _codes(lengths[:1], False, settings, (), (0,), out / "contrastive")
     _measure(data, _methods(data, lengths, ours, only=FAST), ours, k=1000, out=out)
 
 
@@ -145,7 +178,7 @@ def _measure(
     results = run(data, methods, out, k=k, command=_command())
     _print(results)
     seed = ours[0].training.seed
-    shown = [code for code in ours if code.name in _NAMES and code.training.seed == seed]
+    shown = [code for code in ours if code.name in _NAMES.values() and code.training.seed == seed]
     report = write_report(
         results,
         data,
@@ -159,7 +192,7 @@ def _measure(
 
 
 def _codes(
-    bits: int,
+    lengths: tuple[int, ...],
     vectors: bool,
     settings: tuple[ModelConfig, TrainingConfig],
     also_lambdas: Sequence[float],
@@ -168,12 +201,15 @@ def _codes(
     *,
     pretrained: PQVAE | None = None,
 ) -> Iterator[LearnedCode]:
-    """PQ-VAE at one code length: the model's lambda and the others, each with every seed."""
+    """The learned code of some lengths: the model's lambda and the others, each with every seed."""
     model, training = settings
-    M, nbits = _shape_of_code(bits, vectors)
+    bits = max(lengths)
+    # Each length is checked, also where one training has all: DPQ's levels are of the same size.
+    M, nbits = max(_shape_of_code(length, vectors, model) for length in lengths)
     if model.contrastive and not vectors:
         M, nbits = bits // _CONTRASTIVE_NBITS, _CONTRASTIVE_NBITS
-    plain = next(name for name, objective in _NAMES.items() if objective == model.objective)
+    plain = _NAMES[model.objective]
+    folder = model.objective if model.supervised else "pqvae"
     for lambda_ in dict.fromkeys((model.lambda_, *also_lambdas)):
         own = lambda_ == model.lambda_
         suffix = "" if own else f"-lambda{lambda_:g}"
@@ -184,16 +220,24 @@ def _codes(
                 nbits,
                 dataclasses.replace(model, lambda_=lambda_),
                 dataclasses.replace(training, seed=seed),
-                folder=out / f"pqvae-{bits}{suffixes}",
+                folder=out / f"{folder}-{bits}{suffixes}",
                 name=plain if own else f"{plain}, lambda {lambda_:g}",
                 pretrained=pretrained,
+                lengths=lengths,
             )
 
 
-def _shape_of_code(bits: int, vectors: bool) -> tuple[int, int]:
-    """M and nbits: the paper's 8 sub-quantizers for images, FAISS's usual 8 bits for vectors."""
-    if bits < 8 or bits % 8:
-        raise ValueError(f"expected bits as a multiple of 8, got {bits}")
+def _shape_of_code(bits: int, vectors: bool, model: ModelConfig) -> tuple[int, int]:
+    """M and nbits: the paper's 8 sub-quantizers for images, FAISS's usual 8 bits for vectors.
+
+    With labels 8 bits, too, or the most below that divide the whole.
+    """
+    step = 4 if model.objective == "dqn" else 8
+    if bits < step or bits % step:
+        raise ValueError(f"expected bits as a multiple of {step}, got {bits}")
+    if model.supervised:
+        nbits = next(nbits for nbits in range(8, 0, -1) if bits % nbits == 0)
+        return bits // nbits, nbits
     return (bits // 8, 8) if vectors else (M, bits // 8)
 
 
@@ -210,14 +254,14 @@ def _methods(
     d = math.prod(data.database.shape[1:])
     methods = []
     for bits in lengths:
-        M, _ = _shape_of_code(bits, vectors)
-        codes = [code for code in ours if code.bits == bits]
+        codes = [code for code in ours if bits in code.lengths]
+        n_parts, _ = _shape_of_code(bits, vectors, codes[0].model)
         for seed in seeds:
-            methods += baselines(bits, d, M=M, seed=seed, only=only)
-        methods += [code.method() for code in codes]
+            methods += baselines(bits, d, M=n_parts, seed=seed, only=only)
+        methods += [code.method(bits) for code in codes]
         if nlist is not None:
             for seed in seeds:
-                methods += inverted_files(M, d, nlist, seed=seed)
+                methods += inverted_files(n_parts, d, nlist, seed=seed)
             methods += [code.inverted_file(nlist) for code in codes]
     return methods
 

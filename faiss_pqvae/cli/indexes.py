@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
+import numpy.typing as npt
 import torch
 import tyro
 from tqdm import tqdm
@@ -44,7 +45,9 @@ def train(
     /,
     *,
     factory: str = "PQVAE8x8",
-    metric: Metric = "l2",
+    metric: Metric | None = None,
+    labels: Path | None = None,
+    word_vectors: Path | None = None,
     size: tuple[int, int] | None = None,
     pretrained: Path | None = None,
     model: ModelConfig = ModelConfig(),  # noqa: B008 - frozen
@@ -60,33 +63,85 @@ def train(
         factory: PQVAE{M}x{nbits}: M sub-quantizers of nbits bits each (8x8: 8 bytes an item), with
             FAISS's own items around: IVF1024,PQVAE16 or HNSW32,PQVAE8 (fewer items searched),
             PQVAE16x4fs (the fastest scan), PCA256,PQVAE16 (vectors), PQVAE8,RFlat (refined by the
-            items themselves), PQVAE8,RDecoder (refined by their reconstructions).
-        metric: what searches compare latents by.
+            items themselves), PQVAE8,RDecoder (refined by their reconstructions). DQN4x8 and
+            DPQ4x8 learn from labels: DQN's code is a product as PQ-VAE's is, of DPQ's code every
+            first so many bytes are a code.
+        metric: what searches compare latents by: l2, and for DPQ inner_product by default.
+        labels: for DQN and DPQ: a .npy file with labels of the items, (n,) integers, -1 for none,
+            or (n, classes) of bool for several each. By default those that the data have: a data
+            set's, the column "label" of a Parquet file, or the folders of images.
+        word_vectors: for DPQ: a .npy file with word vectors of the classes, (classes, e) floats.
         size: height and width that images of a folder are resized to.
         pretrained: folder of a trained index whose encoder the training starts from: for another
             code length, or for other images; of the same network and width.
         model: networks and bottleneck.
         training: the loop.
     """
-    source = open_data(data, size)
+    source, known = open_labelled(data, size)
     shape = tuple(source.shape[1:])
     index = index_factory(
         shape,
         factory,
-        _METRICS[metric],
+        None if metric is None else _METRICS[metric],
         model=model,
         training=training,
         pretrained=None if pretrained is None else read_index(pretrained).model,
     )
-    index.train(source, folder=out / "training")
+    given = _supervision(index, factory, known, labels, word_vectors)
+    index.train(source, **given, folder=out / "training")
     write_index(index, out)
-    *_, epoch, end = index.history
     print(
-        f"trained on {len(source)} items in {end['elapsed_s']:.0f} s and {end['step']} steps; "
-        f"perplexity {np.mean(epoch['perplexity']):.0f} of {index.model.quantizer.ksub} "
-        f"codewords (low: train longer); the bundle is {out}\n"
+        f"trained on {len(source)} items in {_summary(index)}; the bundle is {out}\n"
         f"next: faiss-pqvae build {shlex.quote(str(out))} DATA"
     )
+
+
+def _supervision(
+    index: LatentIndex,
+    factory: str,
+    known: npt.NDArray[Any] | None,
+    labels: Path | None,
+    word_vectors: Path | None,
+) -> dict[str, Any]:
+    """What `LatentIndex.train` gets besides the items: labels from a file, or else the known."""
+    if not index.model.config.supervised:
+        if labels is not None or word_vectors is not None:
+            raise ValueError(
+                f"expected --labels and --word-vectors with DQN or DPQ only, got {factory}"
+            )
+        return {}
+    found = known if labels is None else _read_array(labels)
+    if found is None:
+        raise ValueError(
+            f"expected labels for {factory}: --labels FILE.npy, a labelled data set, a Parquet "
+            "file with a column 'label', or a folder of images per class"
+        )
+    if word_vectors is None:
+        return {"labels": found}
+    return {"labels": found, "word_vectors": _read_array(word_vectors)}
+
+
+def _read_array(path: Path) -> npt.NDArray[Any]:
+    """An array of a .npy file; `LatentIndex.train` looks at its shape and dtype."""
+    try:
+        with path.open("rb") as file:
+            array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+            return array
+    except ValueError as error:
+        raise ValueError(f"cannot read {path}: expected an array as .npy; {error}") from error
+
+
+def _summary(index: LatentIndex) -> str:
+    """What a training took, and how many codewords are in use after its last epoch."""
+    end = index.history[-1]
+    text = f"{end['elapsed_s']:.0f} s and {end['step']} steps"
+    used = [event["perplexity"] for event in index.history if event.get("perplexity")]
+    if used:
+        text += (
+            f"; perplexity {np.mean(used[-1]):.0f} of {index.model.quantizer.ksub} codewords (low: "
+            "train longer)"
+        )
+    return text
 
 
 def build(
@@ -218,14 +273,24 @@ def _open_for(index: LatentIndex, data: str) -> Source:
 
 def open_data(data: str, size: tuple[int, int] | None) -> Source:
     """The items that an argument names: a path, or else a data set."""
+    return open_labelled(data, size)[0]
+
+
+def open_labelled(
+    data: str, size: tuple[int, int] | None
+) -> tuple[Source, npt.NDArray[np.int64] | None]:
+    """The items that an argument names, and their labels (n,) int64, where they have any."""
     path = Path(data)
     if size is not None:
         if not path.is_dir():
             raise ValueError(f"expected a folder of images to resize, got {data}")
-        return ImageFolder(path, size=size)
+        folder = ImageFolder(path, size=size)
+        return folder, folder.labels
     if not path.exists() and path.name == data and not path.suffix:
         # The extra "eval" is needed for data sets only.
         from faiss_pqvae.eval.data import load
 
-        return load(data).database
-    return open_source(path)
+        found = load(data)
+        return found.database, found.database_labels
+    source = open_source(path)
+    return source, getattr(source, "labels", None)

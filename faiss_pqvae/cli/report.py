@@ -6,7 +6,7 @@ from pathlib import Path
 
 import tyro
 
-from faiss_pqvae.eval.data import LOADERS, LabelledData, load
+from faiss_pqvae.eval.data import LOADERS, LabelledData, Split, load
 from faiss_pqvae.eval.report import read_inputs, rebuild_report
 from faiss_pqvae.eval.results import FILE_NAME, Results, read_results
 from faiss_pqvae.eval.rows import stored_scores, with_confidence
@@ -56,11 +56,12 @@ def report(
 
 def _load(name: str, results: Results) -> LabelledData:
     """The data set, cut to what was searched where only a part was."""
-    data = load(name)
+    protocol: Split = "dqn" if results.protocol.startswith("dqn") else "pqvae"
+    data = load(name, protocol=protocol)
     n_database = results.n_database if results.n_database < len(data.database) else None
     n_queries = results.n_queries if results.n_queries < len(data.queries) else None
     if n_database or n_queries:
-        data = load(name, n_database=n_database, n_queries=n_queries)
+        data = load(name, protocol=protocol, n_database=n_database, n_queries=n_queries)
     if (data.name, data.protocol) != (results.dataset, results.protocol):
         raise ValueError(
             f"expected the data of the run, {results.dataset} ({results.protocol}), got "

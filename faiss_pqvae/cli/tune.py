@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import tyro
 
-from faiss_pqvae.cli.indexes import Data, open_data
+from faiss_pqvae.cli.indexes import Data, open_labelled
 from faiss_pqvae.factory import index_factory, starts_at_opq
 from faiss_pqvae.grammar import parse
 from faiss_pqvae.index import LatentIndex
@@ -68,7 +68,12 @@ def tune(
         training: the loop; its epochs are the full length, of which the budget is a multiple.
     """
     parsed = parse(factory)
-    x, labels = _open(data, size)
+    if parsed.kind != "PQVAE":
+        raise ValueError(
+            f"expected PQVAE in the factory to search for a lambda, got {factory!r}: lambda has no "
+            "part in what other codes learn"
+        )
+    x, labels = open_labelled(data, size)
     x = _transformed(x, factory)
     shape = tuple(x.shape[1:])
     if starts_at_opq(model.for_items(shape, parsed.M, parsed.nbits), shape):
@@ -94,18 +99,6 @@ def tune(
     print(_summary(result, search))
     following = _next(data, factory, size, model, training, result.lambda_)
     print(f"record  {out / 'tune.json'}\nnext    {following}")
-
-
-def _open(data: str, size: tuple[int, int] | None) -> tuple[Any, npt.NDArray[np.int64] | None]:
-    """The items and their labels, where there are any."""
-    path = Path(data)
-    if size is None and not path.exists() and path.name == data and not path.suffix:
-        from faiss_pqvae.eval.data import load
-
-        found: Any = load(data)
-        return found.database, getattr(found, "database_labels", None)
-    source = open_data(data, size)
-    return source, getattr(source, "labels", None)
 
 
 def _transformed(x: Any, factory: str) -> Any:

@@ -16,7 +16,7 @@ import pytest
 from PIL import Image
 
 from faiss_pqvae.eval import data as data_module
-from faiss_pqvae.eval.data import LabelledData, load, read_idx
+from faiss_pqvae.eval.data import LabelledData, few_labels, load, read_idx
 
 BATCH_ROWS = 3
 BATCHES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
@@ -80,6 +80,14 @@ def test_labelled_data__accepts_what_fits() -> None:
         ({"train": _random(2, 3)}, ValueError, "train with items"),
         ({"train": np.zeros((2, 2))}, TypeError, "train of uint8, as the database, got float64"),
         ({"queries": _random(0, 2)}, ValueError, "at least one item in queries"),
+        (
+            {"train_labels": np.zeros(3, np.int64)},
+            ValueError,
+            r"train_labels of shape \(4,\), got \(3,\)",
+        ),
+        ({"train_labels": np.zeros(4, np.int32)}, TypeError, "train_labels .* int64, got int32"),
+        ({"train_labels": np.array([0, 1, -2, 0])}, ValueError, "train_labels from -1 to 1"),
+        ({"train_labels": np.full(4, -1)}, ValueError, "got -1 everywhere"),
     ],
 )
 def test_labelled_data__rejects_what_does_not_fit(
@@ -87,6 +95,14 @@ def test_labelled_data__rejects_what_does_not_fit(
 ) -> None:
     with pytest.raises(error, match=message):
         _labelled(**changes)
+
+
+def test_labels_to_train__are_those_of_the_database_or_of_their_own() -> None:
+    data = _labelled()
+    assert data.labels_to_train is data.database_labels
+    own = np.array([1, -1, 0, -1])
+    assert _labelled(train_labels=own).labels_to_train is own
+    assert _labelled(train=_random(5, 2)).labels_to_train is None
 
 
 def test_load__rejects_an_unknown_name() -> None:
@@ -118,10 +134,113 @@ def test_load__takes_a_subset_and_says_so(toy: LabelledData) -> None:
     np.testing.assert_array_equal(again.database[:], part.database[:])
 
 
+def test_load__a_subset_keeps_the_labels_of_its_training_items(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    whole = _labelled(train_labels=np.array([0, 1, -1, -1]))
+    monkeypatch.setitem(data_module.LOADERS, "toy", lambda: whole)
+    part = load("toy", n_database=3)
+    known = part.labels_to_train
+    assert known is not None
+    for row, label in zip(part.train[:], known, strict=True):
+        (at,) = np.flatnonzero((whole.train[:] == row).all(axis=1))
+        assert whole.train_labels is not None
+        assert whole.train_labels[at] == label
+
+
 def test_load__keeps_a_separate_training_set(monkeypatch: pytest.MonkeyPatch) -> None:
     train = _random(5, 2, seed=1)
     monkeypatch.setitem(data_module.LOADERS, "toy", lambda: _labelled(train=train))
     assert load("toy", n_database=1).train is train
+
+
+@pytest.fixture
+def numbered() -> LabelledData:
+    """40 training and 20 test items of two classes; the first value of an item tells which."""
+    items = np.stack([np.arange(60), np.arange(60) % 2], axis=1).astype(np.uint8)
+    return _labelled(
+        protocol="pqvae",
+        train=items[:40],
+        database=items[:40],
+        database_labels=np.arange(40) % 2,
+        queries=items[40:],
+        query_labels=np.arange(40, 60) % 2,
+    )
+
+
+def test_few_labels__splits_as_the_protocol_says(numbered: LabelledData) -> None:
+    data = few_labels(numbered, labelled_per_class=5, queries_per_class=3)
+    assert data.protocol == "dqn, 5 labelled and 3 queries a class"
+    queries, gallery, train = (
+        source[:, 0].tolist() for source in (data.queries, data.database, data.train)
+    )
+    assert data.query_labels.tolist().count(0) == data.query_labels.tolist().count(1) == 3
+    assert min(queries) >= 40
+    assert len(gallery) == 60 - 6 - 10
+    # Labelled items first, then the gallery; every item is in one part, and no query in another.
+    labelled = train[:10]
+    assert train[10:] == gallery
+    assert max(labelled) < 40
+    assert sorted(queries + gallery + labelled) == list(range(60))
+    assert np.bincount(data.labels_to_train[:10]).tolist() == [5, 5]
+    assert (data.labels_to_train[10:] == -1).all()
+    # Every item kept its label, and the gallery is in no order.
+    for source, labels in (
+        (data.queries, data.query_labels),
+        (data.database, data.database_labels),
+        (data.train[:10], data.labels_to_train[:10]),
+    ):
+        np.testing.assert_array_equal(source[:, 1], labels)
+    assert gallery != sorted(gallery)
+    assert data.database.base is data.train  # no copy
+
+
+def test_few_labels__repeats_and_knows_seeds(numbered: LabelledData) -> None:
+    sizes = {"labelled_per_class": 5, "queries_per_class": 3}
+    first, again, other = (few_labels(numbered, **sizes, seed=seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first.train, again.train)
+    assert not np.array_equal(first.train, other.train)
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"labelled_per_class": 21}, "labelled items a class from 1 to 20, .*'a', got 21"),
+        ({"labelled_per_class": 0}, "labelled items a class from 1 to 20, .*'a', got 0"),
+        ({"queries_per_class": 11}, "query items a class from 1 to 10, .*'a', got 11"),
+        ({"labelled_per_class": 20, "queries_per_class": 10}, "at least one item in database"),
+    ],
+)
+def test_few_labels__rejects_what_there_is_not(
+    numbered: LabelledData, sizes: dict[str, int], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        few_labels(numbered, **{"labelled_per_class": 1, "queries_per_class": 1, **sizes})
+
+
+def test_load__by_another_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+    classes, repeats = (0, 1), (600, 150)
+    items = {
+        part: np.arange(2 * n * 2).reshape(2 * n, 2).astype(np.uint8)
+        for part, n in zip(("database", "queries"), repeats, strict=True)
+    }
+    labels = [np.repeat(classes, n) for n in repeats]
+    large = _labelled(
+        **items,
+        protocol="pqvae",
+        train=items["database"],
+        database_labels=labels[0],
+        query_labels=labels[1],
+    )
+    monkeypatch.setitem(data_module.LOADERS, "toy", lambda: large)
+    data = load("toy", protocol="dqn")
+    assert data.protocol == "dqn"
+    assert (len(data.queries), len(data.database), len(data.train)) == (200, 300, 1300)
+    part = load("toy", protocol="dqn", n_database=20, n_queries=10)
+    assert part.protocol.startswith("dqn, random subset: 20 of 300 database items, 10 of 200")
+    assert len(part.train) == len(part.labels_to_train) == 1300
+    with pytest.raises(ValueError, match=r"a protocol of \('pqvae', 'dqn'\), got 'spq'"):
+        load("toy", protocol="spq")
 
 
 @pytest.mark.parametrize("size", [0, -1, 5])

@@ -81,6 +81,20 @@ def test_baselines__reduce_many_values_by_pca_and_say_so():
     }
 
 
+@pytest.mark.parametrize(("bits", "M", "product"), [(12, 2, "2x6"), (20, 4, "4x5"), (12, 3, "3x4")])
+def test_baselines__of_half_bytes(images, bits, M, product):
+    """What has whole bytes only is left out; the others round up to bytes."""
+    rows = {row.name: row for row in baselines(bits, D_ITEM, M=M)}
+    assert set(rows) == {"Exact L2", "LSH", "ITQ", "PQ", "OPQ"}
+    assert rows["PQ"].config["factory"].endswith(f"PQ{product}np")
+    for name in ("LSH", "ITQ", "PQ"):
+        index = rows[name].build(ITEM)
+        index.train(images)
+        index.add(images)
+        assert index.sa_code_size() == -(-bits // 8)
+        assert index.search(images[:5], 300)[1].shape == (5, 300)
+
+
 def test_baselines__of_vectors_of_16_bytes():
     """As many 8-bit codewords as sub-quantizers: nothing is there twice, and RaBitQ has room."""
     rows = {row.name: row for row in baselines(128, 128, M=16)}
@@ -167,7 +181,16 @@ def test_from_factory__additive_codes_are_searched_by_their_decoded_vectors(imag
 
 @pytest.mark.parametrize(
     ("bits", "d", "M"),
-    [(0, 64, 8), (12, 64, 8), (136, 64, 8), (32, 0, 8), (32, 64, 0), (8, 64, 16)],
+    [
+        (0, 64, 8),
+        (12, 64, 8),
+        (10, 64, 2),
+        (6, 64, 1),
+        (136, 64, 8),
+        (32, 0, 8),
+        (32, 64, 0),
+        (8, 64, 16),
+    ],
 )
 def test_baselines__reject_sizes_out_of_range(bits, d, M):
     with pytest.raises(ValueError, match="expected"):

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from faiss_pqvae.eval import gallery
+from faiss_pqvae.eval import gallery, report_training
 from faiss_pqvae.eval.gallery import spread
 from faiss_pqvae.eval.raw import read_ids
 from faiss_pqvae.eval.report import rebuild_report, write_report
@@ -209,3 +209,36 @@ def test_png__makes_large_images_small():
     for encoded, size in ((colour, (32, 64)), (grey, (8, 8))):
         image = gallery.Image.open(gallery.io.BytesIO(gallery.base64.b64decode(encoded)))
         assert image.size == size
+
+
+def test_write_report__draws_what_learns_from_labels(report_run, tmp_path):
+    epochs = [
+        {
+            "event": "epoch",
+            "epoch": epoch,
+            "loss": 2.0,
+            "classes": 1.5 - epoch,
+            "contrast": 3.0,
+            "quantization": 0.1,
+            "validation_loss": 0.75,
+            "validation_classes": 1.6,
+            "perplexity": [2.0, 3.5],
+            "usage": [0.5, 1.0],
+        }
+        for epoch in range(2)
+    ]
+    log = tmp_path / "log.jsonl"
+    log.write_text("\n".join(map(json.dumps, epochs)))
+    page = write_report(report_run[0], None, tmp_path, trainings={"DPQ, 32 bits": log}).read_text()
+    shown = "".join(Page(page).text)
+    for label in ("loss of classes", "mAP of held-out items [%]", "contrastive loss"):
+        assert label in shown
+    assert "loss of pairs" not in shown
+    assert "reconstruction error" not in shown
+
+
+def test_training_figures__map_is_of_what_learns_from_labels_only():
+    epoch = {"validation_loss": 0.25}
+    assert report_training._with_map({**epoch, "pairs": 1.0})["validation_map"] == 75
+    assert "validation_map" not in report_training._with_map({**epoch, "reconstruction": 1.0})
+    assert "validation_map" not in report_training._with_map({"pairs": 1.0})

@@ -6,11 +6,11 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from faiss_pqvae.eval import runner
+from faiss_pqvae.eval import runner, trust
 from faiss_pqvae.eval.confidence import percentile_intervals, resampled_means
 from faiss_pqvae.eval.data import LabelledData, Scores
 from faiss_pqvae.eval.methods import Method, baselines, exact, from_factory
-from faiss_pqvae.eval.raw import read_raw, read_scores
+from faiss_pqvae.eval.raw import Raw, read_raw, read_scores, write_raw
 from faiss_pqvae.eval.results import read_results
 from faiss_pqvae.eval.rows import stored_scores, with_confidence
 from faiss_pqvae.eval.runner import environment, run, set_search
@@ -122,6 +122,79 @@ def test_run__asks_for_every_search_type_in_batches(data, tmp_path, index):
     assert [row.search for row in results.rows] == ["adc", "sdc"]
     assert index.searched == [("adc", 20), ("adc", 10), ("sdc", 20), ("sdc", 10)]
     assert (index.trained, index.added) == (1, 1)
+
+
+def test_run__asks_for_fewer_queries_where_results_are_many(data, tmp_path, index, monkeypatch):
+    monkeypatch.setattr(runner, "_BATCH_RESULTS", 44)
+    run(data, [fixed_method(index)], tmp_path, k=5, batch_size=20)
+    assert [n for _, n in index.searched] == [8, 8, 8, 6]
+
+
+class Supervised(Fixed):
+    """Keeps the labels that it is trained with, and knows its own times."""
+
+    train_s, add_s = 7.0, 3.0
+
+    def train(self, x, labels):
+        self.x, self.labels = x, labels
+
+
+def supervised_method(index):
+    return replace(fixed_method(index), supervised=True)
+
+
+def test_run__trains_supervised_methods_with_labels(data, tmp_path):
+    index = Supervised(np.arange(10, dtype=np.float32), np.arange(10))
+    data = replace(data, train=data.database)
+    (row,) = run(data, [supervised_method(index)], tmp_path, k=5).rows
+    assert index.x is data.train
+    assert index.labels is data.database_labels
+    assert (row.train_s, row.add_s) == (7, 3)
+    few = np.where(np.arange(300) < 9, data.database_labels, -1)
+    (other,) = run(replace(data, train_labels=few), [supervised_method(index)], tmp_path, k=5).rows
+    assert index.labels is few
+    assert other.key != row.key  # other labels, other results
+
+
+def test_run__needs_labels_for_supervised_methods(data, tmp_path, index):
+    apart = replace(data, train=data.train[:200])
+    with pytest.raises(ValueError, match="expected labels of the training items for fixed"):
+        run(apart, [supervised_method(index)], tmp_path, k=5)
+    assert not list(tmp_path.iterdir())
+
+
+def test_run__labels_to_train_do_not_concern_other_methods(data, tmp_path, index):
+    few = np.where(np.arange(300) < 9, data.database_labels, -1)
+    keys = [
+        run(part, [fixed_method(index)], tmp_path, k=5).rows[0].key
+        for part in (data, replace(data, train_labels=few))
+    ]
+    assert keys[0] == keys[1]
+    assert index.trained == 1
+
+
+@pytest.mark.parametrize(
+    ("ids", "dtype"),
+    [
+        ([[0, 255]], np.uint8),
+        ([[0, 53_999]], np.uint16),
+        ([[127, -1]], np.int8),
+        ([[-1, -1]], np.int8),
+        ([[70_000, -1]], np.int32),
+        ([[2**40, -1]], np.int64),
+        ([[]], np.uint8),
+    ],
+)
+def test_write_raw__ids_take_the_fewest_bytes(tmp_path, ids, dtype):
+    ids = np.array(ids, np.int64)
+    (tmp_path / "raw").mkdir()
+    raw = Raw(np.zeros(ids.shape, np.float32), ids, 2, 0.0, 0.0, 0.0)
+    write_raw(raw, tmp_path, "0" * 20)
+    with np.load(tmp_path / "raw" / f"{'0' * 20}.npz") as arrays:
+        assert arrays["I"].dtype == dtype
+    read = read_raw(tmp_path, "0" * 20).I
+    assert read.dtype == np.int64
+    np.testing.assert_array_equal(read, ids)
 
 
 @pytest.mark.parametrize("code_size", [1, 3])
@@ -434,6 +507,18 @@ def test_check_distances__takes_inner_products():
     assert check_distances(data, D[:, :1], ids[:, :1]) is None
     D[29, 3] = (D[29, 2] + D[29, 4]) / 2 + 0.01
     with pytest.raises(ValueError, match="between query 29 and item"):
+        check_distances(data, D, ids)
+
+
+def test_check_distances__of_whole_databases_looks_at_some_ranks(monkeypatch):
+    monkeypatch.setattr(trust, "RANKS", 3)
+    x = np.arange(7, dtype=np.float32)[:, None]
+    data = SimpleNamespace(train=None, database=x, queries=x[:1])
+    D, ids = np.square(x.T), np.arange(7)[None]
+    D[0, 1] = 2
+    assert check_distances(data, D, ids) is None  # ranks 0, 3 and 6
+    D[0, 3] = 10
+    with pytest.raises(ValueError, match="expected 9 between query 0 and item 3, got 10"):
         check_distances(data, D, ids)
 
 
