@@ -65,8 +65,8 @@ class LabelTraining:
         labelled: share of a batch that is drawn from the labelled items, where some have none; the
             others take part in the quantization and in the contrast.
         quantization: weight of the quantization loss beside the classes or pairs. None takes
-            0.3 for "dpq", and for "dqn" 0.1, which it rises to over the first half. With 0 the codebooks
-            are those of a k-means of the features (two steps).
+            0.3 for "dpq", and for "dqn" 0.1, which it rises to over the first half. With 0 the
+            codebooks are those of a k-means of the features (two steps).
         soft: of "dpq": weight of the error of soft codewords within the quantization loss.
         hard: of "dpq": weight of that of the codewords chosen (mu of the paper).
         joint: of "dpq": weight of the difference between the two (nu).

@@ -222,7 +222,7 @@ class LabelTask:
         return Validation(values, ratio, counts=not self.small, facts={})
 
     def _map(self, queries: Tensor, y: Tensor) -> float:
-        """The mAP of latents (n, d) among their own codes and those of other items, 1,000 in all."""
+        """The mAP of latents (n, d) among 1,000 codes, their own and those of other items."""
         step = max(1, len(self.known) // max(1, _MEASURED - len(queries)))
         more = self.known[::step][: _MEASURED - len(queries)]
         stored = [queries, *(self.model.encode(self.items.read(part)) for part in parts(more))]
