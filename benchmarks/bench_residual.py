@@ -6,24 +6,20 @@ on what they say. FAISS reads every code bit by bit.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import numpy as np
+from bench_scan import Side, scan_figure
 from bench_search import read_bandwidth
-from common import Figure, Options, run_script, timed_pairs
+from common import Figure, Options, run_script
 
 from faiss_pqvae import kernels
 from faiss_pqvae.codebooks import Codebooks
 from faiss_pqvae.native import faiss, inject_codebooks, new_residual_index
-from faiss_pqvae.scan import Results, Scan
+from faiss_pqvae.scan import Scan
 
 K = 100
 D = 128
 SIZES = ((4, 8), (8, 8), (8, 4))  # M, nbits
 TARGET = 1 / 2  # ours over the index's own
-# What is compared, ours, the other, the target.
-Side = tuple[str, Callable[[], Results], Callable[[], Results], float | None]
 
 
 def measure(options: Options) -> list[Figure]:
@@ -56,41 +52,8 @@ def _figures(
         ("ADC", lambda: scan.search(z, K), lambda: index.search(z, K), TARGET),
         ("1 query, ADC", lambda: scan.search(one, K), lambda: index.search(one, K), None),
     ]
-    return [_figure(options, index, scan.name, bandwidth, nq, side) for side in sides]
-
-
-def _figure(
-    options: Options, index: Any, scan: str, bandwidth: float, nq: int, side: Side
-) -> Figure:
-    what, ours, other, target = side
-    n = 1 if what.startswith("1 ") else nq
-    repeats = options.repeats or (3 if options.quick else 7)
-    pairs = timed_pairs(ours, other, repeats=repeats)
-    speeds = [index.ntotal * n / seconds / 1e6 for seconds in pairs.medians_s]
-    read = speeds[0] * index.code_size / 1e3
-    return Figure(
-        name=(
-            f"{index.ntotal / 1e6:g}M residual codes of {index.rq.M} x "
-            f"{index.rq.nbits.at(0)} bits, {what}"
-        ),
-        values=pairs.ratios,
-        target=target,
-        limit=(
-            f"{speeds[0]:.0f} against {speeds[1]:.0f} million codes/s; ours reads codes at "
-            f"{read:.2f} GB/s, memory gives {bandwidth:.0f}: bound by look-ups"
-        ),
-        details={
-            "codes": index.ntotal,
-            "queries": n,
-            "k": K,
-            "d": D,
-            "scan": scan,
-            "million_codes_per_s": speeds[0],
-            "other_million_codes_per_s": speeds[1],
-            "codes_gb_per_s": read,
-            "memory_gb_per_s": bandwidth,
-        },
-    )
+    codes = f"residual codes of {M} x {nbits} bits, d = {D}"
+    return [scan_figure(options, index, codes, scan.name, bandwidth, nq, side) for side in sides]
 
 
 if __name__ == "__main__":

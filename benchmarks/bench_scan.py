@@ -85,12 +85,24 @@ def _figures(options: Options, n: int, nq: int, nbits: int, bandwidth: float) ->
     if nbits == 4:  # another kind of index: quantized tables, so not the same results
         approximate = faiss.IndexPQFastScan(index)
         sides.append(("ADC / FastScan", adc, lambda: approximate.search(z, K), None))
-    return [_figure(options, index, scan.name, bandwidth, nq, side) for side in sides]
+    codes = f"codes of {M} x {nbits} bits"
+    return [scan_figure(options, index, codes, scan.name, bandwidth, nq, side) for side in sides]
 
 
-def _figure(
-    options: Options, index: Any, scan: str, bandwidth: float, nq: int, side: Side
+def scan_figure(
+    options: Options, index: Any, codes: str, scan: str, bandwidth: float, nq: int, side: Side
 ) -> Figure:
+    """How long a scan takes relative to FAISS's own search of the same index.
+
+    Args:
+        options: of the run.
+        index: filled.
+        codes: what it holds, in words.
+        scan: which scan it is, in words.
+        bandwidth: of memory, GB/s.
+        nq: queries of both, unless the side is of 1.
+        side: both, and what the ratio should be below.
+    """
     what, ours, other, target = side
     n = 1 if what.startswith("1 ") else nq
     repeats = options.repeats or (3 if options.quick else 7)
@@ -98,7 +110,7 @@ def _figure(
     speeds = [index.ntotal * n / seconds / 1e6 for seconds in pairs.medians_s]
     read = speeds[0] * index.code_size / 1e3
     return Figure(
-        name=f"{index.ntotal / 1e6:g}M codes of {M} x {index.pq.nbits} bits, {what}",
+        name=f"{index.ntotal / 1e6:g}M {codes}, {what}",
         values=pairs.ratios,
         target=target,
         limit=(

@@ -44,15 +44,19 @@ def cell(row, metrics):
     return " / ".join(shown)
 
 
-def result_table(results):
+OURS = ("PQ-VAE", "DQN", "DPQ")
+
+
+def result_table(results, metrics=None):
     """The README's table of an evaluation: a row a method, a column a code length, best in bold."""
     vectors = "1-recall@10" in results["rows"][0]["metrics"]
-    metrics = ("1-recall@10", "1-recall@1") if vectors else ("map@1000", "map@1000/min(R,k)")
+    images = ("map@1000", "map@1000/min(R,k)")
+    metrics = metrics or (("1-recall@10", "1-recall@1") if vectors else images)
     rows = [row for row in results["rows"] if not row["reference"] and "=" not in row["search"]]
     bits = sorted({row["bits"] for row in rows})
     lines = {}
-    for row in sorted(rows, key=lambda row: (row["method"].startswith("PQ-VAE"), row["bits"])):
-        ours = row["method"].startswith("PQ-VAE")
+    for row in sorted(rows, key=lambda row: (row["method"].startswith(OURS), row["bits"])):
+        ours = row["method"].startswith(OURS)
         name = f"{row['method']} ({row['search'].upper()})" if ours else row["method"]
         lines.setdefault(name, dict.fromkeys(bits, ""))[row["bits"]] = cell(row, metrics)
         best = max(r["metrics"][metrics[0]] for r in rows if r["bits"] == row["bits"])
@@ -84,6 +88,58 @@ def test_readme__figures_of_the_contrastive_objective_are_stored():
             events = [json.loads(line) for line in log]
             assert events[-1]["elapsed_s"] == row["train_s"]
             assert set(events[-2]["usage"]) == {1.0}
+
+
+# Trainings with labels, each with its log.
+LABELLED = ("dpq-few-labels", "dqn-few-labels", "dqn-few-labels-lengths")
+LABELLED_ROWS = {"PCA+ITQ", "PCA+OPQ", "PCA+RQ", "DQN", "DPQ"}
+
+
+def check_training(file, row):
+    """Whether a row's training is the one whose log lies beside the results."""
+    log = (ROOT / "results" / f"{file}-{row['bits']}.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in log]
+    assert events[-1]["elapsed_s"] == row["train_s"]
+    return events
+
+
+def test_readme__figures_with_few_labels_are_stored():
+    parts = [stored(f"{file}.json") for file in LABELLED]
+    found = {}
+    for part in parts:
+        assert (part["protocol"], part["n_database"], part["n_queries"]) == ("dqn", 54_000, 1000)
+        for row in part["rows"]:
+            key = row["method"], row["bits"], row["search"]
+            assert found.setdefault(key, row)["metrics"] == row["metrics"]  # the same baselines
+    rows = [row for row in found.values() if row["method"] in LABELLED_ROWS]
+    table = README.split("(results/dqn-few-labels-lengths.json)", 1)[1].split("| method", 1)[1]
+    expected = result_table({"rows": rows}, ("map@54000",))
+    assert f"| method{table}".split("\n\n")[0].splitlines() == expected
+    adc = {
+        bits: row["metrics"]["map@54000"]
+        for (name, bits, search), row in found.items()
+        if (name, search) == ("DPQ", "adc")
+    }
+    assert [*adc] == [8, 16, 24, 32]
+    assert sorted(adc.values()) == [*adc.values()]  # grows with the length
+
+
+def test_readme__trainings_with_labels_are_those_of_the_logs():
+    for file in (*LABELLED, "dpq-all-labels"):
+        ours = [row for row in stored(f"{file}.json")["rows"] if row["method"].startswith(OURS)]
+        longest = max(row["bits"] for row in ours)
+        for row in ours:
+            if row["method"] == "DQN" or row["bits"] == longest:
+                check_training(file, row)
+
+
+def test_readme__figures_with_all_labels_are_stored():
+    results = stored("dpq-all-labels.json")
+    assert (results["protocol"], results["n_queries"]) == ("pqvae", 10_000)
+    text = paragraph_after("(results/dpq-all-labels.json)")
+    for row in results["rows"]:
+        if row["method"] == "DPQ":
+            assert cell(row, ("map@1000", "map@1000/min(R,k)")) in text
 
 
 def differences(file, *, against):
