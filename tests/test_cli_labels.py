@@ -52,7 +52,7 @@ def toy(monkeypatch):
     monkeypatch.setitem(LOADERS, "toy", lambda: data)
     fewer = functools.partial(few_labels, labelled_per_class=10, queries_per_class=3)
     monkeypatch.setattr(data_module, "few_labels", fewer)
-    monkeypatch.setattr(evaluate_module, "_RANKED_WHOLE", ("Exact L2", "ITQ"))
+    monkeypatch.setattr(evaluate_module, "_YARDSTICKS", ("Exact L2", "ITQ"))
     return data
 
 
