@@ -36,7 +36,7 @@ from faiss_pqvae.training.supervised import (
 from faiss_pqvae.training.task import Validation, Way
 from faiss_pqvae.training.views import Views, random_views
 
-_MEASURED = 1000  # labelled items that held-out ones are searched among
+_QUERIES, _STORED = 500, 1000  # held-out items that are searched for, and among how many
 _RAMP = 0.5  # share of a DQN training over which the quantization loss rises from zero
 
 
@@ -79,6 +79,11 @@ class LabelTask:
         self.known = items.train_rows[labelled[items.train_rows]]
         self.held = items.validation_rows[labelled[items.validation_rows]]
         self.sampler = Sampler(labels, self.known)
+        if self.sampler.n_classes < 2:
+            raise ValueError(
+                "expected labelled items of two classes or more besides those that are held out, "
+                f"got {len(self.known)} items of {self.sampler.n_classes}"
+            )
         # An epoch of labelled items has every pair of classes often enough, unless they are many.
         self.draws = len(self.known) < len(self.examples) or 4 * labels.n_classes > batch_size
         self.classes: Classes | None = None
@@ -208,32 +213,45 @@ class LabelTask:
     @torch.no_grad()
     def validate(self) -> Validation:
         """1 - mAP of held-out labelled items, as the index would find them, and the losses."""
-        latents = [self.model.encode(self.items.read(p)) for p in parts(self.items.validation_rows)]
-        z = torch.cat(latents)
-        known = np.isin(self.items.validation_rows, self.held)
-        queries, y = z[torch.from_numpy(known)], self.labels.matrix(self.held).to(z.device)
-        values = {"loss": 1 - self._map(queries[:_MEASURED], y[:_MEASURED])}
+        parts_ = parts(self.items.validation_rows)
+        z = torch.cat([self.model.encode(self.items.read(part)) for part in parts_])
+        rows = self.held[:_QUERIES]
+        queries = z[torch.from_numpy(np.searchsorted(self.items.validation_rows, rows))]
+        y = self.labels.matrix(rows).to(z.device)
+        precision = self._map(queries, rows)
+        values = {"loss": 1.0 if precision is None else 1 - precision}
         if self.classes is not None:
             values["classes"] = float(self.classes(queries, y))
-        else:
+        elif len(rows) > 1:
             values["pairs"] = float(pair_loss(queries, y))
         values["quantization"] = float(self.model.quantizer(z).commitment_loss)
         ratio = self.model.quantizer.distance_ratio(z)
-        return Validation(values, ratio, counts=not self.small, facts={})
+        # Small views only: not ready. Without a precision the last weights are as good as any.
+        counts = precision is not None and not self.small
+        return Validation(values, ratio, counts=counts, facts={})
 
-    def _map(self, queries: Tensor, y: Tensor) -> float:
-        """The mAP of latents (n, d) among 1,000 codes, their own and those of other items."""
-        step = max(1, len(self.known) // max(1, _MEASURED - len(queries)))
-        more = self.known[::step][: _MEASURED - len(queries)]
-        stored = [queries, *(self.model.encode(self.items.read(part)) for part in parts(more))]
-        q = self.model.quantizer(torch.cat(stored)).z_q
+    def _map(self, queries: Tensor, rows: Rows) -> float | None:
+        """The mAP of latents of items among codes, their own and those of other labelled items."""
+        others = self._others(rows)
+        latents = [self.model.encode(self.items.read(part)) for part in parts(others)]
+        q = self.model.quantizer(torch.cat([queries, *latents])).z_q
         scores = queries @ q.T
         if not isinstance(self.model.quantizer, ResidualQuantizer):
             scores = 2 * scores - q.square().sum(1)  # L2
-        relevant = share_class(y, torch.cat([y, self.labels.matrix(more).to(y)]))
-        n = torch.arange(len(queries), device=scores.device)
+        y = self.labels.matrix(np.concatenate([rows, others])).to(q)
+        relevant = share_class(y[: len(rows)], y)
+        n = torch.arange(len(rows), device=scores.device)
         scores[n, n], relevant[n, n] = -torch.inf, False  # nothing finds itself
         return mean_average_precision(scores, relevant)
+
+    def _others(self, rows: Rows) -> Rows:
+        """Labelled items of the training part, those that share a class with `rows` first."""
+        wanted = self.labels.matrix(rows).any(0).numpy()
+        item = np.repeat(np.arange(len(self.labels.starts) - 1), np.diff(self.labels.starts))
+        near = np.isin(self.known, item[wanted[self.labels.classes]])
+        n = _STORED - len(rows)
+        first = _spread(self.known[near], n)
+        return np.sort(np.concatenate([first, _spread(self.known[~near], n - len(first))]))
 
     def finish(self) -> None:
         """Fits the decoder, which was not trained."""
@@ -241,3 +259,8 @@ class LabelTask:
 
     def release(self) -> None:
         """Nothing of the model was changed for the training alone."""
+
+
+def _spread(rows: Rows, most: int) -> Rows:
+    """At most so many of the rows, at even distances."""
+    return rows[:: max(1, -(-len(rows) // most))] if most else rows[:0]

@@ -18,6 +18,9 @@ class Sampler:
     Args:
         labels: of all items.
         rows: (n,) int64, the items to draw from; at least one has a label.
+
+    Attributes:
+        n_classes: of these items.
     """
 
     def __init__(self, labels: Labels, rows: Rows) -> None:
@@ -31,6 +34,7 @@ class Sampler:
         # Of the classes that occur: how many items, and where the first one is.
         sizes = np.bincount(classes, minlength=labels.n_classes)
         sizes = sizes[sizes > 0]
+        self.n_classes = len(sizes)
         self._sizes = torch.from_numpy(sizes)
         self._starts = torch.from_numpy(np.cumsum(sizes) - sizes)
 
@@ -40,8 +44,8 @@ class Sampler:
         Every class is there if n is at least four times their number; else every class that is
         there has about four items. An item may come twice.
         """
-        n_classes = min(len(self._sizes), max(2, n // _PER_CLASS))
-        drawn = torch.randperm(len(self._sizes), generator=generator)[:n_classes]
+        n_classes = min(self.n_classes, max(2, n // _PER_CLASS))
+        drawn = torch.randperm(self.n_classes, generator=generator)[:n_classes]
         classes = drawn[torch.arange(n) % len(drawn)]
         shares = torch.rand(n, generator=generator, dtype=torch.float64)
         places = (shares * self._sizes[classes]).long()

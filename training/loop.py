@@ -492,9 +492,8 @@ def schedule(at: float, end: float) -> float:
 
 def _summary(event: dict[str, Any]) -> dict[str, str]:
     """What a progress bar says of an epoch."""
-    parts = ("classes", "pairs", "contrast", "reconstruction")
-    part = next(name for name in parts if f"validation_{name}" in event)
-    return {
-        part: f"{event[f'validation_{part}']:.4f}",
-        "perplexity": f"{np.mean(event['perplexity']):.0f}",
-    }
+    perplexity = f"{np.mean(event['perplexity']):.0f}"
+    if "classes" in event or "pairs" in event:
+        return {"mAP": f"{1 - event['validation_loss']:.3f}", "perplexity": perplexity}
+    part = "contrast" if "contrast" in event else "reconstruction"
+    return {part: f"{event[f'validation_{part}']:.4f}", "perplexity": perplexity}

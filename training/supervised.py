@@ -66,8 +66,8 @@ def class_loss(z: Tensor, y: Tensor, vectors: Tensor) -> Tensor:
     shares = y / y.sum(1, keepdim=True)
     entropy = -(shares * (_SCALE * cosines).log_softmax(1)).sum(1).mean()
     rows, own = y.nonzero(as_tuple=True)
-    margins = 1 - (vectors @ vectors.T).detach()  # (C, C)
-    hinge = (margins[own] - cosines[rows, own].unsqueeze(1) + cosines[rows]).relu()  # (p, C)
+    margins = 1 - (vectors[own] @ vectors.T).detach()  # (p, C), for C x C may be too many
+    hinge = (margins - cosines[rows, own].unsqueeze(1) + cosines[rows]).relu()
     others = 1 - y[rows]
     of_pairs = (hinge * others).sum(1) / others.sum(1).clamp(min=1)
     margin = (of_pairs * shares[rows, own]).sum() / len(z)
@@ -106,16 +106,19 @@ def prefix_losses(z: Tensor, soft: Tensor, hard: Tensor) -> tuple[Tensor, Tensor
 
 
 @torch.no_grad()
-def mean_average_precision(scores: Tensor, relevant: Tensor) -> float:
+def mean_average_precision(scores: Tensor, relevant: Tensor) -> float | None:
     """Mean of AP = sum_i P(i) rel(i) / R over all ranks i, of the queries that have R > 0.
 
     Args:
         scores: (nq, n) float, the higher the better.
         relevant: (nq, n) bool.
+
+    Returns:
+        The mean; None where no query has R > 0.
     """
     order = scores.argsort(dim=1, descending=True, stable=True)
     found = relevant.gather(1, order).double()
     ranks = torch.arange(1, found.shape[1] + 1, device=found.device)
     total = found.sum(1)
     precision = (found.cumsum(1) / ranks * found).sum(1) / total.clamp(min=1)
-    return float(precision[total > 0].mean())
+    return float(precision[total > 0].mean()) if total.any() else None

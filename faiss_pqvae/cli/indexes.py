@@ -242,7 +242,8 @@ def info(bundle: Folder, /) -> None:
         "items": f"{index.ntotal} of {index.sa_code_size()} bytes",
         "scan": index.scan,
         "input": f"{' x '.join(map(str, index.input_shape))}",
-        "latents": f"{index.model.latent_dim} dimensions, {index.model.M} sub-vectors",
+        "latents": f"{index.model.latent_dim} dimensions, {index.model.M} "
+        + ("levels" if index.model.structure == "residual" else "sub-vectors"),
         "model": ", ".join(f"{name}={value}" for name, value in model["config"].items()),
         "written with": ", ".join(f"{n} {v}" for n, v in config["versions"].items()),
     }

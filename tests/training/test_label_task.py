@@ -93,12 +93,34 @@ def test_fit__several_classes_an_item(objective):
     assert np.isfinite(history[-1]["validation_loss"])
 
 
-def test_fit__thousands_of_classes():
-    x, _ = data(600)
-    y = np.arange(600) % 300
-    _, history = trained("dqn", labels=y, x=x, epochs=1)
-    assert np.isfinite(history[-1]["validation_loss"])
-    assert history[0]["classes"] == 300
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_fit__thousands_of_classes(objective):
+    x, _ = data(6000)
+    y = np.arange(6000) % 3000
+    _, history = trained(objective, labels=y, x=x, epochs=1, batch_size=256)
+    assert 0 < history[-1]["validation_loss"] < 1  # the other item of a class is searched among
+    assert history[0]["classes"] == 3000
+
+
+def test_fit__every_item_of_another_class():
+    """No held-out item has a like: nothing is measured, and the last weights stay."""
+    x, _ = data(80)
+    net, history = trained(labels=np.arange(80), x=x, epochs=2)
+    assert history[-2]["validation_loss"] == 1
+    assert history[-1]["best_epoch"] == -1
+    assert net.is_trained
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_fit__few_labels_are_enough_or_refused(objective):
+    x, _ = data(60)
+    y = np.full(60, -1)
+    y[:4] = [0, 0, 1, 1]
+    _, history = trained(objective, labels=y, x=x, epochs=1)
+    assert history[0]["labelled_items"] == 3
+    y[[1, 3]] = -1
+    with pytest.raises(ValueError, match="besides those that are held out, got 1 items of 1"):
+        trained(objective, labels=y, x=x, epochs=1)
 
 
 def test_fit__word_vectors_replace_the_prototypes():

@@ -86,6 +86,7 @@ def test_mean_average_precision__by_hand():
     # ranks of the relevant: 3, 4 of the first; 1, 4 of the second; the third has none
     expected = ((1 / 3 + 2 / 4) / 2 + (1 / 1 + 2 / 4) / 2) / 2
     assert mean_average_precision(scores, relevant) == pytest.approx(expected)
+    assert mean_average_precision(scores[2:], relevant[2:]) is None
 
 
 def test_classes__word_vectors_stay_and_prototypes_learn():
