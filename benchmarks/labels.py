@@ -49,6 +49,7 @@ ABLATION = {
     "DPQ, no soft": Change("dpq", {"soft": 0.0}),
     "DPQ, no hard": Change("dpq", {"hard": 0.0}),
     "DPQ, no contrast": Change("dpq", {"contrast": 0.0}),
+    "DPQ, no guesses": Change("dpq", {"guess": False}),
     "DPQ, no unlabelled items": Change("dpq", unlabelled=False),
     "DQN": Change("dqn"),
     "DQN, no quantization loss (two steps)": Change("dqn", {"quantization": 0.0}),

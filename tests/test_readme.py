@@ -90,58 +90,6 @@ def test_readme__figures_of_the_contrastive_objective_are_stored():
             assert set(events[-2]["usage"]) == {1.0}
 
 
-# Trainings with labels, each with its log.
-LABELLED = ("dpq-few-labels", "dqn-few-labels", "dqn-few-labels-lengths")
-LABELLED_ROWS = {"PCA+ITQ", "PCA+OPQ", "PCA+RQ", "DQN", "DPQ"}
-
-
-def check_training(file, row):
-    """Whether a row's training is the one whose log lies beside the results."""
-    log = (ROOT / "results" / f"{file}-{row['bits']}.jsonl").read_text().splitlines()
-    events = [json.loads(line) for line in log]
-    assert events[-1]["elapsed_s"] == row["train_s"]
-    return events
-
-
-def test_readme__figures_with_few_labels_are_stored():
-    parts = [stored(f"{file}.json") for file in LABELLED]
-    found = {}
-    for part in parts:
-        assert (part["protocol"], part["n_database"], part["n_queries"]) == ("dqn", 54_000, 1000)
-        for row in part["rows"]:
-            key = row["method"], row["bits"], row["search"]
-            assert found.setdefault(key, row)["metrics"] == row["metrics"]  # the same baselines
-    rows = [row for row in found.values() if row["method"] in LABELLED_ROWS]
-    table = README.split("(results/dqn-few-labels-lengths.json)", 1)[1].split("| method", 1)[1]
-    expected = result_table({"rows": rows}, ("map@54000",))
-    assert f"| method{table}".split("\n\n")[0].splitlines() == expected
-    adc = {
-        bits: row["metrics"]["map@54000"]
-        for (name, bits, search), row in found.items()
-        if (name, search) == ("DPQ", "adc")
-    }
-    assert [*adc] == [8, 16, 24, 32]
-    assert sorted(adc.values()) == [*adc.values()]  # grows with the length
-
-
-def test_readme__trainings_with_labels_are_those_of_the_logs():
-    for file in (*LABELLED, "dpq-all-labels"):
-        ours = [row for row in stored(f"{file}.json")["rows"] if row["method"].startswith(OURS)]
-        longest = max(row["bits"] for row in ours)
-        for row in ours:
-            if row["method"] == "DQN" or row["bits"] == longest:
-                check_training(file, row)
-
-
-def test_readme__figures_with_all_labels_are_stored():
-    results = stored("dpq-all-labels.json")
-    assert (results["protocol"], results["n_queries"]) == ("pqvae", 10_000)
-    text = paragraph_after("(results/dpq-all-labels.json)")
-    for row in results["rows"]:
-        if row["method"] == "DPQ":
-            assert cell(row, ("map@1000", "map@1000/min(R,k)")) in text
-
-
 def differences(file, *, against):
     """What the contrastive objective is above the best of the others, at every length."""
     results = stored(file)

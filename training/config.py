@@ -71,8 +71,10 @@ class LabelTraining:
         hard: of "dpq": weight of that of the codewords chosen (mu of the paper).
         joint: of "dpq": weight of the difference between the two (nu).
         contrast: weight of the contrast between views (see the objective "contrastive"), for
-            labelled and other items alike. None takes 1 for "dpq" where items without labels are
-            to be learned from, and 0 else.
+            labelled and other items alike; items of one class are not told apart. None takes 1 for
+            "dpq" where items without labels are to be learned from, and 0 else.
+        guess: of "dpq": take the class that the views of an item without a label agree on, with a
+            probability above 0.95, as its label.
     """
 
     labelled: float = 0.5
@@ -81,6 +83,7 @@ class LabelTraining:
     hard: float = 1.0
     joint: float = 0.1
     contrast: float | None = None
+    guess: bool = True
 
     def __post_init__(self) -> None:
         if not 0 < self.labelled <= 1:

@@ -66,7 +66,9 @@ def soft_assignment(z_m: Tensor, codewords: Tensor, softness: float) -> tuple[Te
     return M**-0.5 * functional.normalize(torch.bmm(p, codewords), dim=-1), p
 
 
-def nt_xent(z: Tensor, q: Tensor, *, n_items: int, temperature: float) -> Tensor:
+def nt_xent(
+    z: Tensor, q: Tensor, *, n_items: int, temperature: float, alike: Tensor | None = None
+) -> Tensor:
     """Cross-entropy of an item's own quantized view among those of all other items.
 
     -log(exp(s_ij) / (exp(s_ij) + sum of exp(s_ik) over the views k of other items)), where
@@ -77,11 +79,15 @@ def nt_xent(z: Tensor, q: Tensor, *, n_items: int, temperature: float) -> Tensor
         q: (V * n_items, d) float, their quantized likes, of length 1.
         n_items: of the batch.
         temperature: of the softmax.
+        alike: (n_items, n_items) bool: pairs of items that are not told apart, such as those of
+            one class; of the others k above they are left out.
     """
     logits = z @ q.T / temperature
     rows = torch.arange(len(z), device=z.device)
     own = (rows.unsqueeze(0) - rows.unsqueeze(1)) % n_items == 0  # views of the same item
-    others = logits.masked_fill(own, _NEVER).logsumexp(1, keepdim=True)
+    views = len(z) // n_items
+    never = own if alike is None else own | alike.repeat(views, views)
+    others = logits.masked_fill(never, _NEVER).logsumexp(1, keepdim=True)
     positive = own ^ torch.eye(len(z), dtype=torch.bool, device=z.device)
     return functional.softplus(others - logits)[positive].mean()
 

@@ -54,6 +54,24 @@ def test_nt_xent__is_its_formula(n: int, V: int, temperature: float, seed: int) 
     )
 
 
+def test_nt_xent__leaves_pairs_of_items_out_that_are_alike() -> None:
+    n, V = 5, 3
+    z, q = unit(V * n, 5), unit(V * n, 5, seed=1)
+    classes = torch.tensor([0, 1, 0, 2, 1])
+    alike = classes.unsqueeze(0) == classes.unsqueeze(1)
+    s = (z.double() @ q.double().T / 0.5).numpy()
+    losses = []
+    for i in range(V * n):
+        others = [k for k in range(V * n) if classes[k % n] != classes[i % n]]
+        total = sum(math.exp(s[i, k]) for k in others)
+        own = [j for j in range(i % n, V * n, n) if j != i]
+        losses += [math.log(math.exp(s[i, j]) + total) - s[i, j] for j in own]
+    found = nt_xent(z, q, n_items=n, temperature=0.5, alike=alike)
+    assert found.item() == pytest.approx(np.mean(losses), rel=1e-4)
+    apart = nt_xent(z, q, n_items=n, temperature=0.5, alike=torch.eye(n, dtype=torch.bool))
+    assert apart.item() == pytest.approx(nt_xent(z, q, n_items=n, temperature=0.5).item())
+
+
 def test_nt_xent__is_low_for_views_that_agree() -> None:
     z = unit(8, 16)
     agreeing = nt_xent(z.repeat(2, 1), z.repeat(2, 1), n_items=8, temperature=0.1)

@@ -156,6 +156,35 @@ def test_terms__weights_leave_parts_out(changes):
     assert losses[1] < losses[0]
 
 
+def test_terms__sure_guesses_stand_for_missing_labels():
+    x, y = data()
+    trainer = Trainer(model(), x, config(), None, labels=np.where(np.arange(400) < 40, y, -1))
+    task = trainer.task
+    with torch.no_grad():
+        task.classes.vectors.copy_(torch.eye(C, 8))
+    one_view = torch.eye(8)[[0, 1, 2, 3, 3]]
+    other_view = torch.eye(8)[[0, 1, 2, 3, 0]]  # of the last item they do not agree
+    given = torch.zeros(5, C)
+    given[1, 2] = 1  # known, whatever the views say
+    found = task._guessed(torch.cat([one_view, other_view]), given, 2)
+    assert found[0].tolist() == [1, 0, 0, 0]
+    assert found[1].tolist() == [0, 0, 1, 0]
+    assert found[2:4].argmax(1).tolist() == [2, 3]
+    assert not found[4].any()
+
+
+@pytest.mark.parametrize("guess", [True, False])
+def test_terms__guesses_can_be_left_out(guess, monkeypatch):
+    x, y = data()
+    labels = np.where(np.arange(400) < 40, y, -1)
+    trainer = Trainer(model(), x, config(labels=LabelTraining(guess=guess)), None, labels=labels)
+    asked = []
+    monkeypatch.setattr(trainer.task, "_guessed", lambda z, y, n_views: asked.append(n_views) or y)
+    generator = torch.Generator().manual_seed(0)
+    trainer.task.terms(trainer.task.examples[:32], 0, trainer._way, generator)
+    assert asked == ([4] if guess else [])
+
+
 def test_terms__dqn_ramps_its_quantization_up():
     x, y = data()
     trainer = Trainer(model("dqn"), x, config(), None, labels=y)
