@@ -230,7 +230,7 @@ class LabelTask:
         """1 - mAP of held-out labelled items, as the index would find them, and the losses."""
         parts_ = parts(self.items.validation_rows)
         z = torch.cat([self.model.encode(self.items.read(part)) for part in parts_])
-        rows = self.held[:_QUERIES]
+        rows = _spread(self.held, _QUERIES)
         queries = z[torch.from_numpy(np.searchsorted(self.items.validation_rows, rows))]
         y = self.labels.matrix(rows).to(z.device)
         precision = self._map(queries, rows)
