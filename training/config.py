@@ -124,8 +124,8 @@ class TrainingConfig:
             defaults.
         validation_fraction: share of the items that is held out, at most 5,000 items.
         patience: epochs without a better validation loss (with labels: without a higher mAP of
-            held-out items) after which training stops early; the best weights are kept; epochs of
-            small views do not count. 0 never stops early, nor does a budget.
+            held-out items) after which training stops early; the best weights are kept; without
+            labels, epochs of small views do not count. 0 never stops early, nor does a budget.
         warmup_steps: steps without the bottleneck before k-means on the latents gives the first
             codewords; at most a tenth of all steps. The contrastive objective needs none.
         revive_every: steps between two searches for dead codewords.

@@ -75,7 +75,6 @@ class LabelTask:
         self.epochs, self.patience = config.epochs, config.patience
         self.precision = config.precision
         self.ready = False  # whether there are codewords
-        self.small = False  # whether the last step's views were
         labelled = labels.labelled
         self.known = items.train_rows[labelled[items.train_rows]]
         self.held = items.validation_rows[labelled[items.validation_rows]]
@@ -143,7 +142,6 @@ class LabelTask:
         self.model.train()
         rows = np.sort(self._batch(examples, generator))
         size = view_size(self.config, self.model.input_shape, way)
-        self.small = size is not None
         contrast = self.settings.contrast or 0.0
         x = to_float(self.items.read(rows))
         n_views = self.config.n_views if contrast else 1
@@ -241,9 +239,8 @@ class LabelTask:
             values["pairs"] = float(pair_loss(queries, y))
         values["quantization"] = float(self.model.quantizer(z).commitment_loss)
         ratio = self.model.quantizer.distance_ratio(z)
-        # Small views only: not ready. Without a precision the last weights are as good as any.
-        counts = precision is not None and not self.small
-        return Validation(values, ratio, counts=counts, facts={})
+        # Where there is no precision, the last weights are as good as any.
+        return Validation(values, ratio, counts=precision is not None, facts={})
 
     def _map(self, queries: Tensor, rows: Rows) -> float | None:
         """The mAP of latents of items among codes, their own and those of other labelled items."""
