@@ -90,6 +90,23 @@ def test_readme__figures_of_the_contrastive_objective_are_stored():
             assert set(events[-2]["usage"]) == {1.0}
 
 
+# Of the rows of results with labels, those that the README shows.
+LABELLED_ROWS = {"PQ", "PCA+ITQ", "PCA+OPQ", "PCA+RQ", "DQN"}
+
+
+def test_readme__figures_with_few_labels_are_stored():
+    results = stored("dqn-few-labels.json")
+    sizes = results["protocol"], results["n_database"], results["n_queries"]
+    assert sizes == ("dqn", 54_000, 1000)
+    rows = [row for row in results["rows"] if row["method"] in LABELLED_ROWS]
+    table = README.split("(results/dqn-few-labels.json)", 1)[1].split("\n\n| method", 1)[1]
+    expected = result_table({"rows": rows}, ("map@54000",))
+    assert f"| method{table}".split("\n\n")[0].splitlines() == expected
+    log = (ROOT / "results" / "dqn-few-labels-32.jsonl").read_text().splitlines()
+    trained = json.loads(log[-1])["elapsed_s"]
+    assert {row["train_s"] for row in rows if row["method"] == "DQN"} == {trained}
+
+
 def differences(file, *, against):
     """What the contrastive objective is above the best of the others, at every length."""
     results = stored(file)
