@@ -23,7 +23,7 @@ from faiss_pqvae.inputs import (
     read_rows,
     sample_rows,
 )
-from faiss_pqvae.labels import check_labels, check_word_vectors
+from faiss_pqvae.labels import check_supervision
 from faiss_pqvae.model import PQVAE
 from faiss_pqvae.native import (
     check_metric,
@@ -308,7 +308,9 @@ class LatentIndex:
         if self.fit is None and not ready:
             raise ValueError("this index only serves: make one that trains by index_factory")
         check_items(x, self.input_shape, "training data")
-        learned_from = self._learned_from(labels, word_vectors, len(x)) if not ready else {}
+        given = {"labels": labels, "word_vectors": word_vectors}
+        if not ready:  # wrong labels are found before anything is trained
+            check_supervision(self.model.config.objective, labels, word_vectors, len(x))
         if x.dtype not in (np.dtype(np.uint8), torch.uint8):
             for _ in read_batches(x, self.batch_size, "training data"):
                 pass
@@ -324,7 +326,8 @@ class LatentIndex:
         if not ready:
             if new.transforms is not None:
                 new.transforms = new.transforms.trained(x, "training data")
-            options = learned_from | ({} if folder is None else {"folder": folder})
+            given["folder"] = folder
+            options = {name: value for name, value in given.items() if value is not None}
             inputs = new._inputs_of(x)
             assert self.fit is not None
             new.history = self.fit(new.model, inputs, progress=progress, **options)
@@ -332,19 +335,6 @@ class LatentIndex:
         inject_codebooks(new.faiss_index, new.model.codebooks())
         new._train_coarse(x)
         self.__setstate__(new.__getstate__())
-
-    def _learned_from(self, labels: Any, word_vectors: Any, n: int) -> dict[str, Any]:
-        """What `fit` gets besides items; wrong labels are found before anything is trained."""
-        objective = self.model.config.objective
-        if (labels is not None) != self.model.config.supervised:
-            expected, got = ("no labels", "some") if labels is not None else ("labels", "none")
-            raise ValueError(f"expected {expected} for the objective {objective!r}, got {got}")
-        given = {"labels": labels, "word_vectors": word_vectors}
-        if labels is not None:
-            n_classes = check_labels(labels, n).n_classes
-            if word_vectors is not None:
-                check_word_vectors(word_vectors, n_classes)
-        return {name: value for name, value in given.items() if value is not None}
 
     def _inputs_of(self, x: Any) -> Any:
         if self.transforms is None:

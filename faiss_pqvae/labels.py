@@ -36,6 +36,35 @@ class Labels(NamedTuple):
         return found
 
 
+def check_supervision(
+    objective: str, labels: Any, word_vectors: Any, n: int
+) -> tuple[Labels | None, npt.NDArray[np.float32] | None]:
+    """Checks what a training gets besides its items.
+
+    Args:
+        objective: of the model.
+        labels: as `check_labels` takes them, for "dqn" and "dpq"; None for the others.
+        word_vectors: as `check_word_vectors` takes them, for "dpq", or None.
+        n: number of items.
+
+    Returns:
+        Both in one form; None where there are none.
+
+    Raises:
+        TypeError, ValueError: wrong ones, no labels where they are needed, or what the objective
+            does not read.
+    """
+    if (labels is not None) != (objective in ("dqn", "dpq")):
+        expected, got = ("no labels", "some") if labels is not None else ("labels", "none")
+        raise ValueError(f"expected {expected} for the objective {objective!r}, got {got}")
+    known = None if labels is None else check_labels(labels, n)
+    if word_vectors is None:
+        return known, None
+    if known is None or objective != "dpq":
+        raise ValueError(f"expected word vectors with the objective 'dpq', got {objective!r}")
+    return known, check_word_vectors(word_vectors, known.n_classes)
+
+
 def check_labels(labels: Any, n: int) -> Labels:
     """Checks labels and brings them into one form.
 

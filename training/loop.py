@@ -17,6 +17,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from faiss_pqvae.files import replace_bytes
+from faiss_pqvae.inputs import check_items
+from faiss_pqvae.labels import check_supervision
 from faiss_pqvae.model import PQVAE
 from faiss_pqvae.quantizer import histogram, perplexity, usage
 from faiss_pqvae.training.checkpoint import load_checkpoint, save_checkpoint
@@ -28,8 +30,6 @@ from faiss_pqvae.training.ranking import Metric
 from faiss_pqvae.training.setup import (
     choose_device,
     fingerprint_of,
-    known_labels,
-    known_vectors,
     reset_parameters,
     settled,
     take_over,
@@ -150,9 +150,10 @@ class Trainer:
                 "linear code"
             )
         self.model = model
-        known = known_labels(model, x, labels)
-        if word_vectors is not None:
-            word_vectors = known_vectors(model, word_vectors, known)
+        check_items(x, model.input_shape, "training data")
+        known, vectors_of_words = check_supervision(
+            model.config.objective, labels, word_vectors, len(x)
+        )
         labelled = None if known is None else known.labelled
         self.config = settled(
             config,
@@ -190,7 +191,7 @@ class Trainer:
                 known,
                 self.config,
                 batch_size=self.batch_size,
-                word_vectors=word_vectors,
+                word_vectors=vectors_of_words,
             )
         elif starts is None:
             self.task = ItemTask(model, self.items, self.config, batch_size=self.batch_size)

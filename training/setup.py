@@ -8,15 +8,10 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from faiss_pqvae.inputs import check_items
-from faiss_pqvae.labels import Labels, check_labels, check_word_vectors
 from faiss_pqvae.model import PQVAE
 from faiss_pqvae.resnet import ResNet
 from faiss_pqvae.training.config import (
@@ -75,45 +70,6 @@ def settled(
             f"code, got {objective!r} with {filled.views}"
         )
     return replace(filled, vectors=config.vectors or VectorTraining(), precision="float32")
-
-
-def known_labels(model: PQVAE, x: Any, labels: Any) -> Labels | None:
-    """The labels of items, checked; None for an objective without.
-
-    Args:
-        model: to be trained.
-        x: items (n, *input_shape).
-        labels: as `check_labels` takes them, or None.
-
-    Raises:
-        TypeError, ValueError: wrong labels, missing ones, or such as the objective does not read.
-    """
-    objective = model.config.objective
-    if not model.config.supervised:
-        if labels is not None:
-            raise ValueError(
-                f"expected no labels with the objective {objective!r}: DQN and DPQ learn from them"
-            )
-        return None
-    if labels is None:
-        raise ValueError(f"expected labels for the objective {objective!r}, got none")
-    check_items(x, model.input_shape, "training data")
-    return check_labels(labels, len(x))
-
-
-def known_vectors(
-    model: PQVAE, word_vectors: Any, labels: Labels | None
-) -> npt.NDArray[np.float32]:
-    """Word vectors of classes, checked and of length 1.
-
-    Raises:
-        TypeError, ValueError: wrong ones, or an objective that has no use for them.
-    """
-    if labels is None or model.config.objective != "dpq":
-        raise ValueError(
-            f"expected word vectors with the objective 'dpq', got {model.config.objective!r}"
-        )
-    return check_word_vectors(word_vectors, labels.n_classes)
 
 
 def _label_training(config: TrainingConfig, objective: str, unlabelled: bool) -> LabelTraining:

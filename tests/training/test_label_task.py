@@ -250,17 +250,21 @@ def test_fit__wrong_labels_are_found_before_any_training(objective, given, messa
     assert not list(tmp_path.iterdir())
 
 
-def test_items__validation_has_its_share_of_the_labelled():
-    labelled = np.zeros(1000, bool)
-    labelled[:100] = True
-    items = Items(
-        np.zeros((1000, 2), np.float32),
+def split_items(labelled):
+    return Items(
+        np.zeros((len(labelled), 2), np.float32),
         (2,),
         validation_fraction=0.05,
         labelled=labelled,
         seed=0,
         device=torch.device("cpu"),
     )
+
+
+def test_items__validation_has_its_share_of_the_labelled():
+    labelled = np.zeros(1000, bool)
+    labelled[:100] = True
+    items = split_items(labelled)
     assert len(items.validation_rows) == 50
     assert labelled[items.validation_rows].sum() == 5
     both = np.concatenate([items.train_rows, items.validation_rows])
@@ -271,14 +275,7 @@ def test_items__validation_has_its_share_of_the_labelled():
 def test_items__extreme_shares(n_labelled):
     labelled = np.zeros(1000, bool)
     labelled[:n_labelled] = True
-    items = Items(
-        np.zeros((1000, 2), np.float32),
-        (2,),
-        validation_fraction=0.05,
-        labelled=labelled,
-        seed=0,
-        device=torch.device("cpu"),
-    )
+    items = split_items(labelled)
     assert labelled[items.validation_rows].sum() >= 1
     assert len(items.validation_rows) == 50
 
