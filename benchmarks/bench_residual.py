@@ -7,13 +7,11 @@ on what they say. FAISS reads every code bit by bit.
 from __future__ import annotations
 
 import numpy as np
-from bench_scan import Side, scan_figure
-from bench_search import read_bandwidth
+from bench_scan import Side, one_thread, scan_figure
 from common import Figure, Options, run_script
 
-from faiss_pqvae import kernels
 from faiss_pqvae.codebooks import Codebooks
-from faiss_pqvae.native import faiss, inject_codebooks, new_residual_index
+from faiss_pqvae.native import inject_codebooks, new_residual_index
 from faiss_pqvae.scan import Scan
 
 K = 100
@@ -25,16 +23,10 @@ TARGET = 1 / 2  # ours over the index's own
 def measure(options: Options) -> list[Figure]:
     """Figures for every size of codes."""
     n, nq = (20_000, 10) if options.quick else (1_000_000, 20)
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        kernels.fastest()  # measured before, and not within, what is timed
-        bandwidth = read_bandwidth()
+    with one_thread() as bandwidth:
         return [
             figure for M, nbits in SIZES for figure in _figures(options, n, nq, M, nbits, bandwidth)
         ]
-    finally:
-        faiss.omp_set_num_threads(threads)
 
 
 def _figures(

@@ -6,7 +6,8 @@ compared with the index's asymmetric one: it has a symmetric search at 8 bits on
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -35,17 +36,23 @@ Side = tuple[str, Callable[[], Results], Callable[[], Results], float | None]
 def measure(options: Options) -> list[Figure]:
     """Figures for every size of codes and number of them."""
     sizes = ((20_000, 10), (50_000, 5)) if options.quick else ((1_000_000, 20), (10_000_000, 10))
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
-        kernels.fastest()  # measured before, and not within, what is timed
-        bandwidth = read_bandwidth()
+    with one_thread() as bandwidth:
         return [
             figure
             for n, nq in sizes
             for nbits in ADC_TARGETS
             for figure in _figures(options, n, nq, nbits, bandwidth)
         ]
+
+
+@contextmanager
+def one_thread() -> Iterator[float]:
+    """One thread of FAISS's, after what is measured once; gives memory's bandwidth in GB/s."""
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    try:
+        kernels.fastest()  # before, and not within, what is timed
+        yield read_bandwidth()
     finally:
         faiss.omp_set_num_threads(threads)
 

@@ -310,7 +310,7 @@ class LatentIndex:
         check_items(x, self.input_shape, "training data")
         given = {"labels": labels, "word_vectors": word_vectors}
         if not ready:  # wrong labels are found before anything is trained
-            check_supervision(self.model.config.objective, labels, word_vectors, len(x))
+            check_supervision(self.model.config, labels, word_vectors, len(x))
         if x.dtype not in (np.dtype(np.uint8), torch.uint8):
             for _ in read_batches(x, self.batch_size, "training data"):
                 pass

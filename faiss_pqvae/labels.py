@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from faiss_pqvae.model import ModelConfig
+
 
 class Labels(NamedTuple):
     """Which classes items belong to, as pairs, so that thousands of classes take no matrix.
@@ -37,12 +39,12 @@ class Labels(NamedTuple):
 
 
 def check_supervision(
-    objective: str, labels: Any, word_vectors: Any, n: int
+    config: ModelConfig, labels: Any, word_vectors: Any, n: int
 ) -> tuple[Labels | None, npt.NDArray[np.float32] | None]:
     """Checks what a training gets besides its items.
 
     Args:
-        objective: of the model.
+        config: of the model; its objective decides.
         labels: as `check_labels` takes them, for "dqn" and "dpq"; None for the others.
         word_vectors: as `check_word_vectors` takes them, for "dpq", or None.
         n: number of items.
@@ -54,7 +56,8 @@ def check_supervision(
         TypeError, ValueError: wrong ones, no labels where they are needed, or what the objective
             does not read.
     """
-    if (labels is not None) != (objective in ("dqn", "dpq")):
+    objective = config.objective
+    if (labels is not None) != config.supervised:
         expected, got = ("no labels", "some") if labels is not None else ("labels", "none")
         raise ValueError(f"expected {expected} for the objective {objective!r}, got {got}")
     known = None if labels is None else check_labels(labels, n)

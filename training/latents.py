@@ -33,8 +33,7 @@ def initialize_codewords(model: PQVAE, items: Items, *, batch_size: int) -> None
 
 @torch.no_grad()
 def refine_codewords(model: PQVAE, items: Items, *, iterations: int = 5) -> None:
-    """Moves codewords by k-means, from where they are, to latents as the index will see them."""
-    model.eval()
+    """Moves codewords by k-means, from where they are; the model is in evaluation mode."""
     model.quantizer.refine(_latents(model, items), iterations=iterations)
 
 

@@ -151,9 +151,7 @@ class Trainer:
             )
         self.model = model
         check_items(x, model.input_shape, "training data")
-        known, vectors_of_words = check_supervision(
-            model.config.objective, labels, word_vectors, len(x)
-        )
+        known, vectors_of_words = check_supervision(model.config, labels, word_vectors, len(x))
         labelled = None if known is None else known.labelled
         self.config = settled(
             config,
