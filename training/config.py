@@ -63,7 +63,7 @@ class LabelTraining:
 
     Attributes:
         labelled: share of a batch that is drawn from the labelled items, where some have none; the
-            others take part in the quantization and in the contrast.
+            others take part in the quantization, and in the contrast where there is one.
         quantization: weight of the quantization loss beside the classes or pairs. None takes
             0.3 for "dpq", and for "dqn" 0.1, which it rises to over the first half. With 0 the
             codebooks are those of a k-means of the features (two steps).
@@ -71,19 +71,16 @@ class LabelTraining:
         hard: of "dpq": weight of that of the codewords chosen (mu of the paper).
         joint: of "dpq": weight of the difference between the two (nu).
         contrast: weight of the contrast between views (see the objective "contrastive"), for
-            labelled and other items alike; items of one class are not told apart. None takes 1 for
-            "dpq" where items without labels are to be learned from, and 0 else.
-        guess: of "dpq": take the class that the views of an item without a label agree on, with a
-            probability above 0.95, as its label.
+            labelled and other items alike; items of one class are not told apart. A step then
+            has several views of every item, and takes as many times longer.
     """
 
-    labelled: float = 0.5
+    labelled: float = 0.9
     quantization: float | None = None
     soft: float = 1.0
     hard: float = 1.0
     joint: float = 0.1
-    contrast: float | None = None
-    guess: bool = True
+    contrast: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.labelled <= 1:

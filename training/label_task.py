@@ -37,7 +37,6 @@ from faiss_pqvae.training.task import Validation, Way
 from faiss_pqvae.training.views import Views, random_views
 
 _QUERIES, _STORED = 500, 1000  # held-out items that are searched for, and among how many
-_SURE = 0.95  # the probability from which on a class is taken for an item's own
 _RAMP = 0.5  # share of a DQN training over which the quantization loss rises from zero
 
 
@@ -142,7 +141,7 @@ class LabelTask:
         self.model.train()
         rows = np.sort(self._batch(examples, generator))
         size = view_size(self.config, self.model.input_shape, way)
-        contrast = self.settings.contrast or 0.0
+        contrast = self.settings.contrast
         x = to_float(self.items.read(rows))
         n_views = self.config.n_views if contrast else 1
         enabled = self.precision == "bfloat16"
@@ -150,20 +149,17 @@ class LabelTask:
             views = [random_views(x, self.views, generator, size=size) for _ in range(n_views)]
             z = self.model.encode(torch.cat(views))
         y = self.labels.matrix(rows).to(z.device)
-        alike = share_class(y, y)
-        if self.settings.guess and self.classes is not None and not y.any(1).all():
-            y = self._guessed(z, y, n_views)
-        y = y.repeat(n_views, 1)
-        known = y.any(1)
+        of_views = y.repeat(n_views, 1)
+        known = y.any(1).repeat(n_views)
         dpq = isinstance(self.model.quantizer, ResidualQuantizer)
-        loss, parts_, q, ids = (self._dpq if dpq else self._dqn)(z, y, known, way)
+        loss, parts_, q, ids = (self._dpq if dpq else self._dqn)(z, of_views, known, way)
         if contrast:
             parts_["contrast"] = nt_xent(
                 z,
                 functional.normalize(q),
                 n_items=len(rows),
                 temperature=self.model.config.temperature,
-                alike=alike,
+                alike=share_class(y, y),
             )
             loss = loss + contrast * parts_["contrast"]
         return Terms(loss, parts_, z.detach(), ids)
@@ -175,15 +171,6 @@ class LabelTask:
         share = 1.0 if everything else self.settings.labelled
         n = min(len(examples), max(2, round(share * len(examples))))
         return np.concatenate([self.sampler.draw(n, generator), examples[n:]])
-
-    @torch.no_grad()
-    def _guessed(self, z: Tensor, y: Tensor, n_views: int) -> Tensor:
-        """Labels (n, C), with those that the views of an item agree on where there is none."""
-        assert self.classes is not None
-        p = self.classes.probabilities(z).view(n_views, len(y), -1).mean(0)
-        sure = (p.amax(1) > _SURE) & ~y.any(1)
-        guess = functional.one_hot(p.argmax(1), p.shape[1]).to(y)
-        return torch.where(sure.unsqueeze(1), guess, y)
 
     def _dpq(
         self, z: Tensor, y: Tensor, known: Tensor, way: Way

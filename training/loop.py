@@ -157,7 +157,6 @@ class Trainer:
             config,
             model,
             at_a_start=starts is not None,
-            unlabelled=labelled is not None and not labelled.all(),
         )
         self.device = choose_device(config.device)
         vectors = self.config.vectors

@@ -28,16 +28,13 @@ _QUANTIZATION = {"dqn": 0.1, "dpq": 0.3}
 _BFLOAT16_GAIN = 1.2  # below this the noise of a measurement decides
 
 
-def settled(
-    config: TrainingConfig, model: PQVAE, *, at_a_start: bool, unlabelled: bool = False
-) -> TrainingConfig:
+def settled(config: TrainingConfig, model: PQVAE, *, at_a_start: bool) -> TrainingConfig:
     """The settings with all that depends on the model filled in.
 
     Args:
         config: settings.
         model: to be trained.
         at_a_start: whether vectors begin at a linear code and are trained for their ranking.
-        unlabelled: whether some items have no label, of a supervised objective.
 
     Raises:
         ValueError: settings that do not go together, or not with the model.
@@ -55,7 +52,7 @@ def settled(
     filled = config.for_shape(model.input_shape, contrastive=views_differ)
     filled = replace(filled, small_views=small_views)
     if model.config.supervised:
-        return replace(filled, labels=_label_training(filled, objective, unlabelled))
+        return replace(filled, labels=_label_training(filled, objective))
     if config.labels is not None:
         raise ValueError(
             f"expected settings of labels with the objectives 'dqn' and 'dpq', got {objective!r}"
@@ -72,17 +69,13 @@ def settled(
     return replace(filled, vectors=config.vectors or VectorTraining(), precision="float32")
 
 
-def _label_training(config: TrainingConfig, objective: str, unlabelled: bool) -> LabelTraining:
+def _label_training(config: TrainingConfig, objective: str) -> LabelTraining:
     labels = config.labels or LabelTraining()
-    changes = config.views != Views()
-    if labels.contrast and not changes:
+    if labels.contrast and config.views == Views():
         raise ValueError("expected views that change something for a contrast, got none")
-    contrast, quantization = labels.contrast, labels.quantization
-    if contrast is None:
-        contrast = float(objective == "dpq" and unlabelled and changes)
-    if quantization is None:
-        quantization = _QUANTIZATION[objective]
-    return replace(labels, contrast=contrast, quantization=quantization)
+    if labels.quantization is not None:
+        return labels
+    return replace(labels, quantization=_QUANTIZATION[objective])
 
 
 @torch.no_grad()

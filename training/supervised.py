@@ -44,11 +44,6 @@ class Classes(nn.Module):
         self.map = nn.Linear(d, e, bias=False)
         nn.init.trunc_normal_(self.map.weight, std=d**-0.5, generator=generator)
 
-    def probabilities(self, z: Tensor) -> Tensor:
-        """Of the classes, for latents (n, d): (n, C), as the cross-entropy sees them."""
-        z = functional.normalize(self.map(z))
-        return (_SCALE * z @ functional.normalize(self.vectors).T).softmax(1)
-
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         """The loss of latents (n, d) of classes y (n, C) of zeros and ones, one or more a row."""
         z = functional.normalize(self.map(z))

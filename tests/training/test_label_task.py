@@ -33,13 +33,13 @@ def config(**changes):
     return TrainingConfig(**settings)
 
 
-def trained(objective="dpq", labels=None, x=None, **changes):
+def trained(objective="dpq", labels=None, x=None, settings=None, **changes):
     vectors, y = data()
     net = model(objective)
     history = fit(
         net,
         vectors if x is None else x,
-        config(**changes),
+        config(labels=settings, **changes),
         labels=y if labels is None else labels,
         progress=False,
     )
@@ -72,14 +72,14 @@ def test_fit__codes_know_the_class(objective):
     assert np.mean(epoch["usage"]) > 0.5
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_fit__some_labels_missing(objective):
+@pytest.mark.parametrize(("objective", "contrast"), [("dqn", 1.0), ("dpq", 1.0), ("dpq", 0.0)])
+def test_fit__some_labels_missing(objective, contrast):
     x, y = data()
     few = y.copy()
     few[80:] = -1
-    net, history = trained(objective, labels=few)
+    net, history = trained(objective, labels=few, settings=LabelTraining(contrast=contrast))
     assert history[0]["labelled_items"] == 76  # of 80, 5 % are held out
-    assert ("contrast" in history[1]) == (objective == "dpq")
+    assert ("contrast" in history[1]) == (contrast > 0)
     assert precision(net, y, x) > 0.4
 
 
@@ -147,42 +147,11 @@ def test_terms__weights_leave_parts_out(changes):
     x, y = data()
     losses = []
     for settings in ({}, changes):
-        trainer = Trainer(
-            model(), x, config(labels=LabelTraining(contrast=0.0, **settings)), None, labels=y
-        )
+        trainer = Trainer(model(), x, config(labels=LabelTraining(**settings)), None, labels=y)
         generator = torch.Generator().manual_seed(0)
         terms = trainer.task.terms(trainer.task.examples[:32], 0, trainer._way, generator)
         losses.append(terms.loss.item())
     assert losses[1] < losses[0]
-
-
-def test_terms__sure_guesses_stand_for_missing_labels():
-    x, y = data()
-    trainer = Trainer(model(), x, config(), None, labels=np.where(np.arange(400) < 40, y, -1))
-    task = trainer.task
-    with torch.no_grad():
-        task.classes.vectors.copy_(torch.eye(C, 8))
-    one_view = torch.eye(8)[[0, 1, 2, 3, 3]]
-    other_view = torch.eye(8)[[0, 1, 2, 3, 0]]  # of the last item they do not agree
-    given = torch.zeros(5, C)
-    given[1, 2] = 1  # known, whatever the views say
-    found = task._guessed(torch.cat([one_view, other_view]), given, 2)
-    assert found[0].tolist() == [1, 0, 0, 0]
-    assert found[1].tolist() == [0, 0, 1, 0]
-    assert found[2:4].argmax(1).tolist() == [2, 3]
-    assert not found[4].any()
-
-
-@pytest.mark.parametrize("guess", [True, False])
-def test_terms__guesses_can_be_left_out(guess, monkeypatch):
-    x, y = data()
-    labels = np.where(np.arange(400) < 40, y, -1)
-    trainer = Trainer(model(), x, config(labels=LabelTraining(guess=guess)), None, labels=labels)
-    asked = []
-    monkeypatch.setattr(trainer.task, "_guessed", lambda z, y, n_views: asked.append(n_views) or y)
-    generator = torch.Generator().manual_seed(0)
-    trainer.task.terms(trainer.task.examples[-32:], 0, trainer._way, generator)
-    assert asked == ([4] if guess else [])
 
 
 def test_terms__dqn_ramps_its_quantization_up():
@@ -280,19 +249,12 @@ def test_items__extreme_shares(n_labelled):
     assert len(items.validation_rows) == 50
 
 
-def test_settled__fills_in_what_depends_on_the_labels():
-    def labels_of(objective, *, unlabelled, **changes):
-        found = settled(
-            config(**changes), model(objective), at_a_start=False, unlabelled=unlabelled
-        ).labels
-        return found.contrast, found.quantization
-
-    assert labels_of("dpq", unlabelled=True) == (1.0, 0.3)
-    assert labels_of("dpq", unlabelled=False) == (0.0, 0.3)
-    assert labels_of("dpq", unlabelled=True, views=Views()) == (0.0, 0.3)
-    assert labels_of("dqn", unlabelled=True) == (0.0, 0.1)
+@pytest.mark.parametrize(("objective", "weight"), [("dpq", 0.3), ("dqn", 0.1)])
+def test_settled__fills_in_the_weight_of_the_quantization(objective, weight):
+    found = settled(config(), model(objective), at_a_start=False).labels
+    assert found == LabelTraining(quantization=weight)
     chosen = LabelTraining(contrast=0.5, quantization=2.0)
-    assert labels_of("dqn", unlabelled=True, labels=chosen) == (0.5, 2.0)
+    assert settled(config(labels=chosen), model(objective), at_a_start=False).labels == chosen
 
 
 def test_settled__refuses_what_does_not_go_together():
