@@ -6,7 +6,9 @@ import pytest
 from PIL import Image
 
 from faiss_pqvae.bundle import read_index, write_index
+from faiss_pqvae.cli import evaluate as evaluate_module
 from faiss_pqvae.cli import main
+from faiss_pqvae.eval.methods import baselines
 
 FAST = [
     *("--model.width", "4", "--model.dsub", "2", "--training.epochs", "2"),
@@ -186,7 +188,17 @@ def test_help__teaches(command, capsys):
     assert "usage: faiss-pqvae" in capsys.readouterr().out
 
 
-def test_evaluate__writes_results_report_and_bundles(tmp_path, capsys):
+def measure_only(monkeypatch, *names):
+    """Fewer baselines; tests/eval has them all."""
+
+    def fewer(*lengths, only=None, **options):
+        return baselines(*lengths, only=names, **options)
+
+    monkeypatch.setattr(evaluate_module, "baselines", fewer)
+
+
+def test_evaluate__writes_results_report_and_bundles(tmp_path, capsys, monkeypatch):
+    measure_only(monkeypatch, "Exact L2", "LSH", "ITQ", "PQ", "OPQ")
     out = tmp_path / "run"
     command = [
         *("evaluate", "--dataset", "mnist5k", "--n-database", "300", "--n-queries", "40"),
@@ -213,7 +225,8 @@ def test_evaluate__writes_results_report_and_bundles(tmp_path, capsys):
     assert read_index(out / "pqvae-32").ntotal == 300
 
 
-def test_evaluate__of_the_contrastive_objective(tmp_path, capsys):
+def test_evaluate__of_the_contrastive_objective(tmp_path, capsys, monkeypatch):
+    measure_only(monkeypatch, "Exact L2")
     out = tmp_path / "run"
     command = [
         *("evaluate", "--dataset", "mnist5k", "--n-database", "300", "--n-queries", "40"),

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 SCRIPT = Path(__file__).with_name("hostile.py")
-MUTATIONS = int(os.environ.get("FAISS_PQVAE_HOSTILE", "1000"))
+MUTATIONS = int(os.environ.get("FAISS_PQVAE_HOSTILE", "400"))
 
 
 @pytest.mark.timeout(60 + MUTATIONS // 10)

@@ -24,7 +24,7 @@ CODEBOOKS = NBITS + 8 * M + 1
 AFTER = CODEBOOKS + 8 + 4 * M * 16 * D  # of 4 bits
 ID_MAPS = [None, faiss.IndexIDMap, faiss.IndexIDMap2]
 SCRIPT = Path(__file__).with_name("hostile_residual.py")
-MUTATIONS = int(os.environ.get("FAISS_PQVAE_HOSTILE", "1000"))
+MUTATIONS = int(os.environ.get("FAISS_PQVAE_HOSTILE", "400"))
 
 
 def _vectors(n: int, seed: int = 3) -> np.ndarray:

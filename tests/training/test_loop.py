@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import signal
@@ -106,14 +107,14 @@ import sys, torch
 torch.set_num_threads(1)
 sys.path.insert(0, sys.argv[1])
 from test_loop import config, fit, images, model
-fit(model(), images(), config(epochs=120, checkpoint_every=3), folder=sys.argv[2])
+fit(model(), images(), config(epochs=60, checkpoint_every=3), folder=sys.argv[2])
 """
 
 
 def test_fit__resumes_to_the_same_bits_after_kill_9(tmp_path):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    settings = config(epochs=120, checkpoint_every=3)
+    settings = config(epochs=60, checkpoint_every=3)
     child = subprocess.Popen(
         [sys.executable, "-c", CHILD, os.path.dirname(__file__), str(tmp_path / "killed")]  # noqa: PTH120
     )
@@ -128,7 +129,7 @@ def test_fit__resumes_to_the_same_bits_after_kill_9(tmp_path):
     finally:
         child.send_signal(signal.SIGKILL)
         child.wait()
-    assert torch.load(checkpoint, weights_only=True)["step"] < 120 * 7
+    assert torch.load(checkpoint, weights_only=True)["step"] < 60 * 7
     (tmp_path / "killed" / ".checkpoint.pt.123.new").write_bytes(b"half of it")
     resumed, straight = model(), model()
     history = fit(resumed, images(), settings, folder=tmp_path / "killed")
@@ -504,7 +505,9 @@ def test_trainer__small_views_are_for_residual_encoders(encoder, expected):
     assert Trainer(model(encoder="resnet"), images(), config(), None).config.small_views == 0
 
 
+@functools.cache
 def trained_encoder(**changes):
+    """A model that no test may change."""
     net = model(**{**CONTRASTIVE, **changes})
     fit(net, images(400), config(epochs=10, **SHIFTS))
     return net
