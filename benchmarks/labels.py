@@ -35,11 +35,13 @@ class Change:
     Attributes:
         objective: "dpq" or "dqn".
         labels: settings of `LabelTraining`.
+        model: settings of `ModelConfig`.
         unlabelled: whether items without labels are trained with.
     """
 
     objective: Objective
     labels: dict[str, Any] = field(default_factory=dict)
+    model: dict[str, Any] = field(default_factory=dict)
     unlabelled: bool = True
 
 
@@ -48,12 +50,11 @@ ABLATION = {
     "DPQ, no quantization loss (two steps)": Change("dpq", {"quantization": 0.0}),
     "DPQ, no soft": Change("dpq", {"soft": 0.0}),
     "DPQ, no hard": Change("dpq", {"hard": 0.0}),
+    "DPQ, latents of length 1": Change("dpq", model={"unit_latents": True}),
     "DPQ, contrast": Change("dpq", {"contrast": 1.0}),
-    "DPQ, half of a batch labelled": Change("dpq", {"labelled": 0.5}),
     "DPQ, no unlabelled items": Change("dpq", unlabelled=False),
     "DQN": Change("dqn"),
     "DQN, no quantization loss (two steps)": Change("dqn", {"quantization": 0.0}),
-    "DQN, contrast": Change("dqn", {"contrast": 1.0}),
 }
 
 
@@ -141,6 +142,7 @@ def measured(
         encoder=start.config.encoder,
         width=start.config.width,
         standardize=start.config.standardize,
+        **change.model,
     )
     bits = BITS[change.objective]
     index = fpq.index_factory(

@@ -51,10 +51,12 @@ def encoder_transforms(model: PQVAE) -> list[Any] | None:
     Returns:
         A faiss.LinearTransform over flattened items (images: floats in [0, 1]), with a
         NormalizationTransform behind it for latents of unit length; None for an encoder that is
-        not linear, images that are standardised one by one, or the contrastive objective, whose
-        sub-vectors are normalised one by one.
+        not linear, images that are standardised one by one, and for objectives that bring
+        latents to other lengths: the contrastive one each sub-vector, "dpq" below 1.
     """
-    if not isinstance(model.encoder, Linear) or model.standardizes or model.config.contrastive:
+    config = model.config
+    other_lengths = config.contrastive or (config.objective == "dpq" and not config.unit_latents)
+    if not isinstance(model.encoder, Linear) or model.standardizes or other_lengths:
         return None
     layer = model.encoder.map
     # In float64: the offset is a difference of large numbers where the mean is far from zero.
@@ -73,7 +75,7 @@ def encoder_transforms(model: PQVAE) -> list[Any] | None:
     faiss.copy_array_to_vector(b.float().numpy(), linear.b)
     linear.is_trained = True
     linear.set_is_orthonormal()
-    if model.config.unit_latents:
+    if config.unit_latents:
         return [linear, faiss.NormalizationTransform(model.latent_dim, 2.0)]
     return [linear]
 

@@ -790,10 +790,10 @@ class LatentIndex:
     def to_faiss(self) -> Any:
         """A pure FAISS index, a copy, that C++ can read and search without torch.
 
-        With a linear encoder it takes the items themselves, flattened: an IndexPreTransform of the
-        transforms, the encoder and the latent index, in an IndexRefine where the search is
-        refined. With any other encoder no FAISS index can do that: it takes latents then, what
-        `encode` gives.
+        With a linear encoder (of "reconstruction" or "dqn") it takes the items themselves,
+        flattened: an IndexPreTransform of the transforms, the encoder and the latent index, in an
+        IndexRefine where the search is refined. With any other no FAISS index can do that: it takes
+        latents then, what `encode` gives.
 
         Raises:
             ValueError: an untrained index.

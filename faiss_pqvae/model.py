@@ -49,8 +49,9 @@ class ModelConfig:
         normalize_latents: batch-normalise the latents (without scale and shift), so that lambda
             means the same whatever the encoder would like the scale of its output to be.
         unit_latents: scale every latent to length 1, so that inner products between latents are
-            cosines; "dqn" and "dpq" always do. With the contrastive objective every sub-vector and
-            every codeword has the length 1 / sqrt(M), and so every latent the length 1.
+            cosines; "dqn" always does. With the contrastive objective every sub-vector and
+            every codeword has the length 1 / sqrt(M), and so every latent the length 1. Latents of
+            "dpq" are shorter than 1, and the shorter the less is sure (see `PQVAE.encode`).
         update: how the codewords learn: "ema" (eq. 25, 26) or "gradient". None takes ema, and with
             "contrastive" and "dpq" gradient, their only choice.
         ema_decay: gamma of eq. (25, 26).
@@ -149,7 +150,7 @@ class ModelConfig:
             self,
             encoder=encoder,
             dsub=dsub,
-            unit_latents=self.unit_latents or self.supervised,
+            unit_latents=self.unit_latents or self.objective == "dqn",
             update=self.update or ("gradient" if self.contrastive or residual else "ema"),
             softness=self.softness or (_DPQ_SOFTNESS if residual else _SOFTNESS),
         )
@@ -265,6 +266,10 @@ class PQVAE(nn.Module):
     def encode(self, x: Tensor) -> Tensor:
         """Latents of a batch.
 
+        Those of "dpq" are h / sqrt(d + ||h||^2) of what the network says: an item that might be of
+        several classes can stay short, and inner products put it behind those that are sure. The
+        paper leaves the length open; at length 1 nothing tells the two apart.
+
         Args:
             x: (n, *input_shape) uint8 or float.
 
@@ -275,7 +280,11 @@ class PQVAE(nn.Module):
         if self.config.contrastive:
             parts = nn.functional.normalize(z.view(len(z), self.M, -1), dim=-1)
             return parts.flatten(1) / math.sqrt(self.M)
-        return nn.functional.normalize(z) if self.config.unit_latents else z
+        if self.config.unit_latents:
+            return nn.functional.normalize(z)
+        if self.config.objective == "dpq":
+            return z / (z.shape[1] + z.square().sum(1, keepdim=True)).sqrt()
+        return z
 
     def quantize(self, x: Tensor) -> Quantized:
         """Encodes and quantizes a batch (n, *input_shape), uint8 or float."""

@@ -155,7 +155,7 @@ class LabelTask:
         loss, parts_, q, ids = (self._dpq if dpq else self._dqn)(z, of_views, known, way)
         if contrast:
             parts_["contrast"] = nt_xent(
-                z,
+                functional.normalize(z),
                 functional.normalize(q),
                 n_items=len(rows),
                 temperature=self.model.config.temperature,

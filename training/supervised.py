@@ -10,8 +10,7 @@ from torch.nn import functional
 
 from faiss_pqvae.training.labels import share_class
 
-_SCALE = 10.0  # of cosines, before the softmax over classes
-_CROSS_ENTROPY = 0.3  # its weight beside the margin loss; ours
+_SCALE = 5.0  # of inner products, before the softmax over classes; ours
 
 
 class Classes(nn.Module):
@@ -46,32 +45,31 @@ class Classes(nn.Module):
 
     def forward(self, z: Tensor, y: Tensor) -> Tensor:
         """The loss of latents (n, d) of classes y (n, C) of zeros and ones, one or more a row."""
-        z = functional.normalize(self.map(z))
-        return class_loss(z, y, functional.normalize(self.vectors))
+        return class_loss(self.map(z), y, functional.normalize(self.vectors))
 
 
 def class_loss(z: Tensor, y: Tensor, vectors: Tensor) -> Tensor:
     """Adaptive margin and cross-entropy (Gao et al., IJCAI 2019), scalar.
 
-    Margin: max(0, 1 - cos(v_i, v_j) - cos(z, v_i) + cos(z, v_j)), mean over the classes i of an
-    item, the classes j that are not its own, and the items: classes that mean different things
-    are kept further apart. Cross-entropy: of a softmax over ten times the cosines.
+    Margin: max(0, 1 - <v_i, v_j> - <z, v_i> + <z, v_j>), mean over the classes i of an item, the
+    classes j that are not its own, and the items: classes that mean different things are kept
+    further apart. Cross-entropy: of a softmax over a multiple of the inner products.
 
     Args:
-        z: (n, d) float, of length 1.
+        z: (n, d) float.
         y: (n, C) float of zeros and ones, one or more ones a row.
         vectors: (C, d) float, of length 1, one a class.
     """
-    cosines = z @ vectors.T  # (n, C)
+    products = z @ vectors.T  # (n, C)
     shares = y / y.sum(1, keepdim=True)
-    entropy = -(shares * (_SCALE * cosines).log_softmax(1)).sum(1).mean()
+    entropy = -(shares * (_SCALE * products).log_softmax(1)).sum(1).mean()
     rows, own = y.nonzero(as_tuple=True)
     margins = 1 - (vectors[own] @ vectors.T).detach()  # (p, C), for C x C may be too many
-    hinge = (margins - cosines[rows, own].unsqueeze(1) + cosines[rows]).relu()
+    hinge = (margins - products[rows, own].unsqueeze(1) + products[rows]).relu()
     others = 1 - y[rows]
     of_pairs = (hinge * others).sum(1) / others.sum(1).clamp(min=1)
     margin = (of_pairs * shares[rows, own]).sum() / len(z)
-    return margin + _CROSS_ENTROPY * entropy
+    return margin + entropy
 
 
 def pair_loss(z: Tensor, y: Tensor) -> Tensor:

@@ -186,6 +186,7 @@ def test_encoder_transforms__are_the_encoder_far_from_zero(make_model, normalize
 def test_encoder_transforms__are_none_for_what_is_not_linear(make_model):
     assert encoder_transforms(make_model((D_IN,), encoder="mlp")) is None
     assert encoder_transforms(make_model((1, 8, 8), encoder="linear")) is None
+    assert encoder_transforms(make_model((D_IN,), encoder="linear", objective="dpq")) is None
     assert encoder_transforms(make_model((1, 8, 8), encoder="linear", standardize=False))
 
 

@@ -170,6 +170,22 @@ def test_encode__of_the_contrastive_objective_is_on_spheres(
     torch.testing.assert_close(z.norm(dim=1), torch.ones(20))
 
 
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_encode__of_dpq_is_inside_the_unit_sphere(make_model, make_items, shape) -> None:
+    model = make_model(shape, objective="dpq")
+    x = torch.from_numpy(make_items(20, shape))
+    with torch.inference_mode():
+        h = model.latent_norm(model.encoder(model.normalize(x)))
+        z = model.encode(x)
+    expected = h / torch.sqrt(h.shape[1] + (h * h).sum(1))[:, None]
+    torch.testing.assert_close(z, expected)
+    assert z.norm(dim=1).max() < 1
+    assert z.norm(dim=1).std() > 0
+    with torch.inference_mode():
+        cosine = make_model(shape, objective="dpq", unit_latents=True).encode(x)
+    torch.testing.assert_close(cosine.norm(dim=1), torch.ones(20))
+
+
 def test_contrastive__tables_of_faiss_add_up_to_cosines(make_index, make_items) -> None:
     """ADC is exact: ||z - e||^2 = 2 - 2 <z, e> where both have length 1."""
     index = make_index(M=4, nbits=4, n=50, objective="contrastive")
