@@ -91,20 +91,63 @@ def test_readme__figures_of_the_contrastive_objective_are_stored():
 
 
 # Of the rows of results with labels, those that the README shows.
-LABELLED_ROWS = {"PQ", "PCA+ITQ", "PCA+OPQ", "PCA+RQ", "DQN"}
+LABELLED_ROWS = {"PCA+ITQ", "PCA+OPQ", "PCA+RQ", "DQN", "DPQ"}
+LABELLED = ("dpq-few-labels", "dqn-few-labels", "dqn-few-labels-lengths")
 
 
 def test_readme__figures_with_few_labels_are_stored():
-    results = stored("dqn-few-labels.json")
-    sizes = results["protocol"], results["n_database"], results["n_queries"]
-    assert sizes == ("dqn", 54_000, 1000)
-    rows = [row for row in results["rows"] if row["method"] in LABELLED_ROWS]
-    table = README.split("(results/dqn-few-labels.json)", 1)[1].split("\n\n| method", 1)[1]
+    parts = [stored(f"{file}.json") for file in LABELLED]
+    found = {}
+    for part in parts:
+        assert (part["protocol"], part["n_database"], part["n_queries"]) == ("dqn", 54_000, 1000)
+        for row in part["rows"]:
+            key = row["method"], row["bits"], row["search"]
+            assert found.setdefault(key, row)["metrics"] == row["metrics"]  # the same baselines
+    rows = [row for row in found.values() if row["method"] in LABELLED_ROWS]
+    table = README.split(f"(results/{LABELLED[-1]}.json)", 1)[1].split("\n\n| method", 1)[1]
     expected = result_table({"rows": rows}, ("map@54000",))
     assert f"| method{table}".split("\n\n")[0].splitlines() == expected
-    log = (ROOT / "results" / "dqn-few-labels-32.jsonl").read_text().splitlines()
-    trained = json.loads(log[-1])["elapsed_s"]
-    assert {row["train_s"] for row in rows if row["method"] == "DQN"} == {trained}
+    adc = [row for row in rows if (row["method"], row["search"]) == ("DPQ", "adc")]
+    assert [row["bits"] for row in adc] == [8, 16, 24, 32]
+    precision = [row["metrics"]["map@54000"] for row in adc]
+    assert sorted(precision) == precision  # grows with the length
+
+
+def test_readme__figures_with_all_labels_are_stored():
+    results = stored("dpq-all-labels.json")
+    assert (results["protocol"], results["n_queries"]) == ("pqvae", 10_000)
+    text = paragraph_after("(results/dpq-all-labels.json)")
+    for row in results["rows"]:
+        if row["method"] == "DPQ":
+            assert cell(row, ("map@1000", "map@1000/min(R,k)")) in text
+
+
+@pytest.mark.parametrize("file", [*LABELLED, "dpq-all-labels"])
+def test_readme__trainings_with_labels_are_those_of_the_logs(file):
+    ours = [row for row in stored(f"{file}.json")["rows"] if row["method"] in ("DQN", "DPQ")]
+    longest = max(row["bits"] for row in ours)
+    for row in ours:
+        bits = longest if row["method"] == "DPQ" else row["bits"]  # one training for all lengths
+        log = (ROOT / "results" / f"{file}-{bits}.jsonl").read_text().splitlines()
+        assert json.loads(log[-1])["elapsed_s"] == row["train_s"]
+
+
+def test_readme__ablation_with_labels_is_stored():
+    record = stored("labels-ablation.json")
+    table = README.split("| changed, with labels |", 1)[1].split("\n\n")[0].splitlines()[2:]
+
+    def shown(precision):
+        if precision is None:
+            return ""
+        return f"{100 * precision['mean']:.1f} ± {100 * precision['half_interval']:.1f}"
+
+    expected = []
+    for row in record["rows"]:
+        cells = [shown(row["map"].get(bits)) for bits in ("8", "16", "24", "32")]
+        expected.append(f"| {' | '.join([row['changed'], *cells])} | {row['epochs']:.1f} |")
+    assert table == expected
+    without = ("no quantization loss (two steps)", "no soft", "no hard")  # as the papers have it
+    assert {f"DPQ, {name}" for name in without} <= {row["changed"] for row in record["rows"]}
 
 
 def differences(file, *, against):
