@@ -36,13 +36,11 @@ class Change:
         objective: "dpq" or "dqn".
         labels: settings of `LabelTraining`.
         model: settings of `ModelConfig`.
-        unlabelled: whether items without labels are trained with.
     """
 
     objective: Objective
     labels: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
-    unlabelled: bool = True
 
 
 ABLATION = {
@@ -52,7 +50,6 @@ ABLATION = {
     "DPQ, no hard": Change("dpq", {"hard": 0.0}),
     "DPQ, latents of length 1": Change("dpq", model={"unit_latents": True}),
     "DPQ, contrast": Change("dpq", {"contrast": 1.0}),
-    "DPQ, no unlabelled items": Change("dpq", unlabelled=False),
     "DQN": Change("dqn"),
     "DQN, no quantization loss (two steps)": Change("dqn", {"quantization": 0.0}),
 }
@@ -153,9 +150,7 @@ def measured(
         pretrained=start,
     )
     assert data.train_labels is not None
-    known = data.train_labels >= 0
-    n = len(data.train) if change.unlabelled else np.count_nonzero(known)
-    index.train(data.train[:n], data.train_labels[:n], folder=folder)
+    index.train(data.train, data.train_labels, folder=folder)
     index.add(data.database)
     first, *_, end = index.history
     return {

@@ -53,7 +53,8 @@ def class_loss(z: Tensor, y: Tensor, vectors: Tensor) -> Tensor:
 
     Margin: max(0, 1 - <v_i, v_j> - <z, v_i> + <z, v_j>), mean over the classes i of an item, the
     classes j that are not its own, and the items: classes that mean different things are kept
-    further apart. Cross-entropy: of a softmax over a multiple of the inner products.
+    further apart. Cross-entropy: of a softmax over a multiple of the inner products; its weight is
+    1, not the paper's 0.1: scores that tell how likely a class is rank better.
 
     Args:
         z: (n, d) float.
