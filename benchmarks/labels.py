@@ -129,7 +129,7 @@ def measured(
 
     Args:
         change: what differs.
-        data: with labels of some of the training items, which come first.
+        data: with labels of some of the training items.
         training: the loop.
         start: whose encoder the training starts from.
         folder: for log and checkpoint.
