@@ -85,6 +85,12 @@ def _merged(index: LatentIndex) -> int:
     return index.ntotal
 
 
+def search_pure(index: LatentIndex, pure: faiss.Index) -> None:
+    """Items where FAISS runs the encoder, else latents."""
+    takes_items = pure.d == vectors(3).shape[1]
+    pure.search(vectors(3) if takes_items else index.encode(vectors(3)), 2)
+
+
 SELECTED = faiss.SearchParameters(sel=faiss.IDSelectorRange(0, 50))
 # By the name of faiss.Index's method, or by what is done with it.
 OPERATIONS: dict[str, Callable[[LatentIndex], Any]] = {
@@ -122,7 +128,7 @@ OPERATIONS: dict[str, Callable[[LatentIndex], Any]] = {
     "nprobe": lambda index: setattr(index, "nprobe", 2),
     "efSearch": lambda index: setattr(index, "efSearch", 20),
     "write_index": _read_again,
-    "to_faiss": lambda index: index.to_faiss().search(vectors(3), 2),
+    "to_faiss": lambda index: search_pure(index, index.to_faiss()),
 }
 
 
