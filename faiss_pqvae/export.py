@@ -55,7 +55,7 @@ def encoder_transforms(model: PQVAE) -> list[Any] | None:
         latents to other lengths: the contrastive one each sub-vector, "dpq" below 1.
     """
     config = model.config
-    other_lengths = config.contrastive or (config.objective == "dpq" and not config.unit_latents)
+    other_lengths = config.contrastive or config.short_latents
     if not isinstance(model.encoder, Linear) or model.standardizes or other_lengths:
         return None
     layer = model.encoder.map

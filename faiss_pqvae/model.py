@@ -123,6 +123,11 @@ class ModelConfig:
         return self.objective in ("dqn", "dpq")
 
     @property
+    def short_latents(self) -> bool:
+        """Whether latents are brought to lengths below 1 (see `PQVAE.encode`)."""
+        return self.objective == "dpq" and not self.unit_latents
+
+    @property
     def fits_decoder(self) -> bool:
         """Whether the decoder is fitted after the training, by least squares."""
         return self.supervised or (self.contrastive and not self.reconstruction_weight)
@@ -280,11 +285,9 @@ class PQVAE(nn.Module):
         if self.config.contrastive:
             parts = nn.functional.normalize(z.view(len(z), self.M, -1), dim=-1)
             return parts.flatten(1) / math.sqrt(self.M)
-        if self.config.unit_latents:
-            return nn.functional.normalize(z)
-        if self.config.objective == "dpq":
+        if self.config.short_latents:
             return z / (z.shape[1] + z.square().sum(1, keepdim=True)).sqrt()
-        return z
+        return nn.functional.normalize(z) if self.config.unit_latents else z
 
     def quantize(self, x: Tensor) -> Quantized:
         """Encodes and quantizes a batch (n, *input_shape), uint8 or float."""

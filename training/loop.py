@@ -153,11 +153,7 @@ class Trainer:
         check_items(x, model.input_shape, "training data")
         known, vectors_of_words = check_supervision(model.config, labels, word_vectors, len(x))
         labelled = None if known is None else known.labelled
-        self.config = settled(
-            config,
-            model,
-            at_a_start=starts is not None,
-        )
+        self.config = settled(config, model, at_a_start=starts is not None)
         self.device = choose_device(config.device)
         vectors = self.config.vectors
         self.items = Items(
