@@ -18,7 +18,7 @@ test: $(READY)
 	$(BIN)/pytest
 
 stress: $(READY)  ## 10,000 mutated bundles, of which `test` tries a part
-	FAISS_PQVAE_HOSTILE=10000 $(BIN)/pytest tests/faiss_pqvae/test_hostile_files.py
+	FAISS_PQVAE_HOSTILE=10000 $(BIN)/pytest tests/faiss_pqvae/native/files/test_hostile_files.py
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -28,17 +28,19 @@ format: $(READY)
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# mypy cannot follow the editable install: it checks an installed copy.
+# The tree itself, seen under the names it is installed by: mypy cannot follow the editable install.
+VIEW := build/typecheck/faiss_pqvae
 typecheck: $(READY)
-	rm -rf build
-	$(BIN)/pip install --quiet --no-deps --target build/typecheck .
+	rm -rf build/typecheck
+	mkdir -p $(VIEW)
+	ln -s $(addprefix $(CURDIR)/,$(filter-out %/__pycache__,$(wildcard faiss_pqvae/*)) training eval) $(VIEW)
 	cd build/typecheck && ../../$(BIN)/mypy --config-file ../../pyproject.toml faiss_pqvae
 
 bench: $(READY)
 	$(BIN)/python benchmarks/run.py
 
 paper: $(READY)  ## train and draw figures 1 to 4 of the paper; MNIST, see README
-	$(BIN)/python benchmarks/paper.py $(PAPER)
+	$(BIN)/python benchmarks/draw_paper.py $(PAPER)
 
 clean:
 	rm -rf .venv build dist *.egg-info runs

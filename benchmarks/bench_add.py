@@ -7,7 +7,8 @@ import numpy.typing as npt
 import torch
 from common import Figure, Options, count_flops, make_index, random_items, run_script, timed_pairs
 
-from faiss_pqvae.model import PQVAE, ModelConfig
+from faiss_pqvae.model.config import ModelConfig
+from faiss_pqvae.model.pqvae import PQVAE
 
 TARGET = 1.10
 

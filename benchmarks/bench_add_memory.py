@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from common import Figure, Options, make_index, run_script
 
-from faiss_pqvae.model import ModelConfig
+from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.native import faiss
 
 TARGET_MB = 1000.0

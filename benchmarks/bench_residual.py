@@ -11,8 +11,8 @@ from bench_scan import Side, one_thread, scan_figure
 from common import Figure, Options, run_script
 
 from faiss_pqvae.codebooks import Codebooks
-from faiss_pqvae.native import inject_codebooks, new_residual_index
-from faiss_pqvae.scan import Scan
+from faiss_pqvae.native.inject import inject_codebooks, new_residual_index
+from faiss_pqvae.native.scan.scan import Scan
 
 K = 100
 D = 128

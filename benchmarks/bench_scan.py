@@ -15,10 +15,11 @@ import numpy.typing as npt
 from bench_search import read_bandwidth
 from common import Figure, Options, run_script, timed_pairs
 
-from faiss_pqvae import kernels
 from faiss_pqvae.codebooks import Codebooks
-from faiss_pqvae.native import faiss, new_index_pq
-from faiss_pqvae.scan import Scan
+from faiss_pqvae.native import faiss
+from faiss_pqvae.native.inject import new_index_pq
+from faiss_pqvae.native.scan import kernels
+from faiss_pqvae.native.scan.scan import Scan
 
 K = 100
 M, DSUB = 8, 4

@@ -14,8 +14,8 @@ import numpy.typing as npt
 import torch
 from common import Figure, Options, Pairs, make_index, random_items, run_script, timed_pairs
 
-from faiss_pqvae.index import LatentIndex
-from faiss_pqvae.model import ModelConfig
+from faiss_pqvae.index.latent_index import LatentIndex
+from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.native import faiss
 
 TARGET = 1.05

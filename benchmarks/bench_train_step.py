@@ -13,9 +13,10 @@ from collections.abc import Callable
 import torch
 from common import Figure, Options, count_flops, make_model, random_items, run_script, timed_pairs
 
-from faiss_pqvae.model import PQVAE, ModelConfig, to_float
-from faiss_pqvae.quantizer import histogram
-from faiss_pqvae.training.objectives import reconstruction_objective
+from faiss_pqvae.model.clustering import histogram
+from faiss_pqvae.model.config import ModelConfig
+from faiss_pqvae.model.pqvae import PQVAE, to_float
+from faiss_pqvae.training.objectives.reconstruction import reconstruction_objective
 
 BATCH_SIZE = 256
 TARGET = 1.15

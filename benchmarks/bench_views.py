@@ -16,9 +16,10 @@ import torch
 from common import Figure, Options, make_model, random_items, run_script, timed_pairs
 from torch import Tensor
 
-from faiss_pqvae.model import ModelConfig, to_float
-from faiss_pqvae.training.contrastive import contrastive_objective
-from faiss_pqvae.training.views import PRESETS, Views, random_views
+from faiss_pqvae.model.config import ModelConfig
+from faiss_pqvae.model.pqvae import to_float
+from faiss_pqvae.training.data.views import PRESETS, Views, random_views
+from faiss_pqvae.training.objectives.contrastive import contrastive_objective
 
 SHAPE = (3, 32, 32)
 BATCH_SIZE, N_VIEWS = 128, 4

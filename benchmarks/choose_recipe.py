@@ -18,12 +18,12 @@ import numpy as np
 import tyro
 
 import faiss_pqvae as fpq
-from faiss_pqvae.eval.data import load
-from faiss_pqvae.eval.metrics import map_at_k, relevance
-from faiss_pqvae.eval.runner import environment
+from faiss_pqvae.eval.data.load import load
+from faiss_pqvae.eval.measure.metrics import map_at_k, relevance
+from faiss_pqvae.eval.measure.runner import environment
 from faiss_pqvae.files import replace_bytes
 from faiss_pqvae.training import fit
-from faiss_pqvae.training.scores import view_recall
+from faiss_pqvae.training.tune.scores import view_recall
 
 
 def main(

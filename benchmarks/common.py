@@ -22,10 +22,11 @@ import torch
 import tyro
 from torch.utils.flop_counter import FlopCounterMode
 
-from faiss_pqvae.eval.runner import environment
+from faiss_pqvae.eval.measure.runner import environment
 from faiss_pqvae.files import replace_bytes
-from faiss_pqvae.index import LatentIndex
-from faiss_pqvae.model import PQVAE, ModelConfig
+from faiss_pqvae.index.latent_index import LatentIndex
+from faiss_pqvae.model.config import ModelConfig
+from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.native import faiss
 
 FORMAT = 1

@@ -20,16 +20,17 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import tyro
+from paper.figures import Trace, save_figure, traces_figure
 
 import faiss_pqvae as fpq
-from faiss_pqvae.eval.confidence import percentile_intervals, resampled_means
-from faiss_pqvae.eval.data import LabelledData, load
-from faiss_pqvae.eval.figures import Trace, save_figure, traces_figure
-from faiss_pqvae.eval.methods import baselines
-from faiss_pqvae.eval.metrics import average_precision_at_k, relevance
-from faiss_pqvae.eval.runner import environment, run
+from faiss_pqvae.eval.data.load import LabelledData, load
+from faiss_pqvae.eval.measure.confidence import percentile_intervals, resampled_means
+from faiss_pqvae.eval.measure.metrics import average_precision_at_k, relevance
+from faiss_pqvae.eval.measure.runner import environment, run
+from faiss_pqvae.eval.methods.baselines import baselines
 from faiss_pqvae.files import replace_bytes
-from faiss_pqvae.native import faiss, new_index_pq
+from faiss_pqvae.native import faiss
+from faiss_pqvae.native.inject import new_index_pq
 from faiss_pqvae.training import TrainingConfig, fit
 
 DATASET, K, BITS = "cifar10-jpeg", 1000, 32

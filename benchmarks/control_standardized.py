@@ -14,11 +14,12 @@ from pathlib import Path
 import numpy as np
 import tyro
 
-from faiss_pqvae.eval.data import load
-from faiss_pqvae.eval.methods import FloatArray, baselines
-from faiss_pqvae.eval.results import write_results
-from faiss_pqvae.eval.runner import run
-from faiss_pqvae.eval.tables import table
+from faiss_pqvae.eval.data.load import load
+from faiss_pqvae.eval.measure.results import write_results
+from faiss_pqvae.eval.measure.runner import run
+from faiss_pqvae.eval.methods.baselines import baselines
+from faiss_pqvae.eval.report.tables import table
+from faiss_pqvae.types import FloatArray
 
 
 def standardized(x: np.ndarray) -> FloatArray:

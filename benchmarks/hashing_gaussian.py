@@ -20,11 +20,12 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from faiss_pqvae.eval.methods import FloatArray, IdArray, baselines
-from faiss_pqvae.eval.runner import environment
-from faiss_pqvae.eval.trust import order_ties
+from faiss_pqvae.eval.measure.runner import environment
+from faiss_pqvae.eval.measure.trust import order_ties
+from faiss_pqvae.eval.methods.baselines import baselines
 from faiss_pqvae.files import replace_bytes
 from faiss_pqvae.native import faiss
+from faiss_pqvae.types import FloatArray, IdArray
 
 K = 100
 D = 128

@@ -1,10 +1,10 @@
 """What of learning from labels matters, on CIFAR-10: an ablation of DPQ and DQN.
 
-The protocol is "dqn" (see `faiss_pqvae.eval.data.few_labels`), on training images alone: queries
-are held out of them, 100 a class, and test images take no part, because settings are not chosen
-with test queries. So the database has 44,000 images, and numbers are not those of the test. Every
-row starts from one encoder; trained without labels on all training images, it saw the held-out
-ones, too. Finished trainings are kept: the same command goes on where it was interrupted.
+The protocol is "dqn" (see `faiss_pqvae.eval.data.load.few_labels`), on training images alone:
+queries are held out of them, 100 a class, and test images take no part, because settings are not
+chosen with test queries. So the database has 44,000 images, and numbers are not those of the
+test. Every row starts from one encoder; trained without labels on all training images, it saw the
+held-out ones, too. Finished trainings are kept: the same command goes on where it was interrupted.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import tyro
 from contrastive import DATASET, TRAINING, head, set_threads, slug, write
 
 import faiss_pqvae as fpq
-from faiss_pqvae.eval.confidence import percentile_intervals, resampled_means
-from faiss_pqvae.eval.data import SEED, LabelledData, few_labels, load
-from faiss_pqvae.model import Objective
+from faiss_pqvae.eval.data.load import SEED, LabelledData, few_labels, load
+from faiss_pqvae.eval.measure.confidence import percentile_intervals, resampled_means
+from faiss_pqvae.model.config import Objective
 from faiss_pqvae.training import LabelTraining
 
 QUERIES_PER_CLASS = 100

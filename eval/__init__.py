@@ -1,1 +1,5 @@
 """Evaluation: labelled data, baselines, metrics, results and the report."""
+
+from .data.load import load
+
+__all__ = ["load"]

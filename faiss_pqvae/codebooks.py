@@ -8,7 +8,8 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-FloatArray = npt.NDArray[np.float32]
+from faiss_pqvae.types import FloatArray
+
 Structure = Literal["product", "residual"]
 
 MIN_NBITS, MAX_NBITS = 1, 12

@@ -1,4 +1,4 @@
-"""Who may import whom: reads the imports of every module and fails on an arrow the wrong way."""
+"""Who may know whom, room by room: reads every import and fails on an arrow the wrong way."""
 
 import ast
 import functools
@@ -13,40 +13,22 @@ FOLDERS = {
     f"{PACKAGE}.training": ROOT / "training",
     f"{PACKAGE}.eval": ROOT / "eval",
 }
-CLI, TRAINING, EVAL = f"{PACKAGE}.cli", f"{PACKAGE}.training", f"{PACKAGE}.eval"
-NATIVE = tuple(
-    f"{PACKAGE}.native{part}"
-    for part in ("", "_additive", "_checks", "_io", "_layout", "_product", "_walk")
-)
-SEARCH = ("scan", "kernels", "stored", "changes", "ids", "search_parameters", "store")
-SCANS = tuple(f"{PACKAGE}.{name}" for name in (*SEARCH, "gpu_layout"))
-ABOVE = tuple(f"{PACKAGE}.{name}" for name in ("gpu", "factory", "bundle"))
-INDEXES = (*NATIVE, *SCANS, f"{PACKAGE}.index", *ABOVE)
+FOUNDATIONS = ("arguments", "codebooks", "files", "types")
+ROOMS = ("data", "model", "native", "index", "cli", "training", "eval")
 
-# From each of these modules, none of those can be reached, directly or through others.
-FORBIDDEN: dict[str, tuple[str, ...]] = {
-    **{
-        f"{PACKAGE}.{name}": ("torch", "faiss")
-        for name in (
-            *("codebooks", "files", "packing", "grammar"),
-            *("sources", "rows", "images", "vectors", "tables"),
-        )
-    },
-    **{
-        f"{PACKAGE}.{name}": ("faiss", *NATIVE, f"{PACKAGE}.index")
-        for name in ("quantizer", "networks", "model", "inputs")
-    },
-    **dict.fromkeys(NATIVE, (f"{PACKAGE}.model",)),
-    **dict.fromkeys(SCANS, (f"{PACKAGE}.model", f"{PACKAGE}.index")),
-    **dict.fromkeys(
-        (f"{PACKAGE}.transforms", f"{PACKAGE}.refine", f"{PACKAGE}.export"),
-        (TRAINING, f"{PACKAGE}.index"),
-    ),
-    f"{PACKAGE}.index": (TRAINING, *ABOVE),
-    f"{PACKAGE}.gpu": (TRAINING, EVAL),
-    TRAINING: ("faiss", EVAL, *INDEXES),
-    EVAL: (TRAINING,),
+# From a room, none of those can be reached, directly or through others.
+FORBIDDEN = {
+    **dict.fromkeys(FOUNDATIONS, ("torch", "faiss", *ROOMS)),
+    "data": ("faiss", "model", "native", "index", "training", "eval"),
+    "model": ("faiss", "data", "native", "index", "training", "eval"),
+    "native": ("data", "model", "index", "training", "eval"),
+    "index": ("training", "eval"),
+    "training": ("faiss", "native", "index", "eval"),
 }
+# From a room, none of those is imported directly.
+NOT_DIRECTLY = {"eval": ("training",)}
+# The modules that join what the rooms around them keep apart, and what they may know.
+JOINS = {"index.factory": "training", "index.opq": "training"}
 
 Graph = dict[str, set[str]]
 
@@ -55,27 +37,32 @@ def _within(name: str, package: str) -> bool:
     return name == package or name.startswith(f"{package}.")
 
 
+def _full(room: str) -> str:
+    return room if room in ("torch", "faiss") else f"{PACKAGE}.{room}"
+
+
 def _modules() -> dict[str, str]:
     """Source text by module name, of all three folders."""
     found = {}
     for package, folder in FOLDERS.items():
         for path in sorted(folder.rglob("*.py")):
             parts = path.relative_to(folder).with_suffix("").parts
-            name = ".".join((package, *parts)).removesuffix(".__init__")
+            name = ".".join((package, *parts))
             found[name] = path.read_text(encoding="utf-8")
     return found
 
 
 @functools.cache
-def _imports(source: str) -> tuple[str, ...]:
-    """Full names of everything imported, wherever in the file."""
+def _imports(module: str, source: str) -> tuple[tuple[str, bool], ...]:
+    """Full names of everything imported, wherever in the file, and whether by a relative name."""
     found = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found += [alias.name for alias in node.names]
+            found += [(alias.name, False) for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"expected absolute imports, got line {node.lineno}"
-            found += [f"{node.module}.{alias.name}" for alias in node.names]
+            origin = module.split(".")[: -node.level] if node.level else []
+            origin += [node.module] if node.module else []
+            found += [(".".join((*origin, alias.name)), bool(node.level)) for alias in node.names]
     return tuple(found)
 
 
@@ -84,11 +71,13 @@ def _graph(modules: dict[str, str]) -> Graph:
     graph: Graph = {}
     for module, source in modules.items():
         graph[module] = set()
-        for name in _imports(source):
+        for name, _ in _imports(module, source):
             target = name
-            while target not in modules and "." in target:
+            while target not in modules and f"{target}.__init__" not in modules and "." in target:
                 target = target.rpartition(".")[0]
-            graph[module].add(target)
+            graph[module].add(target if target in modules else f"{target}.__init__")
+            if target not in modules and f"{target}.__init__" not in modules:
+                graph[module] = {*graph[module], target} - {f"{target}.__init__"}
     return graph
 
 
@@ -110,20 +99,38 @@ def violations(modules: dict[str, str]) -> list[str]:
     """One line for each arrow that runs the wrong way."""
     graph = _graph(modules)
     found = []
-    for module in graph:
-        reached = _reached(graph, module)
-        for origin, targets in FORBIDDEN.items():
-            if _within(module, origin):
-                found += [
-                    f"{module} -> {name}"
-                    for name in sorted(reached)
-                    if any(_within(name, target) for target in targets)
-                ]
-        if not _within(module, CLI) and module != f"{PACKAGE}.__main__":
-            direct = [name for name in graph[module] if _within(name, CLI)]
-            found += [f"{module} -> {name}" for name in direct]
-            if all(any(_within(name, side) for name in reached) for side in (TRAINING, EVAL)):
-                found.append(f"{module} -> {TRAINING} and {EVAL}")
+    for room, targets in FORBIDDEN.items():
+        for module in (name for name in graph if _within(name, _full(room))):
+            wrong = set(targets) - {JOINS.get(module.removeprefix(f"{PACKAGE}."))}
+            found += [
+                f"{module} -> {name}"
+                for name in sorted(_reached(graph, module))
+                if any(_within(name, _full(target)) for target in wrong)
+            ]
+    for room, targets in NOT_DIRECTLY.items():
+        for module in (name for name in graph if _within(name, _full(room))):
+            found += [
+                f"{module} -> {name}"
+                for name in graph[module]
+                if any(_within(name, _full(target)) for target in targets)
+            ]
+    for module, names in graph.items():
+        if not any(_within(module, f"{PACKAGE}.{part}") for part in ("cli", "__main__")):
+            found += [f"{module} -> {name}" for name in names if _within(name, f"{PACKAGE}.cli")]
+    return found
+
+
+def imports_by_the_long_way(modules: dict[str, str]) -> list[str]:
+    """Imports by a full name of what lies in the same folder at the top, and relative ones else."""
+    found = []
+    for module, source in modules.items():
+        top = ".".join(module.split(".")[:2])
+        own = top in FOLDERS and top != PACKAGE
+        found += [
+            f"{module}: {name}"
+            for name, relative in _imports(module, source)
+            if relative != (own and _within(name, top))
+        ]
     return found
 
 
@@ -131,49 +138,59 @@ def test_arrows__run_the_right_way() -> None:
     assert violations(_modules()) == []
 
 
-def test_arrows__every_rule_is_about_modules_that_exist() -> None:
+def test_arrows__training_and_eval_import_relatively_inside_themselves() -> None:
+    assert imports_by_the_long_way(_modules()) == []
+
+
+def test_arrows__every_rule_is_about_rooms_that_exist() -> None:
     modules = _modules()
-    assert set(FORBIDDEN) <= set(modules)
-    targets = {name for names in FORBIDDEN.values() for name in names} - {"torch", "faiss"}
-    assert targets <= set(modules)
+    named = {*FORBIDDEN, *(name for names in FORBIDDEN.values() for name in names)}
+    for room in named - {"torch", "faiss"}:
+        assert any(_within(module, _full(room)) for module in modules), room
+    assert {_full(module) for module in JOINS} <= set(modules)
 
 
 PLANTED = [
     ("codebooks", "import torch.nn as nn"),
-    ("sources", "def f():\n    from torch import Tensor"),
-    ("files", "import faiss"),
-    ("rows", "from faiss_pqvae.native import faiss"),
-    ("files", "from faiss_pqvae.quantizer import assign"),  # torch by way of another module
-    ("quantizer", "import faiss.contrib"),
-    ("networks", "from faiss_pqvae.native import faiss"),
-    ("model", "from faiss_pqvae import index"),
-    ("inputs", "from faiss_pqvae.index import LatentIndex"),
-    ("native", "from faiss_pqvae.model import PQVAE"),
-    ("packing", "from faiss_pqvae.native import faiss"),
-    ("scan", "from faiss_pqvae.index import LatentIndex"),
-    ("kernels", "from faiss_pqvae.model import PQVAE"),
-    ("index", "import faiss_pqvae.training"),
-    ("index", "from faiss_pqvae.factory import parse"),  # which imports training
-    ("index", "from faiss_pqvae.gpu import index_cpu_to_gpu"),
-    ("gpu", "from faiss_pqvae.factory import index_factory"),
-    ("gpu_layout", "from faiss_pqvae.index import LatentIndex"),
+    ("files", "def f():\n    from torch import Tensor"),
+    ("files", "from faiss_pqvae.native import faiss"),
+    ("files", "from faiss_pqvae.model.clustering import assign"),
+    ("data.source", "import faiss"),
+    ("data.open", "from faiss_pqvae.model.pqvae import PQVAE"),
+    ("model.product", "import faiss.contrib"),
+    ("model.networks", "from faiss_pqvae.native import faiss"),
+    ("model.pqvae", "from faiss_pqvae.index import bundle"),
+    ("native.inject", "from faiss_pqvae.model.pqvae import PQVAE"),
+    ("native.scan.scan", "from faiss_pqvae.index.latent_index import LatentIndex"),
+    ("index.latent_index", "import faiss_pqvae.training"),
+    ("index.latent_index", "from faiss_pqvae.index.factory import parse"),  # by way of it
+    ("index.gpu", "from faiss_pqvae.index.factory import index_factory"),
+    ("index.bundle", "from faiss_pqvae.cli import main"),
+    ("index.factory", "from faiss_pqvae.eval.measure.metrics import Ranking"),
     ("training.loop", "if True:\n    import faiss"),
-    ("training.loop", "from faiss_pqvae import read_index"),
-    ("training.views", "from faiss_pqvae.eval import metrics"),
-    ("eval.metrics", "from faiss_pqvae.training.config import TrainingConfig"),
-    ("bundle", "from faiss_pqvae.cli import main"),
-    ("factory", "from faiss_pqvae.eval.metrics import Ranking"),
+    ("training.loop", "from faiss_pqvae import read_index"),  # by way of the face
+    ("training.data.views", "from faiss_pqvae.eval.measure import metrics"),
+    ("eval.measure.metrics", "from faiss_pqvae.training.config import TrainingConfig"),
 ]
 
 
 @pytest.mark.parametrize(("module", "line"), PLANTED)
 def test_arrows__a_planted_violation_is_found(module: str, line: str) -> None:
-    modules = {f"{PACKAGE}.cli": "", **_modules()}
+    modules = _modules()
     name = f"{PACKAGE}.{module}"
     modules[name] += f"\n{line}\n"
     assert any(found.startswith(f"{name} -> ") for found in violations(modules))
 
 
-def test_arrows__relative_imports_are_found() -> None:
-    with pytest.raises(AssertionError, match="absolute imports, got line 1"):
-        violations({f"{PACKAGE}.files": "from . import model"})
+@pytest.mark.parametrize(
+    ("module", "line"),
+    [
+        ("training.loop", "from faiss_pqvae.training.config import TrainingConfig"),
+        ("model.pqvae", "from .networks import MLP"),
+        ("eval.measure.runner", "from .results import Results"),
+    ],
+)
+def test_arrows__the_way_of_an_import_is_found(module: str, line: str) -> None:
+    name = f"{PACKAGE}.{module}"
+    modules = {name: f"{line}\n"}
+    assert bool(imports_by_the_long_way(modules)) == (module != "eval.measure.runner")

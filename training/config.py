@@ -6,7 +6,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from faiss_pqvae.training.views import PRESETS, Preset, Views
+from .data.views import PRESETS, Preset, Views
 
 Precision = Literal["auto", "float32", "bfloat16"]
 

@@ -6,10 +6,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from faiss_pqvae.model import PQVAE
-from faiss_pqvae.networks import Linear
-from faiss_pqvae.training.items import Items, parts
-from faiss_pqvae.training.least_squares import fit_linear
+from faiss_pqvae.model.networks import Linear
+from faiss_pqvae.model.pqvae import PQVAE
+
+from .data.items import Items, parts
+from .least_squares import fit_linear
 
 _KMEANS_ITEMS = 16_384
 _DECODER_ITEMS = 16_384

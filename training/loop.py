@@ -16,27 +16,22 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from faiss_pqvae.data.batches import check_items
+from faiss_pqvae.data.labels import check_supervision
 from faiss_pqvae.files import replace_bytes
-from faiss_pqvae.inputs import check_items
-from faiss_pqvae.labels import check_supervision
-from faiss_pqvae.model import PQVAE
-from faiss_pqvae.quantizer import histogram, perplexity, usage
-from faiss_pqvae.training.checkpoint import load_checkpoint, save_checkpoint
-from faiss_pqvae.training.config import TrainingConfig
-from faiss_pqvae.training.item_task import ItemTask
-from faiss_pqvae.training.items import Items, Rows
-from faiss_pqvae.training.label_task import LabelTask
-from faiss_pqvae.training.ranking import Metric
-from faiss_pqvae.training.setup import (
-    choose_device,
-    fingerprint_of,
-    reset_parameters,
-    settled,
-    take_over,
-)
-from faiss_pqvae.training.start import Starts
-from faiss_pqvae.training.task import Task, Way, values_of
-from faiss_pqvae.training.vector_task import VectorTask
+from faiss_pqvae.model.clustering import histogram, perplexity, usage
+from faiss_pqvae.model.pqvae import PQVAE
+
+from .checkpoint import load_checkpoint, save_checkpoint
+from .config import TrainingConfig
+from .data.items import Items, Rows
+from .device import choose_device, reset_parameters, settled, take_over
+from .objectives.item_task import ItemTask
+from .objectives.labelled import LabelTask
+from .objectives.protocol import Task, Way, values_of
+from .objectives.ranking import Metric
+from .objectives.start import Starts
+from .objectives.vector_task import VectorTask
 
 History = list[dict[str, Any]]
 
@@ -85,7 +80,7 @@ def fit(
         pretrained: a trained model whose encoder's weights are where this one begins, as far as
             they have the same shapes: for another code length, or for other items.
         labels: for the objectives "dqn" and "dpq": (n,) integers, -1 where one is missing, or
-            (n, C) bool, see `faiss_pqvae.labels.check_labels`.
+            (n, C) bool, see `faiss_pqvae.data.labels.check_labels`.
         word_vectors: for "dpq": (C, e) floats, one for each class, in the order of the class
             numbers that occur; None learns a prototype of every class.
 
@@ -173,7 +168,7 @@ class Trainer:
         self.steps_per_epoch = examples // self.batch_size
         reset_parameters(model, config.seed)
         model.to(self.device)
-        self.pretrained = None if pretrained is None else fingerprint_of(pretrained)
+        self.pretrained = None if pretrained is None else pretrained.fingerprint()
         if pretrained is not None:
             take_over(model, pretrained)
         self.task: Task

@@ -9,19 +9,20 @@ import sys
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
-from faiss_pqvae.bundle import read_index
 from faiss_pqvae.cli.indexes import codeword_counts
-from faiss_pqvae.cli.learned import LearnedCode
-from faiss_pqvae.eval.data import LOADERS, Evaluated, Split, load
-from faiss_pqvae.eval.methods import FAST, M, Method, baselines
-from faiss_pqvae.eval.neighbours import VectorData
-from faiss_pqvae.eval.report import write_report
-from faiss_pqvae.eval.results import Results
-from faiss_pqvae.eval.runner import run
-from faiss_pqvae.eval.sweeps import inverted_files
-from faiss_pqvae.eval.tables import comparison_table, sentences, table
-from faiss_pqvae.eval.vector_sets import VECTOR_SETS, is_vector_set, load_vectors
-from faiss_pqvae.model import PQVAE, ModelConfig, Objective
+from faiss_pqvae.eval.data.load import LOADERS, Evaluated, Split, load
+from faiss_pqvae.eval.data.neighbours import VectorData
+from faiss_pqvae.eval.data.vector_sets import VECTOR_SETS, is_vector_set, load_vectors
+from faiss_pqvae.eval.measure.results import Results
+from faiss_pqvae.eval.measure.runner import run
+from faiss_pqvae.eval.methods.baselines import FAST, M, Method, baselines
+from faiss_pqvae.eval.methods.learned import LearnedCode
+from faiss_pqvae.eval.methods.sweeps import inverted_files
+from faiss_pqvae.eval.report.page import write_report
+from faiss_pqvae.eval.report.tables import comparison_table, sentences, table
+from faiss_pqvae.index.bundle import read_index
+from faiss_pqvae.model.config import ModelConfig, Objective
+from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.training import TrainingConfig
 
 _CONTRASTIVE_NBITS = 4  # SPQ's; finds as much as 8 at equal length, and is scanned faster

@@ -13,14 +13,14 @@ import torch
 import tyro
 from tqdm import tqdm
 
-from faiss_pqvae.bundle import read_config, read_index, write_index
-from faiss_pqvae.factory import index_factory
-from faiss_pqvae.index import LatentIndex, check_k
-from faiss_pqvae.model import ModelConfig
+from faiss_pqvae.data.open import ImageFolder, Source, chunks, open_source
+from faiss_pqvae.index.bundle import read_config, read_index, write_index
+from faiss_pqvae.index.factory import index_factory
+from faiss_pqvae.index.latent_index import LatentIndex, check_k
+from faiss_pqvae.model.clustering import histogram, perplexity, usage
+from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.native import faiss
-from faiss_pqvae.quantizer import histogram, perplexity, usage
-from faiss_pqvae.sources import ImageFolder, Source, chunks, open_source
-from faiss_pqvae.stored import codeword_ids
+from faiss_pqvae.native.store.contents import codeword_ids
 from faiss_pqvae.training import TrainingConfig
 
 _DATA_HELP = (
@@ -289,7 +289,7 @@ def open_labelled(
         return folder, folder.labels
     if not path.exists() and path.name == data and not path.suffix:
         # The extra "eval" is needed for data sets only.
-        from faiss_pqvae.eval.data import load
+        from faiss_pqvae.eval.data.load import load
 
         found = load(data)
         return found.database, found.database_labels

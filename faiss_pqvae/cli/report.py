@@ -6,11 +6,11 @@ from pathlib import Path
 
 import tyro
 
-from faiss_pqvae.eval.data import LOADERS, LabelledData, Split, load
-from faiss_pqvae.eval.report import read_inputs, rebuild_report
-from faiss_pqvae.eval.results import FILE_NAME, Results, read_results
-from faiss_pqvae.eval.rows import stored_scores, with_confidence
-from faiss_pqvae.eval.tables import comparison_table, sentences, table
+from faiss_pqvae.eval.data.load import LOADERS, LabelledData, Split, load
+from faiss_pqvae.eval.measure.results import FILE_NAME, Results, read_results
+from faiss_pqvae.eval.measure.rows import stored_scores, with_confidence
+from faiss_pqvae.eval.report.page import read_inputs, rebuild_report
+from faiss_pqvae.eval.report.tables import comparison_table, sentences, table
 
 
 def report(

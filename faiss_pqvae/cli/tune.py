@@ -15,13 +15,15 @@ import numpy.typing as npt
 import tyro
 
 from faiss_pqvae.cli.indexes import Data, open_labelled
-from faiss_pqvae.factory import index_factory, starts_at_opq
-from faiss_pqvae.grammar import parse
-from faiss_pqvae.index import LatentIndex
-from faiss_pqvae.model import PQVAE, ModelConfig
+from faiss_pqvae.index.factory import index_factory, starts_at_opq
+from faiss_pqvae.index.grammar import parse
+from faiss_pqvae.index.latent_index import LatentIndex
+from faiss_pqvae.index.transforms import Transformed
+from faiss_pqvae.model.config import ModelConfig
+from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.training import TrainingConfig
-from faiss_pqvae.training.scores import QUERIES
-from faiss_pqvae.training.tune import (
+from faiss_pqvae.training.tune.scores import QUERIES
+from faiss_pqvae.training.tune.search import (
     Part,
     Point,
     Score,
@@ -31,8 +33,7 @@ from faiss_pqvae.training.tune import (
     full_steps,
     plan,
 )
-from faiss_pqvae.training.tune import tune as search_lambda
-from faiss_pqvae.transforms import Transformed
+from faiss_pqvae.training.tune.search import tune as search_lambda
 
 _MAP_K = 1000
 
@@ -128,7 +129,7 @@ def _score(
 def mean_precision(model: PQVAE, stored: Part, held: Part, labels: npt.NDArray[np.int64]) -> float:
     """Mean average precision at 1,000 of held-out items (1,000 at most) among those stored."""
     # Here, so that the extra "eval" is needed for this score only.
-    from faiss_pqvae.eval.metrics import map_at_k, relevance
+    from faiss_pqvae.eval.measure.metrics import map_at_k, relevance
 
     index = LatentIndex(model)
     index.add(stored)
@@ -139,7 +140,7 @@ def mean_precision(model: PQVAE, stored: Part, held: Part, labels: npt.NDArray[n
 
 
 def _facts() -> dict[str, Any]:
-    from faiss_pqvae.eval.runner import environment
+    from faiss_pqvae.eval.measure.runner import environment
 
     return {"command": shlex.join(["faiss-pqvae", *sys.argv[1:]]), "environment": environment()}
 

@@ -9,7 +9,8 @@ import torch
 
 from faiss_pqvae import PQVAE, LatentIndex, ModelConfig
 from faiss_pqvae.codebooks import Codebooks
-from faiss_pqvae.native import faiss, inject_codebooks
+from faiss_pqvae.native import faiss
+from faiss_pqvae.native.inject import inject_codebooks
 
 D, M, NLIST = 8, 4, 4
 IP = faiss.METRIC_INNER_PRODUCT

@@ -10,13 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from faiss_pqvae.model import PQVAE, ModelConfig
-from faiss_pqvae.quantizer import look_up
+from faiss_pqvae.model.clustering import look_up
+from faiss_pqvae.model.config import ModelConfig
+from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.training import TrainingConfig, Views, fit
+from faiss_pqvae.training.data.views import PRESETS
+from faiss_pqvae.training.device import choose_device, faster_precision, reset_parameters
 from faiss_pqvae.training.latents import initialize_codewords
 from faiss_pqvae.training.loop import Trainer, schedule
-from faiss_pqvae.training.setup import choose_device, faster_precision, reset_parameters
-from faiss_pqvae.training.views import PRESETS
 
 SHAPE = (1, 8, 8)
 MODEL = ModelConfig(width=4, dsub=2)

@@ -1,0 +1,1 @@
+"""What is evaluated: items, queries and what is relevant to them."""

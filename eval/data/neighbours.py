@@ -1,0 +1,116 @@
+"""Vectors with their true nearest neighbours: what an index finds of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from faiss_pqvae.data.open import Source
+from faiss_pqvae.types import IdArray
+
+from ..measure.metrics import k_recall_at_k, one_recall_at_k
+from .load import CURVE_KS, Scores
+from .truth import Metric, Neighbours, distances
+
+ONE_RECALLS = (1, 10, 100)
+K_RECALLS = (10, 100)
+
+
+@dataclass(frozen=True, eq=False)
+class VectorData:
+    """Vectors to train on, to search in and to search for; relevant are the nearest ones.
+
+    Attributes:
+        name: what `load_vectors` was asked for.
+        protocol: what is trained on and which neighbours are true, with "subset" in it when only
+            a part was asked for.
+        description: what to print beside a number that comes from these data.
+        train: (nt, d) float32.
+        database: (n, d) float32.
+        queries: (nq, d) float32.
+        metric: "l2", or "inner_product" (larger is nearer). Angular distance is "l2" between
+            vectors that were scaled to unit length.
+        truth: the nearest neighbours of every query, (nq, depth).
+
+    Raises:
+        TypeError: a source is not float32.
+        ValueError: a shape does not fit, a set is empty, or the truth has no neighbours.
+    """
+
+    name: str
+    protocol: str
+    description: str
+    train: Source
+    database: Source
+    queries: Source
+    metric: Metric
+    truth: Neighbours
+
+    def __post_init__(self) -> None:
+        d = self.database.shape[-1]
+        for part in ("train", "database", "queries"):
+            source: Source = getattr(self, part)
+            if len(source.shape) != 2 or len(source) == 0 or source.shape[1] != d:
+                raise ValueError(f"expected {part} of shape (at least 1, {d}), got {source.shape}")
+            if source.dtype != np.float32:
+                raise TypeError(f"expected {part} of float32, got {source.dtype}")
+        if self.metric not in ("l2", "inner_product"):
+            raise ValueError(f"expected the metric l2 or inner_product, got {self.metric!r}")
+        I, D = self.truth  # noqa: E741
+        if I.shape != D.shape or I.ndim != 2 or len(I) != len(self.queries) or not I.shape[1]:
+            raise ValueError(
+                f"expected neighbours of {len(self.queries)} queries, got {I.shape} and {D.shape}"
+            )
+        if I.min() < 0 or I.max() >= len(self.database):
+            raise ValueError(
+                f"expected true ids from 0 to {len(self.database) - 1}, got {I.min()} to {I.max()}"
+            )
+
+    @property
+    def depth(self) -> int:
+        """How many true neighbours of every query are known."""
+        return int(self.truth.I.shape[1])
+
+    @property
+    def labels_to_train(self) -> None:
+        """Vectors have no labels."""
+        return None
+
+    def scores(self, I: IdArray, k: int) -> Scores:  # noqa: E741
+        """Recall of every query and its curves, from the true distances of what was returned.
+
+        The distances that the index gave play no part. Ties count by distance: see
+        `metrics.one_recall_at_k` and `metrics.k_recall_at_k`.
+
+        Args:
+            I: (nq, at least k) int64, positions in the database, distinct, best first; -1 where
+                the index returned nothing, which is a miss.
+            k: how many of them count.
+
+        Returns:
+            Scores by name: "1-recall@1", "1-recall@10", "1-recall@100", "10-recall@10" and
+            "100-recall@100", as far as k and the depth of the truth allow; curves "k",
+            "1-recall@k" and "k-recall@k", up to there.
+
+        Raises:
+            ValueError: a shape, k or an id does not fit.
+        """
+        if I.ndim != 2 or not 1 <= k <= I.shape[1]:
+            raise ValueError(f"expected I of shape (nq, at least k = {k}), got {I.shape}")
+        near = min(k, self.depth)
+        sign = np.float32(-1 if self.metric == "inner_product" else 1)
+        queries = np.asarray(self.queries[:])
+        found = sign * distances(queries, self.database, I[:, :near], self.metric)
+        true = sign * self.truth.D
+        per_query = {
+            **{f"1-recall@{r}": one_recall_at_k(found, true, r) for r in ONE_RECALLS if r <= near},
+            **{f"{r}-recall@{r}": k_recall_at_k(found, true, r) for r in K_RECALLS if r <= near},
+        }
+        ks = [value for value in CURVE_KS if value < near] + [near]
+        curves = {
+            "k": [float(value) for value in ks],
+            "1-recall@k": [float(one_recall_at_k(found, true, value).mean()) for value in ks],
+            "k-recall@k": [float(k_recall_at_k(found, true, value).mean()) for value in ks],
+        }
+        return Scores(per_query, curves)

@@ -1,0 +1,1 @@
+"""Searching, measuring, and what is kept of it."""

@@ -1,0 +1,271 @@
+"""results.json: what an evaluation found, read and written.
+
+The format is a contract with other programs: keys are added, never renamed.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from faiss_pqvae.files import replace_bytes
+
+from .fields import as_object, number, number_list, number_lists, numbers, strings, value
+
+FORMAT = 1
+FILE_NAME = "results.json"
+VECTOR_METRIC = "1-recall@10"
+RECALL = re.compile(r"\d+-recall@\d+")
+
+
+@dataclass(frozen=True)
+class Row:
+    """One method at one code length with one search type.
+
+    Attributes:
+        method: its name.
+        bits: bits per vector.
+        bytes_per_vector: read from the built index.
+        search: "adc", "sdc", "hamming", "exact" or another search type of the method's.
+        metrics: shares from 0 to 1, by name ("map@1000", "map@1000/min(R,k)", "precision@100").
+        train_s: seconds of training, 0 for what learns nothing.
+        add_s: seconds of adding the whole database.
+        search_s: seconds of searching for all queries.
+        config: what the method was built from, JSON values.
+        curves: {"k": [...], "precision": [...], "recall": [...]}, means over the queries.
+        key: the raw results are in raw/<key>.npz.
+        reference: a yardstick outside the comparison at equal bytes.
+        intervals: by metric [low, high], a 95 % bootstrap interval over the queries.
+        keys: the raw results of every seed; the first is `key`.
+        seeds: by metric a value a seed, where there are several: then metrics, curves and times
+            are means over them.
+        seed_intervals: by metric [low, high], a 95 % bootstrap interval over at least 3 seeds.
+    """
+
+    method: str
+    bits: int
+    bytes_per_vector: int
+    search: str
+    metrics: dict[str, float]
+    train_s: float
+    add_s: float
+    search_s: float
+    config: dict[str, Any] = field(default_factory=dict)
+    curves: dict[str, list[float]] = field(default_factory=dict)
+    key: str = ""
+    reference: bool = False
+    intervals: dict[str, list[float]] = field(default_factory=dict)
+    keys: list[str] = field(default_factory=list)
+    seeds: dict[str, list[float]] = field(default_factory=dict)
+    seed_intervals: dict[str, list[float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """The best method at some number of bytes against another at the same bytes.
+
+    Attributes:
+        method: the best.
+        search: its search type or setting.
+        other: the other method.
+        other_search: its search type or setting.
+        bits: bits per vector of the best.
+        bytes_per_vector: of both.
+        metric: what is compared, a share from 0 to 1.
+        difference: mean over the queries of the best's score less the other's.
+        interval: [low, high], the 95 % bootstrap interval of the difference.
+        p: of a paired t-test over the queries, corrected (Holm) for all comparisons of the file.
+        p_single: the same before the correction.
+    """
+
+    method: str
+    search: str
+    other: str
+    other_search: str
+    bits: int
+    bytes_per_vector: int
+    metric: str
+    difference: float
+    interval: list[float]
+    p: float
+    p_single: float
+
+
+@dataclass(frozen=True)
+class Results:
+    """An evaluation: what was asked, where, and a row per method, code length and search type.
+
+    Attributes:
+        dataset: name of the data set.
+        protocol: which items are queries, database and training set.
+        n_database: items in the database.
+        n_queries: queries.
+        rows: in the order of the run.
+        environment: versions and hardware, JSON values.
+        k: ranks that were searched for; the k of "map@k".
+        command: the shell command, or None.
+        created: UTC, ISO 8601.
+        data: description of the data set.
+        comparisons: the best method at each number of bytes against every other.
+        confidence: how intervals and p-values were made, JSON values.
+        fingerprint: sha256 of the items.
+    """
+
+    dataset: str
+    protocol: str
+    n_database: int
+    n_queries: int
+    rows: tuple[Row, ...]
+    environment: dict[str, Any] = field(default_factory=dict)
+    k: int = 1000
+    command: str | None = None
+    created: str = ""
+    data: str = ""
+    comparisons: tuple[Comparison, ...] = ()
+    confidence: dict[str, Any] = field(default_factory=dict)
+    fingerprint: str = ""
+
+
+def write_results(results: Results, path: str | Path) -> None:
+    """Writes results.json so that a crash leaves the old file or the new one.
+
+    Raises:
+        ValueError: a number is NaN or infinite, which JSON does not have.
+        OSError: the disk is full or failing.
+    """
+    content = json.dumps({"format": FORMAT, **asdict(results)}, indent=1, allow_nan=False)
+    replace_bytes(Path(path), content.encode() + b"\n")
+
+
+def read_results(path: str | Path) -> Results:
+    """Reads results.json. Keys it does not know are left out; a later version may add some.
+
+    Raises:
+        ValueError: no JSON, another or a newer format, a missing key, or a value of a wrong type.
+        OSError: the file cannot be read.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:  # of the JSON or of its UTF-8
+        raise ValueError(f"cannot read {path}: expected JSON; {error}") from error
+    try:
+        return _results(content)
+    except ValueError as error:
+        raise ValueError(f"cannot read {path}: {error}") from error
+
+
+def metric_names(results: Results) -> list[str]:
+    """The metrics that are printed.
+
+    With labels map@k, map@k/min(R,k) and precision@100 (or @k below 100); of vectors, whose
+    relevant items are their nearest, every 1-recall@R and then every k-recall@k that a row has.
+    """
+    names = {name for row in results.rows for name in row.metrics}
+    recalls = [name for name in names if RECALL.fullmatch(name)]
+    if recalls:
+        return sorted(recalls, key=lambda name: [int(part) for part in name.split("-recall@")])
+    k = results.k
+    return [f"map@{k}", f"map@{k}/min(R,k)", f"precision@{min(k, 100)}"]
+
+
+def main_metric(results: Results) -> str:
+    """The metric that decides which row is best: map@k, of vectors 1-recall@10."""
+    names = metric_names(results)
+    return VECTOR_METRIC if VECTOR_METRIC in names else names[0]
+
+
+def sort_rows(rows: Iterable[Row]) -> list[Row]:
+    """Rows by bits, then method, then search setting; numbers in names count as numbers."""
+    return sorted(rows, key=lambda row: (row.bits, _natural(row.method), _natural(row.search)))
+
+
+def best_rows(results: Results) -> list[Row]:
+    """The best row at every number of bytes, references apart; of equally good ones all."""
+    name = main_metric(results)
+    rows = [row for row in results.rows if not row.reference and name in row.metrics]
+    best: dict[int, float] = {}
+    for row in rows:
+        size = row.bytes_per_vector
+        best[size] = max(row.metrics[name], best.get(size, -math.inf))
+    return sort_rows(row for row in rows if row.metrics[name] == best[row.bytes_per_vector])
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Sorts "nprobe=16" behind "nprobe=4"."""
+    parts = re.split(r"(\d+)", name)
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
+
+
+# Reading: every value is checked; the file may come from another program, or a newer version.
+
+
+def _results(content: Any) -> Results:
+    whole = as_object(content, "the file")
+    version = value(whole, "format", int, "the file")
+    if version != FORMAT:
+        hint = "; a newer version of faiss-pqvae wrote it" if version > FORMAT else ""
+        raise ValueError(f"expected format {FORMAT}, got {version}{hint}")
+    rows = value(whole, "rows", list, "the file")
+    return Results(
+        dataset=value(whole, "dataset", str, "the file"),
+        protocol=value(whole, "protocol", str, "the file"),
+        n_database=value(whole, "n_database", int, "the file"),
+        n_queries=value(whole, "n_queries", int, "the file"),
+        rows=tuple(_row(row, f"row {i}") for i, row in enumerate(rows)),
+        environment=value(whole, "environment", dict, "the file"),
+        k=value(whole, "k", int, "the file", 1000),
+        command=None if whole.get("command") is None else value(whole, "command", str, "the file"),
+        created=value(whole, "created", str, "the file", ""),
+        data=value(whole, "data", str, "the file", ""),
+        comparisons=tuple(
+            _comparison(one, f"comparison {i}")
+            for i, one in enumerate(value(whole, "comparisons", list, "the file", []))
+        ),
+        confidence=value(whole, "confidence", dict, "the file", {}),
+        fingerprint=value(whole, "fingerprint", str, "the file", ""),
+    )
+
+
+def _row(content: Any, where: str) -> Row:
+    row = as_object(content, where)
+    return Row(
+        method=value(row, "method", str, where),
+        bits=value(row, "bits", int, where),
+        bytes_per_vector=value(row, "bytes_per_vector", int, where),
+        search=value(row, "search", str, where),
+        metrics=numbers(value(row, "metrics", dict, where), f"the metrics of {where}"),
+        train_s=number(row, "train_s", where),
+        add_s=number(row, "add_s", where),
+        search_s=number(row, "search_s", where),
+        config=value(row, "config", dict, where),
+        curves=number_lists(row, "curves", where),
+        key=value(row, "key", str, where, ""),
+        reference=value(row, "reference", bool, where, False),
+        intervals=number_lists(row, "intervals", where, length=2),
+        keys=strings(row, "keys", where),
+        seeds=number_lists(row, "seeds", where),
+        seed_intervals=number_lists(row, "seed_intervals", where, length=2),
+    )
+
+
+def _comparison(content: Any, where: str) -> Comparison:
+    one = as_object(content, where)
+    return Comparison(
+        method=value(one, "method", str, where),
+        search=value(one, "search", str, where),
+        other=value(one, "other", str, where),
+        other_search=value(one, "other_search", str, where),
+        bits=value(one, "bits", int, where),
+        bytes_per_vector=value(one, "bytes_per_vector", int, where),
+        metric=value(one, "metric", str, where),
+        difference=number(one, "difference", where),
+        interval=number_list(one, "interval", where, length=2),
+        p=number(one, "p", where),
+        p_single=number(one, "p_single", where),
+    )

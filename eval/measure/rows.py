@@ -1,0 +1,173 @@
+"""Rows of results out of scores of queries: seeds merged, intervals and comparisons added."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..data.load import Scores
+from ..methods.baselines import Method
+from .confidence import (
+    Floats,
+    compare,
+    percentile_intervals,
+    resampled_means,
+    seed_interval,
+    settings,
+)
+from .raw import read_scores
+from .results import Results, Row, main_metric
+
+
+@dataclass(frozen=True, eq=False)
+class Measured:
+    """One search of one method, without what was returned.
+
+    Attributes:
+        method: what was measured.
+        search: its search setting.
+        key: of the raw results.
+        scores: what the answers were worth.
+        bytes_per_vector: of the built index.
+        train_s: seconds.
+        add_s: seconds.
+        search_s: seconds.
+    """
+
+    method: Method
+    search: str
+    key: str
+    scores: Scores
+    bytes_per_vector: int
+    train_s: float
+    add_s: float
+    search_s: float
+
+
+def with_rows(results: Results, measured: Sequence[Measured]) -> Results:
+    """The results with a row for everything measured, intervals and comparisons.
+
+    Methods that differ in nothing but their seed are one row: its metrics are means over the
+    seeds, its intervals those of each query's mean over the seeds.
+    """
+    groups: dict[str, list[Measured]] = {}
+    for one in measured:
+        groups.setdefault(_but_for_seed(one), []).append(one)
+    rows = tuple(_row(group) for group in groups.values())
+    scores = [_mean_scores([one.scores for one in group]) for group in groups.values()]
+    return with_confidence(replace(results, rows=rows), scores)
+
+
+def with_confidence(
+    results: Results,
+    scores: Sequence[Mapping[str, Floats]],
+    *,
+    method: str | None = None,
+    metric: str | None = None,
+) -> Results:
+    """The results with intervals and comparisons.
+
+    Args:
+        results: with rows.
+        scores: for each row, by metric, (nq,) float64 scores.
+        method: what to compare with the others; by default the best at each number of bytes.
+        metric: by which to compare; by default the main one.
+
+    Raises:
+        ValueError: no row has the method or the metric.
+    """
+    places = [(i, name) for i, found in enumerate(scores) for name in found]
+    if not places:
+        return results
+    means = resampled_means(np.stack([scores[i][name] for i, name in places], axis=1))
+    intervals: list[dict[str, list[float]]] = [{} for _ in results.rows]
+    for (i, name), ends in zip(places, percentile_intervals(means).tolist(), strict=True):
+        intervals[i][name] = ends
+    rows = [
+        replace(row, intervals=found) for row, found in zip(results.rows, intervals, strict=True)
+    ]
+    metric = main_metric(results) if metric is None else metric
+    has = [i for i, found in enumerate(scores) if metric in found]
+    if not has:
+        raise ValueError(
+            f"expected a metric of {sorted({name for _, name in places})}, got {metric!r}"
+        )
+    comparisons = compare(
+        [rows[i] for i in has],
+        [scores[i][metric] for i in has],
+        [means[places.index((i, metric))] for i in has],
+        metric,
+        method=method,
+    )
+    return replace(results, rows=tuple(rows), comparisons=tuple(comparisons), confidence=settings())
+
+
+def stored_scores(results: Results, out: str | Path) -> list[dict[str, Floats]]:
+    """The scores of every row, read from the files of its run: no data are needed.
+
+    Raises:
+        FileNotFoundError: the run was made without them, or they are gone.
+        ValueError: a file is corrupt.
+    """
+    return [
+        _mean_scores([read_scores(Path(out), key) for key in row.keys or [row.key]])
+        for row in results.rows
+    ]
+
+
+def _but_for_seed(one: Measured) -> str:
+    """Equal for searches that differ in nothing but the seed of their method."""
+    method = one.method
+    return json.dumps(
+        [method.name, method.bits, one.search, method.reference, _without_seeds(method.config)],
+        sort_keys=True,
+    )
+
+
+def _without_seeds(config: Any) -> Any:
+    if isinstance(config, dict):
+        return {name: _without_seeds(part) for name, part in config.items() if name != "seed"}
+    return config
+
+
+def _row(group: Sequence[Measured]) -> Row:
+    first = group[0]
+    values = {
+        name: [float(one.scores.per_query[name].mean()) for one in group]
+        for name in first.scores.per_query
+    }
+    several = len(group) > 1
+    of_seeds = {name: seed_interval(found) for name, found in values.items()} if several else {}
+    return Row(
+        method=first.method.name,
+        bits=first.method.bits,
+        bytes_per_vector=first.bytes_per_vector,
+        search=first.search,
+        metrics={name: float(np.mean(found)) for name, found in values.items()},
+        train_s=float(np.mean([one.train_s for one in group])),
+        add_s=float(np.mean([one.add_s for one in group])),
+        search_s=float(np.mean([one.search_s for one in group])),
+        config=first.method.config,
+        curves={
+            name: np.mean([one.scores.curves[name] for one in group], axis=0).tolist()
+            for name in first.scores.curves
+        },
+        key=first.key,
+        reference=first.method.reference,
+        keys=[one.key for one in group],
+        seeds=values if several else {},
+        seed_intervals={name: ends for name, ends in of_seeds.items() if ends is not None},
+    )
+
+
+def _mean_scores(group: Sequence[Scores]) -> dict[str, Floats]:
+    """Of every query the mean over the seeds, by metric."""
+    return {
+        name: np.mean([scores.per_query[name] for scores in group], axis=0)
+        for name in group[0].per_query
+    }

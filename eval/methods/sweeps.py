@@ -1,0 +1,83 @@
+"""Methods whose search can be made faster or better: recall against queries per second."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+from .baselines import Method, from_factory
+
+NPROBES = (1, 4, 16, 64)
+POINTS_PER_LIST = 39  # FAISS's k-means warns below
+
+
+def list_count(n: int) -> int:
+    """How many inverted lists n vectors get: the power of two nearest to 2 sqrt(n).
+
+    Never more than n / 39, for k-means to have enough to train on.
+
+    Raises:
+        ValueError: n is not positive.
+    """
+    if n < 1:
+        raise ValueError(f"expected n >= 1 vectors, got {n}")
+    wanted = round(math.log2(2 * math.sqrt(n)))
+    allowed = max(0, math.floor(math.log2(max(1, n / POINTS_PER_LIST))))
+    return int(2 ** min(wanted, allowed))
+
+
+def list_bytes(nlist: int) -> int:
+    """Bytes that FAISS counts for the number of an inverted list: ceil(log256(nlist)).
+
+    Raises:
+        ValueError: nlist is not positive.
+    """
+    if nlist < 1:
+        raise ValueError(f"expected nlist >= 1, got {nlist}")
+    return ((nlist - 1).bit_length() + 7) // 8
+
+
+def inverted_files(
+    M: int,
+    d: int,
+    nlist: int,
+    *,
+    nprobes: Sequence[int] = NPROBES,
+    seed: int = 0,
+) -> list[Method]:
+    """`IVF{nlist},PQ{M}np` and `OPQ{M},IVF{nlist},PQ{M}np`, searched with several nprobe.
+
+    Equal bytes mean equal `sa_code_size`, which for an inverted file is M plus the bytes of the
+    list's number: that number is a part of what the code says about the vector (10 bytes with
+    M = 8 and nlist = 1024, where flat PQ8 has 8). An index in memory stores it once a list, and
+    an id of 8 bytes with every code instead, which no size here counts. `LatentIndex` counts in the
+    same way, so `IVF{nlist},PQVAE{M}x8` stands beside these rows; flat codes do not.
+
+    Args:
+        M: sub-quantizers of 8 bits.
+        d: values per item.
+        nlist: inverted lists.
+        nprobes: lists to visit; those above nlist are left out, each once.
+        seed: of the choice of training vectors.
+
+    Raises:
+        ValueError: M, d or nlist is below 1, or no nprobe from 1 to nlist is left.
+    """
+    if M < 1 or d < 1:
+        raise ValueError(f"expected M >= 1 and d >= 1, got M = {M} and d = {d}")
+    bits = 8 * (M + list_bytes(nlist))
+    visited = sorted({value for value in nprobes if value <= nlist})
+    if not visited or visited[0] < 1:
+        raise ValueError(f"expected values of nprobe from 1 to {nlist}, got {list(nprobes)}")
+    code = f"IVF{nlist},PQ{M}np"
+    padded = M * math.ceil(d / M)
+    rows = (
+        (f"IVF{nlist},PQ{M}", code if padded == d else f"Pad{padded},{code}"),
+        (f"OPQ{M},IVF{nlist},PQ{M}", f"OPQ{M}_{padded},{code}"),
+    )
+    searches = tuple(f"nprobe={value}" for value in visited)
+    return [
+        dataclasses.replace(from_factory(name, bits, d, factory, seed=seed), searches=searches)
+        for name, factory in rows
+    ]

@@ -1,0 +1,163 @@
+"""Results as aligned text for a terminal, and as sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from ..measure.results import Comparison, Results, Row, best_rows, metric_names, sort_rows
+
+ALPHA = 0.05
+
+
+def table(results: Results) -> str:
+    """The rows, sorted by bits and method, shares in percent with half the width of intervals.
+
+    A star marks the best at every number of bytes, among the methods that are compared; references
+    come below the line.
+    """
+    names = metric_names(results)
+    head = ["method", "bits", "bytes", "search", *(f"{name} %" for name in names)]
+    head += ["train s", "add s", "search s", ""]
+    compared = sort_rows(row for row in results.rows if not row.reference)
+    references = sort_rows(row for row in results.rows if row.reference)
+    best = best_rows(results)
+    cells = [_cells(row, names, "*" if row in best else "") for row in (*compared, *references)]
+    lines = _aligned([head, *cells], left=(0, 3))
+    rule = lines[1]
+    if references:
+        lines.insert(2 + len(compared), rule)
+    return "\n".join(lines)
+
+
+def comparison_table(results: Results) -> str:
+    """The best method at each number of bytes against the others there; empty with nothing."""
+    if not results.comparisons:
+        return ""
+    head = ["bytes", "best", "against", "difference", "95 % interval", "p"]
+    cells = [
+        [
+            str(one.bytes_per_vector),
+            cite(one.method, one.search),
+            cite(one.other, one.other_search),
+            f"{100 * one.difference:+.2f}",
+            "[{:+.2f}, {:+.2f}]".format(*(100 * end for end in one.interval)),
+            p_text(one.p),
+        ]
+        for one in results.comparisons
+    ]
+    note = (
+        f"Differences in {results.comparisons[0].metric}, percentage points over the same queries; "
+        "p: paired t-test, Holm's correction."
+    )
+    return "\n".join([*_aligned([head, *cells], left=(1, 2)), note])
+
+
+def sentences(results: Results) -> list[str]:
+    """The comparisons in words, one sentence a number of bytes and outcome.
+
+    A method is called above or below another when the interval of the difference is without 0 and
+    the corrected p-value is under 0.05.
+    """
+    found: dict[tuple[int, str, str], list[Comparison]] = {}
+    for one in results.comparisons:
+        clear = one.p < ALPHA and one.interval[0] * one.interval[1] > 0
+        outcome = (
+            ("above" if one.difference > 0 else "below") if clear else "not clearly apart from"
+        )
+        key = one.bytes_per_vector, cite(one.method, one.search), outcome
+        found.setdefault(key, []).append(one)
+    return [
+        f"At {size} bytes {method} is {outcome} {_against(ones, outcome)}."
+        for (size, method, outcome), ones in found.items()
+    ]
+
+
+def common_bits(rows: Iterable[Row]) -> int:
+    """The code length that most methods have; the largest of several, 0 of none."""
+    methods: dict[int, set[str]] = {}
+    for row in rows:
+        if not row.reference:
+            methods.setdefault(row.bits, set()).add(row.method)
+    return max(methods, key=lambda bits: (len(methods[bits]), bits), default=0)
+
+
+def best_settings(rows: Iterable[Row], name: str) -> list[Row]:
+    """Rows without those search parameters ("nprobe=4") that another row does better with."""
+    best: dict[tuple[str, int, str], Row] = {}
+    for row in rows:
+        key = row.method, row.bits, search_type(row)
+        if key not in best or row.metrics.get(name, 0) > best[key].metrics.get(name, 0):
+            best[key] = row
+    return list(best.values())
+
+
+def search_type(row: Row) -> str:
+    """The search setting without its parameters: "adc", or nothing."""
+    return ",".join(part for part in row.search.split(",") if "=" not in part)
+
+
+def cite(method: str, search: str) -> str:
+    """A method with its search setting."""
+    return f"{method} ({search})"
+
+
+def p_text(p: float) -> str:
+    """A p-value as it is printed."""
+    return "< 0.0001" if p < 1e-4 else f"{p:.4f}"
+
+
+def metric_label(name: str) -> str:
+    """A metric as it is printed in text: "mAP@1000" for "map@1000"."""
+    return f"mAP{name.removeprefix('map')}" if name.startswith("map@") else name
+
+
+def half_width(row: Row, name: str) -> float | None:
+    """Half the width of a metric's interval over queries; None without one."""
+    interval = row.intervals.get(name)
+    return None if interval is None else (interval[1] - interval[0]) / 2
+
+
+def _against(ones: Sequence[Comparison], outcome: str) -> str:
+    """The others with the differences: their sizes after "above" and "below", else as they are."""
+    link = " by " if outcome in ("above", "below") else ": "
+    sign = -100 if outcome == "below" else 100
+    texts = []
+    for i, one in enumerate(ones):
+        low, high = sorted(sign * end for end in one.interval)
+        unit = " points" if i == 0 else ""
+        texts.append(
+            f"{cite(one.other, one.other_search)}{link}{sign * one.difference:.2f}{unit} "
+            f"[{low:.2f}, {high:.2f}]"
+        )
+    return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
+
+
+def _cells(row: Row, names: Sequence[str], mark: str) -> list[str]:
+    shares = []
+    for name in names:
+        half = half_width(row, name)
+        share = f"{100 * row.metrics[name]:.2f}" if name in row.metrics else "-"
+        shares.append(share if half is None else f"{share} ±{100 * half:.2f}")
+    times = [f"{value:.2f}" for value in (row.train_s, row.add_s, row.search_s)]
+    return [
+        row.method,
+        str(row.bits),
+        str(row.bytes_per_vector),
+        row.search,
+        *shares,
+        *times,
+        mark,
+    ]
+
+
+def _aligned(rows: Sequence[Sequence[str]], *, left: Sequence[int]) -> list[str]:
+    """Lines with the first row ruled off; columns named in `left` stand to the left."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if i in left else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    return [lines[0], "  ".join("-" * width for width in widths if width).rstrip(), *lines[1:]]

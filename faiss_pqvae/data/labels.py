@@ -1,0 +1,139 @@
+"""Labels at the edge: what callers hand to `train` beside the items."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+
+class Labels(NamedTuple):
+    """Which classes items belong to, as pairs, so that thousands of classes take no matrix.
+
+    Attributes:
+        n_classes: how many there are.
+        classes: (p,) int64 in [0, n_classes), item after item.
+        starts: (n + 1,) int64: item i has the classes from starts[i] to starts[i + 1]; none where
+            its label is missing.
+    """
+
+    n_classes: int
+    classes: npt.NDArray[np.int64]
+    starts: npt.NDArray[np.int64]
+
+    @property
+    def labelled(self) -> npt.NDArray[np.bool_]:
+        """(n,) whether an item has a class."""
+        return np.diff(self.starts) > 0
+
+    def matrix(self, rows: npt.NDArray[np.int64]) -> torch.Tensor:
+        """(len(rows), n_classes) float32: 1 where the item of a row is of a class."""
+        found = torch.zeros(len(rows), self.n_classes)
+        for place, row in enumerate(rows):
+            found[place, self.classes[self.starts[row] : self.starts[row + 1]]] = 1
+        return found
+
+
+def check_supervision(
+    config: Any, labels: Any, word_vectors: Any, n: int
+) -> tuple[Labels | None, npt.NDArray[np.float32] | None]:
+    """Checks what a training gets besides its items.
+
+    Args:
+        config: of the model; its objective decides.
+        labels: as `check_labels` takes them, for "dqn" and "dpq"; None for the others.
+        word_vectors: as `check_word_vectors` takes them, for "dpq", or None.
+        n: number of items.
+
+    Returns:
+        Both in one form; None where there are none.
+
+    Raises:
+        TypeError, ValueError: wrong ones, no labels where they are needed, or what the objective
+            does not read.
+    """
+    objective = config.objective
+    if (labels is not None) != config.supervised:
+        expected, got = ("no labels", "some") if labels is not None else ("labels", "none")
+        raise ValueError(f"expected {expected} for the objective {objective!r}, got {got}")
+    known = None if labels is None else check_labels(labels, n)
+    if word_vectors is None:
+        return known, None
+    if known is None or objective != "dpq":
+        raise ValueError(f"expected word vectors with the objective 'dpq', got {objective!r}")
+    return known, check_word_vectors(word_vectors, known.n_classes)
+
+
+def check_labels(labels: Any, n: int) -> Labels:
+    """Checks labels and brings them into one form.
+
+    Args:
+        labels: (n,) integers, one class an item, -1 where it is missing; or (n, C) bool, several,
+            with no class where it is missing. Class numbers need not be without gaps.
+        n: number of items.
+
+    Raises:
+        TypeError: no array of integers or bool.
+        ValueError: another shape or length; a number below -1; fewer than two classes.
+    """
+    given = labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else labels
+    given = np.asarray(given)
+    if given.dtype != np.bool_ and not np.issubdtype(given.dtype, np.integer):
+        nan = np.issubdtype(given.dtype, np.floating) and bool(np.isnan(given).any())
+        raise TypeError(
+            "expected labels as integers (n,), -1 where one is missing, or bool (n, classes), got "
+            f"{given.dtype}" + (" with NaN" if nan else "")
+        )
+    matrix = given.dtype == np.bool_
+    expected = f"({n}, classes) of bool" if matrix else f"({n},) of integers"
+    if given.ndim != 1 + matrix or len(given) != n:
+        raise ValueError(f"expected labels of shape {expected} for {n} items, got {given.shape}")
+    if matrix:
+        rows, classes = given.nonzero()
+        n_classes, seen = given.shape[1], len(np.unique(classes))
+    else:
+        if given.min() < -1:
+            raise ValueError(f"expected labels from -1 (missing) on, got {given.min()}")
+        rows = np.flatnonzero(given >= 0)
+        names, classes = np.unique(given[rows], return_inverse=True)
+        n_classes = seen = len(names)
+    if seen < 2:
+        raise ValueError(
+            f"expected labels of two classes or more to tell apart, got {seen} "
+            f"({len(np.unique(rows))} of {n} items have a label)"
+        )
+    starts = np.zeros(n + 1, np.int64)
+    np.cumsum(np.bincount(rows, minlength=n), out=starts[1:])
+    return Labels(n_classes, classes.astype(np.int64), starts)
+
+
+def check_word_vectors(vectors: Any, n_classes: int) -> npt.NDArray[np.float32]:
+    """Checks word vectors of classes and brings them to length 1.
+
+    Args:
+        vectors: (n_classes, e) floats, e.g. of the classes' names, in the order of the class
+            numbers that occur.
+        n_classes: how many classes there are.
+
+    Returns:
+        (n_classes, e) float32.
+
+    Raises:
+        TypeError: no array of floats.
+        ValueError: another shape; NaN, infinity or a vector of length zero.
+    """
+    given = vectors.detach().cpu().numpy() if isinstance(vectors, torch.Tensor) else vectors
+    given = np.asarray(given)
+    if not np.issubdtype(given.dtype, np.floating):
+        raise TypeError(f"expected word vectors of floats, got {given.dtype}")
+    if given.ndim != 2 or len(given) != n_classes or not given.shape[1]:
+        raise ValueError(
+            f"expected word vectors of shape ({n_classes}, e), one a class, got {given.shape}"
+        )
+    lengths = np.linalg.norm(given.astype(np.float64), axis=1, keepdims=True)
+    if not (np.isfinite(lengths).all() and lengths.min() > 0):
+        raise ValueError("expected finite word vectors that are not zero, got others")
+    found: npt.NDArray[np.float32] = (given / lengths).astype(np.float32)
+    return found

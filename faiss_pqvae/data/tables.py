@@ -1,0 +1,240 @@
+"""Vectors in HDF5 (the layout of ann-benchmarks) and in Parquet (lists). numpy only.
+
+Rows come as float32, as in `faiss_pqvae.data.flat`.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from faiss_pqvae.data.source import Rows, import_eval, parquet_paths, row_ids
+from faiss_pqvae.types import FloatArray
+
+HDF5_SUFFIXES = frozenset({".hdf5", ".h5"})
+
+_RUN_BYTES = 32 << 20
+_GAP_BYTES = 64 << 10
+
+
+# HDF5 --------------------------------------------------------------------------------------------
+
+
+class HDF5Vectors:
+    """A 2-D data set of numbers in an HDF5 file, opened anew at every access.
+
+    Attributes:
+        shape: (n, d), dtype float32.
+        attributes: of the file, by name; `distance` in those of ann-benchmarks.
+        names: of all 2-D data sets of numbers in the file, sorted.
+    """
+
+    dtype: np.dtype[Any] = np.dtype(np.float32)
+
+    def __init__(self, path: str | Path, dataset: str | None = None) -> None:
+        """Reads the file's table of contents.
+
+        Args:
+            path: the file.
+            dataset: name; by default "train", the vectors to search in of ann-benchmarks, or the
+                only one that there is.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is no HDF5 file, or has no such data set, 2-D, of numbers and with at
+                least one row.
+            ImportError: h5py is not installed.
+        """
+        self.path = Path(path)
+        if not self.path.is_file():
+            raise FileNotFoundError(f"expected an HDF5 file, got {path}")
+        shapes, self.attributes = self._contents()
+        self.names = tuple(sorted(shapes))
+        if dataset is None:
+            dataset = self.names[0] if len(self.names) == 1 else "train"
+        if dataset not in shapes or 0 in shapes[dataset]:
+            raise ValueError(
+                f"expected {path} with a 2-D data set of numbers named {dataset!r} that is not "
+                f"empty, got {shapes}; name another one as {self.path.name}/NAME"
+            )
+        self.dataset = dataset
+        self.shape = shapes[dataset]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Rows, /) -> FloatArray:
+        return np.asarray(self.read(rows), dtype=np.float32)
+
+    def read(self, rows: Rows) -> npt.NDArray[Any]:
+        """Rows in the dtype of the file, such as ids."""
+        ids = row_ids(rows, len(self))
+        if len(ids) == 0:
+            return np.empty((0, self.shape[1]), np.float32)
+        with self._open() as file:
+            data = file[self.dataset]
+            if isinstance(rows, slice) and rows.step in (None, 1):
+                return np.asarray(data[rows])
+            wanted, places = np.unique(ids, return_inverse=True)
+            out = np.empty((len(wanted), self.shape[1]), data.dtype)
+            for run in _runs(wanted, data.dtype.itemsize * self.shape[1]):
+                near = wanted[run]
+                out[run] = data[near[0] : near[-1] + 1][near - near[0]]
+            return out[places]
+
+    def _contents(self) -> tuple[dict[str, tuple[int, int]], dict[str, Any]]:
+        shapes: dict[str, tuple[int, int]] = {}
+
+        def note(name: str, item: Any) -> None:
+            shape, dtype = getattr(item, "shape", None), getattr(item, "dtype", None)
+            if shape is not None and dtype is not None and len(shape) == 2 and dtype.kind in "fiu":
+                shapes[name] = (int(shape[0]), int(shape[1]))
+
+        with self._open() as file:
+            file.visititems(note)
+            return shapes, dict(file.attrs)
+
+    def _open(self) -> _OpenHDF5:
+        return _OpenHDF5(self.path)
+
+
+def _runs(ids: npt.NDArray[np.int64], row_bytes: int) -> Iterator[slice]:
+    """Cuts rising ids where a gap is better jumped over than read, and into bounded pieces.
+
+    A list of single rows is what h5py is slow at.
+    """
+    blocks = ids // max(1, _RUN_BYTES // row_bytes)
+    cut = (np.diff(ids) * row_bytes > _GAP_BYTES) | (np.diff(blocks) != 0)
+    edges = [0, *(np.flatnonzero(cut) + 1).tolist(), len(ids)]
+    for start, stop in itertools.pairwise(edges):
+        yield slice(start, stop)
+
+
+class _OpenHDF5:
+    """An open file; what h5py raises on damage becomes a ValueError with its name."""
+
+    # The errors of the C library come as these, by no rule.
+    DAMAGE = (OSError, KeyError, RuntimeError, TypeError, ValueError, EOFError)
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> Any:
+        h5py = import_eval("h5py")
+        try:
+            self.file = h5py.File(self.path, "r")
+        except self.DAMAGE as error:
+            raise ValueError(f"cannot read {self.path} as HDF5: {error}") from error
+        return self.file
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        self.file.close()
+        if isinstance(error, self.DAMAGE):
+            raise ValueError(f"cannot read {self.path} as HDF5: {error}") from error
+
+
+# Parquet -----------------------------------------------------------------------------------------
+
+
+def parquet_columns(path: Path) -> dict[str, bool]:
+    """Every column of a Parquet file by name, and whether it holds vectors: lists of numbers.
+
+    Raises:
+        ValueError: the file is corrupt.
+        ImportError: pyarrow is not installed.
+    """
+    arrow, parquet = import_eval("pyarrow"), import_eval("pyarrow.parquet")
+    try:
+        schema = parquet.read_schema(path)
+    except (ValueError, OSError, arrow.ArrowException) as error:
+        raise ValueError(f"cannot read {path}: {error}") from error
+    return {field.name: _is_vector(arrow.types, field.type) for field in schema}
+
+
+def _is_vector(types: Any, column: Any) -> bool:
+    listed = (
+        types.is_list(column) or types.is_large_list(column) or types.is_fixed_size_list(column)
+    )
+    return bool(
+        listed and (types.is_floating(column.value_type) or types.is_integer(column.value_type))
+    )
+
+
+def read_parquet_vectors(
+    path: str | Path | Sequence[str | Path], column: str | None = None
+) -> FloatArray:
+    """Reads a column of lists into memory: Parquet has no fixed places to map.
+
+    Args:
+        path: a file, several in order, or a folder whose *.parquet are taken in sorted order.
+        column: lists or fixed-size lists of numbers, all of one length; by default the only such
+            column.
+
+    Returns:
+        (n, d) float32.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: a file is corrupt, the column is missing or not the only one, values are
+            missing, lengths differ, or there is no row.
+        ImportError: pyarrow is not installed.
+    """
+    arrow = import_eval("pyarrow")
+    blocks: list[FloatArray] = []
+    for file in parquet_paths(path):
+        if not file.is_file():
+            raise FileNotFoundError(f"expected a .parquet file, got {file}")
+        try:
+            blocks += _parquet_blocks(file, column, blocks[0].shape[1] if blocks else None)
+        except (ValueError, OSError, arrow.ArrowException) as error:
+            raise ValueError(f"cannot read {file}: {error}") from error
+    if not blocks:
+        raise ValueError(f"no vectors in {path}: expected at least one row")
+    out = np.empty((sum(map(len, blocks)), blocks[0].shape[1]), np.float32)
+    end = len(out)
+    while blocks:  # each is let go once it is copied: never two copies of all
+        block = blocks.pop()
+        out[end - len(block) : end] = block
+        end -= len(block)
+    return out
+
+
+def _parquet_blocks(path: Path, column: str | None, d: int | None) -> list[FloatArray]:
+    parquet = import_eval("pyarrow.parquet")
+    names = [name for name, is_vector in parquet_columns(path).items() if is_vector]
+    if column is None and len(names) != 1:
+        raise ValueError(
+            f"expected one column of vectors, got {names}; name one as {path.name}/COLUMN"
+        )
+    if column is not None and column not in names:
+        raise ValueError(f"expected a column {column!r} of lists of numbers, got {names}")
+    blocks = []
+    with parquet.ParquetFile(path) as file:
+        for batch in file.iter_batches(columns=[column or names[0]]):
+            if batch.num_rows:
+                blocks.append(_list_rows(batch.column(0), d))
+                d = blocks[-1].shape[1]
+    return blocks
+
+
+def _list_rows(column: Any, d: int | None) -> FloatArray:
+    """An arrow array of lists as (n, d) float32."""
+    if column.null_count:
+        raise ValueError(f"expected a vector in every row, got {column.null_count} nulls")
+    lengths = import_eval("pyarrow.compute").list_value_length(column).to_numpy()
+    d = int(lengths[0]) if d is None else d
+    if d == 0 or (lengths != d).any():
+        raise ValueError(
+            f"expected vectors of one dimension, {d or 'at least 1'} as in the first row, got "
+            f"dimensions from {lengths.min()} to {lengths.max()}"
+        )
+    values = column.flatten()  # unlike .values, this respects a slice's offset
+    if values.null_count:
+        raise ValueError(f"expected numbers in every vector, got {values.null_count} nulls")
+    rows: FloatArray = values.to_numpy(zero_copy_only=False).reshape(-1, d).astype(np.float32)
+    return rows

@@ -1,0 +1,332 @@
+"""Bundles: a model and its native index in one folder, the old or the new one after any crash."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import os
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import safetensors
+import safetensors.torch
+import torch
+
+from faiss_pqvae.files import replace_bytes, sync
+from faiss_pqvae.index.latent_index import LatentIndex
+from faiss_pqvae.index.refine import StoredVectors
+from faiss_pqvae.index.transforms import Transforms
+from faiss_pqvae.model.config import ModelConfig
+from faiss_pqvae.model.pqvae import PQVAE
+from faiss_pqvae.native import faiss
+from faiss_pqvae.native.files.io import check_keys, read_native, write_native
+from faiss_pqvae.native.files.layout import Role
+from faiss_pqvae.native.inject import extract_codebooks
+
+FORMAT = 2  # 1 knew IndexPQ only, and had no hash of its configuration
+_MODEL: Final = "model"
+_INDEX: Final = "index"
+_TRANSFORMS: Final = "transforms"
+_REFINE: Final = "refine"
+_SUFFIXES = {
+    _MODEL: ".safetensors",
+    _INDEX: ".faiss",
+    _TRANSFORMS: ".faiss",
+    _REFINE: ".faiss",
+}
+_METRICS = {"l2": faiss.METRIC_L2, "inner_product": faiss.METRIC_INNER_PRODUCT}
+
+
+def write_index(index: LatentIndex, path: str | Path) -> None:
+    """Writes a bundle, or replaces the one that is there.
+
+    The new files get names of their own; `config.json`, replaced in one step when they are safe
+    on the disk, names them; only then the files of the bundle before are removed. A crash at any
+    moment leaves the old bundle or the new one. One process at a time may write to a folder.
+
+    Args:
+        index: a trained index.
+        path: the folder; made when missing.
+
+    Raises:
+        TypeError: a setting of the index that JSON cannot hold.
+        ValueError: an untrained index; a file in the folder's place; a native index that could
+            not be read again, such as one with another coarse quantizer than bundles know.
+        OSError: the disk is full or failing; the bundle before is still there.
+    """
+    if not index.is_trained:
+        raise ValueError("expected a trained index to write, got an untrained one")
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise ValueError(f"expected a folder to write the bundle to, got the file {folder}")
+    config = _config(index)
+    json.dumps(config)  # what it cannot hold is told before anything is written
+    if not folder.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        sync(folder.parent)
+    try:
+        config["files"] = _write_files(index, folder)
+        config["sha256"] = _config_hash(config)
+        replace_bytes(folder / "config.json", json.dumps(config, indent=2).encode() + b"\n")
+    finally:
+        _remove_leftovers(folder)
+
+
+def _write_files(index: LatentIndex, folder: Path) -> dict[str, dict[str, str]]:
+    """Writes all files but the configuration, safely to the disk; what that says of them."""
+    native = _native_parts(index)
+    paths = {name: folder / f".{name}.{os.getpid()}.new" for name in (_MODEL, *native)}
+    _write_model(index.model, paths[_MODEL])
+    for role, part in native.items():
+        write_native(part, paths[role], role)
+    files = {}
+    for name, path in paths.items():
+        sync(path)
+        digest = _sha256(path)
+        files[name] = {"name": f"{name}-{digest[:16]}{_SUFFIXES[name]}", "sha256": digest}
+    for name, path in paths.items():
+        path.replace(folder / files[name]["name"])
+    sync(folder)
+    return files
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Removes what the configuration that is there does not name."""
+    try:
+        config = json.loads((folder / "config.json").read_bytes())
+        kept = {file["name"] for file in config["files"].values()}
+    except FileNotFoundError:
+        kept = set()
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return  # a damaged one: what it named may be worth a rescue
+    for role, suffix in _SUFFIXES.items():
+        # Names as `write_index` gives them, so that files of others in the folder stay.
+        leftovers = [
+            *folder.glob(f"{role}-{'[0-9a-f]' * 16}{suffix}"),
+            *folder.glob(f".{role}.*.new"),
+            *folder.glob(".config.json.*.new"),
+        ]
+        for leftover in leftovers:
+            if leftover.name not in kept:
+                leftover.unlink(missing_ok=True)
+
+
+def read_index(path: str | Path, *, mmap: bool = False) -> LatentIndex:
+    """Reads a bundle; every part is checked before anything can be searched.
+
+    Args:
+        path: the folder that `write_index` wrote.
+        mmap: leave codes and lists in the file, which is mapped into memory, for collections
+            larger than memory; `add` and all other changes raise then. The files are still read
+            once, for their hashes. The ids of an IDMap come into memory.
+
+    Returns:
+        The index, ready to search and to add to, on the CPU.
+
+    Raises:
+        FileNotFoundError: no bundle there.
+        ValueError: a damaged or altered file, parts that do not fit together, the format of a
+            newer version, or a FastScan index with `mmap`, which FAISS cannot map.
+    """
+    folder = Path(path)
+    config = _read_config(folder)
+    try:
+        files = config["files"]
+        for file in files.values():
+            _check_hash(folder, file["name"], file["sha256"])
+        paths = {role: folder / files[role]["name"] for role in _SUFFIXES if role in files}
+        index = _assemble(config, paths, mmap=mmap)
+        _set_options(index, config)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"damaged bundle {folder}: config.json lacks or misuses {error}"
+        ) from error
+    except (RuntimeError, MemoryError) as error:  # of FAISS and of torch
+        raise ValueError(f"damaged bundle {folder}: {error}") from error
+    return index
+
+
+def _assemble(config: dict[str, Any], paths: dict[str, Path], *, mmap: bool) -> LatentIndex:
+    model = _read_model(paths[_MODEL], config["model"])
+    native = read_native(paths[_INDEX], _INDEX, mmap=mmap)
+    if not native.is_trained:
+        raise ValueError(f"expected a trained index in {paths[_INDEX]}, got an untrained one")
+    if extract_codebooks(native) != model.codebooks():
+        raise ValueError(f"the codebooks in {paths[_INDEX]} are not those of the model")
+    # The index itself computes what FAISS derives, once.
+    transforms = None
+    if _TRANSFORMS in paths:
+        transforms = Transforms(read_native(paths[_TRANSFORMS], _TRANSFORMS))
+    return LatentIndex(
+        model,
+        _METRICS[config["metric"]],
+        faiss_index=native,
+        transforms=transforms,
+        refine_index=_read_refine(config.get("refine"), native, paths.get(_REFINE), mmap=mmap),
+        read_only=mmap,
+    )
+
+
+def _read_refine(kind: Any, native: Any, path: Path | None, *, mmap: bool) -> Any:
+    """What LatentIndex takes as `refine_index`."""
+    if kind not in (None, "stored", "decoder") or (kind == "stored") != (path is not None):
+        raise ValueError(f"expected a file to refine with or none, got {path} for refine={kind!r}")
+    if path is None:
+        return kind
+    index = read_native(path, _REFINE, mmap=mmap)
+    check_keys(native, index)
+    return index
+
+
+def _set_options(index: LatentIndex, config: dict[str, Any]) -> None:
+    index.search_type = config["search_type"]
+    k_factor, description = config.get("k_factor", 1), config["factory"]
+    if not isinstance(k_factor, int | float) or not (math.isfinite(k_factor) and k_factor >= 1):
+        raise ValueError(f"expected k_factor >= 1 in config.json, got {k_factor!r}")
+    if not isinstance(description, str):
+        raise ValueError(f"expected a string as factory in config.json, got {description!r}")
+    index.k_factor, index.description = float(k_factor), description
+
+
+def read_config(path: str | Path) -> dict[str, Any]:
+    """The contents of a bundle's config.json, after a look at its format version.
+
+    Raises:
+        FileNotFoundError: no bundle there.
+        ValueError: no JSON object, or the format of a newer version.
+    """
+    return _read_config(Path(path))
+
+
+def _native_parts(index: LatentIndex) -> dict[Role, Any]:
+    """What FAISS writes, by role."""
+    parts: dict[Role, Any] = {_INDEX: index.faiss_index}
+    if index.transforms is not None:
+        parts[_TRANSFORMS] = index.transforms.index
+    if isinstance(index.refiner, StoredVectors):
+        parts[_REFINE] = index.refiner.index
+    return parts
+
+
+def _refine_kind(index: LatentIndex) -> str | None:
+    if index.refiner is None:
+        return None
+    return "stored" if isinstance(index.refiner, StoredVectors) else "decoder"
+
+
+def _config_hash(config: dict[str, Any]) -> str:
+    """Of everything in a configuration but the hash itself."""
+    rest = {name: value for name, value in config.items() if name != "sha256"}
+    return hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
+
+
+def _config(index: LatentIndex) -> dict[str, Any]:
+    """All of a configuration but the files and the hash."""
+    model = index.model
+    metrics = {value: name for name, value in _METRICS.items()}
+    return {
+        "format": FORMAT,
+        "factory": index.description,
+        "model": {
+            "input_shape": list(model.input_shape),
+            "M": model.M,
+            "nbits": model.nbits,
+            "config": asdict(model.config),
+        },
+        "metric": metrics[index.metric_type],
+        "search_type": index.search_type,
+        "refine": _refine_kind(index),
+        "k_factor": float(index.k_factor),
+        "ntotal": index.ntotal,
+        "code_size_bytes": index.sa_code_size(),
+        "versions": {
+            "torch": str(torch.__version__),
+            "faiss": faiss.__version__,
+            "numpy": np.__version__,
+        },
+    }
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / "config.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"no bundle in {folder}: config.json is missing")
+    try:
+        config = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"damaged bundle {folder}: config.json is not JSON: {error}") from error
+    version = config.get("format") if isinstance(config, dict) else None
+    if not isinstance(version, int) or version < 1:
+        raise ValueError(f"damaged bundle {folder}: config.json names no format version")
+    if version > FORMAT:
+        raise ValueError(
+            f"the bundle {folder} has format version {version}, newer than the {FORMAT} that this "
+            "faiss-pqvae reads: upgrade faiss-pqvae"
+        )
+    assert isinstance(config, dict)
+    if (version > 1 or "sha256" in config) and config.get("sha256") != _config_hash(config):
+        raise ValueError(
+            f"damaged bundle {folder}: config.json was altered, what it says does not have its "
+            "sha256; settings are changed by read_index and write_index"
+        )
+    return config
+
+
+def _write_model(model: PQVAE, path: Path) -> None:
+    tensors = {
+        name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()
+    }
+    # Not `save_file`: it goes by a temporary of its own, which a crash would leave behind.
+    path.write_bytes(safetensors.torch.save(tensors))
+
+
+def _read_model(path: Path, config: dict[str, Any]) -> PQVAE:
+    shape, M, nbits = tuple(config["input_shape"]), config["M"], config["nbits"]
+    networks = ModelConfig(**config["config"])
+    if networks.encoder is None and len(shape) == 1:
+        networks = replace(networks, encoder="mlp")  # written when that was the default
+    for size in (*shape, M, nbits, networks.dsub, networks.width):
+        if type(size) is not int or not 1 <= size < 2**31:
+            raise ValueError(f"expected the model's sizes in config.json as integers, got {size!r}")
+    arguments = shape, M, nbits, networks
+    try:
+        weights = safetensors.torch.load_file(path)
+        with torch.device("meta"):  # a network of any size takes no memory there
+            expected = PQVAE(*arguments).state_dict()
+        if _shapes(weights) != _shapes(expected):
+            raise ValueError(f"the weights {path} do not fit the configuration: other shapes")
+        model = PQVAE(*arguments)
+        model.load_state_dict(weights)
+    except (safetensors.SafetensorError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"the weights {path} do not fit the configuration: {error}") from error
+    if not all(bool(value.isfinite().all()) for value in weights.values()):
+        raise ValueError(f"expected finite weights in {path}, got NaN or infinity")
+    if not model.is_trained:
+        raise ValueError(f"expected trained weights in {path}, got untrained ones")
+    return model
+
+
+def _shapes(tensors: dict[str, torch.Tensor]) -> dict[str, tuple[torch.dtype, torch.Size]]:
+    return {name: (value.dtype, value.shape) for name, value in tensors.items()}
+
+
+def _check_hash(folder: Path, name: str, expected: str) -> None:
+    if Path(name).name != name:
+        raise ValueError(f"damaged bundle {folder}: {name!r} is not a file of the bundle")
+    path = folder / name
+    if not path.is_file():
+        raise ValueError(f"damaged bundle {folder}: {name} is missing")
+    found = _sha256(path)
+    if found != expected:
+        raise ValueError(
+            f"damaged bundle {folder}: {name} was altered or truncated "
+            f"(sha256 {found[:12]}..., expected {str(expected)[:12]}...)"
+        )
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

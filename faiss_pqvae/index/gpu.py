@@ -1,0 +1,339 @@
+"""The same index on one or more GPUs: encoding and search on the card, with the same results."""
+
+from __future__ import annotations
+
+import copy
+import operator
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from faiss_pqvae.data.batches import check_items, read_batches
+from faiss_pqvae.index.latent_index import LatentIndex, SearchType, check_k
+from faiss_pqvae.model.clustering import assign, look_up, split
+from faiss_pqvae.model.pqvae import PQVAE
+from faiss_pqvae.native import faiss
+from faiss_pqvae.native.gpu_layout import MAX_SELECTION, collect, deal, from_bytes
+from faiss_pqvae.native.inject import extract_codebooks
+from faiss_pqvae.native.store.contents import Stored, empty_like, read, write
+from faiss_pqvae.native.walk import codebook_index
+from faiss_pqvae.types import FloatArray, IdArray
+
+_FLOAT16_M = 56  # from here on only tables of float16 fit the shared memory of a block
+
+Results = tuple[FloatArray, IdArray] | tuple[Tensor, Tensor]
+# From a CPU IVFPQ to the native index of a part, or back.
+Copy = Callable[[Any], Any]
+
+
+def index_cpu_to_gpu(
+    index: LatentIndex,
+    device: int | Sequence[int] = 0,
+    *,
+    shard: bool = False,
+    nlist: int | None = None,
+) -> GpuLatentIndex:
+    """Copies an index to one or more GPUs; the original stays as it is.
+
+    An inverted file is searched exhaustively there, as if `nprobe` were the number of its lists.
+
+    Args:
+        index: trained and not empty, at most 8 bits a code and 96 bytes in all, over an IndexPQ,
+            IndexPQFastScan, IndexIVFPQ or IndexIVFPQFastScan, which an IDMap may be around. Codes
+            of 49 bytes or more are searched with tables of float16.
+        device: number of the GPU, or of several; the first of them encodes.
+        shard: of several GPUs, each gets a part of the items; without it each gets all items, and
+            a part of the queries.
+        nlist: see `faiss_pqvae.native.gpu_layout.gpu_layout`.
+
+    Raises:
+        RuntimeError: no GPU, or a FAISS or PyTorch without GPU support.
+        TypeError, ValueError: no such device, or an index that a GPU cannot take, as DPQ's.
+    """
+    devices = _check_devices(device)
+    uploads = [partial(_upload, device=number) for number in devices]
+    return distribute(index, torch.device("cuda", devices[0]), uploads, shard=shard, nlist=nlist)
+
+
+def index_gpu_to_cpu(index: GpuLatentIndex) -> LatentIndex:
+    """Copies an index back: the one that was copied to the GPU, code for code."""
+    return index.gather(faiss.index_gpu_to_cpu)
+
+
+class GpuLatentIndex:
+    """A `LatentIndex` on one or more GPUs; `index_cpu_to_gpu` makes it.
+
+    It encodes and searches. Queries that are CUDA tensors give CUDA tensors, all others arrays.
+    To add or to remove, change the index on the CPU and copy it again.
+
+    Args:
+        origin: the index on the CPU, its native index emptied.
+        model: the PQ-VAE, on the first device.
+        parts: native indexes, of `gpu_layout`'s form: several are replicas or shards.
+        stored: what the origin held.
+        shard: whether several parts are shards.
+
+    Attributes:
+        model: as above.
+        faiss_index: the part, or an IndexReplicas or IndexShards of the parts.
+        batch_size: items encoded and searched at a time.
+    """
+
+    def __init__(
+        self, origin: LatentIndex, model: PQVAE, parts: list[Any], stored: Stored, *, shard: bool
+    ) -> None:
+        self.model = model
+        self.faiss_index = _join(parts, shard=shard)
+        self.batch_size = origin.batch_size
+        self._origin, self._parts, self._shard = origin, parts, shard
+        self._list_sizes, self._inner_ids = stored.list_sizes, stored.inner_ids
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        of = type(self.faiss_index).__name__
+        return f"GpuLatentIndex({of} of {len(self._parts)}, ntotal={self.ntotal})"
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one item: (c, h, w) or (d,)."""
+        return self._origin.input_shape
+
+    @property
+    def d(self) -> int:
+        """Components of one item."""
+        return self._origin.d
+
+    @property
+    def ntotal(self) -> int:
+        """Number of items stored."""
+        return int(self.faiss_index.ntotal)
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether it can be searched: always."""
+        return self._origin.is_trained
+
+    @property
+    def metric_type(self) -> int:
+        """faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT."""
+        return self._origin.metric_type
+
+    @property
+    def search_type(self) -> SearchType:
+        """How queries are compared: "adc" or "sdc"; nothing else can be set."""
+        return self._origin.search_type
+
+    @search_type.setter
+    def search_type(self, name: SearchType) -> None:
+        self._origin.search_type = name
+
+    def search(self, x: Any, k: int, *, params: None = None) -> Results:
+        """Finds the k nearest stored items of every query.
+
+        Args:
+            x: (n, *input_shape) uint8 or float, n >= 1: an array, a tensor or a source.
+            k: results per query, 1 to 2,048. Beyond ntotal the ids are -1.
+            params: None: a GPU would ignore a selector without a word.
+
+        Returns:
+            D (n, k) float32, squared L2 distances or inner products between latents, best
+            first; I (n, k) int64, ids.
+
+        Raises:
+            TypeError, ValueError: wrong queries, NaN or infinity, a k out of range, parameters.
+        """
+        if params is not None:
+            raise ValueError(
+                "expected params=None, a GPU index ignores selectors: search the index on the "
+                "CPU, or copy one of the selected items"
+            )
+        k = check_k(k)
+        if k > MAX_SELECTION:
+            raise ValueError(f"expected k from 1 to {MAX_SELECTION} on a GPU, got {k}")
+        results = [self._search(z, k) for z in self._latents(x, "queries")]
+        D, I = (torch.cat(parts) for parts in zip(*results, strict=True))  # noqa: E741
+        return (D, I) if _is_cuda(x) else (D.cpu().numpy(), I.cpu().numpy())
+
+    def assign(self, x: Any, k: int = 1) -> IdArray | Tensor:
+        """The ids (n, k) int64 of `search`."""
+        return self.search(x, k)[1]
+
+    def encode(self, x: Any) -> FloatArray | Tensor:
+        """Latents of items: (n, *input_shape) to (n, latent_dim) float32."""
+        z = torch.cat(list(self._latents(x, "items to encode")))
+        return z if _is_cuda(x) else np.asarray(z.cpu().numpy(), np.float32)
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raises a TypeError: this index does not change."""
+        raise TypeError(
+            "an index on a GPU does not change: change the one on the CPU and copy it again"
+        )
+
+    train = add = remove_ids = reset = _refuse
+
+    def gather(self, download: Copy) -> LatentIndex:
+        """The index on the CPU; `download` makes a CPU IVFPQ of a part."""
+        codes, ids = collect(
+            [download(p) for p in (self._parts if self._shard else self._parts[:1])]
+        )
+        native = empty_like(self._origin.faiss_index)
+        codes = from_bytes(codes, extract_codebooks(native))
+        write(native, Stored(codes, ids, self._list_sizes, self._inner_ids))
+        index = _with_native(self._origin, native)
+        index.batch_size = self.batch_size
+        return index
+
+    def _latents(self, x: Any, what: str) -> Iterator[Tensor]:
+        check_items(x, self.input_shape, what)
+        transforms = self._origin.transforms
+        for items in read_batches(x, self.batch_size, what):
+            inputs = items if transforms is None else transforms.apply(items)
+            with torch.inference_mode():
+                z = self.model.encode(inputs.to(self.model.device))
+            yield z
+
+    @torch.inference_mode()
+    def _search(self, z: Tensor, k: int) -> tuple[Tensor, Tensor]:
+        """D and I (n, k), on the device of the latents (n, latent_dim)."""
+        if self.search_type == "sdc":
+            codewords = self.model.quantizer.codewords
+            nearest = look_up(codewords, assign(split(z, self.model.M), codewords))
+            z = nearest.transpose(0, 1).reshape(z.shape)  # from (M, n, dsub)
+        z = F.pad(z, (0, self.faiss_index.d - z.shape[1])).contiguous()
+        with self._lock:  # FAISS's GPU resources serve one thread at a time
+            if len(self._parts) == 1:
+                return _search_on_device(self.faiss_index, z, k)
+            # Replicas and shards split and merge in the host's memory.
+            found = self.faiss_index.search(z.cpu().numpy(), k)
+        D, I = (torch.from_numpy(array).to(z.device) for array in found)  # noqa: E741
+        return D, I
+
+
+def distribute(
+    index: LatentIndex,
+    device: torch.device,
+    uploads: Sequence[Copy],
+    *,
+    shard: bool,
+    nlist: int | None,
+) -> GpuLatentIndex:
+    """Deals an index to as many parts as there are `uploads`.
+
+    Args:
+        index: see `index_cpu_to_gpu`.
+        device: where the encoder goes.
+        uploads: each makes the native index of a part from a CPU IVFPQ.
+        shard: see `index_cpu_to_gpu`.
+        nlist: see `faiss_pqvae.native.gpu_layout.gpu_layout`.
+    """
+    if index.refiner is not None:
+        raise ValueError(
+            "expected an index that does not refine its results, got one that does: a GPU index "
+            "holds codes only"
+        )
+    least = len(uploads) if shard else 1
+    if index.ntotal < least:
+        raise ValueError(f"expected an index of at least {least} items, got {index.ntotal}")
+    if isinstance(codebook_index(index.faiss_index), faiss.IndexResidualQuantizer):
+        raise TypeError(
+            "expected codes of a product quantizer, got those of an IndexResidualQuantizer: FAISS "
+            "has none on a GPU, so DPQ's codes are searched on the CPU"
+        )
+    stored, codebooks = read(index.faiss_index), extract_codebooks(index.faiss_index)
+    parts: list[Any] = []
+    for g, upload in enumerate(uploads):
+        if shard or not parts:  # replicas are copies of one layout
+            rows = slice(g, None, len(uploads) if shard else 1)
+            codes, ids = stored.codes[rows], stored.ids[rows]
+            layout = deal(codes, ids, codebooks, index.metric_type, nlist)
+        parts.append(upload(layout))
+    origin = _with_native(index, empty_like(index.faiss_index))
+    model = copy.deepcopy(index.model).to(device)
+    return GpuLatentIndex(origin, model, parts, stored, shard=shard)
+
+
+def _with_native(index: LatentIndex, native: Any) -> LatentIndex:
+    """A copy of the index, over another native one."""
+    other = LatentIndex(
+        index.model,
+        index.metric_type,
+        fit=index.fit,
+        faiss_index=native,
+        transforms=index.transforms,
+    )
+    for name in ("search_type", "batch_size", "k_factor", "history", "description"):
+        setattr(other, name, getattr(index, name))
+    return other
+
+
+def _join(parts: list[Any], *, shard: bool) -> Any:
+    if len(parts) == 1:
+        return parts[0]
+    if shard:
+        joined = faiss.IndexShards(parts[0].d, True, False)  # a thread each; ids as they are
+        for part in parts:
+            joined.add_shard(part)
+    else:
+        joined = faiss.IndexReplicas(parts[0].d, True)  # a thread each
+        for part in parts:
+            joined.addIndex(part)
+    return joined
+
+
+def _is_cuda(x: Any) -> bool:
+    return isinstance(x, Tensor) and x.is_cuda
+
+
+# -- what touches a GPU
+
+
+def _check_devices(device: int | Sequence[int]) -> list[int]:
+    """Numbers of GPUs that FAISS and PyTorch see; raises as `index_cpu_to_gpu` does."""
+    if not hasattr(faiss, "StandardGpuResources"):
+        raise RuntimeError(
+            "this FAISS is built for the CPU only: pip uninstall faiss-cpu, then pip install "
+            '"faiss-pqvae[gpu]" (never both, they own the same files)'
+        )
+    # Not left to FAISS, whose index_cpu_to_all_gpus gives an empty set of replicas then.
+    count = int(faiss.get_num_gpus())
+    if not count:
+        raise RuntimeError("FAISS finds no GPU on this host: does nvidia-smi list one?")
+    if not torch.cuda.is_available():
+        raise RuntimeError("FAISS finds a GPU, PyTorch does not: install a PyTorch with CUDA")
+    devices = [operator.index(d) for d in (device if isinstance(device, Sequence) else [device])]
+    if not devices or not all(0 <= number < count for number in devices):
+        raise ValueError(f"expected numbers of GPUs from 0 to {count - 1}, got {device!r}")
+    return devices
+
+
+def _upload(layout: Any, device: int) -> Any:
+    """A GpuIndexIVFPQ, with resources (temporary memory, streams) of its own."""
+    options = faiss.GpuClonerOptions()
+    options.useFloat16 = layout.pq.M >= _FLOAT16_M
+    options.use_cuvs = False  # the limits of this module are those of FAISS's own kernels
+    return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), device, layout, options)
+
+
+def _search_on_device(index: Any, z: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """D and I of a native index, by pointers into the device of z (n, d) float32: no copies."""
+    D, I = z.new_empty(len(z), k), z.new_empty(len(z), k, dtype=torch.int64)  # noqa: E741
+    if z.is_cuda:
+        # FAISS computes on a stream of its own, unless it is told to follow PyTorch's.
+        stream = torch.cuda.current_stream(z.device).cuda_stream
+        resources = index.getResources()
+        with torch.cuda.device(z.device):  # it waits for the stream before, on the current device
+            resources.setDefaultStream(z.device.index, faiss.cast_integer_to_cudastream_t(stream))
+    index.search_c(
+        len(z),
+        faiss.cast_integer_to_float_ptr(z.data_ptr()),
+        k,
+        faiss.cast_integer_to_float_ptr(D.data_ptr()),
+        faiss.cast_integer_to_idx_t_ptr(I.data_ptr()),
+    )
+    return D, I

@@ -1,0 +1,272 @@
+"""A second, finer look at what a search found: exact vectors, or the decoder's reconstructions."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from faiss_pqvae.data.batches import read_sample
+from faiss_pqvae.model.pqvae import PQVAE, to_float
+from faiss_pqvae.native import faiss
+from faiss_pqvae.native.store.changes import all_or_nothing
+from faiss_pqvae.native.store.store import Found
+from faiss_pqvae.types import FloatArray, IdArray
+
+_CHUNK_BYTES = 2**26  # of candidates looked at together
+_STORING = (
+    faiss.IndexFlat,
+    faiss.IndexFlatL2,
+    faiss.IndexFlatIP,
+    faiss.IndexScalarQuantizer,
+    faiss.IndexPQ,
+)
+_MAX_TRAINING = 2**14  # items that a scalar quantizer is fitted to
+
+
+class Batch(NamedTuple):
+    """Items on their way into or through an index.
+
+    Attributes:
+        items: (n, *input_shape) as they were given.
+        inputs: (n, *model.input_shape) after the transforms, where the model is.
+        z: (n, latent_dim) float32, their latents.
+    """
+
+    items: Tensor
+    inputs: Tensor
+    z: FloatArray
+
+
+class StoredVectors:
+    """Candidates as a second index stores them: `RFlat` and `Refine(...)`.
+
+    Args:
+        index: a native index over the flattened items, with the metric of the search: flat,
+            scalar or product quantizer.
+        unit: bring items to length 1, so that inner products are cosines.
+        has_ids: the keys are no places, counted from 0: an IDMap2 is put around the index.
+
+    Raises:
+        ValueError: another kind of index: it could not give single vectors back.
+    """
+
+    def __init__(self, index: Any, *, unit: bool = False, has_ids: bool = False) -> None:
+        in_id_map = has_ids and isinstance(index, faiss.IndexIDMap2)
+        codes = faiss.downcast_index(index.index if in_id_map else index)
+        if type(codes) not in _STORING:  # no subclass: some keep their vectors in another order
+            raise ValueError(
+                "expected an index to refine with that gives single vectors back (Flat, SQfp16, "
+                f"SQ8, PQ16, ...), got {type(codes).__name__}"
+            )
+        self.index = faiss.IndexIDMap2(index) if has_ids and not in_id_map else index
+        self.unit = unit
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether vectors can be stored."""
+        return bool(self.index.is_trained)
+
+    def train(self, x: Any, what: str) -> None:
+        """Fits the second index, which is empty, to a sample of items (n, *input_shape).
+
+        Raises:
+            ValueError: items that FAISS cannot fit it to, such as too few of them.
+        """
+        if isinstance(self._codes(), faiss.IndexFlat):
+            return
+        vectors = self._vectors(read_sample(x, _MAX_TRAINING, what)).numpy()
+        try:
+            self.index.train(vectors)
+        except RuntimeError as error:
+            raise ValueError(
+                f"FAISS cannot train the index to refine with on {len(x)} items: {error}"
+            ) from error
+
+    def check_new(self, keys: IdArray) -> None:
+        """Refuses keys (n,) int64 under which another vector could be meant.
+
+        Raises:
+            ValueError: a key that is there already, or twice among these.
+        """
+        if not isinstance(self.index, faiss.IndexIDMap):
+            return
+        unique, counts = np.unique(keys, return_counts=True)
+        there = np.isin(unique, faiss.vector_to_array(self.index.id_map))
+        if there.any() or (counts > 1).any():
+            raise ValueError(
+                "expected ids of which every item has its own, for they find the vector to refine "
+                f"with, got {unique[there | (counts > 1)][0]} again: write 'IDMap2,' in front of "
+                "the description to use ids twice"
+            )
+
+    def add(self, batch: Batch, keys: IdArray) -> None:
+        """Stores the items of a batch under their keys (n,) int64."""
+        vectors = self._vectors(batch.items).numpy()
+        if isinstance(self.index, faiss.IndexIDMap):
+            self.index.add_with_ids(vectors, keys)
+        else:
+            self.index.add(vectors)
+
+    def all_or_nothing(self) -> AbstractContextManager[None]:
+        """Takes back what was added within, if an exception leaves the block."""
+        return all_or_nothing(self.index)
+
+    def reset(self) -> None:
+        """Forgets the vectors."""
+        self.index.reset()
+        if isinstance(self.index, faiss.IndexIDMap2):
+            self.index.construct_rev_map()  # which still finds the old ones
+
+    def renumber(self, keys: IdArray) -> None:
+        """Gives every vector the new key of its old one."""
+        old = faiss.vector_to_array(self.index.id_map)
+        faiss.copy_array_to_vector(keys[old], self.index.id_map)
+        self.index.construct_rev_map()
+
+    def check_compatible(self, other: StoredVectors) -> None:
+        """Whether the codes of another one mean the same.
+
+        Raises:
+            ValueError: another kind of index, or one that was trained on other items.
+        """
+        if self._meaning() != other._meaning():
+            raise ValueError("expected an index that refines by codes that mean the same")
+
+    def merge(self, other: StoredVectors, add_to_keys: int) -> None:
+        """Takes the vectors of another one over; their keys grow by `add_to_keys`.
+
+        Raises:
+            ValueError: keys that are there already; both are then as before.
+        """
+        in_id_map = isinstance(self.index, faiss.IndexIDMap)
+        keys = faiss.vector_to_array(other.index.id_map) + add_to_keys if in_id_map else None
+        if keys is not None:
+            self.check_new(keys)
+        if type(self._codes()) is not type(other._codes()):
+            # An IndexFlat and what FAISS reads it as, which it refuses to merge.
+            vectors = other._codes().reconstruct_n(0, other.index.ntotal)
+            self.index.add(vectors) if keys is None else self.index.add_with_ids(vectors, keys)
+            other.reset()
+            return
+        self.index.merge_from(other.index, 0 if keys is None else add_to_keys)
+
+    def _codes(self) -> Any:
+        """The index without its IDMap."""
+        in_id_map = isinstance(self.index, faiss.IndexIDMap)
+        return faiss.downcast_index(self.index.index if in_id_map else self.index)
+
+    @property
+    def kind(self) -> str:
+        """Name of the index's class; FAISS reads an IndexFlat as one of its subclasses."""
+        index = self._codes()
+        return "IndexFlat" if isinstance(index, faiss.IndexFlat) else type(index).__name__
+
+    def _meaning(self) -> tuple[Any, ...]:
+        """What makes vectors of codes."""
+        index = self._codes()
+        if isinstance(index, faiss.IndexScalarQuantizer):
+            numbers, kind = index.sq.trained, index.sq.qtype
+        elif isinstance(index, faiss.IndexPQ):
+            numbers, kind = index.pq.centroids, (index.pq.M, index.pq.nbits)
+        else:
+            return (self.kind,)
+        return self.kind, kind, faiss.vector_to_array(numbers).tobytes()
+
+    def distances(self, batch: Batch, keys: IdArray) -> FloatArray:
+        """From the items of a batch to candidates (n, k) int64: (n, k) float32."""
+        return _distances(
+            self._vectors(batch.items),
+            keys,
+            lambda wanted: torch.from_numpy(self.index.reconstruct_batch(wanted)),
+            self.index.metric_type,
+        )
+
+    def _vectors(self, x: Tensor) -> Tensor:
+        """Items (n, *input_shape) as (n, d) float32 on the CPU; uint8 images in [0, 1]."""
+        vectors = to_float(x).flatten(1).cpu()
+        return (functional.normalize(vectors) if self.unit else vectors).contiguous()
+
+
+class Decoder:
+    """Candidates as the decoder sees their codes: `RDecoder`, which stores nothing more.
+
+    Distances are those of the training's reconstruction error: between the query as the model
+    normalises it and the decoder's output.
+
+    Args:
+        model: of the index.
+        reconstruct: gives quantized latents (n, latent_dim) float32 for keys (n,) int64.
+        metric_type: of the search.
+    """
+
+    def __init__(
+        self, model: PQVAE, reconstruct: Callable[[IdArray], FloatArray], metric_type: int
+    ) -> None:
+        self.model, self.reconstruct, self.metric_type = model, reconstruct, metric_type
+
+    def distances(self, batch: Batch, keys: IdArray) -> FloatArray:
+        """From the items of a batch to candidates (n, k) int64: (n, k) float32."""
+
+        def decode(wanted: IdArray) -> Tensor:
+            z = torch.from_numpy(self.reconstruct(wanted)).to(self.model.device)
+            return self._unit(self.model.decoder(z).float().flatten(1))
+
+        with torch.inference_mode():
+            queries = self._unit(self.model.normalize(batch.inputs).flatten(1))
+            return _distances(queries, keys, decode, self.metric_type)
+
+    def _unit(self, x: Tensor) -> Tensor:
+        return functional.normalize(x) if self.model.config.unit_latents else x
+
+
+def refine(
+    refiner: StoredVectors | Decoder, batch: Batch, keys: IdArray, k: int, metric_type: int
+) -> Found:
+    """The k best of every query's candidates by their finer distances.
+
+    Args:
+        refiner: gives the distances.
+        batch: the queries.
+        keys: candidates (n, k_base) int64, -1 where there is none.
+        k: results per query, at most k_base.
+        metric_type: of the distances.
+
+    Returns:
+        D (n, k) float32 and keys (n, k) int64, as a search gives them.
+    """
+    sign = 1 if metric_type == faiss.METRIC_L2 else -1
+    D = np.full(keys.shape, sign * np.finfo(np.float32).max)  # FAISS's own filling
+    there = keys >= 0
+    if there.any():
+        # A missing one is looked up as one that is there, and then forgotten.
+        found = refiner.distances(batch, np.where(there, keys, keys[there][0]))
+        D[there] = found[there]
+    order = np.argsort(sign * D, axis=1, kind="stable")[:, :k]
+    D = np.take_along_axis(D, order, 1).astype(np.float32)
+    return D, np.take_along_axis(keys, order, 1)
+
+
+def _distances(
+    queries: Tensor, keys: IdArray, look_up: Callable[[IdArray], Tensor], metric_type: int
+) -> FloatArray:
+    """Distances (n, k) float32 from queries (n, d) to what keys (n, k) stand for."""
+    D = torch.empty(keys.shape)
+    step = max(1, _CHUNK_BYTES // (4 * keys.shape[1] * queries.shape[1]))
+    for start in range(0, len(keys), step):
+        rows = slice(start, start + step)
+        # Queries share candidates: each is looked up once.
+        wanted, places = np.unique(keys[rows], return_inverse=True)
+        vectors = look_up(wanted)[torch.from_numpy(places.reshape(keys[rows].shape))]
+        if metric_type == faiss.METRIC_L2:
+            found = (queries[rows, None] - vectors).square().sum(-1)
+        else:
+            found = (queries[rows, None] * vectors).sum(-1)
+        D[rows] = found.cpu()
+    array: FloatArray = D.numpy()
+    return array

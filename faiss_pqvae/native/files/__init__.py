@@ -1,0 +1,1 @@
+"""Files that FAISS wrote, and what is believed of them."""

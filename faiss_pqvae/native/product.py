@@ -1,0 +1,119 @@
+"""Codebooks of FAISS's product quantizers, and everything that is derived from them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from faiss_pqvae.codebooks import Codebooks
+from faiss_pqvae.native import faiss
+from faiss_pqvae.native.walk import IVF, kind
+
+SDC_NBITS = 8  # the only size that IndexPQ's own symmetric search accepts
+
+
+def storage(index: Any) -> Any:
+    """The index whose `pq` it is: of an HNSW graph its storage, else the index itself."""
+    if kind(index) != "IndexHNSWPQ":
+        return index
+    inner = faiss.downcast_index(index.storage)
+    inner.referenced_objects = [index]
+    return inner
+
+
+def check_sizes(index: Any, codebooks: Codebooks) -> None:
+    """Refuses codebooks that are not of the index's shape.
+
+    FAISS itself takes a copy of any length, and would search out of bounds afterwards.
+
+    Raises:
+        ValueError: other sizes, or sizes that FAISS can store and encode, but not search.
+    """
+    holder = storage(index)
+    pq = holder.pq
+    if kind(index) == "IndexPQ":
+        check_searchable(pq.dsub, pq.nbits)
+    expected, got = (pq.M, pq.ksub, pq.dsub), codebooks.centroids.shape
+    if expected != got or codebooks.structure != "product" or {index.d, holder.d} != {pq.d}:
+        raise ValueError(
+            f"expected codebooks of shape {expected}, got {got} (structure "
+            f"{codebooks.structure!r}, for an index of d={index.d} and pq.d={pq.d})"
+        )
+
+
+def check_searchable(dsub: int, nbits: int) -> None:
+    """Refuses the sizes that an IndexPQ can store and encode, but not search.
+
+    Raises:
+        ValueError: two dimensions a sub-vector at 1 or 2 bits.
+    """
+    if dsub == 2 and nbits <= 2:
+        raise ValueError(
+            f"FAISS cannot search codebooks of dsub=2 with nbits={nbits} (its lookup tables for "
+            "two dimensions need nbits of 3 or more): choose another dsub"
+        )
+
+
+def write(index: Any, codebooks: Codebooks) -> None:
+    """Copies codebooks of the right shape into the index, which is trained by them.
+
+    An inverted file is so only if its coarse quantizer is.
+    """
+    holder = storage(index)
+    faiss.copy_array_to_vector(codebooks.centroids.ravel(), holder.pq.centroids)
+    holder.is_trained = kind(index) not in IVF or coarse_is_trained(index)
+    index.is_trained = holder.is_trained
+    prepare(index)
+
+
+def read(index: Any) -> Codebooks:
+    """The codebooks, a copy.
+
+    Raises:
+        ValueError: the parts of the index do not fit together.
+    """
+    holder = storage(index)
+    pq = holder.pq
+    size = pq.M * pq.ksub * pq.dsub
+    if pq.centroids.size() != size or pq.M * pq.dsub != pq.d or {index.d, holder.d} != {pq.d}:
+        raise ValueError(
+            f"expected {size} floats of codebooks for d={index.d}, got {pq.centroids.size()} "
+            f"with M={pq.M}, ksub={pq.ksub}, dsub={pq.dsub}, pq.d={pq.d}"
+        )
+    return Codebooks(faiss.vector_to_array(pq.centroids).reshape(pq.M, pq.ksub, pq.dsub))
+
+
+def coarse_is_trained(index: Any) -> bool:
+    """Whether the coarse quantizer of an inverted file has its centroids."""
+    return bool(index.quantizer.is_trained) and index.quantizer.ntotal == index.nlist
+
+
+def prepare(index: Any) -> None:
+    """Computes what FAISS derives from the codebooks, and keeps them in `train`."""
+    holder = storage(index)
+    pq = holder.pq
+    if pq.transposed_centroids.size():
+        pq.sync_transposed_centroids()
+    if kind(index) == "IndexHNSWPQ" or (kind(index) == "IndexPQ" and pq.nbits == SDC_NBITS):
+        pq.compute_sdc_table()
+    if kind(index) == "IndexHNSWPQ" and holder.metric_type == faiss.METRIC_INNER_PRODUCT:
+        _fill_inner_products(pq)
+    if kind(index) in IVF and coarse_is_trained(index):
+        index.precompute_table()
+    if kind(index) == "IndexIVFPQFastScan":
+        # What decodes: null after reading, and another index's after cloning (a crash, both).
+        index.fine_quantizer = pq
+    # From the codebooks as they are, in no iterations: `train` leaves them bit for bit.
+    pq.train_type = faiss.ProductQuantizer.Train_hot_start
+    pq.cp.niter = 0
+    pq.cp.min_points_per_centroid = 1  # nothing is clustered, so nothing is worth a warning
+    if hasattr(holder, "do_polysemous_training"):
+        holder.do_polysemous_training = False
+
+
+def _fill_inner_products(pq: Any) -> None:
+    # The graph is linked by this table, which FAISS fills with L2 whatever the metric.
+    table = faiss.rev_swig_ptr(pq.sdc_table.data(), pq.M * pq.ksub * pq.ksub)
+    centroids = faiss.vector_to_array(pq.centroids).reshape(pq.M, pq.ksub, pq.dsub)
+    np.matmul(centroids, centroids.swapaxes(1, 2), out=table.reshape(pq.M, pq.ksub, pq.ksub))

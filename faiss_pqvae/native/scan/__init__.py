@@ -1,0 +1,1 @@
+"""Exact scans over codes."""

@@ -1,0 +1,1 @@
+"""One set of operations over every native index."""

@@ -1,0 +1,74 @@
+"""Ids and selectors of ids: as they come in, and where they lie."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from faiss_pqvae.native import faiss
+from faiss_pqvae.types import IdArray
+
+
+def as_ids(ids: Any, n: int | None = None) -> IdArray:
+    """Ids as (n,) int64.
+
+    Raises:
+        TypeError: no integers.
+        ValueError: another number of them.
+    """
+    array = np.asarray(ids)
+    if array.dtype == np.uint64 or not np.issubdtype(array.dtype, np.integer):
+        raise TypeError(f"expected ids of dtype int64, got {array.dtype}")
+    if array.ndim != 1 or (n is not None and len(array) != n):
+        expected = "(n,)" if n is None else f"({n},)"
+        raise ValueError(f"expected ids of shape {expected}, got {array.shape}")
+    return np.ascontiguousarray(array, np.int64)
+
+
+def as_selector(sel: Any) -> Any:
+    """A selector of ids: a faiss.IDSelector as it is, integers as one of those ids.
+
+    Raises:
+        TypeError: ids that are not integers; a selector that is translated from ids to places,
+            which FAISS would translate again, out of bounds.
+    """
+    if isinstance(sel, faiss.IDSelectorTranslated):
+        raise TypeError("expected a selector of ids, got one that is translated to places")
+    if isinstance(sel, faiss.IDSelector):
+        return sel
+    return faiss.IDSelectorBatch(as_ids(sel))
+
+
+def view_ids(pointer: Any, size: int) -> IdArray:
+    """Native memory as (size,) int64, without a copy."""
+    view: IdArray = faiss.rev_swig_ptr(pointer, size) if size else np.empty(0, np.int64)
+    return view
+
+
+def list_ids(index: Any, number: int) -> IdArray:
+    """The ids of an inverted list (n,) int64: a view, valid until the next change."""
+    return view_ids(index.invlists.get_ids(number), index.invlists.list_size(number))
+
+
+def places_of(stored: IdArray, wanted: IdArray) -> IdArray:
+    """Where every wanted id lies among the stored ones: (n,) int64.
+
+    Raises:
+        ValueError: an id that is not there.
+    """
+    there = np.flatnonzero(np.isin(stored, wanted))
+    order = there[np.argsort(stored[there], kind="stable")]
+    slots = np.searchsorted(stored[order], wanted)
+    found = slots < len(order)
+    found[found] = stored[order[slots[found]]] == wanted[found]
+    if not found.all():
+        raise ValueError(f"expected ids that are stored, got {wanted[~found][0]}")
+    return order[slots]
+
+
+def id_map_changed(index: Any) -> None:
+    """What follows from new ids in an IDMap's `id_map`."""
+    index.ntotal = index.id_map.size()
+    if isinstance(index, faiss.IndexIDMap2):
+        index.construct_rev_map()

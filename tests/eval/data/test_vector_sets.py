@@ -1,0 +1,174 @@
+"""Vector data sets on disk: TEXMEX, ann-benchmarks, and the one by name."""
+
+import os
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+
+from faiss_pqvae.data.flat import FlatVectors
+from faiss_pqvae.eval.data import vector_sets
+from faiss_pqvae.eval.data.truth import nearest
+from faiss_pqvae.eval.data.vector_sets import VECTOR_SETS, UnitRows, is_vector_set, load_vectors
+
+X = np.random.default_rng(0).integers(0, 256, (150, 8)).astype(np.uint8)
+Q = np.random.default_rng(1).integers(0, 256, (9, 8)).astype(np.uint8)
+LEARN = np.random.default_rng(2).integers(0, 256, (40, 8)).astype(np.uint8)
+
+
+def write_vecs(path: Path, x: np.ndarray) -> None:
+    record = np.dtype([("d", "<i4"), ("values", x.dtype, x.shape[1:])])
+    rows = np.zeros(len(x), record)
+    rows["d"], rows["values"] = x.shape[1], x
+    rows.tofile(path)
+
+
+@pytest.fixture
+def texmex(tmp_path: Path) -> Path:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for role, x in (("base", X), ("query", Q), ("learn", LEARN)):
+        write_vecs(folder / f"small_{role}.bvecs", x)
+    truth = nearest(Q.astype(np.float32), X.astype(np.float32), 100, progress=False)
+    write_vecs(folder / "small_groundtruth.ivecs", truth.I.astype(np.int32))
+    return folder
+
+
+def write_hdf5(path: Path, distance: str | bytes | None = "euclidean", **change) -> Path:
+    with h5py.File(path, "w") as file:
+        if distance is not None:
+            file.attrs["distance"] = distance
+        for name, x in {"train": X.astype("f4"), "test": Q.astype("f4"), **change}.items():
+            if x is not None:
+                file[name] = x
+    return path
+
+
+def test_load_vectors__texmex(texmex: Path, tmp_path: Path, caplog) -> None:
+    data = load_vectors(texmex, cache=tmp_path)
+    np.testing.assert_array_equal(data.database, X.astype(np.float32))
+    np.testing.assert_array_equal(data.queries, Q.astype(np.float32))
+    np.testing.assert_array_equal(data.train, LEARN.astype(np.float32))
+    assert data.name == "small"
+    assert data.protocol == "small: exact L2 neighbours, trained on 40 other vectors"
+    squared = ((Q[:, None].astype(float) - X) ** 2).sum(-1)
+    np.testing.assert_array_equal(data.truth.D, np.sort(squared, axis=1)[:, :100])
+    assert (data.scores(np.argsort(squared, axis=1), 100).per_query["100-recall@100"] == 1).all()
+    assert caplog.text == ""  # the truth that came with it is right
+
+
+def test_load_vectors__a_prefix_and_no_learn(texmex: Path, tmp_path: Path) -> None:
+    (texmex / "small_learn.bvecs").unlink()
+    (texmex / "small_groundtruth.ivecs").unlink()
+    write_vecs(texmex / "other_base.fvecs", X.astype(np.float32))
+    data = load_vectors(texmex / "small", cache=tmp_path)
+    assert data.train is data.database
+    assert data.protocol == "small: exact L2 neighbours, trained on the database"
+    with pytest.raises(FileNotFoundError, match=r"one base file at .*'other_base.*'small_base"):
+        load_vectors(texmex, cache=tmp_path)
+    with pytest.raises(FileNotFoundError, match=r"one query file at .*other, got \[\]"):
+        load_vectors(texmex / "other", cache=tmp_path)
+
+
+def test_load_vectors__subsets_have_neighbours_of_their_own(texmex: Path, tmp_path: Path) -> None:
+    data = load_vectors(texmex, n_database=50, n_queries=4, cache=tmp_path)
+    assert (data.database.shape, data.queries.shape, data.train.shape) == ((50, 8), (4, 8), (40, 8))
+    assert "random subset: 50 of 150 database vectors, 4 of 9 queries (seed 0)" in data.protocol
+    assert data.depth == 50
+    squared = ((data.queries[:, None] - data.database) ** 2).sum(-1)
+    np.testing.assert_array_equal(data.truth.D, np.sort(squared, axis=1))
+    queries = load_vectors(texmex, n_queries=4, cache=tmp_path)
+    np.testing.assert_array_equal(queries.queries, data.queries)
+    assert queries.truth.I.shape == (4, 100)
+    for name, limit in (("n_database", 150), ("n_queries", 9)):
+        for size in (0, limit + 1):
+            with pytest.raises(ValueError, match=f"{name} from 1 to {limit}, got {size}"):
+                load_vectors(texmex, **{name: size}, cache=tmp_path)
+
+
+def test_load_vectors__large_sources_stay_on_the_disk(
+    texmex: Path, tmp_path: Path, monkeypatch
+) -> None:
+    expected = load_vectors(texmex, cache=tmp_path / "a")
+    monkeypatch.setattr(vector_sets, "HELD_BYTES", 100)
+    data = load_vectors(texmex, cache=tmp_path / "b")
+    assert isinstance(data.database, FlatVectors)
+    np.testing.assert_array_equal(data.truth.I, expected.truth.I)
+    ids = np.tile(np.arange(100), (9, 1))
+    assert data.scores(ids, 100).curves == expected.scores(ids, 100).curves
+
+
+@pytest.mark.parametrize("distance", ["euclidean", b"euclidean", "angular", "ip"])
+def test_load_vectors__ann_benchmarks(tmp_path: Path, distance, caplog) -> None:
+    path = write_hdf5(tmp_path / "small-8.hdf5", distance)
+    data = load_vectors(path, cache=tmp_path)
+    assert (data.name, data.train is data.database) == ("small-8", True)
+    assert data.metric == ("inner_product" if distance == "ip" else "l2")
+    x, q = X.astype(float), Q.astype(float)
+    if distance == "angular":
+        x, q = (v / np.linalg.norm(v, axis=1, keepdims=True) for v in (x, q))
+        assert "unit length (angular)" in data.protocol
+    table = -q @ x.T if distance == "ip" else ((q[:, None] - x) ** 2).sum(-1)
+    np.testing.assert_array_equal(data.truth.I[:, :10], table.argsort(axis=1)[:, :10])
+    write_hdf5(path, distance, neighbors=table.argsort(axis=1)[:, :100])
+    np.testing.assert_array_equal(load_vectors(path, cache=tmp_path / "b").truth.D, data.truth.D)
+    assert caplog.text == ""
+    write_hdf5(path, distance, neighbors=table.argsort(axis=1)[:, 50:])
+    np.testing.assert_array_equal(load_vectors(path, cache=tmp_path / "c").truth.I, data.truth.I)
+    assert "it is wrong for 9 of 9 queries" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"distance": "hamming"}, r"\['angular', 'euclidean', 'ip'\], got 'hamming'"),
+        ({"distance": None}, "got None"),
+        ({"test": None}, "named 'test'"),
+        ({"test": Q[:, :5]}, r"of one dimension, got \(150, 8\), \(9, 5\)"),
+        ({"train": np.full((150, 8), np.nan)}, "finite database vectors, .* in row 0"),
+        ({"test": np.full((9, 8), np.inf)}, "finite queries"),
+    ],
+)
+def test_load_vectors__says_what_is_wrong_in_hdf5(tmp_path: Path, change, message: str) -> None:
+    path = write_hdf5(tmp_path / "x.hdf5", **change)
+    with pytest.raises(ValueError, match=message):
+        load_vectors(path, cache=tmp_path)
+
+
+def test_load_vectors__unknown_names(tmp_path: Path, monkeypatch) -> None:
+    with pytest.raises(ValueError, match=r"data set of \['bsds-sift'\], .*got 'nothing'"):
+        load_vectors("nothing")
+    with pytest.raises(FileNotFoundError, match="expected an HDF5 file"):
+        load_vectors(tmp_path / "x.hdf5")
+    monkeypatch.setenv("FAISS_PQVAE_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"put bsds_sift_\{base,learn,query\}\.bvecs"):
+        load_vectors("bsds-sift")
+
+
+def test_is_vector_set__tells_vectors_from_labelled_data(texmex: Path) -> None:
+    assert all(is_vector_set(name) for name in VECTOR_SETS)
+    assert is_vector_set(str(texmex))
+    assert is_vector_set(str(texmex / "small"))
+    assert is_vector_set("any.hdf5")
+    assert not is_vector_set("cifar10")
+    assert not is_vector_set("mnist5k")
+    assert not is_vector_set(str(texmex / "other"))
+    assert not is_vector_set("no/such/folder")
+
+
+def test_unit_rows__leave_zeros() -> None:
+    x = np.array([[3, 4], [0, 0], [0, -2]])
+    rows = UnitRows(x)
+    np.testing.assert_allclose(rows[:], [[0.6, 0.8], [0, 0], [0, -1]], rtol=1e-6)
+    assert (rows.shape, len(rows), rows[np.array([2])].dtype) == ((3, 2), 3, np.float32)
+
+
+@pytest.mark.dataset
+def test_load_vectors__bsds_sift(tmp_path: Path, caplog) -> None:
+    if "FAISS_PQVAE_DATA" not in os.environ:
+        pytest.skip("FAISS_PQVAE_DATA is not set")
+    data = load_vectors("bsds-sift", n_queries=20, cache=tmp_path)
+    assert (data.database.shape, data.train.shape) == ((300_000, 128), (200_000, 128))
+    assert data.truth.I.shape == (20, 100)
+    assert caplog.text == ""  # the truth that came with it agrees with brute force

@@ -1,0 +1,260 @@
+import json
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from faiss_pqvae.cli import evaluate as evaluate_module
+from faiss_pqvae.cli import main
+from faiss_pqvae.eval.methods.baselines import baselines
+from faiss_pqvae.index.bundle import read_index, write_index
+
+FAST = [
+    *("--model.width", "4", "--model.dsub", "2", "--training.epochs", "2"),
+    *("--training.batch-size", "16", "--training.precision", "float32"),
+]
+
+
+@pytest.fixture
+def images(tmp_path):
+    x = np.random.default_rng(0).integers(0, 256, (80, 1, 8, 8)).astype(np.uint8)
+    np.save(tmp_path / "images.npy", x)
+    return tmp_path / "images.npy"
+
+
+@pytest.fixture
+def bundle(tmp_path, images):
+    main(["train", str(images), str(tmp_path / "b"), "--factory", "PQVAE2x4", *FAST])
+    main(["build", str(tmp_path / "b"), str(images)])
+    return tmp_path / "b"
+
+
+def test_train_build_search__agree_with_the_library(bundle, images, capsys):
+    capsys.readouterr()
+    main(["search", str(bundle), str(images), "--k", "3", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    D, I = read_index(bundle).search(np.load(images), 3)  # noqa: E741
+    assert found["I"] == I.tolist()
+    np.testing.assert_allclose(found["D"], D, rtol=1e-6)
+
+
+def test_train_build_search__vectors_of_bytes_are_no_pixels(tmp_path, capsys):
+    x = np.random.default_rng(0).integers(0, 256, (60, 4)).astype(np.uint8)
+    path = tmp_path / "x.u8bin"
+    path.write_bytes(np.array(x.shape, "<u4").tobytes() + x.tobytes())
+    bundle = str(tmp_path / "b")
+    main(["train", str(path), bundle, "--factory", "PQVAE2x4,RFlat", *FAST])
+    main(["build", bundle, str(path)])
+    capsys.readouterr()
+    main(["search", bundle, str(path), "--k", "60", "--k-factor", "1", "--json"])
+    found = json.loads(capsys.readouterr().out)
+    squared = ((x[:, None].astype(float) - x) ** 2).sum(-1)  # not divided by 255
+    np.testing.assert_allclose(found["D"], np.sort(squared, axis=1), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("factory", "options"),
+    [
+        ("IDMap2,PQVAE2x4", []),
+        ("IVF4,PQVAE2x4fs", ["--nprobe", "4"]),
+        ("HNSW8,PQVAE2x4", ["--ef-search", "50"]),
+        ("PQVAE2x4,RFlat", ["--k-factor", "30", "--mmap"]),
+        ("PQVAE2x4,RDecoder", ["--k-factor", "80"]),
+    ],
+)
+def test_every_kind_of_index(factory, options, images, tmp_path, capsys):
+    folder = str(tmp_path / "kind")
+    main(["train", str(images), folder, "--factory", factory, "--metric", "cosine", *FAST])
+    main(["build", folder, str(images)])
+    main(["info", folder])
+    out = capsys.readouterr().out
+    assert f"{factory}, inner_product" in out
+    assert "perplexity" in out
+    main(["search", folder, str(images), "--k", "3", "--json", *options])
+    found = json.loads(capsys.readouterr().out)
+    assert np.shape(found["I"]) == (80, 3)
+    if "RFlat" in factory:  # every item is looked at again
+        assert np.mean(np.array(found["I"])[:, 0] == np.arange(80)) == 1
+
+
+def test_search__parameters_of_another_kind_of_index(bundle, images, capsys):
+    with pytest.raises(SystemExit):
+        main(["search", str(bundle), str(images), "--nprobe", "2"])
+    assert "no inverted lists" in capsys.readouterr().err
+
+
+def test_train__logs_beside_the_bundle_and_goes_on(bundle, images, capsys):
+    log = (bundle / "training" / "log.jsonl").read_text()
+    assert [json.loads(line)["event"] for line in log.splitlines()][-1] == "end"
+    main(["train", str(images), str(bundle), "--factory", "PQVAE2x4", *FAST])
+    assert (bundle / "training" / "log.jsonl").read_text() == log
+
+
+def test_train__starts_from_another_index(images, tmp_path, capsys):
+    first, second = str(tmp_path / "first"), str(tmp_path / "second")
+    contrastive = [*FAST, "--model.objective", "contrastive"]
+    main(["train", str(images), first, "--factory", "PQVAE2x4", *contrastive])
+    still = [*contrastive, "--training.lr", "0", "--training.weight-decay", "0"]
+    main(["train", str(images), second, "--factory", "PQVAE4x4", *still, "--pretrained", first])
+    weights = [read_index(folder).model.encoder.state_dict() for folder in (first, second)]
+    stem = next(iter(weights[0]))
+    np.testing.assert_array_equal(weights[0][stem], weights[1][stem])
+    main(["train", str(images), second, "--factory", "PQVAE4x4", *still, "--pretrained", first])
+
+
+def test_search__prints_a_table_without_padding(bundle, images, capsys):
+    capsys.readouterr()
+    main(["search", str(bundle), str(images), "--k", "200", "--search-type", "sdc"])
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + 80
+    assert "sdc" in lines[0]
+    assert lines[1].count("(") == 80
+    assert "-1 (" not in lines[1]
+
+
+def test_build__another_folder_leaves_the_first_alone(bundle, images, tmp_path):
+    before = {path: path.read_bytes() for path in bundle.iterdir() if path.is_file()}
+    np.save(tmp_path / "few.npy", np.load(images)[:5])
+    main(["build", str(bundle), str(tmp_path / "few.npy"), "--out", str(tmp_path / "c")])
+    assert read_index(tmp_path / "c").ntotal == 5
+    assert before == {path: path.read_bytes() for path in bundle.iterdir() if path.is_file()}
+
+
+def test_info__says_what_is_inside(bundle, capsys):
+    capsys.readouterr()
+    main(["info", str(bundle)])
+    out = capsys.readouterr().out
+    assert "PQVAE2x4" in out
+    assert "80 of 1 bytes" in out
+    assert "perplexity" in out
+
+
+def test_train__folder_of_images_is_resized(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    (tmp_path / "photos").mkdir()
+    for number in range(30):
+        pixels = rng.integers(0, 256, (10, 12 + number % 3, 3)).astype(np.uint8)
+        Image.fromarray(pixels).save(tmp_path / "photos" / f"{number}.png")
+    photos, out = str(tmp_path / "photos"), str(tmp_path / "b")
+    main(["train", photos, out, "--size", "8", "8", "--factory", "PQVAE2x4", *FAST])
+    assert read_index(out).input_shape == (3, 8, 8)
+    main(["build", out, photos])
+    capsys.readouterr()
+    main(["search", out, photos, "--k", "1"])
+    assert len(capsys.readouterr().out.splitlines()) == 31
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["train", "{images}", "{out}", "--factory", "PQ8"], "faiss.index_factory"),
+        (["train", "nothing-of-this-name", "{out}"], "nothing-of-this-name"),
+        (["train", "missing.npy", "{out}"], "missing.npy"),
+        (["search", "{out}", "{images}"], "no bundle"),
+        (["search", "{out}", "{images}", "--k", "0"], "k >= 1"),
+        (["build", "{out}", "{images}"], "no bundle"),
+        (["info", "{out}"], "no bundle"),
+        (["report", "{out}"], "no evaluation in"),
+        (["evaluate", "--dataset", "mnist5k", "--bits", "33", "--out", "{out}"], "multiple of 8"),
+        (["evaluate", "--dataset", "mnist5k", "--k", "0", "--out", "{out}"], "k >= 1"),
+        (["evaluate", "--dataset", "nothing", "--out", "{out}"], "'bsds-sift'"),
+        (
+            [
+                *("evaluate", "--dataset", "mnist5k", "--also-lambdas", "1", "--out", "{out}"),
+                *("--model.objective", "contrastive"),
+            ],
+            "reconstruction objective only",
+        ),
+    ],
+)
+def test_main__wrong_input_ends_with_one_line(arguments, message, images, tmp_path, capsys):
+    places = {"images": images, "out": tmp_path / "b"}
+    with pytest.raises(SystemExit) as error:
+        main([argument.format(**places) for argument in arguments])
+    assert error.value.code == 2
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert line.startswith("faiss-pqvae: ")
+    assert message in line
+
+
+@pytest.mark.parametrize(
+    "command", [[], *([name] for name in ("train", "build", "search", "evaluate", "demo", "info"))]
+)
+def test_help__teaches(command, capsys):
+    with pytest.raises(SystemExit) as error:
+        main([*command, "--help"])
+    assert error.value.code == 0
+    assert "usage: faiss-pqvae" in capsys.readouterr().out
+
+
+def measure_only(monkeypatch, *names):
+    """Fewer baselines; tests/eval has them all."""
+
+    def fewer(*lengths, only=None, **options):
+        return baselines(*lengths, only=names, **options)
+
+    monkeypatch.setattr(evaluate_module, "baselines", fewer)
+
+
+def test_evaluate__writes_results_report_and_bundles(tmp_path, capsys, monkeypatch):
+    measure_only(monkeypatch, "Exact L2", "LSH", "ITQ", "PQ", "OPQ")
+    out = tmp_path / "run"
+    command = [
+        *("evaluate", "--dataset", "mnist5k", "--n-database", "300", "--n-queries", "40"),
+        *("--bits", "32", "--k", "100", "--out", str(out), *FAST),
+    ]
+    main(command)
+    printed = capsys.readouterr().out
+    results = json.loads((out / "results.json").read_text())
+    rows = {(row["method"], row["search"]): row for row in results["rows"]}
+    assert {"LSH", "ITQ", "PQ", "OPQ", "PQ-VAE"} <= {name.split("+")[-1] for name, _ in rows}
+    assert {row["bytes_per_vector"] for row in rows.values() if not row["reference"]} == {4}
+    assert rows["PQ-VAE", "adc"]["train_s"] > 0
+    assert rows["PQ-VAE", "sdc"]["metrics"].keys() >= {"map@100", "map@100/min(R,k)"}
+    assert "PQ-VAE" in printed
+    assert "PQ-VAE, 32 bits" in (out / "report.html").read_text()
+    assert read_index(out / "pqvae-32").ntotal == 300
+    # A second time everything is found, even where the bundle has lost its items.
+    empty = read_index(out / "pqvae-32")
+    empty.reset()
+    write_index(empty, out / "pqvae-32")
+    main(command)
+    again = json.loads((out / "results.json").read_text())
+    assert [row["metrics"] for row in again["rows"]] == [row["metrics"] for row in results["rows"]]
+    assert read_index(out / "pqvae-32").ntotal == 300
+
+
+def test_evaluate__of_the_contrastive_objective(tmp_path, capsys, monkeypatch):
+    measure_only(monkeypatch, "Exact L2")
+    out = tmp_path / "run"
+    command = [
+        *("evaluate", "--dataset", "mnist5k", "--n-database", "300", "--n-queries", "40"),
+        *("--bits", "32", "--k", "100", "--out", str(out), *FAST),
+        *("--model.objective", "contrastive", "--training.budget-minutes", "0.02"),
+    ]
+    main(command)
+    results = json.loads((out / "results.json").read_text())
+    rows = [row for row in results["rows"] if row["method"] == "PQ-VAE, contrastive"]
+    found = {(row["bytes_per_vector"], row["config"]["factory"]) for row in rows}
+    assert found == {(4, "PQVAE8x4")}
+    assert len({row["train_s"] for row in rows}) == 1
+    assert len(list(out.glob("*/training/checkpoint.pt"))) == 1
+    assert read_index(out / "pqvae-32").ntotal == 300
+    report = (out / "report.html").read_text()
+    assert "PQ-VAE, contrastive, 32 bits" in report
+    assert "contrastive loss" in report.lower()
+    assert "PQ-VAE, contrastive" in capsys.readouterr().out
+
+
+def test_evaluate__refuses_neighbours_by_inner_product(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    path = tmp_path / "small-ip.hdf5"
+    with h5py.File(path, "w") as file:
+        file.attrs["distance"] = "ip"
+        for name, n in (("train", 300), ("test", 5)):
+            file[name] = np.random.default_rng(n).standard_normal((n, 8)).astype(np.float32)
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--dataset", str(path), "--out", str(tmp_path / "run")])
+    assert "expected neighbours by L2 or by angle" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

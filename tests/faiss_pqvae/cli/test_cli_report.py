@@ -1,0 +1,111 @@
+"""`faiss-pqvae report`: what a finished evaluation said, again, from its files alone."""
+
+import re
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from faiss_pqvae.cli import main
+from faiss_pqvae.eval.data.load import LOADERS, LabelledData
+from faiss_pqvae.eval.measure.results import read_results
+from faiss_pqvae.eval.measure.runner import run
+from faiss_pqvae.eval.methods.baselines import exact, from_factory
+from faiss_pqvae.eval.report.page import write_report
+from faiss_pqvae.eval.report.tables import table
+
+
+@pytest.fixture(scope="module")
+def toy():
+    generator = np.random.default_rng(0)
+    labels = np.arange(150) % 3
+    images = (80 * labels[:, None, None, None] + generator.integers(0, 90, (150, 1, 6, 6))).astype(
+        np.uint8
+    )
+    return LabelledData(
+        name="toy",
+        protocol="toy",
+        description="three greys",
+        train=images[:120],
+        database=images[:120],
+        database_labels=labels[:120],
+        queries=images[120:],
+        query_labels=labels[120:],
+        class_names=("dark", "grey", "light"),
+    )
+
+
+@pytest.fixture(scope="module")
+def evaluated(toy, tmp_path_factory):
+    out = tmp_path_factory.mktemp("toy")
+    codes = [("PQ", "PQ4x2np"), ("LSH", "LSH8rt")]
+    methods = [exact(36), *(from_factory(name, 8, 36, factory) for name, factory in codes)]
+    write_report(run(toy, methods, out, k=10), toy, out)
+    return out
+
+
+@pytest.fixture
+def out(evaluated, tmp_path):
+    shutil.copytree(evaluated, tmp_path / "run")
+    return tmp_path / "run"
+
+
+def test_report__writes_the_same_page_without_data(out, capsys):
+    before = (out / "report.html").read_bytes()
+    (out / "report.html").unlink()
+    shutil.rmtree(out / "raw")
+    main(["report", str(out)])
+    assert (out / "report.html").read_bytes() == before
+    printed = capsys.readouterr().out
+    assert table(read_results(out / "results.json")) in printed
+    assert "At 1 bytes" in printed
+    assert "no gallery" not in printed
+
+
+def test_report__compares_what_is_asked_for(out, capsys):
+    before = (out / "results.json").read_bytes()
+    main(["report", str(out), "--method", "LSH", "--metric", "precision@10"])
+    printed = capsys.readouterr().out
+    assert "LSH (adc) is" in printed
+    assert "Differences in precision@10" in printed
+    assert (out / "results.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--method", "OPQ"], r"expected a method of .*'PQ'.*, got 'OPQ'"),
+        (["--metric", "map@11"], r"expected a metric of .*'map@10'.*, got 'map@11'"),
+        (["--dataset", "nothing"], "expected a data set of"),
+    ],
+)
+def test_report__rejects_what_was_not_measured(out, capsys, options, message):
+    with pytest.raises(SystemExit, match="2"):
+        main(["report", str(out), *options])
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_report__draws_a_lost_gallery_again(out, toy, capsys, monkeypatch):
+    monkeypatch.setitem(LOADERS, "toy", lambda: toy)
+    page = (out / "report.html").read_text()
+    (out / "report_inputs.json").unlink()
+    main(["report", str(out)])
+    assert "--dataset toy draws it" in capsys.readouterr().out
+    assert "Nearest images" not in (out / "report.html").read_text()
+    main(["report", str(out), "--dataset", "toy"])
+    assert (out / "report.html").read_text() == page
+    assert "no gallery" not in capsys.readouterr().out
+
+
+def test_report__rejects_other_data(out, toy, capsys, monkeypatch):
+    monkeypatch.setitem(LOADERS, "other", lambda: replace(toy, name="other"))
+    with pytest.raises(SystemExit, match="2"):
+        main(["report", str(out), "--dataset", "other"])
+    assert "expected the data of the run" in capsys.readouterr().err
+
+
+def test_report__needs_a_finished_run(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["report", str(tmp_path)])
+    assert "results.json" in capsys.readouterr().err

@@ -1,0 +1,81 @@
+"""Labels and word vectors as callers hand them over."""
+
+import numpy as np
+import pytest
+import torch
+
+from faiss_pqvae.data.labels import check_labels, check_word_vectors
+
+
+def test_check_labels__integers_with_gaps_and_missing_ones():
+    labels = check_labels([7, -1, 3, 7], 4)
+    assert labels.n_classes == 2
+    assert labels.labelled.tolist() == [True, False, True, True]
+    found = labels.matrix(np.array([0, 1, 2, 3]))
+    assert found.tolist() == [[0, 1], [0, 0], [1, 0], [0, 1]]
+
+
+def test_check_labels__several_a_row():
+    given = np.array([[1, 1, 0], [0, 0, 0], [0, 1, 0]], bool)
+    for labels in (check_labels(given, 3), check_labels(torch.from_numpy(given), 3)):
+        assert labels.n_classes == 3
+        assert labels.matrix(np.array([2, 0, 1])).tolist() == [[0, 1, 0], [1, 1, 0], [0, 0, 0]]
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.uint64])
+def test_check_labels__every_kind_of_integer(dtype):
+    assert check_labels(np.array([0, 1, 5], dtype), 3).n_classes == 3
+
+
+def test_check_labels__thousands_of_classes_take_no_matrix():
+    labels = check_labels(np.arange(100_000) % 50_000, 100_000)
+    assert labels.n_classes == 50_000
+    assert labels.classes.nbytes + labels.starts.nbytes < 2**21
+    assert labels.matrix(np.array([0, 50_000])).argmax(1).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "message"),
+    [
+        ([0, 1, 0], ValueError, r"shape \(4,\) of integers for 4 items, got \(3,\)"),
+        (np.zeros((3, 2), bool), ValueError, r"\(4, classes\) of bool"),
+        (np.zeros((4, 2), int), ValueError, "shape"),
+        (np.array(1), ValueError, "shape"),
+        ([0.0, 1.0, 0.0, 1.0], TypeError, "float64"),
+        ([0.0, 1.0, np.nan, 1.0], TypeError, "with NaN"),
+        (list("abab"), TypeError, "expected labels as integers"),
+        ([2, 2, 2, 2], ValueError, "two classes or more to tell apart, got 1 .4 of 4"),
+        ([-1, -1, -1, -1], ValueError, "got 0"),
+        ([0, 1, -2, 1], ValueError, "got -2"),
+        (np.ones((4, 1), bool), ValueError, "two classes"),
+        (np.array([[1, 0]] * 4, bool), ValueError, "two classes"),
+    ],
+    ids=str,
+)
+def test_check_labels__says_what_is_wrong(labels, error, message):
+    with pytest.raises(error, match=message):
+        check_labels(labels, 4)
+
+
+def test_check_word_vectors__brings_them_to_length_1():
+    found = check_word_vectors(np.array([[3.0, 4.0], [0.0, 2.0]]), 2)
+    np.testing.assert_allclose(found, [[0.6, 0.8], [0, 1]], rtol=1e-6)
+    assert found.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    ("vectors", "error"),
+    [
+        (np.ones((2, 3), int), TypeError),
+        (np.ones((3, 3)), ValueError),
+        (np.ones(2), ValueError),
+        (np.ones((2, 0)), ValueError),
+        (np.array([[1.0, np.nan], [1, 1]]), ValueError),
+        (np.array([[0.0, 0.0], [1, 1]]), ValueError),
+        (np.array([[np.inf, 0.0], [1, 1]]), ValueError),
+    ],
+    ids=str,
+)
+def test_check_word_vectors__says_what_is_wrong(vectors, error):
+    with pytest.raises(error, match="expected"):
+        check_word_vectors(vectors, 2)

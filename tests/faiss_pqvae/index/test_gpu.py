@@ -1,0 +1,555 @@
+"""GPU indexes: their layout searched on the CPU; what needs a card is marked `gpu`."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from faiss_pqvae import LatentIndex, index_cpu_to_gpu, index_gpu_to_cpu
+from faiss_pqvae.codebooks import Codebooks
+from faiss_pqvae.index.gpu import GpuLatentIndex, distribute
+from faiss_pqvae.index.transforms import Transforms
+from faiss_pqvae.native import faiss
+from faiss_pqvae.native.gpu_layout import from_bytes, gpu_layout, to_bytes
+from faiss_pqvae.native.inject import inject_codebooks, new_index_pq, new_residual_index
+from faiss_pqvae.training import TrainingConfig, fit
+
+L2, IP = faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT
+NLIST = 5
+D_IN = 8
+KINDS = ("PQ", "PQFastScan", "IVFPQ", "IVFPQFastScan")
+# One GPU, replicas, shards.
+SPREADS = [(1, False), (2, False), (3, True)]
+
+Found = tuple[np.ndarray, np.ndarray]
+
+
+def _vectors(n: int, d: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).standard_normal((n, d), dtype=np.float32)
+
+
+def _codebooks(M: int, nbits: int, dsub: int = 3) -> Codebooks:
+    return Codebooks(_vectors(M << nbits, dsub).reshape(M, -1, dsub))
+
+
+def _native(kind: str, codebooks: Codebooks, metric: int = L2, id_map: Any = None) -> Any:
+    """An empty native index; an inverted file searches all of its lists."""
+    sizes = (codebooks.d, codebooks.M, codebooks.nbits, metric)
+    if kind.startswith("IVF"):
+        quantizer = faiss.IndexFlat(codebooks.d, metric)
+        quantizer.add(_vectors(NLIST, codebooks.d, seed=9))
+        index = getattr(faiss, f"Index{kind}")(quantizer, codebooks.d, NLIST, *sizes[1:])
+        index.by_residual, index.nprobe = False, NLIST
+    else:
+        index = getattr(faiss, f"Index{kind}")(*sizes)
+    inject_codebooks(index, codebooks)
+    return index if id_map is None else id_map(index)
+
+
+def _filled(M: int, nbits: int, metric: int = L2, *, n: int = 50, dsub: int = 3) -> Any:
+    index = _native("PQ", _codebooks(M, nbits, dsub), metric)
+    index.add(_vectors(n, index.d, seed=1))
+    return index
+
+
+def _search(layout: Any, xq: np.ndarray, k: int) -> Found:
+    return layout.search(np.pad(xq, ((0, 0), (0, layout.d - xq.shape[1]))), k)
+
+
+def _assert_first(found: Found, everything: Found, tolerance: float = 2e-6) -> None:
+    """`found` has the best of `everything`, which is sorted and has every id once, up to ties."""
+    D, I = (np.asarray(part) for part in found)  # noqa: E741
+    D_all, I_all = everything
+    k = min(D.shape[1], D_all.shape[1])
+    assert (I[:, k:] == -1).all()
+    atol = tolerance * np.abs(D_all).max(initial=1)
+    np.testing.assert_allclose(D[:, :k], D_all[:, :k], rtol=0, atol=atol)
+    for i, d, i_all, d_all in zip(I[:, :k], D[:, :k], I_all, D_all, strict=True):
+        distance = dict(zip(i_all.tolist(), d_all.tolist(), strict=True))
+        assert len(set(i.tolist())) == k
+        np.testing.assert_allclose([distance[key] for key in i.tolist()], d, rtol=0, atol=atol)
+
+
+# -- the layout finds what the index finds
+
+
+@given(
+    M=st.integers(1, 18),
+    nbits=st.integers(1, 8),
+    dsub=st.sampled_from([1, 3, 4]),
+    metric=st.sampled_from([L2, IP]),
+    n=st.integers(0, 90),
+    nlist=st.none() | st.integers(1, 40),
+)
+@settings(max_examples=80)
+def test_gpu_layout__finds_what_index_pq_finds(M, nbits, dsub, metric, n, nlist):
+    index = _filled(M, nbits, metric, n=n, dsub=dsub)
+    xq = _vectors(3, index.d, seed=2)
+    everything = index.search(xq, max(n, 1)) if n else (np.empty((3, 0)), np.empty((3, 0)))
+    _assert_first(_search(gpu_layout(index, nlist=nlist), xq, 7), everything)
+
+
+@pytest.mark.parametrize("id_map", [None, faiss.IndexIDMap, faiss.IndexIDMap2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_gpu_layout__of_every_kind_with_ids_of_its_own(kind, id_map):
+    codebooks = _codebooks(6, 4)
+    xb, xq = _vectors(70, 18, seed=1), _vectors(4, 18, seed=2)
+    ids = np.random.default_rng(3).permutation(70) + 2**40
+    index, exact = (
+        _native(kind, codebooks, id_map=id_map),
+        faiss.IndexIDMap(new_index_pq(codebooks)),
+    )
+    if id_map is None and not kind.startswith("IVF"):
+        ids = np.arange(70)
+        index.add(xb)
+    else:
+        index.add_with_ids(xb, ids)
+    exact.add_with_ids(xb, ids)
+    _assert_first(_search(gpu_layout(index, nlist=8), xq, 9), exact.search(xq, 70))
+
+
+def test_gpu_layout__of_an_inverted_file_searches_all_lists():
+    index = _native("IVFPQ", _codebooks(4, 8))
+    index.add(_vectors(60, index.d, seed=1))
+    index.nprobe = 1
+    xq = _vectors(4, index.d, seed=2)
+    found = _search(gpu_layout(index), xq, 60)
+    assert (index.search(xq, 60)[1] == -1).any()
+    assert (np.sort(found[1]) == np.arange(60)).all()
+
+
+@pytest.mark.parametrize(
+    ("n", "nlist"), [(0, 1), (255, 1), (1023, 1), (1024, 2), (65536, 16), (70001, 16)]
+)
+def test_gpu_layout__deals_to_equal_lists(n, nlist):
+    index = new_index_pq(_codebooks(1, 8))
+    faiss.copy_array_to_vector(np.zeros(n, np.uint8), index.codes)
+    index.ntotal = n
+    layout = gpu_layout(index)
+    sizes = [layout.invlists.list_size(i) for i in range(layout.nlist)]
+    assert layout.nlist == nlist == layout.nprobe
+    assert sum(sizes) == n == layout.ntotal
+    assert max(sizes) - min(sizes) <= 1
+
+
+@pytest.mark.parametrize(
+    ("M", "nbits", "padded"),
+    [
+        *(
+            (1, 1, 1),
+            (5, 8, 8),
+            (4, 4, 2),
+            (7, 4, 4),
+            (9, 2, 3),
+            (17, 1, 3),
+            (5, 3, 8),
+            (13, 7, 16),
+        ),
+        *((33, 8, 40), (49, 8, 56), (65, 8, 96), (96, 8, 96), (129, 4, 96), (768, 1, 96)),
+    ],
+)
+def test_gpu_layout__has_an_m_that_a_gpu_takes(M, nbits, padded):
+    layout = gpu_layout(_filled(M, nbits, n=2, dsub=1), nlist=2)
+    assert (layout.pq.M, layout.pq.nbits, layout.code_size) == (padded, 8, padded)
+
+
+def test_gpu_layout__is_what_a_gpu_takes():
+    layout = gpu_layout(_filled(4, 8, IP), nlist=6)
+    centroids = layout.quantizer.reconstruct_n(0, 6)
+    assert layout.is_trained
+    assert layout.by_residual
+    assert layout.polysemous_ht == 0
+    assert layout.metric_type == layout.quantizer.metric_type == IP
+    np.testing.assert_array_equal(centroids, np.zeros((6, layout.d)))
+
+
+@pytest.mark.parametrize(
+    ("make", "error", "message"),
+    [
+        (lambda: _filled(2, 9), ValueError, "at most 8 bits a code on a GPU, got 9"),
+        (lambda: _filled(97, 8, dsub=1), ValueError, "at most 96 bytes on a GPU, got 97"),
+        (lambda: _filled(97, 3, dsub=1), ValueError, "at most 96 bytes on a GPU, got 97"),
+        (lambda: faiss.IndexPQ(8, 2, 8), ValueError, "expected a trained index"),
+        (lambda: faiss.IndexFlatL2(8), TypeError, "alone or in an IDMap, got IndexFlatL2"),
+        (lambda: faiss.IndexHNSWPQ(8, 2, 16), TypeError, "alone or in an IDMap, got IndexHNSWPQ"),
+        (lambda: new_residual_index(8, 2, 4), TypeError, "got IndexResidualQuantizer"),
+        (
+            lambda: faiss.IndexIVFPQR(faiss.IndexFlatL2(8), 8, 4, 2, 8, 2, 8),
+            TypeError,
+            "alone or in an IDMap, got IndexIVFPQR",
+        ),
+    ],
+)
+def test_gpu_layout__refuses(make, error, message):
+    with pytest.raises(error, match=message):
+        gpu_layout(make())
+
+
+def test_gpu_layout__refuses_codes_of_residuals():
+    index = _native("IVFPQ", _codebooks(4, 8))
+    index.by_residual = True
+    with pytest.raises(ValueError, match="got codes of residuals"):
+        gpu_layout(index)
+
+
+@pytest.mark.parametrize("nlist", [0, -1, 2049])
+def test_gpu_layout__refuses_an_nlist_that_cannot_be_probed(nlist):
+    with pytest.raises(ValueError, match=f"nlist from 1 to 2048, got {nlist}"):
+        gpu_layout(_filled(2, 8), nlist=nlist)
+
+
+@given(M=st.integers(1, 20), nbits=st.integers(1, 8), n=st.integers(0, 5))
+@settings(max_examples=40)
+def test_to_bytes__is_undone_by_from_bytes(M, nbits, n):
+    ids = np.random.default_rng(0).integers(0, 1 << nbits, (n, M)).astype(np.int32)
+    codes = faiss.pack_bitstrings(ids, nbits)
+    codebooks = _codebooks(M, nbits, dsub=1)
+    wide = to_bytes(codes, codebooks, 24)
+    assert wide.shape == (n, 24)
+    np.testing.assert_array_equal(from_bytes(wide, codebooks), codes)
+
+
+# -- the class, over parts on the CPU
+
+
+def _on_cpu(
+    index: LatentIndex, parts: int = 1, shard: bool = False, nlist: int | None = 4
+) -> GpuLatentIndex:
+    """All but the copy to a GPU: the parts are copies of the layouts on the CPU."""
+    copies = [faiss.clone_index] * parts
+    return distribute(index, torch.device("cpu"), copies, shard=shard, nlist=nlist)
+
+
+@pytest.fixture
+def make_kind(make_model: Callable[..., Any]) -> Callable[..., LatentIndex]:
+    """A LatentIndex over a native index of some kind, with n vectors."""
+
+    def make(
+        kind: str,
+        nbits: int = 4,
+        metric: int = L2,
+        *,
+        n: int,
+        id_map: Any = None,
+        M: int = 3,
+        dsub: int = 4,
+    ) -> LatentIndex:
+        model = make_model((D_IN,), M, nbits, dsub=dsub, encoder="linear")
+        native = _native(kind, model.codebooks(), metric, id_map)
+        index = LatentIndex(model, metric, faiss_index=native)
+        if n and id_map is not None:
+            index.add_with_ids(_vectors(n, D_IN), np.arange(n)[::-1] * 3 + 2**33)
+        elif n:
+            index.add(_vectors(n, D_IN))
+        return index
+
+    return make
+
+
+@pytest.mark.parametrize("nbits", [1, 3, 8])
+def test_make_kind__gives_codes_that_differ(make_kind, nbits):
+    index = make_kind("PQ", nbits, n=60)
+    codes = index.sa_encode(_vectors(60, D_IN))
+    assert len(np.unique(codes, axis=0)) >= min(2 ** (3 * nbits) // 2, 40)
+
+
+@pytest.mark.parametrize(("parts", "shard"), SPREADS)
+@pytest.mark.parametrize("search_type", ["adc", "sdc"])
+@pytest.mark.parametrize("metric", [L2, IP])
+@pytest.mark.parametrize("nbits", [3, 4, 8])
+def test_search__finds_what_the_index_finds(make_kind, nbits, metric, search_type, parts, shard):
+    index = make_kind("PQ", nbits, metric, n=40, id_map=faiss.IndexIDMap)
+    index.search_type = search_type
+    copied = _on_cpu(index, parts, shard)
+    queries = _vectors(7, D_IN, seed=1)
+    copied.batch_size = 4
+    found = copied.search(queries, 6)
+    assert [part.dtype for part in found] == [np.float32, np.int64]
+    _assert_first(found, index.search(queries, 40), 1e-5)
+    np.testing.assert_array_equal(copied.assign(queries, 6), found[1])
+
+
+@pytest.mark.parametrize(("parts", "shard"), SPREADS)
+def test_search__beyond_ntotal_pads_with_minus_one(make_kind, parts, shard):
+    copied = _on_cpu(make_kind("PQ", n=3), parts, shard)
+    I = copied.search(_vectors(3, D_IN, seed=1), 5)[1]  # noqa: E741
+    assert copied.ntotal == 3
+    assert (np.sort(I[:, :3]) == np.arange(3)).all()
+    assert (I[:, 3:] == -1).all()
+
+
+def test_copy__refuses_to_leave_a_part_empty(make_kind):
+    with pytest.raises(ValueError, match="at least 1 items, got 0"):
+        _on_cpu(make_kind("PQ", n=0), 2)
+    with pytest.raises(ValueError, match="at least 3 items, got 2"):
+        _on_cpu(make_kind("PQ", n=2), 3, shard=True)
+
+
+def test_search__refuses_what_a_gpu_ignores(make_kind):
+    copied = _on_cpu(make_kind("PQ", n=9))
+    selector = faiss.SearchParametersIVF(sel=faiss.IDSelectorRange(0, 3))
+    with pytest.raises(ValueError, match="expected params=None"):
+        copied.search(_vectors(1, D_IN), 2, params=selector)
+    with pytest.raises(ValueError, match="k from 1 to 2048 on a GPU, got 2049"):
+        copied.search(_vectors(1, D_IN), 2049)
+    with pytest.raises(ValueError, match="expected k >= 1"):
+        copied.search(_vectors(1, D_IN), 0)
+    with pytest.raises(ValueError, match="queries of shape"):
+        copied.search(_vectors(1, 3), 2)
+
+
+def test_copy__tells_what_the_index_tells(make_kind):
+    index = make_kind("PQ", metric=IP, n=9)
+    copied = _on_cpu(index)
+    for name in ("d", "input_shape", "metric_type", "ntotal", "is_trained", "search_type"):
+        assert getattr(copied, name) == getattr(index, name)
+    assert repr(copied) == "GpuLatentIndex(IndexIVFPQ of 1, ntotal=9)"
+    np.testing.assert_allclose(copied.encode(_vectors(5, D_IN)), index.encode(_vectors(5, D_IN)))
+
+
+def test_copy__and_original_do_not_share_settings(make_kind):
+    index = make_kind("PQ", n=9)
+    copied = _on_cpu(index)
+    copied.search_type = "sdc"
+    index.add(_vectors(1, D_IN))
+    assert index.search_type == "adc"
+    assert (copied.ntotal, index.ntotal) == (9, 10)
+    assert copied.model is not index.model
+    with pytest.raises(ValueError, match="expected search_type"):
+        copied.search_type = "hamming"  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize("method", ["add", "train", "reset", "remove_ids"])
+def test_copy__does_not_change(make_kind, method):
+    with pytest.raises(TypeError, match="change the one on the CPU and copy it again"):
+        getattr(_on_cpu(make_kind("PQ", n=9)), method)()
+
+
+def test_copy__transforms_its_queries(make_model):
+    rotation = faiss.RandomRotationMatrix(6, 12)
+    rotation.init(3)
+    chain = faiss.IndexPreTransform(rotation, faiss.IndexFlatL2(12))
+    index = LatentIndex(make_model((12,)), transforms=Transforms(chain))
+    index.add(_vectors(30, 6))
+    copied = _on_cpu(index)
+    queries = _vectors(4, 6, seed=1)
+    assert copied.d == 6
+    _assert_first(copied.search(queries, 5), index.search(queries, 30), 1e-5)
+    assert copied.gather(faiss.clone_index).transforms is index.transforms
+
+
+def test_copy__refuses_an_index_that_refines(make_model):
+    with pytest.raises(ValueError, match="expected an index that does not refine"):
+        _on_cpu(LatentIndex(make_model(), refine_index="decoder"))
+
+
+@pytest.mark.parametrize("id_map", [None, faiss.IndexIDMap2])
+def test_copy__refuses_codewords_that_are_added(id_map):
+    native = new_residual_index(8, 2, 4)
+    inject_codebooks(native, Codebooks(_vectors(32, 8).reshape(2, 16, 8), structure="residual"))
+    native = native if id_map is None else id_map(native)
+    index = SimpleNamespace(refiner=None, ntotal=9, faiss_index=native)
+    with pytest.raises(TypeError, match="so DPQ's codes are searched on the CPU"):
+        _on_cpu(index)
+
+
+@pytest.mark.parametrize(("parts", "shard"), SPREADS)
+@pytest.mark.parametrize("n", [3, 41])
+@pytest.mark.parametrize("id_map", [None, faiss.IndexIDMap, faiss.IndexIDMap2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_gather__restores_the_native_index(make_kind, kind, id_map, n, parts, shard):
+    index = make_kind(kind, n=n, id_map=id_map)
+    restored = _on_cpu(index, parts, shard).gather(faiss.clone_index)
+    assert type(restored.faiss_index) is type(index.faiss_index)
+    np.testing.assert_array_equal(
+        *(faiss.serialize_index(i.faiss_index) for i in (restored, index))
+    )
+
+
+def test_gather__restores_ids_that_can_be_looked_up(make_kind):
+    index = make_kind("PQ", n=20, id_map=faiss.IndexIDMap2)
+    restored = _on_cpu(index).gather(faiss.clone_index)
+    latents = [i.faiss_index.reconstruct(2**33 + 9) for i in (restored, index)]
+    np.testing.assert_array_equal(*latents)
+
+
+@pytest.mark.parametrize("inverted", [False, True])
+def test_gather__restores_blocks_of_another_size(make_model, inverted):
+    model = make_model((D_IN,), 3, 4, encoder="linear")
+    native = faiss.IndexPQFastScan(model.latent_dim, 3, 4, L2, 64)
+    if inverted:
+        quantizer = faiss.IndexFlatL2(model.latent_dim)
+        quantizer.add(_vectors(2, model.latent_dim))
+        native = faiss.IndexIVFPQFastScan(quantizer, model.latent_dim, 2, 3, 4, L2, 64)
+    index = LatentIndex(model, faiss_index=native)
+    index.add(_vectors(70, D_IN))
+    restored = _on_cpu(index).gather(faiss.clone_index)
+    np.testing.assert_array_equal(
+        *(faiss.serialize_index(i.faiss_index) for i in (restored, index))
+    )
+
+
+@pytest.mark.parametrize("nbits", range(1, 9))
+def test_gather__restores_codes_of_all_sizes(make_kind, nbits):
+    index = make_kind("PQ", nbits, n=23)
+    restored = _on_cpu(index).gather(faiss.clone_index)
+    np.testing.assert_array_equal(
+        *(faiss.vector_to_array(i.faiss_index.codes) for i in (restored, index))
+    )
+
+
+def test_gather__restores_the_settings(make_kind):
+    index = make_kind("PQ", n=9)
+    index.history, index.description, index.k_factor = [{"event": "end"}], "a description", 3
+    copied = _on_cpu(index)
+    copied.search_type, copied.batch_size = "sdc", 17
+    restored = copied.gather(faiss.clone_index)
+    assert restored.model is index.model
+    for name in ("history", "description", "k_factor", "fit"):
+        assert getattr(restored, name) == getattr(index, name)
+    assert (restored.search_type, restored.batch_size) == ("sdc", 17)
+    restored.add(_vectors(4, D_IN))  # it is a usable index
+    assert (restored.ntotal, copied.ntotal) == (13, 9)
+
+
+# -- devices
+
+
+def test_index_cpu_to_gpu__of_a_faiss_for_the_cpu_names_the_extra(make_kind, monkeypatch):
+    monkeypatch.delattr(faiss, "StandardGpuResources", raising=False)
+    with pytest.raises(RuntimeError, match=r'pip install "faiss-pqvae\[gpu\]"'):
+        index_cpu_to_gpu(make_kind("PQ", n=9))
+
+
+def _pretend(monkeypatch: pytest.MonkeyPatch, gpus: int, *, torch_sees: bool) -> None:
+    """As if there were GPUs: enough for the checks before anything is copied."""
+    monkeypatch.setattr(faiss, "StandardGpuResources", object, raising=False)
+    monkeypatch.setattr(faiss, "get_num_gpus", lambda: gpus)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: torch_sees)
+
+
+@pytest.mark.parametrize(
+    ("gpus", "torch_sees", "message"),
+    [(0, True, "FAISS finds no GPU on this host"), (1, False, "PyTorch does not")],
+)
+def test_index_cpu_to_gpu__without_a_gpu(make_kind, monkeypatch, gpus, torch_sees, message):
+    _pretend(monkeypatch, gpus, torch_sees=torch_sees)
+    with pytest.raises(RuntimeError, match=message):
+        index_cpu_to_gpu(make_kind("PQ", n=9))
+
+
+@pytest.mark.parametrize("device", [2, -1, [], [0, 2]])
+def test_index_cpu_to_gpu__refuses_devices_that_are_not_there(make_kind, monkeypatch, device):
+    _pretend(monkeypatch, 2, torch_sees=True)
+    with pytest.raises(ValueError, match="numbers of GPUs from 0 to 1, got"):
+        index_cpu_to_gpu(make_kind("PQ", n=9), device)
+
+
+# -- on a GPU
+
+GPUS = faiss.get_num_gpus() if torch.cuda.is_available() else 0
+# The same card twice shows what several cards would.
+_LISTS = [[0, 0], list(range(GPUS))][: 1 + (GPUS > 1)]
+GPU_SPREADS = [(0, False), *((several, shard) for several in _LISTS for shard in (False, True))]
+
+
+def on_gpu(test: Any) -> Any:
+    reason = "no CUDA device that both FAISS and PyTorch see"
+    return pytest.mark.gpu(pytest.mark.skipif(not GPUS, reason=reason)(test))
+
+
+def _reference(index: LatentIndex, z: np.ndarray, search_type: str = "adc") -> Found:
+    """All ids, by the CPU's native index, for the latents that the GPU encoded."""
+    native = index.faiss_index
+    if search_type == "sdc":
+        z = native.sa_decode(native.sa_encode(z))
+    return native.search(z, index.ntotal)
+
+
+@on_gpu
+@pytest.mark.parametrize(("device", "shard"), GPU_SPREADS, ids=str)
+@pytest.mark.parametrize("search_type", ["adc", "sdc"])
+@pytest.mark.parametrize("metric", [L2, IP])
+@pytest.mark.parametrize("nbits", [1, 3, 4, 8])
+def test_gpu__finds_what_the_cpu_finds(make_kind, nbits, metric, search_type, device, shard):
+    index = make_kind("PQ", nbits, metric, n=2000, M=5)
+    copied = index_cpu_to_gpu(index, device, shard=shard)
+    copied.search_type = search_type
+    queries = _vectors(33, D_IN, seed=1)
+    reference = _reference(index, copied.encode(queries), search_type)
+    _assert_first(copied.search(queries, 20), reference, 1e-5)
+    restored = index_gpu_to_cpu(copied)
+    np.testing.assert_array_equal(
+        *(faiss.serialize_index(i.faiss_index) for i in (restored, index))
+    )
+
+
+@on_gpu
+@pytest.mark.parametrize(("dsub", "M"), [(4, 1), (4, 16), (7, 3), (16, 48), (4, 56), (4, 90)])
+@pytest.mark.parametrize("metric", [L2, IP])
+def test_gpu__takes_all_sizes(make_kind, dsub, M, metric):
+    index = make_kind("PQ", 8, metric, n=500, M=M, dsub=dsub)
+    copied = index_cpu_to_gpu(index)
+    queries = _vectors(9, D_IN, seed=1)
+    # Tables of float16 have 11 bits, and only the sum is compared here.
+    tolerance = 1e-5 if M <= 48 else 5e-3
+    _assert_first(copied.search(queries, 20), _reference(index, copied.encode(queries)), tolerance)
+
+
+@on_gpu
+@pytest.mark.parametrize("nlist", [1, 7, 2048])
+@pytest.mark.parametrize("n", [1, 3, 3000])
+def test_gpu__deals_to_any_number_of_lists(make_kind, n, nlist):
+    index = make_kind("PQ", 8, n=n, M=4)
+    copied = index_cpu_to_gpu(index, nlist=nlist)
+    queries = _vectors(5, D_IN, seed=1)
+    found = copied.search(queries, 2048)
+    _assert_first(found, _reference(index, copied.encode(queries)), 1e-5)
+
+
+@on_gpu
+def test_gpu__gives_tensors_for_tensors_on_any_stream(make_kind):
+    copied = index_cpu_to_gpu(make_kind("PQ", 8, n=3000, M=4))
+    queries = _vectors(3000, D_IN, seed=1)
+    D, I = copied.search(queries, 10)  # noqa: E741
+    assert isinstance(D, np.ndarray)
+    for stream in (torch.cuda.default_stream(), torch.cuda.Stream()):
+        with torch.cuda.stream(stream):
+            found = copied.search(torch.from_numpy(queries).cuda(), 10)
+            # Read on the stream at once: the search must have been ordered before.
+            sums = found[0].sum(), found[1].sum()
+        stream.synchronize()
+        assert all(part.is_cuda for part in found)
+        np.testing.assert_allclose(found[0].cpu(), D, rtol=1e-4, atol=1e-5)
+        assert (found[1].cpu().numpy() == I).mean() > 0.99
+        np.testing.assert_allclose(float(sums[0]), D.sum(dtype=np.float64), rtol=1e-4)
+
+
+@on_gpu
+@pytest.mark.parametrize("kind", KINDS)
+def test_gpu__keeps_ids_beyond_32_bits(make_kind, kind):
+    index = make_kind(kind, n=100, id_map=faiss.IndexIDMap2)
+    copied = index_cpu_to_gpu(index)
+    I = copied.search(_vectors(5, D_IN, seed=1), 100)[1]  # noqa: E741
+    assert (np.sort(I) == np.sort(faiss.vector_to_array(index.faiss_index.id_map))).all()
+    np.testing.assert_array_equal(
+        *(faiss.serialize_index(i.faiss_index) for i in (index_gpu_to_cpu(copied), index))
+    )
+
+
+@on_gpu
+def test_gpu__trains_and_stays_there(make_model):
+    model = make_model((D_IN,), trained=False)
+    fit(model, _vectors(200, D_IN), TrainingConfig(epochs=2, batch_size=32), progress=False)
+    assert model.device.type == "cuda"
+    index = LatentIndex(model)
+    index.add(_vectors(200, D_IN))
+    copied = index_cpu_to_gpu(index)
+    assert copied.encode(torch.from_numpy(_vectors(5, D_IN)).cuda()).is_cuda
+    queries = _vectors(5, D_IN, seed=1)
+    _assert_first(copied.search(queries, 9), _reference(index, copied.encode(queries)), 1e-5)

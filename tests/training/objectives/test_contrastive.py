@@ -1,0 +1,154 @@
+"""The contrastive objective, held to loops over its formulas."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.nn import functional
+
+from faiss_pqvae.model.clustering import assign, look_up, split
+from faiss_pqvae.model.config import ModelConfig
+from faiss_pqvae.model.pqvae import PQVAE
+from faiss_pqvae.training.objectives.contrastive import (
+    contrastive_objective,
+    nt_xent,
+    soft_assignment,
+    unevenness,
+)
+
+SETTINGS = {"objective": "contrastive", "encoder": "linear", "dsub": 3}
+
+
+def make_model(**changes) -> PQVAE:
+    torch.manual_seed(0)
+    net = PQVAE((1, 4, 4), 2, 3, ModelConfig(**{**SETTINGS, **changes}))
+    with torch.no_grad():
+        net.quantizer.codewords.normal_()
+    net.quantizer.project()
+    return net
+
+
+def unit(*shape: int, seed: int = 0) -> torch.Tensor:
+    draws = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+    return functional.normalize(draws, dim=-1)
+
+
+@settings(max_examples=30)
+@given(
+    n=st.integers(1, 6), V=st.integers(2, 4), temperature=st.floats(0.05, 2), seed=st.integers(0, 9)
+)
+def test_nt_xent__is_its_formula(n: int, V: int, temperature: float, seed: int) -> None:
+    z, q = unit(V * n, 5, seed=seed), unit(V * n, 5, seed=seed + 100)
+    s = (z.double() @ q.double().T / temperature).numpy()
+
+    def loss(i: int, j: int) -> float:
+        others = sum(math.exp(s[i, k]) for k in range(V * n) if k % n != i % n)
+        return -math.log(math.exp(s[i, j]) / (math.exp(s[i, j]) + others))
+
+    pairs = [(i, j) for i in range(V * n) for j in range(i % n, V * n, n) if i != j]
+    found = nt_xent(z, q, n_items=n, temperature=temperature)
+    assert found.item() == pytest.approx(
+        np.mean([loss(*pair) for pair in pairs]), rel=1e-4, abs=1e-6
+    )
+
+
+def test_nt_xent__leaves_pairs_of_items_out_that_are_alike() -> None:
+    n, V = 5, 3
+    z, q = unit(V * n, 5), unit(V * n, 5, seed=1)
+    classes = torch.tensor([0, 1, 0, 2, 1])
+    alike = classes.unsqueeze(0) == classes.unsqueeze(1)
+    s = (z.double() @ q.double().T / 0.5).numpy()
+    losses = []
+    for i in range(V * n):
+        others = [k for k in range(V * n) if classes[k % n] != classes[i % n]]
+        total = sum(math.exp(s[i, k]) for k in others)
+        own = [j for j in range(i % n, V * n, n) if j != i]
+        losses += [math.log(math.exp(s[i, j]) + total) - s[i, j] for j in own]
+    found = nt_xent(z, q, n_items=n, temperature=0.5, alike=alike)
+    assert found.item() == pytest.approx(np.mean(losses), rel=1e-4)
+    apart = nt_xent(z, q, n_items=n, temperature=0.5, alike=torch.eye(n, dtype=torch.bool))
+    assert apart.item() == pytest.approx(nt_xent(z, q, n_items=n, temperature=0.5).item())
+
+
+def test_nt_xent__is_low_for_views_that_agree() -> None:
+    z = unit(8, 16)
+    agreeing = nt_xent(z.repeat(2, 1), z.repeat(2, 1), n_items=8, temperature=0.1)
+    strangers = nt_xent(unit(16, 16), unit(16, 16, seed=1), n_items=8, temperature=0.1)
+    collapsed = nt_xent(z[:1].expand(16, -1), z[:1].expand(16, -1), n_items=8, temperature=0.1)
+    assert agreeing < 0.1 < strangers
+    assert collapsed.item() == pytest.approx(math.log(15), rel=1e-5)  # 1 of 1 + 14
+
+
+def test_soft_assignment__of_a_high_softness_is_the_nearest_codeword() -> None:
+    z_m, codewords = unit(2, 20, 3) / 2**0.5, unit(2, 8, 3, seed=1) / 2**0.5
+    soft, p = soft_assignment(z_m, codewords, 1e4)
+    ids = assign(z_m, codewords)
+    torch.testing.assert_close(soft, look_up(codewords, ids))
+    torch.testing.assert_close(p.argmax(-1).T, ids)
+
+
+def test_soft_assignment__by_hand() -> None:
+    z_m = torch.tensor([[[1.0, 0.0]]])
+    codewords = torch.tensor([[[1.0, 0.0], [0.0, 1.0]]])
+    soft, p = soft_assignment(z_m, codewords, 2.0)
+    weight = math.exp(2) / (math.exp(2) + 1)
+    np.testing.assert_allclose(p[0, 0], [weight, 1 - weight], rtol=1e-5)
+    mean = np.array([weight, 1 - weight])
+    np.testing.assert_allclose(soft[0, 0], mean / np.linalg.norm(mean), rtol=1e-5)
+
+
+def test_unevenness__is_0_for_even_use_and_1_for_collapse() -> None:
+    even = torch.eye(8).expand(3, 8, 8)
+    same = torch.eye(8)[:1].expand(3, 20, 8)
+    assert unevenness(even).item() == pytest.approx(0, abs=1e-6)
+    assert unevenness(same).item() == pytest.approx(1, abs=1e-6)
+    assert 0 < unevenness(torch.cat([even, same[:, :8]], 1)).item() < 1
+
+
+def test_objective__adds_up() -> None:
+    net = make_model(diversity=0.7, temperature=0.3, softness=4.0).eval()
+    views, clean = torch.rand(10, 1, 4, 4), torch.rand(5, 1, 4, 4)
+    terms = contrastive_objective(net, views, clean)
+    z = net.encode(views)
+    soft, p = soft_assignment(split(z, 2), net.quantizer.codewords, 4.0)
+    q = torch.cat([soft[0], soft[1]], 1)
+    contrast = nt_xent(z, q, n_items=5, temperature=0.3)
+    assert terms.parts["contrast"].item() == pytest.approx(contrast.item(), rel=1e-5)
+    assert terms.parts["unevenness"].item() == pytest.approx(unevenness(p).item(), rel=1e-4)
+    expected = contrast + 0.7 * unevenness(p)
+    assert terms.loss.item() == pytest.approx(expected.item(), rel=1e-5)
+    assert "reconstruction" not in terms.parts
+    torch.testing.assert_close(terms.latents, z.detach())
+
+
+def test_objective__adds_the_weighted_reconstruction_of_the_first_view() -> None:
+    weight, lambda_, beta = 2.0, 0.1, 0.25
+    net = make_model(reconstruction_weight=weight, lambda_=lambda_, beta=beta).eval()
+    alone = make_model().eval()
+    views, clean = torch.rand(10, 1, 4, 4), torch.rand(5, 1, 4, 4)
+    terms, without = (contrastive_objective(m, views, clean) for m in (net, alone))
+    error = (net(views[:5]).x - net.normalize(clean)).square().mean()
+    assert terms.parts["reconstruction"].item() == pytest.approx(error.item(), rel=1e-5)
+    quantization = terms.parts["quantization"]
+    added = weight * (error + lambda_ * 6 * (1 + beta) * quantization)
+    assert terms.loss.item() == pytest.approx((without.loss + added).item(), rel=1e-5)
+
+
+def test_objective__teaches_encoder_and_codewords_and_not_the_decoder() -> None:
+    net = make_model()
+    contrastive_objective(net, torch.rand(10, 1, 4, 4), torch.rand(5, 1, 4, 4)).loss.backward()
+    learning = {name for name, p in net.named_parameters() if p.grad is not None}
+    assert "quantizer.codewords" in learning
+    assert {name.split(".")[0] for name in learning} == {"quantizer", "encoder"}
+    assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
+
+
+def test_objective__of_equal_items_is_finite() -> None:
+    net = make_model()
+    terms = contrastive_objective(net, torch.zeros(8, 1, 4, 4), torch.zeros(4, 1, 4, 4))
+    terms.loss.backward()
+    assert torch.isfinite(terms.loss)
+    assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)

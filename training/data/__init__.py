@@ -1,0 +1,1 @@
+"""What a training reads: items, views of them, batches with classes in them."""
