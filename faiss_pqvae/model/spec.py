@@ -1,0 +1,63 @@
+"""What a code is, whatever it was learned by: all that storing and searching asks."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from torch import Tensor
+from torch.nn import functional
+
+from faiss_pqvae.codebooks import Structure
+
+Latents = Literal["free", "unit", "unit parts", "short"]
+Metric = Literal["l2", "inner_product"]
+
+
+@dataclass(frozen=True)
+class CodeSpec:
+    """What a code is.
+
+    Attributes:
+        name: what the grammar calls it.
+        structure: how codewords make a latent: "product", each a part of it, or "residual", their
+            sum, every prefix of which is a code.
+        latents: their form: "free", as the network gives them; "unit", of length 1, so that inner
+            products are cosines; "unit parts", every sub-vector of length 1 / sqrt(M); "short", of
+            lengths below 1, see `formed`.
+        metric: what they are made to be compared by.
+
+    Raises:
+        ValueError: another value; residual codes by L2, which FAISS's scan has no norms for.
+    """
+
+    name: str = "PQVAE"
+    structure: Structure = "product"
+    latents: Latents = "free"
+    metric: Metric = "l2"
+
+    def __post_init__(self) -> None:
+        for field, known in (("structure", Structure), ("latents", Latents), ("metric", Metric)):
+            if getattr(self, field) not in get_args(known):
+                names = ", ".join(map(repr, get_args(known)))
+                raise ValueError(f"expected {field} of {names}, got {getattr(self, field)!r}")
+        if not isinstance(self.name, str) or not self.name:
+            raise ValueError(f"expected a code's name as text, got {self.name!r}")
+        if self.structure == "residual" and self.metric != "inner_product":
+            raise ValueError(f"expected inner products for residual codes, got {self.metric!r}")
+
+
+def formed(z: Tensor, latents: Latents, M: int) -> Tensor:
+    """Latents (n, d) float in the form that a code's are in.
+
+    Short ones are h / sqrt(d + ||h||^2) of what the network says: an item that might be of several
+    classes can stay short, and inner products put it behind those that are sure. (DPQ's paper
+    leaves the length open; at length 1 nothing tells the two apart.)
+    """
+    if latents == "unit parts":
+        parts = functional.normalize(z.view(len(z), M, -1), dim=-1)
+        return parts.flatten(1) / math.sqrt(M)
+    if latents == "short":
+        return z / (z.shape[1] + z.square().sum(1, keepdim=True)).sqrt()
+    return functional.normalize(z) if latents == "unit" else z
