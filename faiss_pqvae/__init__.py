@@ -10,6 +10,8 @@ from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.native.inject import extract_codebooks, inject_codebooks
 from faiss_pqvae.training import LabelTraining, TrainingConfig, Views
 
+__version__ = "0.1.0"
+
 __all__ = [
     "PQVAE",
     "Codebooks",
