@@ -9,7 +9,7 @@ PAPER ?=
 # Threads that wait sleep: on a busy machine spinning ones take the processor from those that work.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test stress lint format typecheck bench paper clean
+.PHONY: help demo test stress lint format typecheck bench paper clean
 
 demo: $(READY)  ## train on real images, compare, write runs/demo/report.html
 	$(BIN)/faiss-pqvae demo $(DEMO)
@@ -20,29 +20,32 @@ test: $(READY)
 stress: $(READY)  ## 10,000 mutated bundles, of which `test` tries a part
 	FAISS_PQVAE_HOSTILE=10000 $(BIN)/pytest tests/faiss_pqvae/native/files/test_hostile_files.py
 
-lint: $(READY)
+lint: $(READY)  ## ruff: rules and format
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-format: $(READY)
+format: $(READY)  ## what ruff can put right by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 # The tree itself, seen under the names it is installed by: mypy cannot follow the editable install.
 VIEW := build/typecheck/faiss_pqvae
-typecheck: $(READY)
+typecheck: $(READY)  ## mypy, strict
 	rm -rf build/typecheck
 	mkdir -p $(VIEW)
 	ln -s $(addprefix $(CURDIR)/,$(filter-out %/__pycache__,$(wildcard faiss_pqvae/*)) training eval) $(VIEW)
 	cd build/typecheck && ../../$(BIN)/mypy --config-file ../../pyproject.toml faiss_pqvae
 
-bench: $(READY)
+bench: $(READY)  ## speed and memory; writes results/benchmarks.json
 	$(BIN)/python benchmarks/run.py
 
 paper: $(READY)  ## train and draw figures 1 to 4 of the paper; MNIST, see README
 	$(BIN)/python benchmarks/draw_paper.py $(PAPER)
 
-clean:
+help:  ## this list
+	@awk -F ':.*## ' '/^[a-z]+:/ {sub(/:.*/, "", $$1); printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+clean:  ## remove the environment and everything that was built
 	rm -rf .venv build dist *.egg-info runs
 
 $(READY): setup.py pyproject.toml constraints.txt
