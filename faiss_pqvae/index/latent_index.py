@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import math
 import operator
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -13,11 +14,15 @@ import numpy.typing as npt
 import torch
 
 from faiss_pqvae.arguments import at_least_1, output
-from faiss_pqvae.data.batches import check_items, read_batches, read_rows, sample_rows
-from faiss_pqvae.data.labels import check_supervision
+from faiss_pqvae.data.batches import check_items, read_batches
+from faiss_pqvae.index.encoding import Batch, Encoding
 from faiss_pqvae.index.export import export
-from faiss_pqvae.index.refine import Batch, Decoder, StoredVectors, refine
-from faiss_pqvae.index.transforms import Transformed, Transforms
+from faiss_pqvae.index.front import Front
+from faiss_pqvae.index.refine import made_of, make_refiner, refine_parameters, refines_by
+from faiss_pqvae.index.searching import Search
+from faiss_pqvae.index.storing import Stock
+from faiss_pqvae.index.training import WHAT, Fit, Parts, checked_fit, read_training, train_parts
+from faiss_pqvae.index.transforms import Transforms
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.files.io import is_mapped
@@ -26,19 +31,16 @@ from faiss_pqvae.native.inject import (
     inject_codebooks,
     new_residual_index,
     prepare_search,
-    train_coarse,
 )
 from faiss_pqvae.native.product import check_searchable
 from faiss_pqvae.native.store.contents import first_levels
-from faiss_pqvae.native.store.ids import as_ids, as_selector
-from faiss_pqvae.native.store.store import Found, Store
+from faiss_pqvae.native.store.ids import as_ids
+from faiss_pqvae.native.store.store import Store
 from faiss_pqvae.types import CodeArray, FloatArray, IdArray
 
 SearchType = Literal["adc", "sdc"]
-Fit = Callable[..., list[dict[str, Any]]]
 
 _SEARCH_TYPES = ("adc", "sdc")
-_COARSE_POINTS = 256  # training vectors per inverted list, as many as FAISS's k-means takes
 
 
 class LatentIndex:
@@ -52,16 +54,17 @@ class LatentIndex:
     Args:
         model: the PQ-VAE; it decides about shapes, M and nbits.
         metric_type: faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT, between latents.
-        fit: how `train` trains a model: `fit(model, x, progress=..., folder=..., labels=...,
-            word_vectors=...)`, the last three only where there are any, returning the history. None
-            for an index that only serves.
+        fit: how `train` trains a model; None for an index that only serves.
         faiss_index: a native index over the latents: IndexPQ, IndexPQFastScan, IndexIVFPQ,
             IndexIVFPQFastScan or IndexHNSWPQ, or for "dpq" an IndexResidualQuantizer, alone or in
             an IDMap; it gets the codebooks of a trained model. None makes an IndexPQ.
         transforms: what happens to vectors before the model sees them.
         refine_index: a second look at what a search finds: a native index of flat codes over the
-            flattened items, or "decoder" for the decoder's reconstructions.
+            flattened items (their features, behind a front), or "decoder" for the decoder's
+            reconstructions.
         read_only: nothing may change, because the codes are a file mapped into memory.
+        front: a frozen network of somebody else at the very edge: all that follows, transforms,
+            refinement, model and `decode`, treats the features that it gives as the items.
 
     Raises:
         TypeError: a native index of another kind.
@@ -88,6 +91,7 @@ class LatentIndex:
         transforms: Transforms | None = None,
         refine_index: Any | None = None,
         read_only: bool = False,
+        front: Front | None = None,
     ) -> None:
         if model.structure == "product":
             check_searchable(model.quantizer.dsub, model.nbits)
@@ -95,6 +99,7 @@ class LatentIndex:
         self.model = model.eval()
         self.fit = fit
         self.transforms = transforms
+        self.front = front
         self.read_only = read_only
         self.batch_size = 1024
         self.k_factor = 1.0
@@ -109,61 +114,36 @@ class LatentIndex:
                 f"expected a native index with d={model.latent_dim} and metric_type="
                 f"{metric_type}, got d={faiss_index.d} and {faiss_index.metric_type}"
             )
-        if transforms is not None and (transforms.d_out,) != model.input_shape:
-            raise ValueError(
-                f"expected transforms that give vectors of {model.input_shape}, got "
-                f"{transforms.d_out} dimensions"
-            )
-        if transforms is not None and model.is_trained and not transforms.is_trained:
-            raise ValueError("expected the transforms that the model was trained behind, trained")
+        self._encoding.check()
         self._store = Store(faiss_index)
         if self._store.is_ivf and self._store.bare.by_residual and not faiss_index.is_trained:
             raise ValueError(
                 "expected an inverted file with by_residual=False: a model's codebooks are those "
                 "of latents, not of what a coarse centroid leaves over of them"
             )
-        self.refiner = self._make_refiner(refine_index)
+        self.refiner = make_refiner(refine_index, self._encoding, self._store)
         if faiss_index.is_trained:
             prepare_search(faiss_index)  # it may just have been read
         elif model.is_trained and not faiss_index.ntotal:
             inject_codebooks(faiss_index, model.codebooks())
 
-    def _make_refiner(self, index: Any) -> StoredVectors | Decoder | None:
-        if index is None:
-            return None
-        if index == "decoder":
-            return Decoder(self.model, lambda keys: self._store.reconstruct(keys), self.metric_type)
-        if (index.d, index.metric_type) != (self.d, self.metric_type):
-            raise ValueError(
-                f"expected an index to refine with of d={self.d} and metric_type="
-                f"{self.metric_type}, got d={index.d} and {index.metric_type}"
-            )
-        if index.ntotal != self.ntotal:
-            raise ValueError(
-                f"expected an index to refine with of {self.ntotal} items, got {index.ntotal}"
-            )
-        return StoredVectors(index, unit=self.model.config.unit_latents, has_ids=self._store.is_ivf)
-
     def __getstate__(self) -> dict[str, Any]:
-        refiner = self.refiner
-        how = refiner and "decoder"
-        if isinstance(refiner, StoredVectors):
-            how = refiner.index
-        return {**self.__dict__, "_store": self.faiss_index, "refiner": how}
+        return {**self.__dict__, "_store": self.faiss_index, "refiner": made_of(self.refiner)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if state["_store"].is_trained:
             prepare_search(state["_store"])
         self._store = Store(state["_store"])
-        self.refiner = self._make_refiner(state["refiner"])
+        self.refiner = make_refiner(state["refiner"], self._encoding, self._store)
         self.read_only = self.read_only and is_mapped(state["_store"])  # copies are in memory
 
     def __repr__(self) -> str:
+        front = "" if self.front is None else f", front={self.front}"
         return (
             f"LatentIndex({self.description!r}, input_shape={self.input_shape}, "
             f"ntotal={self.ntotal}, is_trained={self.is_trained}, "
-            f"search_type={self.search_type!r})"
+            f"search_type={self.search_type!r}{front})"
         )
 
     # -- what faiss.Index tells about itself
@@ -176,7 +156,7 @@ class LatentIndex:
     @property
     def input_shape(self) -> tuple[int, ...]:
         """Shape of one item: (c, h, w) or (d,)."""
-        return self.model.input_shape if self.transforms is None else (self.transforms.d_in,)
+        return self._encoding.input_shape
 
     @property
     def d(self) -> int:
@@ -191,7 +171,7 @@ class LatentIndex:
     @property
     def is_trained(self) -> bool:
         """Whether items can be added and searched."""
-        parts = (self.faiss_index, self.transforms, self._stored)
+        parts = (self.faiss_index, self.transforms, self._stock.vectors)
         return all(part.is_trained for part in parts if part is not None)
 
     @property
@@ -301,53 +281,19 @@ class LatentIndex:
         ready = self.model.is_trained and not self.is_trained
         if self.fit is None and not ready:
             raise ValueError("this index only serves: make one that trains by index_factory")
-        check_items(x, self.input_shape, "training data")
-        given = {"labels": labels, "word_vectors": word_vectors}
-        if not ready:  # wrong labels are found before anything is trained
-            check_supervision(self.model.config, labels, word_vectors, len(x))
-        if x.dtype not in (np.dtype(np.uint8), torch.uint8):
-            for _ in read_batches(x, self.batch_size, "training data"):
-                pass
-        if self._store.is_ivf and len(x) < self._store.bare.nlist:  # before hours, not after
-            raise ValueError(
-                f"expected at least as many items as inverted lists, {self._store.bare.nlist}, to "
-                f"train with, got {len(x)}"
-            )
-        # Everything is made beside what there is: an interruption leaves the index as it was.
-        new = copy.deepcopy(self)
-        if new._stored is not None:
-            new._stored.train(x, "training data")
-        if not ready:
-            if new.transforms is not None:
-                new.transforms = new.transforms.trained(x, "training data")
-            given["folder"] = folder
-            options = {name: value for name, value in given.items() if value is not None}
-            inputs = new._inputs_of(x)
-            assert self.fit is not None
-            new.history = self.fit(new.model, inputs, progress=progress, **options)
-            new.model.eval()
-        inject_codebooks(new.faiss_index, new.model.codebooks())
-        new._train_coarse(x)
-        self.__setstate__(new.__getstate__())
-
-    def _inputs_of(self, x: Any) -> Any:
-        if self.transforms is None:
-            return x
-        return Transformed(x, self.transforms, "training data")
-
-    def _train_coarse(self, x: Any) -> None:
-        if not self._store.is_ivf:
-            return
-        rows = sample_rows(len(x), _COARSE_POINTS * self._store.bare.nlist)
-        latents = [
-            self._batch(read_rows(x, rows[start : start + self.batch_size], "training data")).z
-            for start in range(0, len(rows), self.batch_size)
-        ]
-        self._store.bare.quantizer.reset()  # of a training before
-        try:
-            train_coarse(self.faiss_index, np.concatenate(latents))
-        except RuntimeError as error:
-            raise ValueError(f"FAISS cannot train the coarse quantizer: {error}") from error
+        check_items(x, self.input_shape, WHAT)
+        folder, fit = None if folder is None else Path(folder), None
+        if self.fit is not None and not ready:  # wrong labels are found before anything is trained
+            given = {"labels": labels, "word_vectors": word_vectors}
+            how = {"folder": folder, "progress": progress}
+            fit = checked_fit(self.fit, self.model, len(x), **given, **how)
+        nlist = self._store.bare.nlist if self._store.is_ivf else None
+        how = {"batch_size": self.batch_size, "progress": progress}
+        seen = read_training(x, self.front, nlist, folder, **how)
+        parts = Parts(self._encoding.behind_front(), self._store, self.refiner, self.history)
+        new = train_parts(parts, seen, fit, batch_size=self.batch_size)
+        self.model, self.transforms = new.encoding.model, new.encoding.transforms
+        self._store, self.refiner, self.history = new.store, new.refiner, new.history
 
     # -- storing
 
@@ -380,30 +326,7 @@ class LatentIndex:
     def _add(self, x: Any, ids: Any) -> None:
         self._check_writable()
         self._check_items(x, "items to add")
-        given = self._store.check_ids(ids, len(x))
-
-        if self._stored is None:
-            self._store.add((batch.z for batch in self._batches(x, "items to add")), given)
-            return
-        # What the native index will call the new items.
-        keys = np.arange(self.ntotal, self.ntotal + len(x))
-        if given is not None and not self._store.has_id_map:
-            keys = given
-        self._stored.check_new(keys)
-        with self._stored.all_or_nothing():
-            self._store.add(self._latents_stored(x, self._stored, keys), given)
-
-    def _latents_stored(self, x: Any, stored: StoredVectors, keys: IdArray) -> Iterator[FloatArray]:
-        """Latents of items that, batch by batch, are stored under their keys on the way."""
-        start = 0
-        for batch in self._batches(x, "items to add"):
-            stored.add(batch, keys[start : start + len(batch.z)])
-            yield batch.z
-            start += len(batch.z)
-
-    @property
-    def _stored(self) -> StoredVectors | None:
-        return self.refiner if isinstance(self.refiner, StoredVectors) else None
+        self._stock.add(self._batches(x, "items to add"), len(x), ids)
 
     def add_sa_codes(self, codes: CodeArray, ids: Any = None) -> None:
         """Stores codes that `sa_encode` made.
@@ -418,12 +341,7 @@ class LatentIndex:
         """
         self._check_writable()
         self._check_trained()
-        if self._stored is not None:
-            raise ValueError(
-                "this index refines with the items themselves, and codes do not hold them: use add"
-            )
-        codes = self._check_codes(codes)
-        self._store.add_sa_codes(codes, self._store.check_ids(ids, len(codes)))
+        self._stock.add_sa_codes(self._check_codes(codes), ids)
 
     def remove_ids(self, sel: Any) -> int:
         """Removes items. Without inverted lists or an IDMap later ones move up, as in FAISS.
@@ -439,13 +357,7 @@ class LatentIndex:
             ValueError: an HNSW index, whose graph cannot lose items.
         """
         self._check_writable()
-        sel = as_selector(sel)
-        if self._stored is not None and not self._store.is_hnsw:
-            self._stored.index.remove_ids(self._store.over_keys(sel))
-        removed, renumbered = self._store.remove(sel)
-        if self._stored is not None and renumbered is not None:
-            self._stored.renumber(renumbered)
-        return removed
+        return self._stock.remove(sel)
 
     def merge_from(self, other: LatentIndex, add_id: int = 0) -> None:
         """Takes the items of another index over; it is empty afterwards.
@@ -458,15 +370,7 @@ class LatentIndex:
             TypeError, ValueError: an index that cannot be merged; both are then as before.
         """
         self.check_compatible_for_merge(other)
-        add_id = operator.index(add_id)
-        if add_id and not (self._store.has_id_map or self._store.is_ivf):
-            raise ValueError(
-                f"expected add_id=0 for an index that numbers its items itself, got {add_id}"
-            )
-        if self._stored is not None and other._stored is not None:
-            places = self._store.has_id_map
-            self._stored.merge(other._stored, self.ntotal if places else add_id)
-        self._store.merge(other._store, add_id)
+        self._stock.merge(other._stock, operator.index(add_id))
 
     def check_compatible_for_merge(self, other: LatentIndex) -> None:
         """Whether `merge_from` can take another index.
@@ -485,19 +389,17 @@ class LatentIndex:
             raise ValueError("expected an index with the same model, got one with other weights")
         if self.transforms != other.transforms:
             raise ValueError("expected an index with the same transforms, got other ones")
-        kinds = [_refines_by(index.refiner) for index in (self, other)]
+        if self.front != other.front:
+            raise ValueError(f"expected an index behind {self.front}, got one behind {other.front}")
+        kinds = [refines_by(index.refiner) for index in (self, other)]
         if kinds[0] != kinds[1]:
             raise ValueError(f"expected an index that refines by {kinds[0]}, got {kinds[1]}")
-        if self._stored is not None and other._stored is not None:
-            self._stored.check_compatible(other._stored)
-        self._store.check_compatible(other._store)
+        self._stock.check_compatible(other._stock)
 
     def reset(self) -> None:
         """Forgets the items, keeps the training."""
         self._check_writable()
-        self._store.reset()
-        if self._stored is not None:
-            self._stored.reset()
+        self._stock.reset()
 
     # -- searching
 
@@ -509,7 +411,7 @@ class LatentIndex:
         params: Any = None,
         D: FloatArray | None = None,
         I: IdArray | None = None,  # noqa: E741
-    ) -> Found:
+    ) -> tuple[FloatArray, IdArray]:
         """Finds the k nearest stored items of every query.
 
         Args:
@@ -536,29 +438,17 @@ class LatentIndex:
         """Fills D, I and, where a third output is asked for, R."""
         k = check_k(k)
         self._check_items(x, "queries")
-        k_factor, params = self._refine_parameters(params)
+        k_factor, params = refine_parameters(params, self.k_factor, self.refiner)
         D = output(outputs[0], (len(x), k), np.float32, "D")
         I = output(outputs[1], (len(x), k), np.int64, "I")  # noqa: E741
         R = None
         if len(outputs) == 3:
             R = output(outputs[2], (len(x), k, self.model.latent_dim), np.float32, "R")
-        start = 0
-        for batch in self._batches(x, "queries"):
-            rows = slice(start, start + len(batch.z))
-            how = {"params": params, "sdc": self.search_type == "sdc"}
-            if self.refiner is not None:
-                candidates = max(k, min(int(k * k_factor), self.ntotal))
-                _, keys = self._store.search(batch.z, candidates, **how)
-                D[rows], keys = refine(self.refiner, batch, keys, k, self.metric_type)
-                if R is not None:
-                    R[rows] = self._store.reconstruct_found(keys)
-            elif R is not None:
-                D[rows], keys, R[rows] = self._store.search_and_reconstruct(batch.z, k, **how)
-            else:
-                D[rows], keys = self._store.search(batch.z, k, **how)
-            I[rows] = self._store.ids(keys)
-            start = rows.stop
+        self._how(params, k_factor).nearest(self._batches(x, "queries"), D, I, R)
         return D, I, R
+
+    def _how(self, params: Any, k_factor: float = 1.0) -> Search:
+        return Search(self._store, self.refiner, k_factor, params, sdc=self.search_type == "sdc")
 
     def range_search(
         self, x: Any, thresh: float, *, params: Any = None
@@ -578,22 +468,7 @@ class LatentIndex:
             TypeError, ValueError: as `search`; a threshold that is no finite number; an index
                 that refines, whose distances and thresholds would be in two spaces.
         """
-        if self.refiner is not None:
-            raise ValueError(
-                "a refined index has no range_search: the threshold would be between latents and "
-                "the distances between items; search with k, or make the index without refinement"
-            )
-        thresh = float(thresh)
-        if not math.isfinite(thresh):
-            raise ValueError(f"expected a finite threshold, got {thresh}")
-        found = [
-            self._store.range_search(batch.z, thresh, params=params, sdc=self.search_type == "sdc")
-            for batch in self._batches(x, "queries")
-        ]
-        counts = np.concatenate([np.diff(lims) for lims, _, _ in found])
-        lims = np.concatenate([[0], np.cumsum(counts)]).astype(np.uint64)
-        D = np.concatenate([distances for _, distances, _ in found])
-        return lims, D, self._store.ids(np.concatenate([keys for _, _, keys in found]))
+        return self._how(params).within(self._batches(x, "queries"), thresh)
 
     def search_and_reconstruct(
         self,
@@ -621,22 +496,6 @@ class LatentIndex:
         """The ids (n, k) int64 that `search` finds."""
         return self.search(x, k, I=labels)[1]
 
-    def _refine_parameters(self, params: Any) -> tuple[float, Any]:
-        if not isinstance(params, faiss.IndexRefineSearchParameters):
-            return _check_k_factor(self.k_factor), params
-        if self.refiner is None:
-            raise TypeError("got IndexRefineSearchParameters for an index that does not refine")
-        if params.sel is not None:
-            raise ValueError(
-                "expected the selector of IndexRefineSearchParameters in its base_index_params: "
-                "FAISS ignores it elsewhere"
-            )
-        # FAISS hands the inner parameters out as their base class; the object that went in is
-        # kept beside.
-        kept = getattr(params, "_sp_field_refs", {})
-        inner = kept.get("base_index_params", params.base_index_params)
-        return _check_k_factor(params.k_factor), inner
-
     # -- latents and codes
 
     def encode(self, x: Any) -> FloatArray:
@@ -645,6 +504,8 @@ class LatentIndex:
 
     def decode(self, z: FloatArray) -> FloatArray:
         """Latents (n, faiss_index.d) float32 back to items (n, *input_shape) float32.
+
+        Behind a front to its features (n, front.d_out), which nothing turns into items.
 
         Raises:
             ValueError: a wrong shape, NaN or infinity, an untrained index, a transform before the
@@ -774,6 +635,7 @@ class LatentIndex:
             self.metric_type,
             faiss_index=first_levels(self.faiss_index, n_levels),
             transforms=copy.deepcopy(self.transforms),
+            front=self.front,
         )
         before, _, _ = self.description.partition("DPQ")
         prefix.description = f"{before}DPQ{n_levels}x{model.nbits}"
@@ -786,8 +648,8 @@ class LatentIndex:
 
         With a linear encoder (of "reconstruction" or "dqn") it takes the items themselves,
         flattened: an IndexPreTransform of the transforms, the encoder and the latent index, in an
-        IndexRefine where the search is refined. With any other no FAISS index can do that: it takes
-        latents then, what `encode` gives.
+        IndexRefine where the search is refined; behind a front their features. With any other no
+        FAISS index can do that: it takes latents then, what `encode` gives.
 
         Raises:
             ValueError: an untrained index.
@@ -797,20 +659,17 @@ class LatentIndex:
 
     # -- checks and batches
 
-    def _batches(self, x: Any, what: str) -> Iterator[Batch]:
-        self._check_items(x, what)
-        for items in read_batches(x, self.batch_size, what):
-            yield self._batch(items)
+    @property
+    def _encoding(self) -> Encoding:
+        return Encoding(self.model, self.transforms, self.front)
 
-    def _batch(self, items: torch.Tensor) -> Batch:
-        inputs = items if self.transforms is None else self.transforms.apply(items)
-        with torch.inference_mode():
-            inputs = inputs.to(self.model.device)
-            z = self.model.encode(inputs).cpu().contiguous()
-        # FAISS counts an item without finite distances, but no inverted list gets it.
-        if not (4 * z.square().sum(-1)).isfinite().all():
-            raise ValueError("expected items with latents below 1e18, got larger ones or NaN")
-        return Batch(items, inputs, z.numpy())
+    @property
+    def _stock(self) -> Stock:
+        return Stock.of(self._store, self.refiner)
+
+    def _batches(self, x: Any, what: str) -> Iterator[Batch]:
+        self._check_trained()
+        yield from self._encoding.batches(x, self.batch_size, what)
 
     def _check_items(self, x: Any, what: str) -> None:
         self._check_trained()
@@ -852,18 +711,6 @@ def check_k(k: int) -> int:
         ValueError: below 1.
     """
     return at_least_1("k", k)
-
-
-def _check_k_factor(k_factor: float) -> float:
-    if not (math.isfinite(k_factor) and k_factor >= 1):
-        raise ValueError(f"expected k_factor >= 1, got {k_factor}")
-    return float(k_factor)
-
-
-def _refines_by(refiner: StoredVectors | Decoder | None) -> str:
-    if isinstance(refiner, StoredVectors):
-        return refiner.kind
-    return "nothing" if refiner is None else "the decoder"
 
 
 def _same_weights(a: PQVAE, b: PQVAE) -> bool:

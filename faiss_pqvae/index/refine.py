@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,10 +13,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from faiss_pqvae.data.batches import read_sample
+from faiss_pqvae.index.encoding import Batch, Encoding
 from faiss_pqvae.model.pqvae import PQVAE, to_float
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.store.changes import all_or_nothing
-from faiss_pqvae.native.store.store import Found
+from faiss_pqvae.native.store.store import Found, Store
 from faiss_pqvae.types import FloatArray, IdArray
 
 _CHUNK_BYTES = 2**26  # of candidates looked at together
@@ -27,20 +29,6 @@ _STORING = (
     faiss.IndexPQ,
 )
 _MAX_TRAINING = 2**14  # items that a scalar quantizer is fitted to
-
-
-class Batch(NamedTuple):
-    """Items on their way into or through an index.
-
-    Attributes:
-        items: (n, *input_shape) as they were given.
-        inputs: (n, *model.input_shape) after the transforms, where the model is.
-        z: (n, latent_dim) float32, their latents.
-    """
-
-    items: Tensor
-    inputs: Tensor
-    z: FloatArray
 
 
 class StoredVectors:
@@ -225,9 +213,91 @@ class Decoder:
         return functional.normalize(x) if self.model.config.unit_latents else x
 
 
-def refine(
-    refiner: StoredVectors | Decoder, batch: Batch, keys: IdArray, k: int, metric_type: int
-) -> Found:
+Refiner = StoredVectors | Decoder
+
+
+def make_refiner(refine_index: Any, encoding: Encoding, store: Store) -> Refiner | None:
+    """What looks at results a second time.
+
+    Args:
+        refine_index: a native index of flat codes over the flattened items (behind a front: over
+            their features), "decoder", or None.
+        encoding: of the items.
+        store: what the search finds its candidates in.
+
+    Raises:
+        ValueError: another kind of index, another dimension or metric, or as many items as the
+            store has not.
+    """
+    metric_type, ntotal = int(store.index.metric_type), int(store.index.ntotal)
+    if refine_index is None:
+        return None
+    if refine_index == "decoder":
+        return Decoder(encoding.model, store.reconstruct, metric_type)
+    if (refine_index.d, refine_index.metric_type) != (encoding.seen_d, metric_type):
+        raise ValueError(
+            f"expected an index to refine with of d={encoding.seen_d} and metric_type="
+            f"{metric_type}, got d={refine_index.d} and {refine_index.metric_type}"
+        )
+    if refine_index.ntotal != ntotal:
+        raise ValueError(
+            f"expected an index to refine with of {ntotal} items, got {refine_index.ntotal}"
+        )
+    unit = encoding.model.config.unit_latents
+    return StoredVectors(refine_index, unit=unit, has_ids=store.is_ivf)
+
+
+def made_of(refiner: Refiner | None) -> Any:
+    """What `make_refiner` made it of."""
+    return refiner.index if isinstance(refiner, StoredVectors) else refiner and "decoder"
+
+
+def refines_by(refiner: Refiner | None) -> str:
+    """The kind of refinement, in words."""
+    if isinstance(refiner, StoredVectors):
+        return refiner.kind
+    return "nothing" if refiner is None else "the decoder"
+
+
+def refine_parameters(params: Any, k_factor: float, refiner: Refiner | None) -> tuple[float, Any]:
+    """Takes the parameters of a search apart.
+
+    Args:
+        params: faiss.SearchParameters of the native index's kind, None, or an
+            IndexRefineSearchParameters with such ones in it.
+        k_factor: candidates per result, where the parameters say nothing of it.
+        refiner: of the index.
+
+    Returns:
+        Candidates per result, and the native index's own parameters.
+
+    Raises:
+        TypeError: an IndexRefineSearchParameters without a refiner.
+        ValueError: a k_factor below 1; a selector where FAISS ignores it.
+    """
+    if not isinstance(params, faiss.IndexRefineSearchParameters):
+        return _check_k_factor(k_factor), params
+    if refiner is None:
+        raise TypeError("got IndexRefineSearchParameters for an index that does not refine")
+    if params.sel is not None:
+        raise ValueError(
+            "expected the selector of IndexRefineSearchParameters in its base_index_params: "
+            "FAISS ignores it elsewhere"
+        )
+    # FAISS hands the inner parameters out as their base class; the object that went in is
+    # kept beside.
+    kept = getattr(params, "_sp_field_refs", {})
+    inner = kept.get("base_index_params", params.base_index_params)
+    return _check_k_factor(params.k_factor), inner
+
+
+def _check_k_factor(k_factor: float) -> float:
+    if not (math.isfinite(k_factor) and k_factor >= 1):
+        raise ValueError(f"expected k_factor >= 1, got {k_factor}")
+    return float(k_factor)
+
+
+def refine(refiner: Refiner, batch: Batch, keys: IdArray, k: int, metric_type: int) -> Found:
     """The k best of every query's candidates by their finer distances.
 
     Args:

@@ -1,0 +1,123 @@
+"""From items to latents: what an index does with everything that it is given, on CPU or GPU."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from faiss_pqvae.data.batches import check_items, read_batches
+from faiss_pqvae.index.front import Front
+from faiss_pqvae.index.transforms import Transforms
+from faiss_pqvae.model.pqvae import PQVAE
+from faiss_pqvae.types import FloatArray
+
+
+class Batch(NamedTuple):
+    """Items on their way into or through an index.
+
+    Attributes:
+        items: (n, *seen_shape) as they were given, or what the front made of them.
+        inputs: (n, *model.input_shape) after the transforms, where the model is.
+        z: (n, latent_dim) float32, their latents.
+    """
+
+    items: Tensor
+    inputs: Tensor
+    z: FloatArray
+
+
+@dataclass(frozen=True)
+class Encoding:
+    """The way of items through the front, the transforms and the model's encoder.
+
+    Attributes:
+        model: the PQ-VAE, on any device.
+        transforms: what happens to vectors before the model sees them, or None.
+        front: a frozen network before these, or None.
+    """
+
+    model: PQVAE
+    transforms: Transforms | None = None
+    front: Front | None = None
+
+    def check(self) -> None:
+        """Whether the parts fit together.
+
+        Raises:
+            ValueError: other sizes; a trained model behind untrained transforms.
+        """
+        model, transforms, front = self.model, self.transforms, self.front
+        if transforms is not None and (transforms.d_out,) != model.input_shape:
+            raise ValueError(
+                f"expected transforms that give vectors of {model.input_shape}, got "
+                f"{transforms.d_out} dimensions"
+            )
+        if transforms is not None and model.is_trained and not transforms.is_trained:
+            raise ValueError("expected the transforms that the model was trained behind, trained")
+        if front is not None and (front.d_out,) != self.seen_shape:
+            raise ValueError(
+                f"expected a front that gives vectors of {self.seen_shape}, got {front.d_out} "
+                "features"
+            )
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Shape of one item: (c, h, w) or (d,)."""
+        return self.seen_shape if self.front is None else self.front.input_shape
+
+    @property
+    def seen_shape(self) -> tuple[int, ...]:
+        """Shape of one item, or of its features, behind the front."""
+        return self.model.input_shape if self.transforms is None else (self.transforms.d_in,)
+
+    @property
+    def seen_d(self) -> int:
+        """Components of that."""
+        return math.prod(self.seen_shape)
+
+    def batches(self, x: Any, batch_size: int, what: str) -> Iterator[Batch]:
+        """Reads and encodes items, batch by batch.
+
+        Args:
+            x: (n, *input_shape) uint8 or float, n >= 1.
+            batch_size: items at a time.
+            what: the name of x in messages.
+
+        Raises:
+            TypeError, ValueError: no such items; NaN or infinity in them, in features or latents.
+        """
+        check_items(x, self.input_shape, what)
+        for items in read_batches(x, batch_size, what):
+            yield self.batch(items)
+
+    def latents(self, x: Any, batch_size: int, what: str) -> Iterator[Tensor]:
+        """As `batches`: the latents alone, where the model is."""
+        check_items(x, self.input_shape, what)
+        for items in read_batches(x, batch_size, what):
+            yield self._encode(items)[2]
+
+    def batch(self, items: Tensor) -> Batch:
+        """Encodes one batch that was read, (n, *input_shape)."""
+        seen, inputs, z = self._encode(items)
+        return Batch(seen, inputs, z.cpu().contiguous().numpy())
+
+    def behind_front(self) -> Encoding:
+        """The way of features, which have passed the front."""
+        return Encoding(self.model, self.transforms)
+
+    def _encode(self, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        if self.front is not None:
+            items = self.front.apply(items)
+        inputs = items if self.transforms is None else self.transforms.apply(items)
+        with torch.inference_mode():
+            inputs = inputs.to(self.model.device)
+            z = self.model.encode(inputs)
+        # FAISS counts an item without finite distances, but no inverted list gets it.
+        if not (4 * z.square().sum(-1)).isfinite().all():
+            raise ValueError("expected items with latents below 1e18, got larger ones or NaN")
+        return items, inputs, z

@@ -1,0 +1,97 @@
+"""Batch by batch through a native index, and through what refines its results."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from faiss_pqvae.index.encoding import Batch
+from faiss_pqvae.index.refine import Refiner, refine
+from faiss_pqvae.native.store.store import Store
+from faiss_pqvae.types import FloatArray, IdArray
+
+
+@dataclass(frozen=True)
+class Search:
+    """How queries are answered.
+
+    Attributes:
+        store: what is searched.
+        refiner: a second look at what is found, or None.
+        k_factor: candidates per result that it looks at.
+        params: faiss.SearchParameters of the native index's kind, or None.
+        sdc: quantize the queries too.
+    """
+
+    store: Store
+    refiner: Refiner | None
+    k_factor: float
+    params: Any
+    sdc: bool
+
+    def nearest(
+        self,
+        batches: Iterator[Batch],
+        D: FloatArray,
+        I: IdArray,
+        R: FloatArray | None,  # noqa: E741
+    ) -> None:
+        """The nearest stored items of queries.
+
+        Args:
+            batches: of n queries.
+            D: (n, k) float32 to write distances to.
+            I: (n, k) int64 to write ids to.
+            R: (n, k, d) float32 to write quantized latents to, where they are asked for.
+        """
+        start = 0
+        for batch in batches:
+            rows = slice(start, start + len(batch.z))
+            D[rows], keys = self._batch(batch, D.shape[1], None if R is None else R[rows])
+            I[rows] = self.store.ids(keys)
+            start = rows.stop
+
+    def _batch(self, batch: Batch, k: int, R: FloatArray | None) -> tuple[FloatArray, IdArray]:
+        store, index = self.store, self.store.index
+        how = {"params": self.params, "sdc": self.sdc}
+        if self.refiner is not None:
+            candidates = max(k, min(int(k * self.k_factor), int(index.ntotal)))
+            _, keys = store.search(batch.z, candidates, **how)
+            D, keys = refine(self.refiner, batch, keys, k, int(index.metric_type))
+            if R is not None:
+                R[:] = store.reconstruct_found(keys)
+        elif R is not None:
+            D, keys, R[:] = store.search_and_reconstruct(batch.z, k, **how)
+        else:
+            D, keys = store.search(batch.z, k, **how)
+        return D, keys
+
+    def within(
+        self, batches: Iterator[Batch], thresh: float
+    ) -> tuple[npt.NDArray[np.uint64], FloatArray, IdArray]:
+        """All stored items closer than a threshold; returns see `LatentIndex.range_search`.
+
+        Raises:
+            ValueError: a threshold that is no finite number; a refiner.
+        """
+        if self.refiner is not None:
+            raise ValueError(
+                "a refined index has no range_search: the threshold would be between latents and "
+                "the distances between items; search with k, or make the index without refinement"
+            )
+        thresh = float(thresh)
+        if not math.isfinite(thresh):
+            raise ValueError(f"expected a finite threshold, got {thresh}")
+        found = [
+            self.store.range_search(batch.z, thresh, params=self.params, sdc=self.sdc)
+            for batch in batches
+        ]
+        counts = np.concatenate([np.diff(lims) for lims, _, _ in found])
+        lims = np.concatenate([[0], np.cumsum(counts)]).astype(np.uint64)
+        D = np.concatenate([distances for _, distances, _ in found])
+        return lims, D, self.store.ids(np.concatenate([keys for _, _, keys in found]))
