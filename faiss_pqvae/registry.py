@@ -63,10 +63,9 @@ class Registry(Generic[T]):
             return key
         if ":" in key:
             return self._imported(key)
-        if key not in self._things:
-            importlib.import_module(self.home)
-        if key in self._things:
-            return self._things[key]
+        registered = self.registered(key)
+        if registered is not None:
+            return registered
         offered = self._offered()
         if key in offered:
             return self._imported(offered[key])
@@ -74,6 +73,20 @@ class Registry(Generic[T]):
         raise ValueError(
             f"expected a {self.kind} of {known}, or 'package.module:attribute', got {key!r}"
         )
+
+    def name_of(self, thing: T) -> str:
+        """The name of something, or "package.module:attribute" where it has none."""
+        importlib.import_module(self.home)
+        for name, known in self._things.items():
+            if known is thing:
+                return name
+        return ":".join(map(str, _origin(thing)))
+
+    def registered(self, name: str) -> T | None:
+        """The thing registered under a name; nothing but our own modules is imported for it."""
+        if name not in self._things:
+            importlib.import_module(self.home)
+        return self._things.get(name)
 
     def _offered(self) -> dict[str, str]:
         """The references of entry points, by name."""

@@ -10,6 +10,7 @@ from hypothesis import settings
 
 from faiss_pqvae import PQVAE, LatentIndex, ModelConfig
 from faiss_pqvae.native import faiss
+from faiss_pqvae.training import new_model
 
 # A busy machine is slow, not wrong; and a run that failed can be repeated.
 settings.register_profile("seeded", deadline=None, derandomize=True)
@@ -72,7 +73,7 @@ def make_model() -> Callable[..., PQVAE]:
     ) -> PQVAE:
         with torch.random.fork_rng(), torch.no_grad():
             torch.manual_seed(seed)
-            model = PQVAE(shape, M, nbits, ModelConfig(**{"dsub": 4, "width": 4, **config}))
+            model = new_model(shape, M, nbits, ModelConfig(**{"dsub": 4, "width": 4, **config}))
             if trained:
                 items = torch.rand(64, *shape)
                 model.fit_normalization(items)

@@ -1,7 +1,21 @@
 """Training of the models of `faiss_pqvae`."""
 
-from .config import LabelTraining, TrainingConfig
+from .build import new_model
+from .config import TrainingConfig
 from .data.views import Views
 from .loop import fit
+from .objectives import DPQ, DQN, Contrastive, Ranking, Reconstruction
+from .objectives.labelled import LabelTraining
 
-__all__ = ["LabelTraining", "TrainingConfig", "Views", "fit"]
+__all__ = [
+    "DPQ",
+    "DQN",
+    "Contrastive",
+    "LabelTraining",
+    "Ranking",
+    "Reconstruction",
+    "TrainingConfig",
+    "Views",
+    "fit",
+    "new_model",
+]

@@ -1,4 +1,4 @@
-"""What a training begins with: settings, its device, fresh weights, a precision."""
+"""What a training begins with: its device, fresh weights or another model's, a precision."""
 
 from __future__ import annotations
 
@@ -6,71 +6,15 @@ import copy
 import math
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import torch
 from torch import Tensor
 
 from faiss_pqvae.model.pqvae import PQVAE
-from faiss_pqvae.model.resnet import ResNet
 
-from .config import LabelTraining, Precision, TrainingConfig, VectorTraining
-from .data.views import Views
-from .objectives.reconstruction import reconstruction_objective
+from .config import Precision
 
-_SMALL_VIEWS = 0.7  # of a training with a residual encoder
-_QUANTIZATION = {"dqn": 0.1, "dpq": 0.3}
 _BFLOAT16_GAIN = 1.2  # below this the noise of a measurement decides
-
-
-def settled(config: TrainingConfig, model: PQVAE, *, at_a_start: bool) -> TrainingConfig:
-    """The settings with all that depends on the model filled in.
-
-    Args:
-        config: settings.
-        model: to be trained.
-        at_a_start: whether vectors begin at a linear code and are trained for their ranking.
-
-    Raises:
-        ValueError: settings that do not go together, or not with the model.
-    """
-    objective, encoder = model.config.objective, model.config.encoder
-    wanted = config.small_views
-    views_differ = model.config.contrastive or model.config.supervised
-    scales = views_differ and isinstance(model.encoder, ResNet)
-    if wanted and not scales:
-        raise ValueError(
-            "expected small_views with a residual encoder and another objective than the "
-            f"reconstruction, got {wanted} with {objective!r} and {encoder!r}"
-        )
-    small_views = (_SMALL_VIEWS if scales else 0.0) if wanted is None else wanted
-    filled = config.for_shape(model.input_shape, contrastive=views_differ)
-    filled = replace(filled, small_views=small_views)
-    if model.config.supervised:
-        return replace(filled, labels=_label_training(filled, objective))
-    if config.labels is not None:
-        raise ValueError(
-            f"expected settings of labels with the objectives 'dqn' and 'dpq', got {objective!r}"
-        )
-    if not at_a_start:
-        if config.vectors is not None:
-            raise ValueError("expected starts with settings of vectors, got None")
-        return filled
-    if model.config.contrastive or filled.views != Views():
-        raise ValueError(
-            "expected a reconstruction objective without views for vectors that start at a linear "
-            f"code, got {objective!r} with {filled.views}"
-        )
-    return replace(filled, vectors=config.vectors or VectorTraining(), precision="float32")
-
-
-def _label_training(config: TrainingConfig, objective: str) -> LabelTraining:
-    labels = config.labels or LabelTraining()
-    if labels.contrast and config.views == Views():
-        raise ValueError("expected views that change something for a contrast, got none")
-    if labels.quantization is not None:
-        return labels
-    return replace(labels, quantization=_QUANTIZATION[objective])
 
 
 @torch.no_grad()
@@ -123,12 +67,16 @@ def choose_device(name: str) -> torch.device:
 
 
 def reset_parameters(model: PQVAE, seed: int) -> None:
-    """Draws every weight anew from the seed, whatever the model went through before."""
+    """Draws every weight of ours anew from the seed, whatever the model went through before.
+
+    A network that was handed in keeps its weights.
+    """
+    kept = {id(module) for given in model.handed_in() for module in given.modules()}
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         for module in model.modules():
             reset: Callable[[], None] | None = getattr(module, "reset_parameters", None)
-            if reset is not None:
+            if reset is not None and id(module) not in kept:
                 reset()
     model.fitted.fill_(False)
 
@@ -150,8 +98,8 @@ def faster_precision(model: PQVAE, batch: Tensor) -> Precision:
         for precision in best:
             started = time.perf_counter()
             with torch.autocast(batch.device.type, torch.bfloat16, enabled=precision == "bfloat16"):
-                terms = reconstruction_objective(trial, batch, batch, bypass=True)
-            terms.loss.backward()  # type: ignore[no-untyped-call]
+                loss = trial.decoder(trial.encode(batch)).float().square().mean()
+            loss.backward()
             if batch.device.type == "cuda":
                 torch.cuda.synchronize()
             best[precision] = min(best[precision], time.perf_counter() - started)

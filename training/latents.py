@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from faiss_pqvae.model.networks import Linear
+from faiss_pqvae.model.networks.linear import Linear
 from faiss_pqvae.model.pqvae import PQVAE
 
+from .config import TrainingConfig
 from .data.items import Items, parts
-from .least_squares import fit_linear
+from .objectives.protocol import Terms
 
 _KMEANS_ITEMS = 16_384
 _DECODER_ITEMS = 16_384
+_RIDGE = 1e-6  # of the mean variance: codes may leave some dimensions unused
 
 
 @torch.no_grad()
@@ -59,3 +61,39 @@ def fit_decoder(model: PQVAE, items: Items) -> None:
         x.append(model.quantize(clean).z_q)
         y.append(model.normalize(clean).flatten(1))
     fit_linear(decoder.map, torch.cat(x), torch.cat(y))
+
+
+@torch.no_grad()
+def fit_linear(layer: nn.Linear, x: Tensor, y: Tensor) -> None:
+    """Sets weight and bias to those with the least squared error, by the normal equations.
+
+    Args:
+        layer: from d_in to d_out dimensions.
+        x: (n, d_in) float.
+        y: (n, d_out) float, what the layer should make of x.
+    """
+    centred = x.double()
+    mean_in, mean_out = centred.mean(0), y.mean(0, dtype=torch.float64)
+    centred = centred - mean_in
+    gram = centred.T @ centred
+    gram += _RIDGE * gram.diagonal().mean().clamp(min=1e-12) * torch.eye(len(gram)).to(gram)
+    weight = torch.linalg.solve(gram, centred.T @ (y.double() - mean_out))  # (d_in, d_out)
+    layer.weight.copy_(weight.T)
+    layer.bias.copy_(mean_out - mean_in @ weight)
+
+
+def move_dead(
+    model: PQVAE, config: TrainingConfig, terms: Terms, step: int, generator: torch.Generator
+) -> None:
+    """Brings codewords to their length, and now and then those into use that are not used any more.
+
+    Args:
+        model: being trained.
+        config: how often, and what counts as not used.
+        terms: of the step.
+        step: its number.
+        generator: source of randomness.
+    """
+    model.quantizer.project()
+    if terms.ids is not None and (step + 1) % config.revive_every == 0:
+        model.quantizer.revive(terms.latents, threshold=config.revive_below, generator=generator)

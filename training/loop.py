@@ -9,7 +9,7 @@ import zlib
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -17,21 +17,17 @@ from torch import Tensor
 from tqdm import tqdm
 
 from faiss_pqvae.data.batches import check_items
-from faiss_pqvae.data.labels import check_supervision
 from faiss_pqvae.files import replace_bytes
 from faiss_pqvae.model.clustering import histogram, perplexity, usage
 from faiss_pqvae.model.pqvae import PQVAE
+from faiss_pqvae.registry import objectives
 
+from .build import checked, resolved_objective
 from .checkpoint import load_checkpoint, save_checkpoint
 from .config import TrainingConfig
-from .data.items import Items, Rows
-from .device import choose_device, reset_parameters, settled, take_over
-from .objectives.item_task import ItemTask
-from .objectives.labelled import LabelTask
-from .objectives.protocol import Task, Way, values_of
-from .objectives.ranking import Metric
-from .objectives.start import Starts
-from .objectives.vector_task import VectorTask
+from .data.items import Rows
+from .device import choose_device, reset_parameters, take_over
+from .objectives.protocol import Objective, Setup, Way, values_of
 
 History = list[dict[str, Any]]
 
@@ -47,65 +43,55 @@ def fit(
     x: Any,
     config: TrainingConfig | None = None,
     *,
+    objective: Any = None,
     folder: str | Path | None = None,
     progress: bool = True,
     go_on: Callable[[dict[str, Any]], bool] | None = None,
-    starts: Starts | None = None,
-    metric: Metric = "l2",
     pretrained: PQVAE | None = None,
-    labels: Any = None,
-    word_vectors: Any = None,
+    **given: Any,
 ) -> History:
     """Trains a PQ-VAE, end to end, and leaves the best weights in it.
-
-    Vectors for which `starts` are given begin at the best of these and are trained for the
-    distances that are searched, see `VectorTraining`; everything else is drawn at random and
-    trained to be reconstructed.
 
     With a folder, the log is in `log.jsonl` and the state in `checkpoint.pt`; called again with
     the same arguments after an interruption, it goes on along the same trajectory (bit for bit
     with one thread and a named precision).
 
     Args:
-        model: as it was built; its weights are drawn anew from `config.seed`.
+        model: as `training.build.new_model` made it; its weights are drawn anew from `config.seed`,
+            but for those of networks that were handed in.
         x: (n, *input_shape) uint8 or float: an array, a memory map, a tensor or a source.
-        config: settings.
+        config: settings of the loop.
+        objective: what is learned, see `training.build.resolved_objective`; None takes what the
+            model's configuration names.
         folder: where log and checkpoint go; None keeps them in memory.
         progress: draw a bar, where standard error is a terminal.
         go_on: asked after every epoch, with its event; False stops the training there, as
             `patience` does.
-        starts: for vectors and a model with a linear encoder and decoder: makes linear codes of a
-            sample of the training part (n, d) float32.
-        metric: what vectors with `starts` are searched by.
         pretrained: a trained model whose encoder's weights are where this one begins, as far as
             they have the same shapes: for another code length, or for other items.
-        labels: for the objectives "dqn" and "dpq": (n,) integers, -1 where one is missing, or
-            (n, C) bool, see `faiss_pqvae.data.labels.check_labels`.
-        word_vectors: for "dpq": (C, e) floats, one for each class, in the order of the class
-            numbers that occur; None learns a prototype of every class.
+        given: what the objective learns from besides the items, see `Objective.learns_from`:
+            labels and word_vectors, or starts.
 
     Returns:
         The history, one dict of plain values per event, as in `log.jsonl`: first a "start", then
         one "epoch" each, then an "end".
 
     Raises:
-        TypeError, ValueError: `x` is not what the model takes; there are too few items; labels
-            that are wrong, missing, or not asked for (before any training); the
-            folder holds another training's checkpoint; settings of vectors without `starts`; a
-            pretrained model that has another encoder.
+        TypeError, ValueError: `x` is not what the model takes; there are too few items; what is
+            given is wrong, missing, or not asked for (before any training); a model of other codes
+            than the objective's; the folder holds another training's checkpoint; a pretrained model
+            that has another encoder.
         DivergedError: the loss is no longer finite.
     """
     trainer = Trainer(
         model,
         x,
         config or TrainingConfig(),
-        folder,
-        starts=starts,
-        metric=metric,
+        resolved_objective(model.config.objective if objective is None else objective),
+        folder=folder,
         pretrained=pretrained,
-        labels=labels,
-        word_vectors=word_vectors,
         progress=progress,
+        given=given,
     )
     try:
         trainer.train(progress=progress, go_on=go_on)
@@ -121,8 +107,7 @@ class Trainer:
     epoch), so that the step's number is all that a checkpoint has to keep of the randomness.
 
     Args:
-        model, x, config, folder, starts, metric, pretrained, labels, word_vectors, progress: see
-            `fit`.
+        model, x, config, objective, folder, pretrained, progress, given: see `fit`.
     """
 
     def __init__(
@@ -130,64 +115,29 @@ class Trainer:
         model: PQVAE,
         x: Any,
         config: TrainingConfig,
-        folder: str | Path | None,
+        objective: Objective,
         *,
-        starts: Starts | None = None,
-        metric: Metric = "l2",
+        folder: str | Path | None = None,
         pretrained: PQVAE | None = None,
-        labels: Any = None,
-        word_vectors: Any = None,
         progress: bool = True,
+        given: dict[str, Any],
     ) -> None:
-        if starts is not None and pretrained is not None:
-            raise ValueError(
-                "expected no pretrained model for vectors with a matrix each way: they start at a "
-                "linear code"
-            )
-        self.model = model
         check_items(x, model.input_shape, "training data")
-        known, vectors_of_words = check_supervision(model.config, labels, word_vectors, len(x))
-        labelled = None if known is None else known.labelled
-        self.config = settled(config, model, at_a_start=starts is not None)
+        known = checked(objective, len(x), given)
+        _check_fits(model, objective)
+        self.model = model
+        self.objective, self.config = objective.settled(model, config)
         self.device = choose_device(config.device)
-        vectors = self.config.vectors
-        self.items = Items(
-            x,
-            model.input_shape,
-            validation_fraction=config.validation_fraction,
-            most=None if vectors is None else vectors.items,
-            labelled=labelled,
-            seed=config.seed,
-            device=self.device,
-        )
-        examples = len(self.items.train_rows)
-        if vectors is not None:
-            examples = min(examples, vectors.anchors)
-        self.batch_size = min(config.batch_size, examples)
-        # The rest of an epoch that does not fill a batch waits for another epoch's order.
-        self.steps_per_epoch = examples // self.batch_size
         reset_parameters(model, config.seed)
         model.to(self.device)
         self.pretrained = None if pretrained is None else pretrained.fingerprint()
         if pretrained is not None:
             take_over(model, pretrained)
-        self.task: Task
-        if known is not None:
-            self.task = LabelTask(
-                model,
-                self.items,
-                known,
-                self.config,
-                batch_size=self.batch_size,
-                word_vectors=vectors_of_words,
-            )
-        elif starts is None:
-            self.task = ItemTask(model, self.items, self.config, batch_size=self.batch_size)
-        else:
-            self.task = VectorTask(
-                model, self.items, self.config, starts=starts, metric=metric, progress=progress
-            )
-        self.metric = None if starts is None else metric
+        setup = Setup(model, x, self.config, self.device, progress, pretrained is not None)
+        self.task = self.objective.task(setup, known)
+        self.items, self.batch_size = self.task.items, self.task.batch_size
+        # The rest of an epoch that does not fill a batch waits for another epoch's order.
+        self.steps_per_epoch = len(self.task.examples) // self.batch_size
         self.total_steps = self.steps_per_epoch * self.task.epochs
         self.budget_s = None if config.budget_minutes is None else 60 * config.budget_minutes
         self.folder = None if folder is None else Path(folder)
@@ -234,7 +184,7 @@ class Trainer:
         }
 
     def _start_event(self) -> dict[str, Any]:
-        model = self.model
+        model, settings = self.model, asdict(cast(Any, self.objective))
         return {
             "event": "start",
             "items": len(self.items),
@@ -252,6 +202,7 @@ class Trainer:
                 **asdict(model.config),
             },
             "training": asdict(self.config),
+            "objective": {"name": objectives.name_of(type(self.objective)), **settings},
         }
 
     def train(
@@ -268,7 +219,7 @@ class Trainer:
                 bar.update(self._way.at - bar.n)
                 if self.step % self.steps_per_epoch == 0 or self._done:
                     event = self._end_epoch((self.step - 1) // self.steps_per_epoch)
-                    bar.set_postfix(_summary(event))
+                    bar.set_postfix(self._summary(event))
                     stopped = go_on is not None and not go_on(event)
                     self.save()
                 elif (
@@ -321,12 +272,7 @@ class Trainer:
         if not torch.isfinite(terms.loss):
             raise DivergedError(
                 f"the loss is not finite at step {self.step}: try a smaller lr than "
-                f"{self.config.lr}"
-                + (
-                    f" or a smaller lambda_ than {self.model.config.lambda_}"
-                    if "reconstruction" in terms.parts
-                    else ""
-                )
+                f"{self.config.lr}, or other settings of the objective than {self.objective}"
             )
         self.optimizer.zero_grad(set_to_none=True)
         terms.loss.backward()  # type: ignore[no-untyped-call]
@@ -364,6 +310,13 @@ class Trainer:
         self.counts.zero_()
         self._log(event)
         return self.history[-1]
+
+    def _summary(self, event: dict[str, Any]) -> dict[str, str]:
+        """What a progress bar says of an epoch."""
+        shown = self.task.shown
+        value = event.get(f"validation_{shown}", math.nan)
+        perplexity = f"{np.mean(event['perplexity']):.0f}"
+        return {shown: f"{value:.4f}", "perplexity": perplexity}
 
     def _stopped_early(self) -> bool:
         done, position = divmod(self.step, self.steps_per_epoch)
@@ -451,19 +404,25 @@ class Trainer:
     def _fingerprint(self) -> str:
         """Model, settings and a sample of the data, as text that must agree when resuming."""
         event = self._start_event()
-        kept = {key: event[key] for key in ("items", "model", "training")}
+        kept = {key: event[key] for key in ("items", "model", "training", "objective")}
         sample = self.items.read(self.items.spread(64)).cpu().numpy()
-        if self.metric is not None:
-            kept["metric"] = self.metric
-        if self.pretrained is not None:
-            kept["pretrained"] = self.pretrained
-        if isinstance(self.task, LabelTask):
-            kept["labels"] = self.task.fingerprint()
+        kept |= {"pretrained": self.pretrained, "given": self.task.fingerprint()}
         return json.dumps({**kept, "sample": zlib.crc32(sample.tobytes())}, sort_keys=True)
 
     def close(self) -> None:
         """Lets go of the data."""
         self.items.x = None
+
+
+def _check_fits(model: PQVAE, objective: Objective) -> None:
+    """Refuses a model that was built for other codes."""
+    objective.networks(model.config, model.input_shape)
+    wanted = objective.spec(unit=model.config.unit_latents, metric=model.spec.metric)
+    if wanted != model.spec:
+        raise ValueError(
+            f"expected a model of {wanted} for {objective}, got {model.spec}: make it by "
+            "training.new_model with this objective"
+        )
 
 
 def schedule(at: float, end: float) -> float:
@@ -477,12 +436,3 @@ def schedule(at: float, end: float) -> float:
     if at < rise:
         return (at + 1) / rise
     return 0.5 * (1 + math.cos(math.pi * min(1, (at - rise) / max(1, end - rise))))
-
-
-def _summary(event: dict[str, Any]) -> dict[str, str]:
-    """What a progress bar says of an epoch."""
-    perplexity = f"{np.mean(event['perplexity']):.0f}"
-    if "classes" in event or "pairs" in event:
-        return {"mAP": f"{1 - event['validation_loss']:.3f}", "perplexity": perplexity}
-    part = "contrast" if "contrast" in event else "reconstruction"
-    return {part: f"{event[f'validation_{part}']:.4f}", "perplexity": perplexity}

@@ -9,6 +9,8 @@ from collections.abc import Callable, Sequence
 
 import tyro
 
+from faiss_pqvae.cli.options import with_objectives, with_present_names
+
 _MODULES = {
     "demo": "evaluate",
     "train": "indexes",
@@ -31,11 +33,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: instead of the process's own, without the program's name.
     """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+    given = with_present_names(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
         tyro.extras.subcommand_cli_from_dict(
-            _commands(), prog="faiss-pqvae", description=_DESCRIPTION, args=given
+            _commands(given), prog="faiss-pqvae", description=_DESCRIPTION, args=given
         )
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"faiss-pqvae: {error}", file=sys.stderr)
@@ -45,11 +47,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
-def _commands() -> dict[str, Callable[..., None]]:
-    return {
-        name: getattr(importlib.import_module(f"faiss_pqvae.cli.{module}"), name)
-        for name, module in _MODULES.items()
-    }
+def _commands(arguments: Sequence[str]) -> dict[str, Callable[..., None]]:
+    found = {}
+    for name, module in _MODULES.items():
+        command = getattr(importlib.import_module(f"faiss_pqvae.cli.{module}"), name)
+        found[name] = with_objectives(command, arguments)
+    return found
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -13,10 +14,12 @@ import torch
 import tyro
 from tqdm import tqdm
 
+from faiss_pqvae.cli.options import Learning
 from faiss_pqvae.data.open import ImageFolder, Source, chunks, open_source
 from faiss_pqvae.index.bundle import read_config, read_index, write_index
-from faiss_pqvae.index.factory import index_factory
+from faiss_pqvae.index.factory import Training
 from faiss_pqvae.index.latent_index import LatentIndex, check_k
+from faiss_pqvae.index.metrics import METRICS
 from faiss_pqvae.model.clustering import histogram, perplexity, usage
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.native import faiss
@@ -32,11 +35,9 @@ _DATA_HELP = (
 Data = Annotated[str, tyro.conf.Positional, tyro.conf.arg(help=_DATA_HELP)]
 Folder = tyro.conf.Positional[Path]
 Metric = Literal["l2", "inner_product", "cosine"]
-_METRICS: dict[Metric, Any] = {
-    "l2": faiss.METRIC_L2,
-    "inner_product": faiss.METRIC_INNER_PRODUCT,
-    "cosine": "cosine",
-}
+
+
+_METRICS: dict[Metric, Any] = {**METRICS, "cosine": "cosine"}
 
 
 def train(
@@ -50,8 +51,10 @@ def train(
     word_vectors: Path | None = None,
     size: tuple[int, int] | None = None,
     pretrained: Path | None = None,
+    encoder: str | None = None,
     model: ModelConfig = ModelConfig(),  # noqa: B008 - frozen
     training: TrainingConfig = TrainingConfig(),  # noqa: B008 - frozen
+    learning: Learning = Learning({}),  # noqa: B008 - replaced by the options of objectives
 ) -> None:
     """Train encoder, decoder and codebooks on images or vectors, and write an empty index.
 
@@ -74,17 +77,23 @@ def train(
         size: height and width that images of a folder are resized to.
         pretrained: folder of a trained index whose encoder the training starts from: for another
             code length, or for other images; of the same network and width.
+        encoder: a name of a registered encoder, or package.module:attribute for one of your own: a
+            torch module, or a function make(input_shape, latent_dim, width=...) that makes one. It
+            keeps its weights; a Backbone(..., trainable=False) is left as it is, and codes of its
+            features are learned.
         model: networks and bottleneck.
         training: the loop.
+        learning: the objective.
     """
     source, known = open_labelled(data, size)
     shape = tuple(source.shape[1:])
-    index = index_factory(
+    index = learning.index(
         shape,
         factory,
         None if metric is None else _METRICS[metric],
         model=model,
         training=training,
+        encoder=encoder,
         pretrained=None if pretrained is None else read_index(pretrained).model,
     )
     given = _supervision(index, factory, known, labels, word_vectors)
@@ -104,7 +113,8 @@ def _supervision(
     word_vectors: Path | None,
 ) -> dict[str, Any]:
     """What `LatentIndex.train` gets besides the items: labels from a file, or else the known."""
-    if not index.model.config.supervised:
+    assert isinstance(index.fit, Training)
+    if "labels" not in index.fit.objective.learns_from:
         if labels is not None or word_vectors is not None:
             raise ValueError(
                 f"expected --labels and --word-vectors with DQN or DPQ only, got {factory}"
@@ -150,6 +160,7 @@ def build(
     /,
     *,
     out: Path | None = None,
+    encoder: str | None = None,
 ) -> None:
     """Encode items and store their codes in a trained index, in place of what it held.
 
@@ -159,8 +170,9 @@ def build(
         bundle: folder of a trained index.
         data: what to store; the ids count from 0 in its order.
         out: folder for the filled index; by default BUNDLE itself.
+        encoder: the encoder that the index was trained with, if it is not ours.
     """
-    index = read_index(bundle)
+    index = read_index(bundle, encoder=encoder)
     source = _open_for(index, data)
     index.reset()
     with tqdm(total=len(source), unit="item", desc="adding", disable=None) as bar:
@@ -190,6 +202,7 @@ def search(
     ef_search: int | None = None,
     k_factor: float | None = None,
     mmap: bool = False,
+    encoder: str | None = None,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
     """Print the nearest stored items of every query, as a table or as JSON.
@@ -206,10 +219,11 @@ def search(
         ef_search: candidates to keep, of an HNSW index; more finds more and takes longer.
         k_factor: candidates per result that a refined index looks at a second time.
         mmap: leave the codes on the disk, for collections larger than memory.
+        encoder: the encoder that the index was trained with, if it is not ours.
         as_json: print {"D": [[...]], "I": [[...]]} instead of a table.
     """
     k = check_k(k)
-    index = read_index(bundle, mmap=mmap)
+    index = read_index(bundle, mmap=mmap, encoder=encoder)
     if search_type is not None:
         index.search_type = search_type  # type: ignore[assignment]  # checked by the setter
     if nprobe is not None:
@@ -228,14 +242,15 @@ def search(
         print(f"{number:>7}  {'  '.join(pairs)}")
 
 
-def info(bundle: Folder, /) -> None:
+def info(bundle: Folder, /, *, encoder: str | None = None) -> None:
     """Print what a bundle holds.
 
     Args:
         bundle: folder of an index.
+        encoder: the encoder that the index was trained with, if it is not ours.
     """
     config = read_config(bundle)
-    index = read_index(bundle)
+    index = read_index(bundle, encoder=encoder)
     model = config["model"]
     lines = {
         "index": f"{config['factory']}, {config['metric']}, search type {config['search_type']}",
@@ -244,6 +259,7 @@ def info(bundle: Folder, /) -> None:
         "input": f"{' x '.join(map(str, index.input_shape))}",
         "latents": f"{index.model.latent_dim} dimensions, {index.model.M} "
         + ("levels" if index.model.structure == "residual" else "sub-vectors"),
+        "code": ", ".join(f"{name} {value}" for name, value in asdict(index.model.spec).items()),
         "model": ", ".join(f"{name}={value}" for name, value in model["config"].items()),
         "written with": ", ".join(f"{n} {v}" for n, v in config["versions"].items()),
     }

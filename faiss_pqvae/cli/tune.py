@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 import shlex
 import sys
 from pathlib import Path
@@ -15,13 +14,15 @@ import numpy.typing as npt
 import tyro
 
 from faiss_pqvae.cli.indexes import Data, open_labelled
-from faiss_pqvae.index.factory import index_factory, starts_at_opq
+from faiss_pqvae.cli.options import Learning, options_of
+from faiss_pqvae.index.factory import index_factory
 from faiss_pqvae.index.grammar import parse
 from faiss_pqvae.index.latent_index import LatentIndex
 from faiss_pqvae.index.transforms import Transformed
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.pqvae import PQVAE
-from faiss_pqvae.training import TrainingConfig
+from faiss_pqvae.registry import objectives
+from faiss_pqvae.training import Ranking, Reconstruction, TrainingConfig
 from faiss_pqvae.training.tune.scores import QUERIES
 from faiss_pqvae.training.tune.search import (
     Part,
@@ -49,6 +50,7 @@ def tune(
     search: Annotated[SearchConfig, tyro.conf.arg(name="")] = SearchConfig(),  # noqa: B008 - frozen
     model: ModelConfig = ModelConfig(),  # noqa: B008 - frozen
     training: TrainingConfig = TrainingConfig(),  # noqa: B008 - frozen
+    learning: Learning = Learning({}),  # noqa: B008 - replaced by the options of objectives
 ) -> None:
     """Search for lambda, the strength of the quantizer, on held-out items; needs no labels.
 
@@ -65,11 +67,12 @@ def tune(
             at 1,000: reads the labels); auto takes view-recall for images and recall for vectors.
         size: height and width that images of a folder are resized to.
         search: candidates and budget.
-        model: networks and bottleneck; its lambda is what is searched for.
+        model: networks and bottleneck.
         training: the loop; its epochs are the full length, of which the budget is a multiple.
+        learning: the objective; its lambda is what is searched for.
     """
     parsed = parse(factory)
-    if parsed.kind != "PQVAE":
+    if parsed.kind != Reconstruction.code:
         raise ValueError(
             f"expected PQVAE in the factory to search for a lambda, got {factory!r}: lambda has no "
             "part in what other codes learn"
@@ -77,11 +80,17 @@ def tune(
     x, labels = open_labelled(data, size)
     x = _transformed(x, factory)
     shape = tuple(x.shape[1:])
-    if starts_at_opq(model.for_items(shape, parsed.M, parsed.nbits), shape):
+    objective = learning.objective(parsed.kind, model, shape)
+    if isinstance(objective, Ranking):
         raise ValueError(
             "expected a network whose training has a lambda, got vectors with a matrix each way: "
             "these start at OPQ and are trained for their neighbours' order. Train them as they "
             "are, or give --model.encoder mlp"
+        )
+    if not isinstance(objective, Reconstruction):
+        raise ValueError(
+            "expected the reconstruction objective to search for a lambda, got "
+            f"{model.objective!r}: lambda has no part in what its codes learn"
         )
     scoring = _score(score, shape, training, labels)
     print(_announcement(len(x), training, search, scoring.name), flush=True)
@@ -91,6 +100,7 @@ def tune(
         parsed.nbits,
         out,
         model=model,
+        objective=objective,
         training=training,
         search=search,
         score=scoring,
@@ -98,7 +108,8 @@ def tune(
     )
     print(_table(result, scoring.name))
     print(_summary(result, search))
-    following = _next(data, factory, size, model, training, result.lambda_)
+    found = dataclasses.replace(objective, lambda_=result.lambda_)
+    following = _next(data, factory, size, model, training, found)
     print(f"record  {out / 'tune.json'}\nnext    {following}")
 
 
@@ -208,36 +219,15 @@ def _next(
     size: tuple[int, int] | None,
     model: ModelConfig,
     training: TrainingConfig,
-    lambda_: float,
+    objective: Reconstruction,
 ) -> str:
     """The command that trains with the lambda that was found."""
     command = ["faiss-pqvae", "train", data, "BUNDLE", "--factory", factory]
     if size is not None:
         command += ["--size", *map(str, size)]
-    command += ["--model.lambda_", str(lambda_)]
-    usual = dataclasses.replace(ModelConfig(), lambda_=model.lambda_)
-    options = _options("model", model, usual)
-    return shlex.join([*command, *options, *_options("training", training, TrainingConfig())])
-
-
-def _options(prefix: str, config: Any, default: Any) -> list[str]:
-    """The arguments that turn one configuration into another."""
-    options, nested = [], []
-    for field in dataclasses.fields(config):
-        value, usual = getattr(config, field.name), getattr(default, field.name)
-        name = field.name.replace("_", "-")
-        if value == usual:
-            continue
-        if isinstance(value, bool):
-            options.append(f"--{prefix}.{name if value else f'no-{name}'}")
-        elif dataclasses.is_dataclass(value):  # a subcommand, after all options
-            kind: Any = type(value)
-            nested.append(f"{prefix}.{name}:{_kebab(kind.__name__)}")
-            nested += _options(f"{prefix}.{name}", value, kind())
-        else:
-            options += [f"--{prefix}.{name}", str(value)]
-    return [*options, *nested]
-
-
-def _kebab(name: str) -> str:
-    return re.sub("(?<=[a-z])(?=[A-Z])", "-", name).lower()
+    name = objectives.name_of(Reconstruction)
+    command += [f"--{name}.lambda-", str(objective.lambda_)]
+    usual = dataclasses.replace(Reconstruction(), lambda_=objective.lambda_)
+    command += options_of(name, objective, usual)
+    command += options_of("model", model, ModelConfig())
+    return shlex.join([*command, *options_of("training", training, TrainingConfig())])

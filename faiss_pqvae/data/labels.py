@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 
 class Labels(NamedTuple):
@@ -28,42 +27,12 @@ class Labels(NamedTuple):
         """(n,) whether an item has a class."""
         return np.diff(self.starts) > 0
 
-    def matrix(self, rows: npt.NDArray[np.int64]) -> torch.Tensor:
-        """(len(rows), n_classes) float32: 1 where the item of a row is of a class."""
-        found = torch.zeros(len(rows), self.n_classes)
-        for place, row in enumerate(rows):
-            found[place, self.classes[self.starts[row] : self.starts[row + 1]]] = 1
-        return found
 
-
-def check_supervision(
-    config: Any, labels: Any, word_vectors: Any, n: int
-) -> tuple[Labels | None, npt.NDArray[np.float32] | None]:
-    """Checks what a training gets besides its items.
-
-    Args:
-        config: of the model; its objective decides.
-        labels: as `check_labels` takes them, for "dqn" and "dpq"; None for the others.
-        word_vectors: as `check_word_vectors` takes them, for "dpq", or None.
-        n: number of items.
-
-    Returns:
-        Both in one form; None where there are none.
-
-    Raises:
-        TypeError, ValueError: wrong ones, no labels where they are needed, or what the objective
-            does not read.
-    """
-    objective = config.objective
-    if (labels is not None) != config.supervised:
-        expected, got = ("no labels", "some") if labels is not None else ("labels", "none")
-        raise ValueError(f"expected {expected} for the objective {objective!r}, got {got}")
-    known = None if labels is None else check_labels(labels, n)
-    if word_vectors is None:
-        return known, None
-    if known is None or objective != "dpq":
-        raise ValueError(f"expected word vectors with the objective 'dpq', got {objective!r}")
-    return known, check_word_vectors(word_vectors, known.n_classes)
+def as_array(values: Any) -> npt.NDArray[Any]:
+    """An array of whatever is one, a tensor on any device included."""
+    if hasattr(values, "detach"):  # a tensor: torch is not known here
+        values = values.detach().cpu().numpy()
+    return np.asarray(values)
 
 
 def check_labels(labels: Any, n: int) -> Labels:
@@ -71,15 +40,19 @@ def check_labels(labels: Any, n: int) -> Labels:
 
     Args:
         labels: (n,) integers, one class an item, -1 where it is missing; or (n, C) bool, several,
-            with no class where it is missing. Class numbers need not be without gaps.
+            with no class where it is missing. Class numbers need not be without gaps. What this
+            function returned is taken as it is.
         n: number of items.
 
     Raises:
         TypeError: no array of integers or bool.
         ValueError: another shape or length; a number below -1; fewer than two classes.
     """
-    given = labels.detach().cpu().numpy() if isinstance(labels, torch.Tensor) else labels
-    given = np.asarray(given)
+    if isinstance(labels, Labels):  # checked before
+        if len(labels.starts) != n + 1:
+            raise ValueError(f"expected labels of {n} items, got those of {len(labels.starts) - 1}")
+        return labels
+    given = as_array(labels)
     if given.dtype != np.bool_ and not np.issubdtype(given.dtype, np.integer):
         nan = np.issubdtype(given.dtype, np.floating) and bool(np.isnan(given).any())
         raise TypeError(
@@ -124,8 +97,7 @@ def check_word_vectors(vectors: Any, n_classes: int) -> npt.NDArray[np.float32]:
         TypeError: no array of floats.
         ValueError: another shape; NaN, infinity or a vector of length zero.
     """
-    given = vectors.detach().cpu().numpy() if isinstance(vectors, torch.Tensor) else vectors
-    given = np.asarray(given)
+    given = as_array(vectors)
     if not np.issubdtype(given.dtype, np.floating):
         raise TypeError(f"expected word vectors of floats, got {given.dtype}")
     if given.ndim != 2 or len(given) != n_classes or not given.shape[1]:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import os
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,17 +16,21 @@ import safetensors.torch
 import torch
 
 from faiss_pqvae.files import replace_bytes, sync
+from faiss_pqvae.index.handed_in import Given, record_of_decoder, record_of_encoder
 from faiss_pqvae.index.latent_index import LatentIndex
+from faiss_pqvae.index.metrics import METRICS
+from faiss_pqvae.index.old_formats import upgraded
 from faiss_pqvae.index.refine import StoredVectors
 from faiss_pqvae.index.transforms import Transforms
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.pqvae import PQVAE
+from faiss_pqvae.model.spec import CodeSpec
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.files.io import check_keys, read_native, write_native
 from faiss_pqvae.native.files.layout import Role
 from faiss_pqvae.native.inject import extract_codebooks
 
-FORMAT = 2  # 1 knew IndexPQ only, and had no hash of its configuration
+FORMAT = 3  # 1 and 2, see old_formats; 1 had no hash of its configuration
 _MODEL: Final = "model"
 _INDEX: Final = "index"
 _TRANSFORMS: Final = "transforms"
@@ -37,7 +41,6 @@ _SUFFIXES = {
     _TRANSFORMS: ".faiss",
     _REFINE: ".faiss",
 }
-_METRICS = {"l2": faiss.METRIC_L2, "inner_product": faiss.METRIC_INNER_PRODUCT}
 
 
 def write_index(index: LatentIndex, path: str | Path) -> None:
@@ -114,31 +117,42 @@ def _remove_leftovers(folder: Path) -> None:
                 leftover.unlink(missing_ok=True)
 
 
-def read_index(path: str | Path, *, mmap: bool = False) -> LatentIndex:
+def read_index(
+    path: str | Path, *, mmap: bool = False, encoder: Any = None, decoder: Any = None
+) -> LatentIndex:
     """Reads a bundle; every part is checked before anything can be searched.
+
+    No code is imported because a file names it: a network that is not ours is handed in again.
 
     Args:
         path: the folder that `write_index` wrote.
         mmap: leave codes and lists in the file, which is mapped into memory, for collections
             larger than memory; `add` and all other changes raise then. The files are still read
             once, for their hashes. The ids of an IDMap come into memory.
+        encoder: the encoder that was handed to `index_factory`, as it was handed in there: a
+            module, a name or a reference. A frozen one needs the weights that it had; one that
+            learned along gets those of the bundle, in a copy.
+        decoder: likewise.
 
     Returns:
         The index, ready to search and to add to, on the CPU.
 
     Raises:
         FileNotFoundError: no bundle there.
+        TypeError: an encoder or a decoder that is no module.
         ValueError: a damaged or altered file, parts that do not fit together, the format of a
-            newer version, or a FastScan index with `mmap`, which FAISS cannot map.
+            newer version, or a FastScan index with `mmap`, which FAISS cannot map; an encoder or
+            decoder that is missing (the message says which), not asked for, or another one.
     """
     folder = Path(path)
     config = _read_config(folder)
+    given = Given.of(config, encoder, decoder)
     try:
         files = config["files"]
         for file in files.values():
             _check_hash(folder, file["name"], file["sha256"])
         paths = {role: folder / files[role]["name"] for role in _SUFFIXES if role in files}
-        index = _assemble(config, paths, mmap=mmap)
+        index = _assemble(config, paths, given, mmap=mmap)
         _set_options(index, config)
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
@@ -149,8 +163,10 @@ def read_index(path: str | Path, *, mmap: bool = False) -> LatentIndex:
     return index
 
 
-def _assemble(config: dict[str, Any], paths: dict[str, Path], *, mmap: bool) -> LatentIndex:
-    model = _read_model(paths[_MODEL], config["model"])
+def _assemble(
+    config: dict[str, Any], paths: dict[str, Path], given: Given, *, mmap: bool
+) -> LatentIndex:
+    model = _read_model(paths[_MODEL], config["model"], _read_spec(config["spec"]), given)
     native = read_native(paths[_INDEX], _INDEX, mmap=mmap)
     if not native.is_trained:
         raise ValueError(f"expected a trained index in {paths[_INDEX]}, got an untrained one")
@@ -162,11 +178,12 @@ def _assemble(config: dict[str, Any], paths: dict[str, Path], *, mmap: bool) -> 
         transforms = Transforms(read_native(paths[_TRANSFORMS], _TRANSFORMS))
     return LatentIndex(
         model,
-        _METRICS[config["metric"]],
+        METRICS[config["metric"]],
         faiss_index=native,
         transforms=transforms,
         refine_index=_read_refine(config.get("refine"), native, paths.get(_REFINE), mmap=mmap),
         read_only=mmap,
+        front=given.front(model),
     )
 
 
@@ -226,10 +243,13 @@ def _config_hash(config: dict[str, Any]) -> str:
 def _config(index: LatentIndex) -> dict[str, Any]:
     """All of a configuration but the files and the hash."""
     model = index.model
-    metrics = {value: name for name, value in _METRICS.items()}
+    metrics = {value: name for name, value in METRICS.items()}
     return {
         "format": FORMAT,
         "factory": index.description,
+        "spec": asdict(model.spec),
+        "encoder": record_of_encoder(index),
+        "decoder": record_of_decoder(model),
         "model": {
             "input_shape": list(model.input_shape),
             "M": model.M,
@@ -272,7 +292,14 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"damaged bundle {folder}: config.json was altered, what it says does not have its "
             "sha256; settings are changed by read_index and write_index"
         )
-    return config
+    if version == FORMAT:
+        return config
+    try:
+        return upgraded(config)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"damaged bundle {folder}: config.json lacks or misuses {error}"
+        ) from error
 
 
 def _write_model(model: PQVAE, path: Path) -> None:
@@ -283,11 +310,16 @@ def _write_model(model: PQVAE, path: Path) -> None:
     path.write_bytes(safetensors.torch.save(tensors))
 
 
-def _read_model(path: Path, config: dict[str, Any]) -> PQVAE:
+def _read_spec(spec: dict[str, Any]) -> CodeSpec:
+    try:
+        return CodeSpec(**spec)
+    except TypeError as error:
+        raise ValueError(f"expected a code's spec in config.json: {error}") from error
+
+
+def _read_model(path: Path, config: dict[str, Any], spec: CodeSpec, given: Given) -> PQVAE:
     shape, M, nbits = tuple(config["input_shape"]), config["M"], config["nbits"]
     networks = ModelConfig(**config["config"])
-    if networks.encoder is None and len(shape) == 1:
-        networks = replace(networks, encoder="mlp")  # written when that was the default
     for size in (*shape, M, nbits, networks.dsub, networks.width):
         if type(size) is not int or not 1 <= size < 2**31:
             raise ValueError(f"expected the model's sizes in config.json as integers, got {size!r}")
@@ -295,10 +327,11 @@ def _read_model(path: Path, config: dict[str, Any]) -> PQVAE:
     try:
         weights = safetensors.torch.load_file(path)
         with torch.device("meta"):  # a network of any size takes no memory there
-            expected = PQVAE(*arguments).state_dict()
+            handed_in = given.networks(shape, networks, spec, M)
+            expected = PQVAE(*arguments, spec=spec, **handed_in).state_dict()
         if _shapes(weights) != _shapes(expected):
-            raise ValueError(f"the weights {path} do not fit the configuration: other shapes")
-        model = PQVAE(*arguments)
+            raise ValueError(given.explained(f"the weights {path} do not fit the configuration"))
+        model = PQVAE(*arguments, spec=spec, **handed_in)
         model.load_state_dict(weights)
     except (safetensors.SafetensorError, RuntimeError, OverflowError) as error:
         raise ValueError(f"the weights {path} do not fit the configuration: {error}") from error

@@ -7,21 +7,31 @@ import math
 import operator
 import re
 from collections.abc import Callable
-from dataclasses import replace
-from typing import Any, Literal, cast
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
 
+from torch import nn
+
+from faiss_pqvae.index.front import Front
 from faiss_pqvae.index.grammar import CODES, MAX_M, Description, Item, error, parse
 from faiss_pqvae.index.latent_index import LatentIndex
+from faiss_pqvae.index.metrics import METRICS
 from faiss_pqvae.index.opq import linear_starts
 from faiss_pqvae.index.refine import StoredVectors
 from faiss_pqvae.index.transforms import Transforms
-from faiss_pqvae.model.config import ModelConfig, Objective
+from faiss_pqvae.model.backbone import Backbone
+from faiss_pqvae.model.config import ModelConfig
+from faiss_pqvae.model.networks import is_named_ours, resolved_decoder, resolved_encoder
 from faiss_pqvae.model.pqvae import PQVAE
+from faiss_pqvae.model.spec import Metric
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.inject import new_residual_index
+from faiss_pqvae.registry import decoders, encoders, objectives
 from faiss_pqvae.training import TrainingConfig, fit
+from faiss_pqvae.training.build import checked, new_model, objective_for, resolved_objective
 from faiss_pqvae.training.loop import History
-from faiss_pqvae.training.objectives.ranking import Metric
+from faiss_pqvae.training.objectives.protocol import Objective
 
 _MAX_GROWTH = 2**16  # dimensions that a transform may make out of fewer
 _faiss_index_factory = faiss.index_factory  # FAISS's own, whatever `register` does
@@ -34,6 +44,9 @@ def index_factory(
     *,
     model: ModelConfig | None = None,
     training: TrainingConfig | None = None,
+    objective: Any = None,
+    encoder: Any = None,
+    decoder: Any = None,
     pretrained: PQVAE | None = None,
 ) -> LatentIndex:
     """Makes an untrained index from a string, as faiss.index_factory does.
@@ -51,117 +64,172 @@ def index_factory(
         metric_type: faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT, between latents; "cosine" is
             the inner product between latents of length 1 (`ModelConfig.unit_latents`). None takes
             L2, and for DPQ inner products, which its codes are made for.
-        model: networks and bottleneck; its objective is that of DQN and DPQ where they are asked
-            for.
-        training: how `train` trains. Vectors with a linear encoder and decoder, the default, start
-            at the better of OPQ and PQ on a validation split, and never end below it there.
+        model: networks and bottleneck.
+        training: how the loop trains.
+        objective: what is learned: a name of `faiss_pqvae.objectives`, "package.module:attribute",
+            or an objective with its settings, such as `Contrastive(temperature=0.3)`. None takes
+            the description's; of PQVAE vectors with a linear encoder and decoder, the default,
+            start at the better of OPQ and PQ on a validation split, and never end below it there.
+        encoder: a name of `faiss_pqvae.encoders`, "package.module:attribute", a torch module or a
+            `Backbone`, which says what it wants to see and whether it learns along. A network that
+            is not ours keeps its weights, from which it learns at a rate of its own. A frozen one
+            (`trainable=False`) stands before everything else: transforms, code and refinement are
+            those of its features, which are computed once for the training.
+        decoder: likewise, of latents (n, latent_dim) to normalised items (n, *input_shape).
         pretrained: a trained model, such as another index's, whose encoder `train` starts from.
 
     Returns:
         An index to `train`, `add` to and `search`.
 
     Raises:
-        TypeError: a shape or a description of another type.
+        TypeError: a shape or a description of another type; a network that is no module.
         ValueError: a description that does not parse (the message points at the character), a
-            parameter out of its range.
+            parameter out of its range, an encoder that cannot take the items.
     """
     parsed = parse(description)
     dims = input_shape if isinstance(input_shape, tuple) else (input_shape,)
     shape = tuple(operator.index(size) for size in dims)
-    model = _with_objective(model or ModelConfig(), parsed)
+    config = model or ModelConfig()
     if metric_type == "cosine":
-        model = replace(model, unit_latents=True)
-    metric = _metric(metric_type, parsed.kind)
-    transforms = _transforms(parsed, shape)
-    network = PQVAE(
-        shape if transforms is None else (transforms.d_out,), parsed.M, parsed.nbits, model
+        config = replace(config, unit_latents=True)
+    config, front, backbone = _encoder(encoder, config, parsed, shape)
+    items = shape if front is None else (front.d_out,)
+    transforms = _transforms(parsed, items)
+    inputs = items if transforms is None else (transforms.d_out,)
+    learned = _objective(objective, config, parsed, inputs)
+    config, given_decoder = _decoder(decoder, config, parsed, inputs)
+    network = new_model(
+        inputs,
+        parsed.M,
+        parsed.nbits,
+        config,
+        objective=learned,
+        metric=_metric(metric_type),
+        encoder=backbone,
+        decoder=given_decoder,
     )
+    metric = METRICS[network.spec.metric]
     index = LatentIndex(
         network,
         metric,
-        fit=functools.partial(
-            _fit,
-            config=training,
-            metric="l2" if metric == faiss.METRIC_L2 else "inner_product",
-            pretrained=pretrained,
-        ),
+        fit=Training(learned, training, pretrained),
         faiss_index=_native(parsed, network.latent_dim, metric),
         transforms=transforms,
-        refine_index=_refine_index(parsed, shape, metric),
+        refine_index=_refine_index(parsed, items, metric),
+        front=front,
     )
     index.description = description
     return index
 
 
-def _with_objective(model: ModelConfig, parsed: Description) -> ModelConfig:
-    """The settings with the objective that the code's name asks for."""
-    own = {"DQN": "dqn", "DPQ": "dpq"}.get(parsed.kind)
-    if own is None and model.supervised:
+def _encoder(
+    encoder: Any, config: ModelConfig, parsed: Description, shape: tuple[int, ...]
+) -> tuple[ModelConfig, Front | None, Backbone | None]:
+    """The settings with the encoder's name, and somebody's network: frozen, or learning along."""
+    key = config.encoder if encoder is None else encoder
+    if key is None or is_named_ours(encoders, key):
+        return replace(config, encoder=key), None, None
+    backbone = resolved_encoder(key, shape, _latent_dim(config, parsed, shape), width=config.width)
+    if backbone.trainable:
+        return replace(config, encoder=backbone.reference), None, backbone
+    # What is learned is a code of its features.
+    return replace(config, encoder=None), Front(backbone, shape), None
+
+
+def _decoder(
+    decoder: Any, config: ModelConfig, parsed: Description, shape: tuple[int, ...]
+) -> tuple[ModelConfig, nn.Module | None]:
+    """The settings with the decoder's name, and somebody's network."""
+    key = config.decoder if decoder is None else decoder
+    if is_named_ours(decoders, key):
+        return replace(config, decoder=key), None
+    module = resolved_decoder(key, shape, _latent_dim(config, parsed, shape), width=config.width)
+    kind = type(module)
+    name = key if isinstance(key, str) else f"{kind.__module__}:{kind.__qualname__}"
+    return replace(config, decoder=name), module
+
+
+def _latent_dim(config: ModelConfig, parsed: Description, shape: tuple[int, ...]) -> int:
+    """Dimension of the latents, as somebody's network is asked for it."""
+    dsub = config.for_items(shape, parsed.M, parsed.nbits, parsed.structure).dsub
+    assert dsub is not None
+    return dsub if parsed.structure == "residual" else parsed.M * dsub
+
+
+def _objective(
+    objective: Any, config: ModelConfig, parsed: Description, shape: tuple[int, ...]
+) -> Objective:
+    """What is learned, whose codes must be those of the description."""
+    key = config.objective if objective is None else objective
+    if key is None:
+        key = objective_for(parsed.kind, config, shape)
+    found = resolved_objective(key)
+    if found.code != parsed.kind:
+        name = objectives.name_of(type(found))
         raise ValueError(
-            f"expected {model.objective.upper()}{{M}}[x{{nbits}}] in the description for the "
-            f"objective {model.objective!r}, got {parsed.text!r}"
+            f"expected {found.code}{{M}}[x{{nbits}}] in the description for the objective "
+            f"{name!r}, got {parsed.text!r}"
         )
-    if own is None or model.objective == own:
-        return model
-    if model.objective != "reconstruction":  # which is the default
-        raise ValueError(
-            f"expected the objective {own!r} for {parsed.text!r}, got {model.objective!r}"
-        )
-    return replace(model, objective=cast(Objective, own))
+    return found
 
 
-def _metric(metric_type: int | str | None, kind: str) -> int:
-    """FAISS's number of a metric.
-
-    Raises:
-        ValueError: another metric, or one that the kind of code is not searched by.
-    """
-    metrics: dict[Any, Any] = {"cosine": faiss.METRIC_INNER_PRODUCT}
-    metrics[None] = faiss.METRIC_INNER_PRODUCT if kind == "DPQ" else faiss.METRIC_L2
-    metric = metrics.get(metric_type, metric_type)
-    if metric not in (faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT):
+def _metric(metric_type: int | str | None) -> Metric | None:
+    """The name of a metric; None leaves it to the objective."""
+    if metric_type is None:
+        return None
+    names: dict[Any, Metric] = {number: name for name, number in METRICS.items()}
+    names["cosine"] = "inner_product"
+    if metric_type not in names:
         raise ValueError(
             "expected metric_type faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT or 'cosine', got "
             f"{metric_type!r}"
         )
-    if kind == "DPQ" and metric != faiss.METRIC_INNER_PRODUCT:
-        raise ValueError("expected faiss.METRIC_INNER_PRODUCT for DPQ, got faiss.METRIC_L2")
-    return int(metric)
+    return names[metric_type]
 
 
-def _fit(
-    model: PQVAE,
-    x: Any,
-    *,
-    config: TrainingConfig | None,
-    metric: Metric,
-    **options: Any,
-) -> History:
-    """`training.fit`; a linear code of vectors starts at OPQ."""
-    if not starts_at_opq(model.config, model.input_shape):
-        return fit(model, x, config, **options)
-    starts = functools.partial(
-        linear_starts,
-        M=model.M,
-        nbits=model.nbits,
-        d_out=model.latent_dim,
-        progress=options.get("progress", True),
-    )
-    return fit(model, x, config, starts=starts, metric=metric, **options)
+@dataclass(frozen=True)
+class Training:
+    """How an index of the factory trains its model; see `faiss_pqvae.index.training.Fit`.
 
-
-def starts_at_opq(config: ModelConfig, input_shape: tuple[int, ...]) -> bool:
-    """Whether an index trains such a model from OPQ on: vectors to reconstruct, a matrix each way.
-
-    It is trained for the order of distances; the weights of its reconstruction, lambda among them,
-    have no effect.
-
-    Args:
-        config: with what depends on the items filled in, see `ModelConfig.for_items`.
-        input_shape: of the items.
+    Attributes:
+        objective: what is learned.
+        config: settings of the loop; None takes the defaults.
+        pretrained: a model whose encoder the training starts from, or None.
     """
-    linear = (config.encoder, config.decoder) == ("linear", "linear")
-    return len(input_shape) == 1 and linear and config.objective == "reconstruction"
+
+    objective: Objective
+    config: TrainingConfig | None = None
+    pretrained: PQVAE | None = None
+
+    def check(self, n: int, *, labels: Any = None, word_vectors: Any = None) -> dict[str, Any]:
+        """What the objective learns from besides n items; linear codes to start at are FAISS's."""
+        given = {"labels": labels, "word_vectors": word_vectors}
+        if "starts" in self.objective.learns_from:
+            given["starts"] = linear_starts
+        return checked(self.objective, n, given)
+
+    def __call__(
+        self, model: PQVAE, x: Any, *, progress: bool, folder: Path | None = None, **given: Any
+    ) -> History:
+        """Trains a model; see `faiss_pqvae.training.fit`."""
+        if given.get("starts") is linear_starts:
+            given["starts"] = functools.partial(
+                linear_starts,
+                M=model.M,
+                nbits=model.nbits,
+                d_out=model.latent_dim,
+                progress=progress,
+            )
+        return fit(
+            model,
+            x,
+            self.config,
+            objective=self.objective,
+            folder=folder,
+            progress=progress,
+            pretrained=self.pretrained,
+            **given,
+        )
 
 
 def register() -> None:
@@ -200,7 +268,7 @@ class _WithPQVAE:
 def _native(parsed: Description, d: int, metric_type: int) -> Any:
     """The empty native index over latents of d dimensions."""
     coarse, M, nbits = parsed.coarse, parsed.M, parsed.nbits
-    if parsed.kind == "DPQ":
+    if parsed.structure == "residual":
         index = new_residual_index(d, M, nbits)
     elif coarse is None:
         kind = faiss.IndexPQFastScan if parsed.fast_scan else faiss.IndexPQ

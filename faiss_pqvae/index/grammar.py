@@ -15,11 +15,12 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 
-from faiss_pqvae.codebooks import MAX_NBITS, MIN_NBITS
+from faiss_pqvae.codebooks import MAX_NBITS, MIN_NBITS, Structure
 
 MAX_M = 4096  # a typing error beyond; so is a graph of more links
 
-CODES = ("PQVAE", "DQN", "DPQ")
+# By what a code is called, how its codewords make a latent.
+CODES: dict[str, Structure] = {"PQVAE": "product", "DQN": "product", "DPQ": "residual"}
 _KIND = f"(?P<kind>{'|'.join(CODES)})"
 _CODE = re.compile(rf"{_KIND}(?P<M>[0-9]+)(?:x(?P<nbits>[0-9]+))?(?P<fs>fs)?")
 _CODE_START = re.compile(rf"{_KIND}(?:[0-9]+(?:x(?:[0-9]+)?)?)?")
@@ -67,6 +68,11 @@ class Description:
     refine: Item | None = None
     decoder: bool = False
 
+    @property
+    def structure(self) -> Structure:
+        """How the code's codewords make a latent."""
+        return CODES[self.kind]
+
 
 def parse(description: str) -> Description:
     """Takes a description apart.
@@ -83,7 +89,7 @@ def parse(description: str) -> Description:
             f"{description!r}; for indexes without a learned encoder use faiss.index_factory"
         )
     items = _split(description)
-    codes = [i for i, item in enumerate(items) if item.text.startswith(CODES)]
+    codes = [i for i, item in enumerate(items) if item.text.startswith(tuple(CODES))]
     if not codes:
         at, kind = min((description.find(kind), kind) for kind in CODES if kind in description)
         raise error(description, at, f"expected a comma before {kind}, which is an item of its own")
@@ -99,9 +105,9 @@ def parse(description: str) -> Description:
             raise error(description, item.start, f"expected {item.text} {where}")
     if fast_scan and coarse is not None and coarse.text.startswith("HNSW"):
         raise error(description, coarse.start, "expected IVF or nothing before a code with fs")
-    if coarse is not None and kind == "DPQ":
+    if coarse is not None and CODES[kind] == "residual":
         message = (
-            "expected no inverted lists or graph before DPQ, whose codes are scanned one by one"
+            f"expected no inverted lists or graph before {kind}, whose codes are scanned one by one"
         )
         raise error(description, coarse.start, message)
     refine, decoder = _refinement(description, right)
@@ -145,11 +151,11 @@ def _code(description: str, item: Item) -> tuple[str, int, int, bool]:
         assert start is not None
         prefix = _CODE.match(item.text)
         at = item.start + max(start.end(), prefix.end() if prefix else 0)
-        form = "[x{nbits}]" if start["kind"] == "DPQ" else "[x{nbits}][fs]"
+        form = "[x{nbits}]" if CODES[start["kind"]] == "residual" else "[x{nbits}][fs]"
         message = f"expected {start['kind']}{{M}}{form}, as in {start['kind']}8x8"
         raise error(description, at, message)
-    if match["fs"] and match["kind"] == "DPQ":
-        message = "expected DPQ without fs: FAISS scans no such codes in blocks"
+    if match["fs"] and CODES[match["kind"]] == "residual":
+        message = f"expected {match['kind']} without fs: FAISS scans no such codes in blocks"
         raise error(description, item.start + match.start("fs"), message)
     M = _number(description, item, match, "M", 1, MAX_M)
     nbits = 8

@@ -8,7 +8,7 @@ import numpy as np
 from tqdm import tqdm
 
 from faiss_pqvae.native import faiss
-from faiss_pqvae.training.objectives.start import Start
+from faiss_pqvae.training.objectives.linear_start import Start
 from faiss_pqvae.types import FloatArray
 
 _ITERATIONS = 50  # FAISS's own number, in parts: for the progress bar, and for Ctrl-C between them

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import math
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from faiss_pqvae.codebooks import Codebooks, Structure
+from faiss_pqvae.model.backbone import Backbone
 from faiss_pqvae.model.config import ModelConfig
-from faiss_pqvae.model.networks import build_decoder, build_encoder
+from faiss_pqvae.model.networks import Headed, build_decoder, build_encoder, check_decoder
 from faiss_pqvae.model.product import ProductQuantizer, Quantized
 from faiss_pqvae.model.residual import ResidualQuantizer
+from faiss_pqvae.model.spec import CodeSpec, formed
 
 
 class Reconstruction(NamedTuple):
@@ -34,12 +35,19 @@ class PQVAE(nn.Module):
         input_shape: (c, h, w) or (d,).
         M: number of sub-quantizers.
         nbits: bits per sub-quantizer, 1 to 12.
-        config: the rest.
+        config: networks and bottleneck.
+        spec: what its codes are. None takes product codes by L2, of latents of length 1 where the
+            configuration says so.
+        encoder: somebody's network that learns along, in place of the configuration's: from items
+            to features. Where these are not `latent_dim` many, a matrix follows. A frozen one is
+            not the model's: see `faiss_pqvae.index.encoding`.
+        decoder: likewise, from latents (n, latent_dim) to normalised items (n, *input_shape).
 
     Attributes:
         config: with what depends on the items filled in, see `ModelConfig.for_items`.
 
     Raises:
+        TypeError: an encoder or a decoder that is no module.
         ValueError: a shape or a parameter out of its range.
     """
 
@@ -48,7 +56,15 @@ class PQVAE(nn.Module):
     fitted: Tensor
 
     def __init__(
-        self, input_shape: tuple[int, ...], M: int, nbits: int, config: ModelConfig | None = None
+        self,
+        input_shape: tuple[int, ...],
+        M: int,
+        nbits: int,
+        config: ModelConfig | None = None,
+        *,
+        spec: CodeSpec | None = None,
+        encoder: nn.Module | None = None,
+        decoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
         if len(input_shape) not in (1, 3) or min(input_shape) < 1:
@@ -57,27 +73,16 @@ class PQVAE(nn.Module):
             )
         if M < 1:
             raise ValueError(f"expected M >= 1, got {M}")
-        config = (config or ModelConfig()).for_items(input_shape, M, nbits)
-        self.input_shape, self.M, self.nbits, self.config = input_shape, M, nbits, config
-        assert config.dsub is not None  # `for_items` filled it in
-        self.quantizer: ProductQuantizer | ResidualQuantizer
-        if config.objective == "dpq":
-            self.latent_dim = config.dsub
-            self.quantizer = ResidualQuantizer(M, nbits, latent_dim=self.latent_dim)
-        else:
-            self.latent_dim = M * config.dsub
-            self.quantizer = ProductQuantizer(
-                M,
-                nbits,
-                latent_dim=self.latent_dim,
-                update=config.update or "ema",
-                ema_decay=config.ema_decay,
-                radius=M**-0.5 if config.contrastive else None,
-            )
-        sizes = (input_shape, self.latent_dim)
-        encoder = config.encoder or "conv"
-        self.encoder = build_encoder(encoder, *sizes, width=config.width)
-        self.decoder = build_decoder(config.decoder, *sizes, width=config.width)
+        config = config or ModelConfig()
+        if spec is None:
+            spec = CodeSpec(latents="unit" if config.unit_latents else "free")
+        config = config.for_items(input_shape, M, nbits, spec.structure)
+        self.input_shape, self.M, self.nbits = input_shape, M, nbits
+        self.config, self.spec = config, spec
+        self.quantizer = _quantizer(config, spec, M, nbits)
+        self.latent_dim = latent_dim_of(config, spec, M)
+        self.encoder = self._encoder(encoder)
+        self.decoder, self.decoder_is_ours = self._decoder(decoder)
         self.latent_norm: nn.Module = (
             nn.BatchNorm1d(self.latent_dim, affine=False)
             if config.normalize_latents
@@ -89,6 +94,43 @@ class PQVAE(nn.Module):
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("fitted", torch.tensor(False))
+
+    def _encoder(self, given: nn.Module | None) -> nn.Module:
+        shape, latent_dim, config = self.input_shape, self.latent_dim, self.config
+        if given is None:
+            assert config.encoder is not None  # `for_items` filled it in
+            return build_encoder(config.encoder, shape, latent_dim, width=config.width)
+        backbone = given if isinstance(given, Backbone) else Backbone(given)
+        if not backbone.trainable:
+            raise ValueError(
+                "expected an encoder that learns along: a frozen one stands before the model, "
+                "hand it to index_factory"
+            )
+        n_features = backbone.features_of(shape)
+        if n_features == latent_dim:
+            return backbone
+        return Headed(backbone, n_features, latent_dim)
+
+    def _decoder(self, given: nn.Module | None) -> tuple[nn.Module, bool]:
+        shape, latent_dim, config = self.input_shape, self.latent_dim, self.config
+        if given is None:
+            return build_decoder(config.decoder, shape, latent_dim, width=config.width), True
+        if not isinstance(given, nn.Module):
+            raise TypeError(f"expected a torch.nn.Module as decoder, got {type(given).__name__}")
+        check_decoder(given, latent_dim, shape)
+        return given, False
+
+    @property
+    def backbone(self) -> Backbone | None:
+        """The encoder that was handed in, without the matrix that follows it."""
+        if isinstance(self.encoder, Headed):
+            return self.encoder.backbone
+        return self.encoder if isinstance(self.encoder, Backbone) else None
+
+    def handed_in(self) -> list[nn.Module]:
+        """The networks that are not ours: their weights are kept, whatever training begins with."""
+        given = [] if self.backbone is None else [self.backbone]
+        return [*given, *([] if self.decoder_is_ours else [self.decoder])]
 
     @property
     def is_trained(self) -> bool:
@@ -125,11 +167,7 @@ class PQVAE(nn.Module):
         return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
     def encode(self, x: Tensor) -> Tensor:
-        """Latents of a batch.
-
-        Those of "dpq" are h / sqrt(d + ||h||^2) of what the network says: an item that might be of
-        several classes can stay short, and inner products put it behind those that are sure. The
-        paper leaves the length open; at length 1 nothing tells the two apart.
+        """Latents of a batch, in the form that the spec says, see `formed`.
 
         Args:
             x: (n, *input_shape) uint8 or float.
@@ -137,13 +175,10 @@ class PQVAE(nn.Module):
         Returns:
             (n, latent_dim) float32.
         """
-        z: Tensor = self.latent_norm(self.encoder(self.normalize(x)).float())
-        if self.config.contrastive:
-            parts = nn.functional.normalize(z.view(len(z), self.M, -1), dim=-1)
-            return parts.flatten(1) / math.sqrt(self.M)
-        if self.config.short_latents:
-            return z / (z.shape[1] + z.square().sum(1, keepdim=True)).sqrt()
-        return nn.functional.normalize(z) if self.config.unit_latents else z
+        # What was handed in says itself what it wants to see.
+        inputs = self.normalize(x) if self.backbone is None else to_float(x)
+        z: Tensor = self.latent_norm(self.encoder(inputs).float())
+        return formed(z, self.spec.latents, self.M)
 
     def quantize(self, x: Tensor) -> Quantized:
         """Encodes and quantizes a batch (n, *input_shape), uint8 or float."""
@@ -172,8 +207,8 @@ class PQVAE(nn.Module):
 
     @property
     def structure(self) -> Structure:
-        """How codewords make a latent: "product", or "residual" with the objective "dpq"."""
-        return "residual" if isinstance(self.quantizer, ResidualQuantizer) else "product"
+        """How codewords make a latent, see `CodeSpec`."""
+        return self.spec.structure
 
     def fingerprint(self) -> str:
         """A hash of all weights, to know a model again."""
@@ -191,12 +226,12 @@ class PQVAE(nn.Module):
             n_levels: from 1 to M.
 
         Raises:
-            ValueError: another number, or codes that are not those of levels (not "dpq").
+            ValueError: another number, or codes that have no prefixes.
         """
         if self.structure != "residual":
             raise ValueError(
-                "expected a model with the objective 'dpq', whose codes have prefixes, got "
-                f"{self.config.objective!r}"
+                "expected residual codes, every prefix of which is a code, such as DPQ's; got "
+                f"{self.spec.name}, of {self.structure} codes"
             )
         if not 1 <= n_levels <= self.M:
             raise ValueError(f"expected n_levels from 1 to {self.M}, got {n_levels}")
@@ -206,6 +241,28 @@ class PQVAE(nn.Module):
             quantizer.state_dict()[name].copy_(value[:n_levels])
         prefix.quantizer, prefix.M = quantizer.to(self.device), n_levels
         return prefix.train(self.training)
+
+
+def latent_dim_of(config: ModelConfig, spec: CodeSpec, M: int) -> int:
+    """Dimension of the latents of a model of M sub-quantizers, or levels."""
+    assert config.dsub is not None  # `for_items` filled it in
+    return config.dsub if spec.structure == "residual" else M * config.dsub
+
+
+def _quantizer(
+    config: ModelConfig, spec: CodeSpec, M: int, nbits: int
+) -> ProductQuantizer | ResidualQuantizer:
+    latent_dim = latent_dim_of(config, spec, M)
+    if spec.structure == "residual":
+        return ResidualQuantizer(M, nbits, latent_dim=latent_dim)
+    return ProductQuantizer(
+        M,
+        nbits,
+        latent_dim=latent_dim,
+        update=config.update or "ema",
+        ema_decay=config.ema_decay,
+        radius=M**-0.5 if spec.latents == "unit parts" else None,
+    )
 
 
 def _deviation(x: Tensor) -> Tensor:

@@ -54,6 +54,16 @@ class Sampler:
         return rows
 
 
+def class_matrix(labels: Labels, rows: Rows) -> Tensor:
+    """(len(rows), n_classes) float32: 1 where the item of a row is of a class."""
+    counts = np.diff(labels.starts)[rows]
+    places = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    classes = labels.classes[np.repeat(labels.starts[rows], counts) + places]
+    found = torch.zeros(len(rows), labels.n_classes)
+    found[np.repeat(np.arange(len(rows)), counts), classes] = 1
+    return found
+
+
 def share_class(y: Tensor, others: Tensor) -> Tensor:
     """Which pairs share a class: (n, C) and (m, C) float of zeros and ones to (n, m) bool."""
     return y @ others.T > 0

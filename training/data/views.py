@@ -84,7 +84,7 @@ class Views:
             )
 
     @classmethod
-    def for_shape(cls, shape: tuple[int, ...], *, contrastive: bool = False) -> Views:
+    def for_shape(cls, shape: tuple[int, ...], *, strong: bool = False) -> Views:
         """The default for items of a shape.
 
         Photographs are cropped, mirrored and recoloured; images of one channel are shifted,
@@ -92,10 +92,10 @@ class Views:
 
         Args:
             shape: of an item.
-            contrastive: for the contrastive objective: one of `PRESETS`, stronger, as a code may
-                keep whatever two views share; vectors are disturbed.
+            strong: one of `PRESETS`, for codes that tell items apart and may keep whatever two
+                views share; vectors are disturbed.
         """
-        if contrastive:
+        if strong:
             if len(shape) != 3:
                 return PRESETS["vectors"]
             return PRESETS["digits" if shape[0] == 1 else "natural"]
@@ -106,7 +106,7 @@ class Views:
         return cls(min_scale=0.4, flip=0.5, color=0.4, grayscale=0.1)
 
 
-# Views for the contrastive objective, by name.
+# Strong views, by name.
 PRESETS: dict[Preset, Views] = {
     "natural": Views(min_scale=0.25, flip=0.5, color=0.4, hue=0.1, grayscale=0.2),
     "digits": Views(min_scale=0.5, shift=0.1, rotation=25, color=0.4),

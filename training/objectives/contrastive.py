@@ -7,44 +7,165 @@ compared with the quantized latents of the other views. What the views change, s
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass, field, replace
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from faiss_pqvae.model.clustering import split
+from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.pqvae import PQVAE
+from faiss_pqvae.model.spec import CodeSpec, Metric
+from faiss_pqvae.registry import objectives
 
-from .reconstruction import Terms, reconstruction_terms
+from ..config import TrainingConfig
+from ..data.views import Views
+from .protocol import Setup, Terms, learned_apart
+from .reconstruction import Reconstruction, Whitener, reconstruction_terms
+from .view_task import ViewTask, settled_small_views
 
 _NEVER = -1e9  # a logit that no softmax sees
 
 
+@objectives.register("contrastive")
+@dataclass(frozen=True)
+class Contrastive:
+    """Which item a code is of, whatever `training.Views` does to it (SPQ, Jang and Cho, ICCV 2021).
+
+    It knows what is in a picture, and takes longer to train. Every sub-vector and every codeword
+    has the length 1 / sqrt(M), and so every latent the length 1.
+
+    Attributes:
+        temperature: of the loss.
+        softness: the loss sees a mean of all codewords, weighted by a softmax over cosines times
+            this number; the index sees the nearest codeword.
+        diversity: weight of the codewords' even use beside the loss.
+        n_views: of every item in a step, at least 2.
+        small_views: share of a training of images, from its start on, in which views have 5/8 of
+            the height and width: a step then takes little more than half the time. None takes 0.7
+            for the residual encoders, and 0 for others, most of which take one size only.
+        reconstruction_weight: of the reconstruction beside the contrast; the decoder is then
+            trained along, and may be any. With 0 it is fitted afterwards, by least squares.
+        reconstruction: its settings, where it has a weight.
+    """
+
+    title: ClassVar[str] = "PQ-VAE, contrastive"
+    code: ClassVar[str] = "PQVAE"
+    learns_from: ClassVar[tuple[str, ...]] = ()
+
+    temperature: float = 0.5
+    softness: float = 5.0
+    diversity: float = 0.1
+    n_views: int = 4
+    small_views: float | None = None
+    reconstruction_weight: float = 0.0
+    reconstruction: Reconstruction = field(default_factory=Reconstruction)
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "softness"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"expected {name} > 0, got {value}")
+        for name in ("diversity", "reconstruction_weight"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"expected {name} >= 0, got {value}")
+        if self.n_views < 2:
+            raise ValueError(f"expected n_views >= 2, got {self.n_views}")
+        if self.small_views is not None and not 0 <= self.small_views <= 1:
+            raise ValueError(f"expected small_views in [0, 1], got {self.small_views}")
+
+    def spec(self, *, unit: bool, metric: Metric | None) -> CodeSpec:
+        """Product codes of sub-vectors of one length."""
+        return CodeSpec(latents="unit parts", metric=metric or "l2")
+
+    def networks(self, config: ModelConfig, input_shape: tuple[int, ...]) -> ModelConfig:
+        """Codewords that learn by gradient; a residual network or an mlp."""
+        return learned_apart(
+            "contrastive",
+            config,
+            input_shape,
+            update="gradient",
+            fits_decoder=not self.reconstruction_weight,
+            advice=": a reconstruction_weight > 0 trains it along",
+        )
+
+    def check(self, n: int, given: dict[str, Any]) -> dict[str, Any]:
+        """Nothing but items."""
+        return {}
+
+    def settled(self, model: PQVAE, config: TrainingConfig) -> tuple[Contrastive, TrainingConfig]:
+        """Views that differ, and how long they are small.
+
+        Raises:
+            ValueError: views that change nothing.
+        """
+        config = config.for_shape(model.input_shape, strong=True)
+        if config.views == Views():
+            raise ValueError(
+                "expected views that change something for the contrastive objective, got none: two "
+                "views of an item would be the same"
+            )
+        reconstruction, _ = self.reconstruction.settled(model, config)
+        small_views = settled_small_views(self.small_views, model)
+        return replace(self, small_views=small_views, reconstruction=reconstruction), config
+
+    def task(self, setup: Setup, given: dict[str, Any]) -> ViewTask:
+        """Views of every item, compared with those of the batch."""
+        reconstructs = self.reconstruction_weight > 0
+        strength = self.reconstruction.whitening or 0.0
+        whitener = Whitener(strength if reconstructs else 0.0, setup.config.seed)
+
+        def terms(views: Tensor, clean: Tensor, *, bypass: bool) -> Terms:
+            return contrastive_objective(setup.model, views, clean, self, whitener=whitener.matrix)
+
+        return ViewTask(
+            setup,
+            terms,
+            n_views=self.n_views,
+            small_views=self.small_views or 0.0,
+            trains_decoder=reconstructs,
+            by_batch=True,
+            own_rate=True,
+            whitener=whitener,
+            shown="contrast",
+        )
+
+
 def contrastive_objective(
-    model: PQVAE, views: Tensor, clean: Tensor, *, whitener: Tensor | None = None
+    model: PQVAE,
+    views: Tensor,
+    clean: Tensor,
+    settings: Contrastive,
+    *,
+    whitener: Tensor | None = None,
 ) -> Terms:
-    """The contrastive loss between views, and what the model's settings add to it.
+    """The contrastive loss between views, and what the settings add to it.
 
     Args:
-        model: of the contrastive objective.
+        model: of codes of sub-vectors of one length.
         views: (V * n, *input_shape) uint8 or float: one view of every item after another, V >= 2.
         clean: (n, *input_shape) uint8 or float, the items.
+        settings: the weights.
         whitener: as for `reconstruction_objective`.
     """
-    config, n = model.config, len(clean)
+    n = len(clean)
     quantized = model.quantize(views)
     z = quantized.z
     with torch.autocast(z.device.type, enabled=False):
-        assert config.softness is not None  # filled in with the items' shape
-        soft, p = soft_assignment(split(z, model.M), model.quantizer.codewords, config.softness)
+        soft, p = soft_assignment(split(z, model.M), model.quantizer.codewords, settings.softness)
         q = soft.transpose(0, 1).flatten(1)
-        contrast = nt_xent(z, q, n_items=n, temperature=config.temperature)
+        contrast = nt_xent(z, q, n_items=n, temperature=settings.temperature)
         uneven = unevenness(p)
-    loss = contrast + config.diversity * uneven
+    loss = contrast + settings.diversity * uneven
     parts = {"contrast": contrast, "unevenness": uneven, "quantization": quantized.commitment_loss}
-    if config.reconstruction_weight:
-        error, weighted = reconstruction_terms(model, quantized, clean, whitener)
-        loss = loss + config.reconstruction_weight * weighted
+    if settings.reconstruction_weight:
+        error, weighted = reconstruction_terms(
+            model, quantized, clean, settings.reconstruction, whitener
+        )
+        loss = loss + settings.reconstruction_weight * weighted
         parts["reconstruction"] = error
     return Terms(loss, parts, z.detach(), quantized.ids)
 

@@ -1,73 +1,163 @@
-"""DQN and DPQ: items with labels, and such as have none."""
+"""A training on items with labels, and such as have none."""
 
 from __future__ import annotations
 
+import math
 import zlib
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from faiss_pqvae.data.labels import Labels
 from faiss_pqvae.model.pqvae import PQVAE, to_float
-from faiss_pqvae.model.residual import ResidualQuantizer, prefixes
 
-from ..config import LabelTraining, TrainingConfig
-from ..data.items import Items, Rows, parts
-from ..data.sampler import Sampler, share_class
+from ..config import TrainingConfig
+from ..data.items import Rows, parts
+from ..data.sampler import Sampler, class_matrix, share_class
 from ..data.views import Views, random_views
 from ..device import faster_precision
-from ..latents import fit_decoder, initialize_codewords, refine_codewords
+from ..latents import fit_decoder, initialize_codewords, move_dead, refine_codewords
 from .contrastive import nt_xent
-from .item_task import NORMALIZATION_ITEMS, groups_of, move_dead, view_size
-from .protocol import Validation, Way
-from .reconstruction import Terms
-from .supervised import Classes, mean_average_precision, pair_loss, prefix_losses
+from .protocol import Setup, Terms, Validation, Way, items_of
+from .view_task import NORMALIZATION_ITEMS, groups_of, settled_small_views, view_size
 
 _QUERIES, _STORED = 500, 1000  # held-out items that are searched for, and among how many
-_RAMP = 0.5  # share of a DQN training over which the quantization loss rises from zero
+
+
+@dataclass(frozen=True)
+class LabelTraining:
+    """What is made of labelled items, and of items without.
+
+    Attributes:
+        labelled: share of a batch that is drawn from the labelled items, where some have none; the
+            others take part in the quantization, and in the contrast where there is one.
+        contrast: weight of the contrast between views (see the objective "contrastive"), for
+            labelled and other items alike; items of one class are not told apart. A step then
+            has several views of every item, and takes as many times longer.
+        n_views: of every item, where there is a contrast, at least 2.
+        temperature: of the contrast.
+        small_views: share of a training of images, from its start on, in which views have 5/8 of
+            the height and width. None takes 0.7 for the residual encoders, and 0 for others.
+    """
+
+    labelled: float = 0.9
+    contrast: float = 0.0
+    n_views: int = 4
+    temperature: float = 0.5
+    small_views: float | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 < self.labelled <= 1:
+            raise ValueError(f"expected labelled in (0, 1], got {self.labelled}")
+        if not (math.isfinite(self.contrast) and self.contrast >= 0):
+            raise ValueError(f"expected contrast >= 0, got {self.contrast}")
+        if self.n_views < 2:
+            raise ValueError(f"expected n_views >= 2, got {self.n_views}")
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise ValueError(f"expected temperature > 0, got {self.temperature}")
+        if self.small_views is not None and not 0 <= self.small_views <= 1:
+            raise ValueError(f"expected small_views in [0, 1], got {self.small_views}")
+
+
+def settled_labels(
+    settings: LabelTraining, model: PQVAE, config: TrainingConfig
+) -> tuple[LabelTraining, TrainingConfig]:
+    """Views that differ, and how long they are small.
+
+    Raises:
+        ValueError: views that change nothing, where there is a contrast.
+    """
+    config = config.for_shape(model.input_shape, strong=True)
+    if settings.contrast and config.views == Views():
+        raise ValueError("expected views that change something for a contrast, got none")
+    small_views = settled_small_views(settings.small_views, model)
+    return replace(settings, small_views=small_views), config
+
+
+class LabelTerms(NamedTuple):
+    """The loss of a batch.
+
+    Attributes:
+        loss: scalar.
+        parts: scalars by name, for the log.
+        q: (n, latent_dim) float, what stands for the latents in a contrast.
+        ids: (n, M) int64 codewords chosen.
+    """
+
+    loss: Tensor
+    parts: dict[str, Tensor]
+    q: Tensor
+    ids: Tensor
+
+
+class LabelLoss(Protocol):
+    """What latents and their classes are minimised for.
+
+    Attributes:
+        module: what learns beside the model, or None.
+        refines: whether codebooks and codes are estimated again after every epoch, by k-means.
+    """
+
+    module: nn.Module | None
+    refines: bool
+
+    def terms(self, z: Tensor, y: Tensor, known: Tensor, way: Way) -> LabelTerms:
+        """The loss of latents.
+
+        Args:
+            z: (n, latent_dim) float.
+            y: (n, C) float of zeros and ones: their classes.
+            known: (n,) bool: which have a class.
+            way: how far the training is.
+        """
+        ...
+
+    def validated(self, z: Tensor, y: Tensor) -> dict[str, float]:
+        """What is said of held-out latents (n, latent_dim) of classes (n, C), by name."""
+        ...
+
+    def fingerprint(self) -> bytes:
+        """What is learned from besides labels."""
+        ...
 
 
 class LabelTask:
     """A `Task`: the class of labelled items, and the quantization of all.
 
     Args:
-        model: of the objective "dqn" or "dpq".
-        items: to train with.
+        setup: see `Setup`.
         labels: of all items.
-        config: with all that depends on the model filled in.
-        batch_size: of a step.
-        word_vectors: (C, e) float32 of length 1, for "dpq", or None.
+        settings: settled.
+        make_loss: makes the loss, of the task's generator for what it draws.
     """
 
     resumes_within_epochs = True
+    shown = "mAP"
 
     def __init__(
         self,
-        model: PQVAE,
-        items: Items,
+        setup: Setup,
         labels: Labels,
-        config: TrainingConfig,
-        *,
-        batch_size: int,
-        word_vectors: npt.NDArray[np.float32] | None = None,
+        settings: LabelTraining,
+        make_loss: Callable[[torch.Generator], LabelLoss],
     ) -> None:
-        assert config.labels is not None  # filled in by `settled`
-        assert config.views is not None
-        self.model, self.items, self.labels = model, items, labels
-        self.config, self.batch_size = config, batch_size
-        self.settings: LabelTraining = config.labels
-        self.views: Views = config.views
-        self.examples = items.train_rows
-        self.epochs, self.patience = config.epochs, config.patience
-        self.precision = config.precision
-        self.ready = False  # whether there are codewords
+        assert setup.config.views is not None  # settled
+        self.model, self.config, self.labels = setup.model, setup.config, labels
+        self.settings, self.views = settings, setup.config.views
         labelled = labels.labelled
-        self.known = items.train_rows[labelled[items.train_rows]]
-        self.held = items.validation_rows[labelled[items.validation_rows]]
+        self.items = items_of(setup, labelled=labelled)
+        self.examples = self.items.train_rows
+        self.batch_size = min(self.config.batch_size, len(self.examples))
+        self.epochs, self.patience = self.config.epochs, self.config.patience
+        self.precision = self.config.precision
+        self.ready = False  # whether there are codewords
+        self.known = self.items.train_rows[labelled[self.items.train_rows]]
+        self.held = self.items.validation_rows[labelled[self.items.validation_rows]]
         self.sampler = Sampler(labels, self.known)
         if self.sampler.n_classes < 2:
             raise ValueError(
@@ -75,23 +165,18 @@ class LabelTask:
                 f"got {len(self.known)} items of {self.sampler.n_classes}"
             )
         # An epoch of labelled items has every pair of classes often enough, unless they are many.
-        self.draws = len(self.known) < len(self.examples) or 4 * labels.n_classes > batch_size
-        self.classes: Classes | None = None
-        if model.config.objective == "dpq":
-            self.classes = Classes(
-                model.latent_dim,
-                labels.n_classes,
-                word_vectors=word_vectors,
-                generator=items.generator("classes"),
-            ).to(items.device)
+        everything = len(self.known) == len(self.examples)
+        self.draws = not everything or 4 * labels.n_classes > self.batch_size
+        self.loss = make_loss(self.items.generator("classes"))
+        if self.loss.module is not None:
+            self.loss.module.to(self.items.device)
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """All weights; codewords of "dpq" move at a rate of their own."""
-        groups = [{"params": list(self.model.parameters())}]
-        if isinstance(self.model.quantizer, ResidualQuantizer):
-            groups = groups_of(self.model, self.config.lr)
-        if self.classes is not None:
-            groups[0]["params"] += list(self.classes.parameters())
+        """All weights; residual codewords move at a rate of their own."""
+        residual = self.model.structure == "residual"
+        groups = groups_of(self.model, self.config.lr, own_rate=residual)
+        if self.loss.module is not None:
+            groups[0]["params"] += list(self.loss.module.parameters())
         return groups
 
     def start(self) -> tuple[dict[str, Any], float | None]:
@@ -101,28 +186,23 @@ class LabelTask:
         if self.precision == "auto":
             batch = self.items.read(rows[: self.batch_size])
             self.precision = faster_precision(self.model, batch)
-        facts = {"classes": self.labels.n_classes, "labelled_items": len(self.known)}
-        return facts, None
+        return {"classes": self.labels.n_classes, "labelled_items": len(self.known)}, None
 
     def state(self) -> dict[str, Any]:
         """See `Task.state`."""
-        classes = {} if self.classes is None else self.classes.state_dict()
-        return {"precision": self.precision, "ready": self.ready, "classes": dict(classes)}
+        module = {} if self.loss.module is None else self.loss.module.state_dict()
+        return {"precision": self.precision, "ready": self.ready, "classes": dict(module)}
 
     def load(self, state: dict[str, Any]) -> None:
         """See `Task.load`."""
         self.precision, self.ready = state["precision"], state["ready"]
-        if self.classes is not None:
-            self.classes.load_state_dict(state["classes"])
+        if self.loss.module is not None:
+            self.loss.module.load_state_dict(state["classes"])
 
-    def fingerprint(self) -> str:
+    def fingerprint(self) -> dict[str, Any]:
         """A hash of what is learned from besides the items."""
         digest = zlib.crc32(self.labels.classes.tobytes() + self.labels.starts.tobytes())
-        if self.classes is not None:
-            vectors = dict(self.classes.named_buffers()).get("vectors")
-            if vectors is not None:
-                digest = zlib.crc32(vectors.cpu().numpy().tobytes(), digest)
-        return f"{digest:08x}"
+        return {"labels": f"{zlib.crc32(self.loss.fingerprint(), digest):08x}"}
 
     def terms(self, examples: Rows, step: int, way: Way, generator: torch.Generator) -> Terms:
         """The objective of a batch: `examples`, and labelled items in place of some of them."""
@@ -131,29 +211,27 @@ class LabelTask:
             self.ready = True
         self.model.train()
         rows = np.sort(self._batch(examples, generator))
-        size = view_size(self.config, self.model.input_shape, way)
+        size = view_size(self.settings.small_views or 0.0, self.model.input_shape, way)
         contrast = self.settings.contrast
         x = to_float(self.items.read(rows))
-        n_views = self.config.n_views if contrast else 1
+        n_views = self.settings.n_views if contrast else 1
         enabled = self.precision == "bfloat16"
         with torch.autocast(x.device.type, torch.bfloat16, enabled=enabled):
             views = [random_views(x, self.views, generator, size=size) for _ in range(n_views)]
             z = self.model.encode(torch.cat(views))
-        y = self.labels.matrix(rows).to(z.device)
-        of_views = y.repeat(n_views, 1)
-        known = y.any(1).repeat(n_views)
-        dpq = isinstance(self.model.quantizer, ResidualQuantizer)
-        loss, parts_, q, ids = (self._dpq if dpq else self._dqn)(z, of_views, known, way)
+        y = class_matrix(self.labels, rows).to(z.device)
+        found = self.loss.terms(z, y.repeat(n_views, 1), y.any(1).repeat(n_views), way)
+        loss = found.loss
         if contrast:
-            parts_["contrast"] = nt_xent(
+            found.parts["contrast"] = nt_xent(
                 functional.normalize(z),
-                functional.normalize(q),
+                functional.normalize(found.q),
                 n_items=len(rows),
-                temperature=self.model.config.temperature,
+                temperature=self.settings.temperature,
                 alike=share_class(y, y),
             )
-            loss = loss + contrast * parts_["contrast"]
-        return Terms(loss, parts_, z.detach(), ids)
+            loss = loss + contrast * found.parts["contrast"]
+        return Terms(loss, found.parts, z.detach(), found.ids)
 
     def _batch(self, examples: Rows, generator: torch.Generator) -> Rows:
         if not self.draws:
@@ -163,42 +241,13 @@ class LabelTask:
         n = min(len(examples), max(2, round(share * len(examples))))
         return np.concatenate([self.sampler.draw(n, generator), examples[n:]])
 
-    def _dpq(
-        self, z: Tensor, y: Tensor, known: Tensor, way: Way
-    ) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensor]:
-        quantizer, settings, config = self.model.quantizer, self.settings, self.model.config
-        assert isinstance(quantizer, ResidualQuantizer)
-        assert self.classes is not None
-        assert config.softness is not None
-        assert settings.quantization is not None
-        found = prefixes(z, quantizer.codewords, config.softness)
-        quantizer.observe(found.ids)
-        of_classes = self.classes(z[known], y[known])
-        soft, hard, joint = prefix_losses(z, found.soft, found.hard)
-        loss = of_classes + settings.quantization * (
-            settings.soft * soft + settings.hard * hard + settings.joint * joint
-        )
-        parts_ = {"classes": of_classes, "quantization": hard, "soft_quantization": soft}
-        return loss, parts_, found.soft[-1], found.ids
-
-    def _dqn(
-        self, z: Tensor, y: Tensor, known: Tensor, way: Way
-    ) -> tuple[Tensor, dict[str, Tensor], Tensor, Tensor]:
-        assert self.settings.quantization is not None
-        quantized = self.model.quantizer(z)
-        pairs = pair_loss(z[known], y[known])
-        rise = min(1.0, way.at / (_RAMP * way.end))
-        error = quantized.commitment_loss
-        loss = pairs + rise * self.settings.quantization * error
-        return loss, {"pairs": pairs, "quantization": error}, quantized.z_q, quantized.ids
-
     def after_step(self, terms: Terms, step: int, generator: torch.Generator) -> None:
         """Moves codewords that are not used any more."""
         move_dead(self.model, self.config, terms, step, generator)
 
     def after_epoch(self) -> None:
         """Codebooks and codes are estimated again, where no gradient moves the codewords."""
-        if self.model.config.objective == "dqn" or not self.settings.quantization:
+        if self.loss.refines:
             refine_codewords(self.model, self.items)
 
     @torch.no_grad()
@@ -208,17 +257,17 @@ class LabelTask:
         z = torch.cat([self.model.encode(self.items.read(part)) for part in parts_])
         rows = _spread(self.held, _QUERIES)
         queries = z[torch.from_numpy(np.searchsorted(self.items.validation_rows, rows))]
-        y = self.labels.matrix(rows).to(z.device)
+        y = class_matrix(self.labels, rows).to(z.device)
         precision = self._map(queries, rows)
-        values = {"loss": 1.0 if precision is None else 1 - precision}
-        if self.classes is not None:
-            values["classes"] = float(self.classes(queries, y))
-        elif len(rows) > 1:
-            values["pairs"] = float(pair_loss(queries, y))
-        values["quantization"] = float(self.model.quantizer(z).commitment_loss)
+        values = {
+            "loss": 1.0 if precision is None else 1 - precision,
+            **self.loss.validated(queries, y),
+            "quantization": float(self.model.quantizer(z).commitment_loss),
+        }
         ratio = self.model.quantizer.distance_ratio(z)
+        facts = {} if precision is None else {"validation_mAP": precision}
         # Where there is no precision, the last weights are as good as any.
-        return Validation(values, ratio, counts=precision is not None, facts={})
+        return Validation(values, ratio, counts=precision is not None, facts=facts)
 
     def _map(self, queries: Tensor, rows: Rows) -> float | None:
         """The mAP of latents of items among codes, their own and those of other labelled items."""
@@ -226,9 +275,9 @@ class LabelTask:
         latents = [self.model.encode(self.items.read(part)) for part in parts(others)]
         q = self.model.quantizer(torch.cat([queries, *latents])).z_q
         scores = queries @ q.T
-        if not isinstance(self.model.quantizer, ResidualQuantizer):
+        if self.model.structure == "product":
             scores = 2 * scores - q.square().sum(1)  # L2
-        y = self.labels.matrix(np.concatenate([rows, others])).to(q)
+        y = class_matrix(self.labels, np.concatenate([rows, others])).to(q)
         relevant = share_class(y[: len(rows)], y)
         n = torch.arange(len(rows), device=scores.device)
         scores[n, n], relevant[n, n] = -torch.inf, False  # nothing finds itself
@@ -236,7 +285,7 @@ class LabelTask:
 
     def _others(self, rows: Rows) -> Rows:
         """Labelled items of the training part, those that share a class with `rows` first."""
-        wanted = self.labels.matrix(rows).any(0).numpy()
+        wanted = class_matrix(self.labels, rows).any(0).numpy()
         item = np.repeat(np.arange(len(self.labels.starts) - 1), np.diff(self.labels.starts))
         near = np.isin(self.known, item[wanted[self.labels.classes]])
         n = _STORED - len(rows)
@@ -254,3 +303,22 @@ class LabelTask:
 def _spread(rows: Rows, most: int) -> Rows:
     """At most so many of the rows, at even distances."""
     return rows[:: max(1, -(-len(rows) // most))] if most else rows[:0]
+
+
+@torch.no_grad()
+def mean_average_precision(scores: Tensor, relevant: Tensor) -> float | None:
+    """Mean of AP = sum_i P(i) rel(i) / R over all ranks i, of the queries that have R > 0.
+
+    Args:
+        scores: (nq, n) float, the higher the better.
+        relevant: (nq, n) bool.
+
+    Returns:
+        The mean; None where no query has R > 0.
+    """
+    order = scores.argsort(dim=1, descending=True, stable=True)
+    found = relevant.gather(1, order).double()
+    ranks = torch.arange(1, found.shape[1] + 1, device=found.device)
+    total = found.sum(1)
+    precision = (found.cumsum(1) / ranks * found).sum(1) / total.clamp(min=1)
+    return float(precision[total > 0].mean()) if total.any() else None

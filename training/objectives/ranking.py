@@ -1,292 +1,253 @@
-"""Training of vectors towards the distances that are searched.
-
-A linear code that reconstructs better does not find more neighbours. So what is trained here is the
-search itself: the true nearest neighbour of an anchor should come before the other items when they
-are compared by lookup tables (ADC), and what is measured is how often it does for held-out items.
-"""
+"""Vectors, from the best linear code on, towards the order of distances that is searched."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any, Literal
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
-from tqdm import tqdm
 
-from faiss_pqvae.model.clustering import assign, look_up, split, squared_distances
-from faiss_pqvae.model.pqvae import PQVAE
+from faiss_pqvae.model.config import ModelConfig
+from faiss_pqvae.model.pqvae import PQVAE, to_float
+from faiss_pqvae.model.spec import CodeSpec, Metric
+from faiss_pqvae.registry import objectives
 
-from ..config import VectorTraining
-from ..least_squares import fit_linear
-from .reconstruction import Terms
-from .start import linear_layers
+from ..config import Precision, TrainingConfig
+from ..data.items import Rows, parts
+from ..data.views import Views
+from .linear_start import Start, Starts, begin_at, linear_layers, settle
+from .neighbours import Neighbours, standard_errors
+from .protocol import Setup, Terms, Validation, Way, items_of
 
-Metric = Literal["l2", "inner_product"]
-
-_BLOCK_ELEMENTS = 2**24  # of a block of distances: 64 MiB
-_ENCODED_AT_A_TIME = 512  # their distances to all codewords stay in the cache
-_TILE = 256, 4096  # queries and items, likewise
-_SCALE_NEIGHBOUR = 10  # the scale of distances: from the nearest to the tenth neighbour
+_RECALL_AT = 10  # what vectors are validated by
+_PATIENCE = 3  # epochs, at most; what vectors gain they gain at once
+_CONVINCING = 2.0  # standard errors by which they must find more than at the start
 
 
+@objectives.register("ranking")
+@dataclass(frozen=True)
 class Ranking:
-    """The items, their true neighbours, and how well a model ranks them.
-
-    Args:
-        model: with a linear encoder and decoder.
-        items: (n, d) float32, the training part; of length 1 for a model of unit latents.
-        queries: (nq, d) float32 likewise, of the validation part.
-        settings: see `VectorTraining`.
-        metric: what latents, and so items, are compared by.
-        generator: of the anchors' choice, on the CPU.
-        progress: draw a bar while neighbours are found, where standard error is a terminal.
+    """How vectors are trained: from OPQ on, towards the distances that are searched.
 
     Attributes:
-        anchors: (na,) int64, rows of the items to train with.
+        items: vectors to train with, drawn from the training part; in memory as float32.
+        start_items: of these, what the starts (OPQ, PQ) are learned from.
+        rounds: of alternating least squares over all items, from the best start on.
+        epochs: passes over the anchors, at most `TrainingConfig.epochs`.
+        anchors: items whose true nearest neighbour is found before the training.
+        sample: items that every step draws for the anchors to be compared with.
+        pool: of these, the nearest to an anchor, which its neighbour has to come before.
+        temperature: of the softmax over distances, in units of the mean gap between the distances
+            of the nearest and the tenth neighbour.
+        commitment: weight of the quantization error, in the same unit, beside the ranking. Without
+            it the codewords drift away from what is assigned to them, and recall falls.
+        lr: highest learning rate of the encoder's matrix; of the codewords times the deviation of
+            the vectors. It takes the place of `TrainingConfig.lr`.
     """
 
-    def __init__(
-        self,
-        model: PQVAE,
-        items: Tensor,
-        queries: Tensor,
-        settings: VectorTraining,
-        *,
-        metric: Metric,
-        generator: torch.Generator,
-        progress: bool = True,
-    ) -> None:
-        self.model, self.items, self.queries = model, items, queries
-        self.settings, self.metric = settings, metric
-        chosen = torch.randperm(len(items), generator=generator)[: settings.anchors]
-        self.anchors = chosen.sort().values.to(items.device)
-        k = min(_SCALE_NEIGHBOUR, len(items) - 1)
-        with tqdm(
-            total=len(queries) + len(self.anchors),
-            unit="vector",
-            desc="neighbours",
-            disable=None if progress else True,
-        ) as bar:
-            self.truth, _ = nearest(queries, items, 1, metric=metric, bar=bar)
-            self.neighbours, distances = nearest(
-                items[self.anchors], items, k, metric=metric, skip=self.anchors, bar=bar
+    title: ClassVar[str] = "PQ-VAE"
+    code: ClassVar[str] = "PQVAE"
+    learns_from: ClassVar[tuple[str, ...]] = ("starts",)
+
+    items: int = 200_000
+    start_items: int = 25_600
+    rounds: int = 12
+    epochs: int = 8
+    anchors: int = 16_384
+    sample: int = 8192
+    pool: int = 100
+    temperature: float = 1.0
+    commitment: float = 0.5
+    lr: float = 1e-4
+
+    def __post_init__(self) -> None:
+        lowest = {"items": 2, "start_items": 1, "rounds": 0, "epochs": 1, "anchors": 1}
+        for name, low in {**lowest, "sample": 1, "pool": 1}.items():
+            if getattr(self, name) < low:
+                raise ValueError(f"expected {name} >= {low}, got {getattr(self, name)}")
+        if not (math.isfinite(self.temperature) and self.temperature > 0):
+            raise ValueError(f"expected temperature > 0, got {self.temperature}")
+        for name in ("commitment", "lr"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"expected {name} >= 0, got {value}")
+
+    def spec(self, *, unit: bool, metric: Metric | None) -> CodeSpec:
+        """Product codes of latents as the matrix gives them."""
+        return CodeSpec(latents="unit" if unit else "free", metric=metric or "l2")
+
+    def networks(self, config: ModelConfig, input_shape: tuple[int, ...]) -> ModelConfig:
+        """A matrix each way.
+
+        Raises:
+            ValueError: other networks, or items that are no vectors.
+        """
+        networks = (config.encoder or "linear", config.decoder)
+        if len(input_shape) != 1 or networks != ("linear", "linear"):
+            raise ValueError(
+                "expected vectors and a linear encoder and decoder for the objective 'ranking', "
+                f"got items of shape {input_shape}, {config.encoder!r} and {config.decoder!r}"
             )
-        # What a difference between two distances is measured in.
-        gap = float((distances[:, -1] - distances[:, 0]).mean())
-        spread = float(distances.abs().mean())
-        self.unit = max(gap, 1e-6 * spread) or 1.0
-        self.scale = float(items.std(0).square().mean().sqrt()) or 1.0
-        self.codes = torch.empty(0, dtype=torch.long)
+        return config
+
+    def check(self, n: int, given: dict[str, Any]) -> dict[str, Any]:
+        """What makes linear codes to start at."""
+        starts = given.get("starts")
+        if starts is None:
+            raise ValueError(
+                "expected starts for the objective 'ranking', a function that makes linear codes "
+                "of vectors, got none: index_factory hands in OPQ and PQ"
+            )
+        return {"starts": starts}
+
+    def settled(self, model: PQVAE, config: TrainingConfig) -> tuple[Ranking, TrainingConfig]:
+        """Single precision, and no views.
+
+        Raises:
+            ValueError: views that change vectors.
+        """
+        filled = config.for_shape(model.input_shape)
+        if filled.views != Views():
+            raise ValueError(
+                "expected no views for the objective 'ranking', whose vectors start at a linear "
+                f"code, got {filled.views}"
+            )
+        return self, replace(filled, precision="float32")
+
+    def task(self, setup: Setup, given: dict[str, Any]) -> VectorTask:
+        """Anchors, and the order in which a search finds their neighbours."""
+        if setup.pretrained:
+            raise ValueError(
+                "expected no pretrained model for the objective 'ranking': vectors with a matrix "
+                "each way start at a linear code"
+            )
+        return VectorTask(setup, self, starts=given["starts"])
+
+
+class VectorTask:
+    """A `Task`: the ranking of near neighbours by the table look-ups of a search.
+
+    Args:
+        setup: see `Setup`; the model has a linear encoder and decoder.
+        settings: of the objective.
+        starts: makes linear codes of a sample of the training part (n, d) float32.
+    """
+
+    resumes_within_epochs = False  # the codes of the items are those at the start of an epoch
+    precision: Precision = "float32"
+    shown = f"recall@{_RECALL_AT}"
+
+    def __init__(self, setup: Setup, settings: Ranking, *, starts: Starts) -> None:
+        model, config = setup.model, setup.config
+        linear_layers(model)
+        self.model, self.settings = model, settings
+        self.starts, self.progress = starts, setup.progress
+        self.items = items = items_of(setup, most=settings.items)
+        self.epochs = min(config.epochs, settings.epochs)
+        self.patience = min(config.patience, _PATIENCE)
+        train, queries = (
+            torch.cat([to_float(items.read(part)) for part in parts(rows)])
+            for rows in (items.train_rows, items.validation_rows)
+        )
+        if model.spec.latents == "unit":
+            train, queries = functional.normalize(train), functional.normalize(queries)
+        self.neighbours = Neighbours(
+            model,
+            train,
+            queries,
+            settings,
+            metric=model.spec.metric,
+            generator=items.generator("anchors"),
+            progress=setup.progress,
+        )
+        self.examples: Rows = torch.arange(len(self.neighbours.anchors)).numpy()
+        self.batch_size = min(config.batch_size, len(self.examples))
+        self.start_hits: Tensor | None = None  # what each query finds at the start
 
     def parameter_groups(self) -> list[dict[str, Any]]:
-        """What the optimizer moves: the encoder's matrix, and codewords in the data's scale."""
-        encoder, _ = linear_layers(self.model)
-        codewords = self.model.quantizer.codewords.requires_grad_(True)
-        lr, decay = self.settings.lr, 0.0
-        return [
-            {"params": [encoder.weight], "lr": lr, "highest": lr, "weight_decay": decay},
-            {
-                "params": [codewords],
-                "lr": lr * self.scale,
-                "highest": lr * self.scale,
-                "weight_decay": decay,
-            },
-        ]
+        """See `Neighbours.parameter_groups`."""
+        return self.neighbours.parameter_groups()
+
+    def start(self) -> tuple[dict[str, Any], float | None]:
+        """Goes to the best start; what is trained must be better to be kept."""
+        neighbours = self.neighbours
+        generator = self.items.generator("start")
+        order = torch.randperm(len(neighbours.items), generator=generator)
+        rows = order[: self.settings.start_items]
+        sample = neighbours.items[rows.to(neighbours.items.device)].cpu().numpy()
+        starts = list(self.starts(sample))
+        hits = [self._hits_from(start) for start in starts]
+        best = starts[_most(hits)]
+        starts.append(settle(best, neighbours.items, self.settings.rounds, progress=self.progress))
+        hits.append(self._hits_from(starts[-1]))
+        chosen = _most(hits)
+        self.start_hits = self._hits_from(starts[chosen])
+        recalls = {
+            start.name: float(found.mean()) for start, found in zip(starts, hits, strict=True)
+        }
+        facts = {f"validation_recall@{_RECALL_AT}": recalls, "start": starts[chosen].name}
+        return facts, 1 - float(self.start_hits.mean())
+
+    def _hits_from(self, start: Start) -> Tensor:
+        begin_at(self.model, start)
+        self.neighbours.encode()
+        return self.neighbours.hits(_RECALL_AT)
+
+    def state(self) -> dict[str, Any]:
+        """See `Task.state`."""
+        return {"start_hits": self.start_hits}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """See `Task.load`; the model is loaded before."""
+        self.start_hits = state["start_hits"]
+        self.neighbours.encode()
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Nothing: items and settings are all, and starts follow from them."""
+        return {"metric": self.model.spec.metric}
+
+    def terms(self, examples: Rows, step: int, way: Way, generator: torch.Generator) -> Terms:
+        """The ranking of the anchors `examples`."""
+        rows = torch.from_numpy(examples).to(self.neighbours.items.device)
+        return self.neighbours.terms(rows, generator)
+
+    def after_step(self, terms: Terms, step: int, generator: torch.Generator) -> None:
+        """Nothing: every codeword of a start is in use."""
+
+    def after_epoch(self) -> None:
+        """Nothing: what an epoch changes is in the weights."""
+
+    def validate(self) -> Validation:
+        """The share of neighbours that are not found, and how far that is below the start's."""
+        neighbours = self.neighbours
+        neighbours.encode()
+        neighbours.fit_decoder()
+        z = self.model.encode(neighbours.queries)
+        error = neighbours.reconstruction_error(neighbours.queries)
+        quantization = float(self.model.quantizer(z).commitment_loss)
+        hits = neighbours.hits(_RECALL_AT)
+        loss = 1 - float(hits.mean())
+        assert self.start_hits is not None
+        gain = standard_errors(hits - self.start_hits)
+        return Validation(
+            {"loss": loss, "reconstruction": error, "quantization": quantization},
+            self.model.quantizer.distance_ratio(z),
+            counts=gain >= _CONVINCING,
+            facts={f"validation_recall@{_RECALL_AT}": 1 - loss, "gain_in_standard_errors": gain},
+        )
+
+    def finish(self) -> None:
+        """Nothing: the decoder was fitted when the weights were measured."""
 
     def release(self) -> None:
-        """Makes the codewords what they were: a buffer gets no gradient outside of a training."""
-        codewords = self.model.quantizer.codewords
-        if not isinstance(codewords, nn.Parameter):
-            codewords.requires_grad_(False)
-
-    @torch.no_grad()
-    def encode(self) -> None:
-        """Takes the codes of all items anew; within an epoch they stay."""
-        self.codes = self._codes(self.items)
-
-    def _codes(self, x: Tensor) -> Tensor:
-        model = self.model.eval()
-        codewords = model.quantizer.codewords
-        parts = [
-            assign(split(model.encode(part), model.M), codewords)
-            for part in torch.split(x, _ENCODED_AT_A_TIME)
-        ]
-        return torch.cat(parts)  # (n, M)
-
-    def _decoded(self, codes: Tensor) -> Tensor:
-        """What codes (n, M) stand for: (n, latent_dim)."""
-        return look_up(self.model.quantizer.codewords, codes).transpose(0, 1).flatten(1)
-
-    def terms(self, rows: Tensor, generator: torch.Generator) -> Terms:
-        """The objective of a batch of anchors.
-
-        Args:
-            rows: (n,) int64, places in `anchors`.
-            generator: of the items that they are compared with, on the CPU.
-        """
-        model, settings = self.model, self.settings
-        own = self.anchors[rows]
-        z = model.encode(self.items[own])
-        positive = self.neighbours[rows, 0]  # (n,)
-        negatives, excluded = self._nearest_of_sample(z.detach(), own, positive, generator)
-        codes = torch.cat([self.codes[positive].unsqueeze(1), negatives], 1)  # (n, 1 + pool, M)
-        tables = lookup_tables(split(z, model.M), model.quantizer.codewords, self.metric)
-        distances = tables.gather(2, codes.permute(2, 0, 1)).sum(0)  # (n, 1 + pool)
-        # An item that came with the sample by chance is as good as infinitely far.
-        distances = torch.cat(
-            [distances[:, :1], distances[:, 1:].masked_fill(excluded, math.inf)], 1
-        )
-        loss = ranking_loss(distances, settings.temperature * self.unit)
-        squared = squared_distances(split(z, model.M), model.quantizer.codewords).min(-1)
-        quantization = squared.values.sum(0).mean()
-        loss = loss + settings.commitment / self.unit * quantization
-        ids = squared.indices.T
-        with torch.no_grad():
-            error = (model.decode(self._decoded(ids)) - self.items[own]).square().mean()
-        parts = {"reconstruction": error / self.scale**2, "quantization": quantization.detach()}
-        return Terms(loss, parts, z.detach(), ids)
-
-    @torch.no_grad()
-    def _nearest_of_sample(
-        self, z: Tensor, own: Tensor, positive: Tensor, generator: torch.Generator
-    ) -> tuple[Tensor, Tensor]:
-        """Codes (n, pool, M) of the nearest by ADC among randomly drawn items.
-
-        With them (n, pool) bool: those that are no competitors, the anchor and its neighbour.
-
-        They are drawn anew and ranked by the model as it is: a list that was made once would teach
-        the model to put others in their place.
-        """
-        total = len(self.items)
-        drawn = torch.randint(total, (min(self.settings.sample, total),), generator=generator)
-        drawn = drawn.to(z.device)
-        distances = adc_distances(z, self._decoded(self.codes[drawn]), self.metric)
-        for excluded in (own, positive):
-            distances[drawn.unsqueeze(0) == excluded.unsqueeze(1)] = math.inf
-        pool = min(self.settings.pool, len(drawn))
-        values, found = distances.topk(pool, largest=False)
-        return self.codes[drawn][found], values.isinf()
-
-    @torch.no_grad()
-    def hits(self, k: int = 10) -> Tensor:
-        """Whether each query finds its neighbour among the k nearest items by ADC: (nq,) float64.
-
-        The codes are those of `encode`. Among items of the same code, which come in any order, a
-        neighbour is found with a probability. The mean is 1-recall@k.
-        """
-        stored = self._decoded(self.codes)
-        z = self.model.eval().encode(self.queries)
-        parts = zip(torch.split(z, _TILE[0]), torch.split(self.truth, _TILE[0]), strict=True)
-        return torch.cat([self._found(part, truth[:, 0], stored, k) for part, truth in parts])
-
-    def _found(self, z: Tensor, truth: Tensor, stored: Tensor, k: int) -> Tensor:
-        """`hits` of some queries; in tiles that stay in the cache it is four times as fast."""
-        target = stored[truth]
-        own = -(z * target).sum(1, keepdim=True)
-        largest = stored.square().sum(1).max()
-        if self.metric == "l2":
-            own = target.square().sum(1, keepdim=True) + 2 * own
-        # The same sum in another order rounds otherwise.
-        tolerance = 2e-6 * (own.abs() + largest)
-        nearer, up_to = torch.zeros(2, len(z), dtype=torch.long, device=z.device)
-        for tile in torch.split(stored, _TILE[1]):
-            distances = adc_distances(z, tile, self.metric)
-            nearer += (distances < own - tolerance).sum(1)
-            up_to += (distances <= own + tolerance).sum(1)
-        tied = (up_to - nearer).clamp(min=1).double()
-        found: Tensor = ((k - nearer) / tied).clamp(0, 1)
-        return found.cpu()
-
-    @torch.no_grad()
-    def fit_decoder(self) -> None:
-        """The linear decoder that reconstructs the items best from their codes."""
-        _, decoder = linear_layers(self.model)
-        fit_linear(decoder, self._decoded(self.codes), self.items)
-
-    @torch.no_grad()
-    def reconstruction_error(self, x: Tensor) -> float:
-        """Mean squared error per component of x (n, d), relative to the data's variance."""
-        decoded = self.model.decode(self._decoded(self._codes(x)))
-        return float((decoded - x).square().mean()) / self.scale**2
+        """Gives the codewords back, see `Neighbours.release`."""
+        self.neighbours.release()
 
 
-def standard_errors(gains: Tensor) -> float:
-    """How far the mean of gains (n,) is above zero, in standard errors: 0 where none is a gain."""
-    error = float(gains.std(correction=0)) / math.sqrt(len(gains))
-    return float(gains.mean()) / error if error > 0 else 0.0
-
-
-def ranking_loss(distances: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of the nearest neighbour among what it is searched with.
-
-    Args:
-        distances: (n, 1 + pool) float; the first is the neighbour's.
-        temperature: of the softmax, in the unit of the distances.
-
-    Returns:
-        Scalar, -log softmax(-distances / temperature) at the neighbour, mean over the batch.
-    """
-    return -functional.log_softmax(-distances / temperature, 1)[:, 0].mean()
-
-
-def lookup_tables(z_m: Tensor, codewords: Tensor, metric: Metric) -> Tensor:
-    """What a search adds up: (M, n, dsub) and (M, ksub, dsub) to (M, n, ksub)."""
-    if metric == "l2":
-        return squared_distances(z_m, codewords)
-    return -torch.bmm(z_m, codewords.transpose(1, 2))
-
-
-def adc_distances(z: Tensor, stored: Tensor, metric: Metric) -> Tensor:
-    """Distances (n, ntotal), for l2 squared and less what is the same for a whole row."""
-    if metric == "l2":
-        return torch.addmm(stored.square().sum(1), z, stored.T, alpha=-2)
-    return -(z @ stored.T)
-
-
-@torch.no_grad()
-def nearest(
-    queries: Tensor,
-    items: Tensor,
-    k: int,
-    *,
-    metric: Metric,
-    skip: Tensor | None = None,
-    bar: Any = None,
-) -> tuple[Tensor, Tensor]:
-    """Exact nearest neighbours.
-
-    Args:
-        queries: (nq, d) float32.
-        items: (n, d) float32, n >= k, or n > k with `skip`.
-        k: neighbours of each.
-        metric: "l2", or "inner_product" (the nearest is the largest).
-        skip: (nq,) int64, an item that each query must not find: itself.
-        bar: told of the queries that are done.
-
-    Returns:
-        ids (nq, k) int64 and distances (nq, k) float32, squared or negative products, nearest
-        first.
-    """
-    found: list[tuple[Tensor, Tensor]] = []
-    for part, own in _blocks(queries, skip, len(items)):
-        distances = adc_distances(part, items, metric)
-        if own is not None:
-            distances.scatter_(1, own.unsqueeze(1), math.inf)
-        values, ids = distances.topk(k, largest=False)
-        if metric == "l2":
-            values = values + part.square().sum(1, keepdim=True)
-        found.append((ids, values))
-        if bar is not None:
-            bar.update(len(part))
-    return torch.cat([ids for ids, _ in found]), torch.cat([values for _, values in found])
-
-
-def _blocks(x: Tensor, with_it: Any, columns: int) -> Iterator[tuple[Tensor, Any]]:
-    """Rows of two tensors together, so many that (rows, columns) is a block of distances."""
-    rows = max(1, _BLOCK_ELEMENTS // max(1, columns))
-    for start in range(0, len(x), rows):
-        end = start + rows
-        yield x[start:end], None if with_it is None else with_it[start:end]
+def _most(hits: list[Tensor]) -> int:
+    """The place of the highest mean; of equals the first."""
+    means = [float(found.mean()) for found in hits]
+    return means.index(max(means))

@@ -17,9 +17,11 @@ from faiss_pqvae.data.batches import check_items, read_rows, sample_rows
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.pqvae import PQVAE
 
+from ..build import new_model, resolved_objective
 from ..config import TrainingConfig
 from ..device import choose_device, faster_precision
 from ..loop import DivergedError, fit
+from ..objectives import Reconstruction
 from .curve import PermissibleRange, Point, permissible_range, rank
 from .plan import Rung, SearchConfig, full_steps, held_out_items, plan, rung, steps_per_epoch
 from .record import FILE, points_of, read_points, read_record, run_of, write_record
@@ -70,6 +72,7 @@ def tune(
     folder: str | Path,
     *,
     model: ModelConfig | None = None,
+    objective: Reconstruction | None = None,
     training: TrainingConfig | None = None,
     search: SearchConfig | None = None,
     score: Score | None = None,
@@ -94,7 +97,8 @@ def tune(
         M: sub-quantizers.
         nbits: bits of each.
         folder: for tune.json and the trainings' logs.
-        model: networks and bottleneck; its `lambda_` is not used.
+        model: networks and bottleneck.
+        objective: settings of the reconstruction; its `lambda_` is not used.
         training: the loop; `epochs` is the full length, of which the budget is a multiple.
         search: candidates and budget.
         score: what is searched for; by default `default_score`.
@@ -109,7 +113,7 @@ def tune(
     check_items(x, shape, "training data")
     training = training or TrainingConfig()
     model = model or ModelConfig()
-    if model.objective != "reconstruction":
+    if not isinstance(resolved_objective(model.objective), Reconstruction):
         raise ValueError(
             "expected the reconstruction objective to search for a lambda, got "
             f"{model.objective!r}: lambda has no part in what its codes learn"
@@ -121,7 +125,8 @@ def tune(
         )
     search = search or SearchConfig()
     score = score or default_score(shape, training)
-    run = _Search(x, (M, nbits), Path(folder), model, training, search, score)
+    objective = objective or Reconstruction()
+    run = _Search(x, (M, nbits), Path(folder), (model, objective), training, search, score)
     run.open(facts or {})
     return run.finish(progress=progress)
 
@@ -134,13 +139,14 @@ class _Search:
         x: Any,
         code: tuple[int, int],
         folder: Path,
-        model: ModelConfig,
+        learned: tuple[ModelConfig, Reconstruction],
         training: TrainingConfig,
         search: SearchConfig,
         score: Score,
     ) -> None:
         self.x, self.code, self.folder = x, code, folder
-        self.model, self.training, self.search, self.score = model, training, search, score
+        self.model, self.objective = learned
+        self.training, self.search, self.score = training, search, score
         self.plan = plan(len(x), training, search)
         self.full_steps = full_steps(len(x), training)
         order = np.random.default_rng(training.seed).permutation(len(x)).astype(np.int64)
@@ -181,14 +187,15 @@ class _Search:
 
     def _configuration(self) -> dict[str, Any]:
         """All that must agree when resuming, as JSON gives it back."""
-        model = asdict(self.model)
-        del model["lambda_"]
+        objective = asdict(self.objective)
+        del objective["lambda_"]
         rows = sample_rows(len(self.x), 64)
         sample = read_rows(self.x, rows, "training data").cpu().numpy()
         found = {
             "data": {"shape": list(self.x.shape), "sample": zlib.crc32(sample.tobytes())},
             "code": {"M": self.code[0], "nbits": self.code[1]},
-            "model": model,
+            "model": asdict(self.model),
+            "objective": objective,
             "training": asdict(self.training),
             "search": asdict(self.search),
             "score": self.score.name,
@@ -202,7 +209,7 @@ class _Search:
         device = choose_device(self.training.device)
         rows = np.sort(self.kept[: self.training.batch_size])
         batch = read_rows(self.x, rows, "training data").to(device)
-        return faster_precision(self._build(1.0).to(device), batch)
+        return faster_precision(self._build().to(device), batch)
 
     def _write(self) -> None:
         write_record(self.folder / FILE, self.record)
@@ -288,7 +295,7 @@ class _Search:
     def _train(self, key: dict[str, Any], todo: Rung, bar: Any) -> dict[str, Any]:
         """Trains and measures one candidate; goes on where it was interrupted."""
         part = Part(self.x, np.sort(self.kept[: todo.items]))
-        model = self._build(key["lambda_"])
+        model = self._build()
         training = replace(
             self.training,
             epochs=todo.epochs,
@@ -305,7 +312,13 @@ class _Search:
 
         try:
             history = fit(
-                model, part, training, folder=self._folder(key), progress=False, go_on=go_on
+                model,
+                part,
+                training,
+                objective=replace(self.objective, lambda_=key["lambda_"]),
+                folder=self._folder(key),
+                progress=False,
+                go_on=go_on,
             )
         except DivergedError as error:
             steps = max((e["step"] for e in epochs.values()), default=0)
@@ -333,7 +346,7 @@ class _Search:
         error, epoch = event["validation_reconstruction"], event["epoch"]
         if not (math.isfinite(error) and math.isfinite(event["validation_loss"])):
             return f"diverged: the validation loss was not finite after epoch {epoch + 1}"
-        warmup = min(self.training.warmup_steps, total // 10)
+        warmup = min(self.objective.warmup_steps, total // 10)
         if event["step"] <= warmup + self.training.revive_every:
             return None  # without the bottleneck, or before dead codewords were looked for
         bits = float(np.mean(np.log2(event["perplexity"])))
@@ -349,9 +362,8 @@ class _Search:
             return f"hopeless: error {error:.4g} after epoch {epoch + 1}, another had {best:.4g}"
         return None
 
-    def _build(self, lambda_: float) -> PQVAE:
-        config = replace(self.model, lambda_=lambda_)
-        return PQVAE(tuple(self.x.shape[1:]), *self.code, config)
+    def _build(self) -> PQVAE:
+        return new_model(tuple(self.x.shape[1:]), *self.code, self.model, objective=self.objective)
 
     def _folder(self, key: dict[str, Any]) -> Path:
         return self.folder / f"rung-{key['rung']}" / f"lambda-{key['lambda_']!r}-{key['seed']}"

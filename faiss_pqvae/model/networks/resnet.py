@@ -7,6 +7,9 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from faiss_pqvae.model.networks.images import channels_last, image_shape
+from faiss_pqvae.registry import encoders
+
 
 class BasicBlock(nn.Module):
     """relu(shortcut(x) + conv(relu(conv(x)))), batch-normalised, the first convolution strided."""
@@ -72,3 +75,17 @@ def _convolution(channels_in: int, channels: int, size: int, stride: int) -> lis
     padding = (size - 1) // 2
     convolution = nn.Conv2d(channels_in, channels, size, stride, padding, bias=False)
     return [convolution, nn.BatchNorm2d(channels)]
+
+
+@encoders.register("resnet")
+def resnet(input_shape: tuple[int, ...], latent_dim: int, *, width: int) -> nn.Module:
+    """A small residual network that two CPU cores can train."""
+    shape = image_shape(input_shape)
+    return channels_last(ResNet(shape, latent_dim, width, stem=(4, 2), blocks=(1, 1, 1)))
+
+
+@encoders.register("resnet18")
+def resnet18(input_shape: tuple[int, ...], latent_dim: int, *, width: int) -> nn.Module:
+    """ResNet-18 with a 3x3 first convolution, for a GPU."""
+    shape = image_shape(input_shape)
+    return channels_last(ResNet(shape, latent_dim, width, stem=(3, 1), blocks=(2, 2, 2, 2)))

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from faiss_pqvae.model.clustering import accumulate, assign, look_up, split
-from faiss_pqvae.model.networks import Linear
+from faiss_pqvae.model.networks.linear import Linear
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.types import FloatArray
 

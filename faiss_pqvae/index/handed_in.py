@@ -1,0 +1,178 @@
+"""Networks that are not ours, in a bundle: what it keeps of them, and how they come back."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, NamedTuple, TypedDict
+
+from torch import nn
+
+from faiss_pqvae.index.front import Front
+from faiss_pqvae.index.latent_index import LatentIndex
+from faiss_pqvae.model.backbone import Backbone
+from faiss_pqvae.model.config import ModelConfig
+from faiss_pqvae.model.networks import resolved_decoder, resolved_encoder
+from faiss_pqvae.model.pqvae import PQVAE, latent_dim_of
+from faiss_pqvae.model.spec import CodeSpec
+
+Record = dict[str, Any]
+
+
+def record_of_encoder(index: LatentIndex) -> Record | None:
+    """What a bundle keeps of an encoder that was handed in; plain values.
+
+    Of a frozen one a hash of the weights, which stay with its owner; the weights of one that
+    learned along are among those of the model.
+    """
+    if index.front is not None:
+        return {
+            **index.front.backbone.record(),
+            "input_shape": list(index.front.input_shape),
+            "sha256": index.front.fingerprint(),
+        }
+    backbone = index.model.backbone
+    return None if backbone is None else backbone.record()
+
+
+def record_of_decoder(model: PQVAE) -> Record | None:
+    """What a bundle keeps of a decoder that was handed in; its weights are the model's."""
+    return None if model.decoder_is_ours else {"reference": model.config.decoder, "arguments": {}}
+
+
+class HandedIn(TypedDict, total=False):
+    """The networks that `PQVAE` takes."""
+
+    encoder: nn.Module
+    decoder: nn.Module
+
+
+class Given(NamedTuple):
+    """What the caller hands in for a bundle, beside what the bundle says of it.
+
+    Attributes:
+        encoder: a module, a name or a reference, where the bundle has a record of one.
+        decoder: likewise.
+        encoder_record: see `record_of_encoder`.
+        decoder_record: see `record_of_decoder`.
+    """
+
+    encoder: Any
+    decoder: Any
+    encoder_record: Record | None
+    decoder_record: Record | None
+
+    @classmethod
+    def of(cls, config: dict[str, Any], encoder: Any, decoder: Any) -> Given:
+        """Checks that what is handed in is what the bundle asks for.
+
+        Args:
+            config: of the bundle.
+            encoder: as the caller handed it in, or None.
+            decoder: likewise.
+
+        Raises:
+            ValueError: something that is missing, with what to pass, or that is not asked for; a
+                damaged record.
+        """
+        records = (_record(config, "encoder"), _record(config, "decoder"))
+        for name, given, record in zip(
+            ("encoder", "decoder"), (encoder, decoder), records, strict=True
+        ):
+            if record is None and given is not None:
+                raise ValueError(f"the bundle has {name}s of ours only: expected {name}=None")
+            if record is not None and given is None:
+                raise ValueError(
+                    f"the bundle's {name} is not ours and has to be handed in, for a file imports "
+                    f"no code: pass {_described(record)} as read_index(path, {name}=...)"
+                )
+        return cls(encoder, decoder, *records)
+
+    def networks(
+        self, shape: tuple[int, ...], config: ModelConfig, spec: CodeSpec, M: int
+    ) -> HandedIn:
+        """What `PQVAE` is handed, in copies, which will get the bundle's weights.
+
+        Args:
+            shape: of what the model gets.
+            config: of the model.
+            spec: of its codes.
+            M: sub-quantizers.
+        """
+        sizes, width = (shape, latent_dim_of(config, spec, M)), config.width
+        found = HandedIn()
+        if self.encoder_record is not None and self.encoder_record["trainable"]:
+            backbone = resolved_encoder(self.encoder, *sizes, width=width)
+            found["encoder"] = _as_recorded(copy.deepcopy(backbone), self.encoder_record)
+        if self.decoder_record is not None:
+            found["decoder"] = copy.deepcopy(resolved_decoder(self.decoder, *sizes, width=width))
+        return found
+
+    def front(self, model: PQVAE) -> Front | None:
+        """The frozen network before the model, where there is one.
+
+        Raises:
+            ValueError: another network than the one that the codes were learned behind.
+        """
+        record = self.encoder_record
+        if record is None or record["trainable"]:
+            return None
+        shape = tuple(record["input_shape"])
+        found = resolved_encoder(self.encoder, shape, model.latent_dim, width=model.config.width)
+        front = Front(_as_recorded(found, record), shape)
+        if front.fingerprint() != record["sha256"]:
+            raise ValueError(
+                f"the encoder {found.reference} is not the one that the codes were learned behind: "
+                f"its weights have the sha256 {front.fingerprint()[:12]}..., expected "
+                f"{record['sha256'][:12]}...; pass {_described(record)} with its weights as they "
+                "were, as read_index(path, encoder=...)"
+            )
+        return front
+
+    def explained(self, message: str) -> str:
+        """A message about weights that do not fit, with what was handed in."""
+        records = {"encoder": self.encoder_record, "decoder": self.decoder_record}
+        asked = [f"{n}={_described(record)}" for n, record in records.items() if record is not None]
+        if not asked:
+            return f"{message}: other shapes"
+        return f"{message} with the network that was handed in: expected {' and '.join(asked)}"
+
+
+def _as_recorded(found: Backbone, record: Record) -> Backbone:
+    """The network, seeing what it saw when the bundle was written."""
+    return Backbone(
+        found.module,
+        trainable=record["trainable"],
+        lr=found.lr,
+        size=None if record["size"] is None else tuple(record["size"]),
+        mean=record["mean"],
+        deviation=record["deviation"],
+        reference=record["reference"],
+        arguments=record["arguments"],
+    )
+
+
+def _described(record: Record) -> str:
+    """Where a network comes from, in words."""
+    arguments = ", ".join(f"{name}={value!r}" for name, value in record["arguments"].items())
+    made = f" made with {arguments}" if arguments else ""
+    return f"{record['reference']!r}{made}"
+
+
+def _record(config: dict[str, Any], name: str) -> Record | None:
+    """What a bundle says of a network, looked at."""
+    record = config.get(name)
+    if record is None:
+        return None
+    kinds: dict[str, type] = {"reference": str, "arguments": dict}
+    if name == "encoder":
+        kinds |= {"trainable": bool, "mean": list, "deviation": list}
+        if isinstance(record, dict) and record.get("trainable") is False:
+            kinds |= {"input_shape": list, "sha256": str}
+    if not isinstance(record, dict) or not all(
+        isinstance(record.get(key), kind) for key, kind in kinds.items()
+    ):
+        raise ValueError(f"damaged bundle: expected a record of its {name}, got {record!r}")
+    size = record.get("size")
+    if size is not None and not (isinstance(size, list) and all(type(v) is int for v in size)):
+        raise ValueError(f"damaged bundle: expected the size of its {name}'s images, got {size!r}")
+    return record

@@ -1,0 +1,158 @@
+"""Encoders and decoders by name, one file a network.
+
+Every encoder maps normalised inputs (n, *input_shape) to latents (n, latent_dim), every decoder the
+other way; any two go together. Registered is a function
+`make(input_shape, latent_dim, *, width) -> nn.Module`.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import Any
+
+import torch
+from torch import nn
+
+from faiss_pqvae.model.backbone import Backbone
+from faiss_pqvae.model.networks import conv, linear, mlp, resnet  # noqa: F401 - they register
+from faiss_pqvae.model.networks.linear import Linear
+from faiss_pqvae.registry import Registry, decoders, encoders, is_ours
+
+
+class Headed(nn.Module):
+    """A network that was handed in, and a matrix from its features to latents.
+
+    Args:
+        backbone: the network.
+        n_features: that it gives.
+        latent_dim: dimension of the latents.
+    """
+
+    def __init__(self, backbone: Backbone, n_features: int, latent_dim: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.head = Linear((n_features,), (latent_dim,))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """(n, *input_shape) uint8 or float to (n, latent_dim) float."""
+        out: torch.Tensor = self.head(self.backbone(x))
+        return out
+
+
+def is_named_ours(registry: Registry[Any], key: Any) -> bool:
+    """Whether a network is one of ours, by its name: nothing else is built from a name in a file.
+
+    Args:
+        registry: of encoders or of decoders.
+        key: anything that may stand for a network.
+    """
+    return isinstance(key, str) and is_ours(registry.registered(key))
+
+
+def resolved_encoder(
+    key: Any, input_shape: tuple[int, ...], latent_dim: int, *, width: int
+) -> Backbone:
+    """Somebody's encoder as a `Backbone`, from what stands for it.
+
+    Args:
+        key: a registered name, "package.module:attribute", a module, or a function or class
+            `make(input_shape, latent_dim, *, width)` that makes one.
+        input_shape: (c, h, w) or (d,).
+        latent_dim: dimension of the latents; it may give other features.
+        width: as of our own networks.
+
+    Raises:
+        TypeError: something that neither is nor makes a module.
+        ValueError: a name or reference that leads nowhere.
+    """
+    module = _module(encoders, key, input_shape, latent_dim, width=width)
+    if isinstance(module, Backbone):
+        return module
+    return Backbone(module, reference=key if isinstance(key, str) else None)
+
+
+def resolved_decoder(
+    key: Any, input_shape: tuple[int, ...], latent_dim: int, *, width: int
+) -> nn.Module:
+    """Somebody's decoder, from what stands for it; as `resolved_encoder`."""
+    return _module(decoders, key, input_shape, latent_dim, width=width)
+
+
+def _module(
+    registry: Registry[Any], key: Any, input_shape: tuple[int, ...], latent_dim: int, *, width: int
+) -> nn.Module:
+    found: Any = registry.get(key)
+    if not isinstance(found, nn.Module) and callable(found):
+        found = found(input_shape, latent_dim, width=width)
+    if not isinstance(found, nn.Module):
+        raise TypeError(
+            f"expected a name, 'package.module:attribute' or a torch.nn.Module as {registry.kind}, "
+            f"got {type(found).__name__}"
+        )
+    return found
+
+
+@torch.no_grad()
+def check_decoder(decoder: nn.Module, latent_dim: int, input_shape: tuple[int, ...]) -> None:
+    """Runs somebody's decoder once, on zeros.
+
+    Raises:
+        ValueError: a network that does not make items (n, *input_shape) of (n, latent_dim).
+    """
+    trial = copy.deepcopy(decoder).eval()
+    device = next((p.device for p in decoder.parameters()), torch.device("cpu"))
+    try:
+        found = trial(torch.zeros(2, latent_dim, device=device))
+    except (RuntimeError, IndexError, TypeError) as error:
+        raise ValueError(
+            f"expected a decoder of latents with {latent_dim} dimensions, but "
+            f"{type(decoder).__name__} cannot take them: {error}"
+        ) from error
+    shape = tuple(getattr(found, "shape", ()))
+    if shape != (2, *input_shape):
+        raise ValueError(f"expected a decoder to items of shape {input_shape}, got {shape[1:]}")
+
+
+def build_encoder(
+    name: str, input_shape: tuple[int, ...], latent_dim: int, *, width: int
+) -> nn.Module:
+    """Builds one of our encoders.
+
+    Args:
+        name: of `faiss_pqvae.encoders`.
+        input_shape: (c, h, w) for images, (d,) for vectors. "mlp" and "linear" take both, the
+            others images of at least 4x4 pixels.
+        latent_dim: dimension of the latents.
+        width: channels of the first convolution (of those that follow twice as many, and so on)
+            or units of a hidden layer; "linear" has none.
+
+    Returns:
+        A module from (n, *input_shape) to (n, latent_dim).
+
+    Raises:
+        ValueError: an unknown name, somebody else's network, or a shape that the network cannot
+            take.
+    """
+    return _build(encoders, name, input_shape, latent_dim, width)
+
+
+def build_decoder(
+    name: str, input_shape: tuple[int, ...], latent_dim: int, *, width: int
+) -> nn.Module:
+    """Builds a decoder, from (n, latent_dim) to (n, *input_shape); see `build_encoder`."""
+    return _build(decoders, name, input_shape, latent_dim, width)
+
+
+def _build(
+    registry: Registry[Any], name: str, input_shape: tuple[int, ...], latent_dim: int, width: int
+) -> nn.Module:
+    if not is_named_ours(registry, name):
+        if ":" not in name and name not in registry.names():
+            registry.get(name)  # says which names there are
+        raise ValueError(
+            f"the {registry.kind} {name!r} is not ours, and none is made because a name or a file "
+            f"says so: hand it in, as index_factory(..., {registry.kind}=...) or "
+            f"read_index(path, {registry.kind}=...)"
+        )
+    module: nn.Module = registry.get(name)(input_shape, latent_dim, width=width)
+    return module

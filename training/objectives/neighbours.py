@@ -1,0 +1,307 @@
+"""Training of vectors towards the distances that are searched.
+
+A linear code that reconstructs better does not find more neighbours. So what is trained here is the
+search itself: the true nearest neighbour of an anchor should come before the other items when they
+are compared by lookup tables (ADC), and what is measured is how often it does for held-out items.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from tqdm import tqdm
+
+from faiss_pqvae.model.clustering import assign, look_up, split, squared_distances
+from faiss_pqvae.model.pqvae import PQVAE
+from faiss_pqvae.model.spec import Metric
+
+from ..latents import fit_linear
+from .linear_start import linear_layers
+from .protocol import Terms
+
+_BLOCK_ELEMENTS = 2**24  # of a block of distances: 64 MiB
+_ENCODED_AT_A_TIME = 512  # their distances to all codewords stay in the cache
+_TILE = 256, 4096  # queries and items, likewise
+_SCALE_NEIGHBOUR = 10  # the scale of distances: from the nearest to the tenth neighbour
+
+
+class Settings(Protocol):
+    """What this reads of the objective's settings, see `Ranking`."""
+
+    @property
+    def anchors(self) -> int: ...  # noqa: D102
+    @property
+    def sample(self) -> int: ...  # noqa: D102
+    @property
+    def pool(self) -> int: ...  # noqa: D102
+    @property
+    def temperature(self) -> float: ...  # noqa: D102
+    @property
+    def commitment(self) -> float: ...  # noqa: D102
+    @property
+    def lr(self) -> float: ...  # noqa: D102
+
+
+class Neighbours:
+    """The items, their true neighbours, and how well a model ranks them.
+
+    Args:
+        model: with a linear encoder and decoder.
+        items: (n, d) float32, the training part; of length 1 for a model of unit latents.
+        queries: (nq, d) float32 likewise, of the validation part.
+        settings: anchors, sample, pool, temperature, commitment and learning rate.
+        metric: what latents, and so items, are compared by.
+        generator: of the anchors' choice, on the CPU.
+        progress: draw a bar while neighbours are found, where standard error is a terminal.
+
+    Attributes:
+        anchors: (na,) int64, rows of the items to train with.
+    """
+
+    def __init__(
+        self,
+        model: PQVAE,
+        items: Tensor,
+        queries: Tensor,
+        settings: Settings,
+        *,
+        metric: Metric,
+        generator: torch.Generator,
+        progress: bool = True,
+    ) -> None:
+        self.model, self.items, self.queries = model, items, queries
+        self.settings, self.metric = settings, metric
+        chosen = torch.randperm(len(items), generator=generator)[: settings.anchors]
+        self.anchors = chosen.sort().values.to(items.device)
+        k = min(_SCALE_NEIGHBOUR, len(items) - 1)
+        with tqdm(
+            total=len(queries) + len(self.anchors),
+            unit="vector",
+            desc="neighbours",
+            disable=None if progress else True,
+        ) as bar:
+            self.truth, _ = nearest(queries, items, 1, metric=metric, bar=bar)
+            self.neighbours, distances = nearest(
+                items[self.anchors], items, k, metric=metric, skip=self.anchors, bar=bar
+            )
+        # What a difference between two distances is measured in.
+        gap = float((distances[:, -1] - distances[:, 0]).mean())
+        spread = float(distances.abs().mean())
+        self.unit = max(gap, 1e-6 * spread) or 1.0
+        self.scale = float(items.std(0).square().mean().sqrt()) or 1.0
+        self.codes = torch.empty(0, dtype=torch.long)
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What the optimizer moves: the encoder's matrix, and codewords in the data's scale."""
+        encoder, _ = linear_layers(self.model)
+        codewords = self.model.quantizer.codewords.requires_grad_(True)
+        lr, decay = self.settings.lr, 0.0
+        return [
+            {"params": [encoder.weight], "lr": lr, "highest": lr, "weight_decay": decay},
+            {
+                "params": [codewords],
+                "lr": lr * self.scale,
+                "highest": lr * self.scale,
+                "weight_decay": decay,
+            },
+        ]
+
+    def release(self) -> None:
+        """Makes the codewords what they were: a buffer gets no gradient outside of a training."""
+        codewords = self.model.quantizer.codewords
+        if not isinstance(codewords, nn.Parameter):
+            codewords.requires_grad_(False)
+
+    @torch.no_grad()
+    def encode(self) -> None:
+        """Takes the codes of all items anew; within an epoch they stay."""
+        self.codes = self._codes(self.items)
+
+    def _codes(self, x: Tensor) -> Tensor:
+        model = self.model.eval()
+        codewords = model.quantizer.codewords
+        parts = [
+            assign(split(model.encode(part), model.M), codewords)
+            for part in torch.split(x, _ENCODED_AT_A_TIME)
+        ]
+        return torch.cat(parts)  # (n, M)
+
+    def _decoded(self, codes: Tensor) -> Tensor:
+        """What codes (n, M) stand for: (n, latent_dim)."""
+        return look_up(self.model.quantizer.codewords, codes).transpose(0, 1).flatten(1)
+
+    def terms(self, rows: Tensor, generator: torch.Generator) -> Terms:
+        """The objective of a batch of anchors.
+
+        Args:
+            rows: (n,) int64, places in `anchors`.
+            generator: of the items that they are compared with, on the CPU.
+        """
+        model, settings = self.model, self.settings
+        own = self.anchors[rows]
+        z = model.encode(self.items[own])
+        positive = self.neighbours[rows, 0]  # (n,)
+        negatives, excluded = self._nearest_of_sample(z.detach(), own, positive, generator)
+        codes = torch.cat([self.codes[positive].unsqueeze(1), negatives], 1)  # (n, 1 + pool, M)
+        tables = lookup_tables(split(z, model.M), model.quantizer.codewords, self.metric)
+        distances = tables.gather(2, codes.permute(2, 0, 1)).sum(0)  # (n, 1 + pool)
+        # An item that came with the sample by chance is as good as infinitely far.
+        distances = torch.cat(
+            [distances[:, :1], distances[:, 1:].masked_fill(excluded, math.inf)], 1
+        )
+        loss = ranking_loss(distances, settings.temperature * self.unit)
+        squared = squared_distances(split(z, model.M), model.quantizer.codewords).min(-1)
+        quantization = squared.values.sum(0).mean()
+        loss = loss + settings.commitment / self.unit * quantization
+        ids = squared.indices.T
+        with torch.no_grad():
+            error = (model.decode(self._decoded(ids)) - self.items[own]).square().mean()
+        parts = {"reconstruction": error / self.scale**2, "quantization": quantization.detach()}
+        return Terms(loss, parts, z.detach(), ids)
+
+    @torch.no_grad()
+    def _nearest_of_sample(
+        self, z: Tensor, own: Tensor, positive: Tensor, generator: torch.Generator
+    ) -> tuple[Tensor, Tensor]:
+        """Codes (n, pool, M) of the nearest by ADC among randomly drawn items.
+
+        With them (n, pool) bool: those that are no competitors, the anchor and its neighbour.
+
+        They are drawn anew and ranked by the model as it is: a list that was made once would teach
+        the model to put others in their place.
+        """
+        total = len(self.items)
+        drawn = torch.randint(total, (min(self.settings.sample, total),), generator=generator)
+        drawn = drawn.to(z.device)
+        distances = adc_distances(z, self._decoded(self.codes[drawn]), self.metric)
+        for excluded in (own, positive):
+            distances[drawn.unsqueeze(0) == excluded.unsqueeze(1)] = math.inf
+        pool = min(self.settings.pool, len(drawn))
+        values, found = distances.topk(pool, largest=False)
+        return self.codes[drawn][found], values.isinf()
+
+    @torch.no_grad()
+    def hits(self, k: int = 10) -> Tensor:
+        """Whether each query finds its neighbour among the k nearest items by ADC: (nq,) float64.
+
+        The codes are those of `encode`. Among items of the same code, which come in any order, a
+        neighbour is found with a probability. The mean is 1-recall@k.
+        """
+        stored = self._decoded(self.codes)
+        z = self.model.eval().encode(self.queries)
+        parts = zip(torch.split(z, _TILE[0]), torch.split(self.truth, _TILE[0]), strict=True)
+        return torch.cat([self._found(part, truth[:, 0], stored, k) for part, truth in parts])
+
+    def _found(self, z: Tensor, truth: Tensor, stored: Tensor, k: int) -> Tensor:
+        """`hits` of some queries; in tiles that stay in the cache it is four times as fast."""
+        target = stored[truth]
+        own = -(z * target).sum(1, keepdim=True)
+        largest = stored.square().sum(1).max()
+        if self.metric == "l2":
+            own = target.square().sum(1, keepdim=True) + 2 * own
+        # The same sum in another order rounds otherwise.
+        tolerance = 2e-6 * (own.abs() + largest)
+        nearer, up_to = torch.zeros(2, len(z), dtype=torch.long, device=z.device)
+        for tile in torch.split(stored, _TILE[1]):
+            distances = adc_distances(z, tile, self.metric)
+            nearer += (distances < own - tolerance).sum(1)
+            up_to += (distances <= own + tolerance).sum(1)
+        tied = (up_to - nearer).clamp(min=1).double()
+        found: Tensor = ((k - nearer) / tied).clamp(0, 1)
+        return found.cpu()
+
+    @torch.no_grad()
+    def fit_decoder(self) -> None:
+        """The linear decoder that reconstructs the items best from their codes."""
+        _, decoder = linear_layers(self.model)
+        fit_linear(decoder, self._decoded(self.codes), self.items)
+
+    @torch.no_grad()
+    def reconstruction_error(self, x: Tensor) -> float:
+        """Mean squared error per component of x (n, d), relative to the data's variance."""
+        decoded = self.model.decode(self._decoded(self._codes(x)))
+        return float((decoded - x).square().mean()) / self.scale**2
+
+
+def standard_errors(gains: Tensor) -> float:
+    """How far the mean of gains (n,) is above zero, in standard errors: 0 where none is a gain."""
+    error = float(gains.std(correction=0)) / math.sqrt(len(gains))
+    return float(gains.mean()) / error if error > 0 else 0.0
+
+
+def ranking_loss(distances: Tensor, temperature: float) -> Tensor:
+    """Cross-entropy of the nearest neighbour among what it is searched with.
+
+    Args:
+        distances: (n, 1 + pool) float; the first is the neighbour's.
+        temperature: of the softmax, in the unit of the distances.
+
+    Returns:
+        Scalar, -log softmax(-distances / temperature) at the neighbour, mean over the batch.
+    """
+    return -functional.log_softmax(-distances / temperature, 1)[:, 0].mean()
+
+
+def lookup_tables(z_m: Tensor, codewords: Tensor, metric: Metric) -> Tensor:
+    """What a search adds up: (M, n, dsub) and (M, ksub, dsub) to (M, n, ksub)."""
+    if metric == "l2":
+        return squared_distances(z_m, codewords)
+    return -torch.bmm(z_m, codewords.transpose(1, 2))
+
+
+def adc_distances(z: Tensor, stored: Tensor, metric: Metric) -> Tensor:
+    """Distances (n, ntotal), for l2 squared and less what is the same for a whole row."""
+    if metric == "l2":
+        return torch.addmm(stored.square().sum(1), z, stored.T, alpha=-2)
+    return -(z @ stored.T)
+
+
+@torch.no_grad()
+def nearest(
+    queries: Tensor,
+    items: Tensor,
+    k: int,
+    *,
+    metric: Metric,
+    skip: Tensor | None = None,
+    bar: Any = None,
+) -> tuple[Tensor, Tensor]:
+    """Exact nearest neighbours.
+
+    Args:
+        queries: (nq, d) float32.
+        items: (n, d) float32, n >= k, or n > k with `skip`.
+        k: neighbours of each.
+        metric: "l2", or "inner_product" (the nearest is the largest).
+        skip: (nq,) int64, an item that each query must not find: itself.
+        bar: told of the queries that are done.
+
+    Returns:
+        ids (nq, k) int64 and distances (nq, k) float32, squared or negative products, nearest
+        first.
+    """
+    found: list[tuple[Tensor, Tensor]] = []
+    for part, own in _blocks(queries, skip, len(items)):
+        distances = adc_distances(part, items, metric)
+        if own is not None:
+            distances.scatter_(1, own.unsqueeze(1), math.inf)
+        values, ids = distances.topk(k, largest=False)
+        if metric == "l2":
+            values = values + part.square().sum(1, keepdim=True)
+        found.append((ids, values))
+        if bar is not None:
+            bar.update(len(part))
+    return torch.cat([ids for ids, _ in found]), torch.cat([values for _, values in found])
+
+
+def _blocks(x: Tensor, with_it: Any, columns: int) -> Iterator[tuple[Tensor, Any]]:
+    """Rows of two tensors together, so many that (rows, columns) is a block of distances."""
+    rows = max(1, _BLOCK_ELEMENTS // max(1, columns))
+    for start in range(0, len(x), rows):
+        end = start + rows
+        yield x[start:end], None if with_it is None else with_it[start:end]

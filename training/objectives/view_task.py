@@ -1,0 +1,221 @@
+"""A training on items that are read in batches and seen in augmented views."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from faiss_pqvae.model.networks.resnet import ResNet
+from faiss_pqvae.model.pqvae import PQVAE, to_float
+
+from ..data.items import PART, Rows, parts
+from ..data.views import random_views
+from ..device import faster_precision
+from ..latents import fit_decoder, initialize_codewords, move_dead
+from .protocol import Setup, Terms, Validation, Way, items_of, values_of
+
+NORMALIZATION_ITEMS = 10_000
+_SMALL = 5 / 8  # of the height and width of images
+_SMALL_SHARE = 0.7  # of a training with a residual encoder
+
+
+class Fitted(Protocol):
+    """What is fitted to items before a training, see `reconstruction.Whitener`."""
+
+    matrix: Tensor | None
+
+    def fit(self, x: Tensor) -> None:
+        """Takes the matrix from normalised items (n, *input_shape)."""
+        ...
+
+
+class ViewTask:
+    """A `Task`: one function of views and items is minimised over batches.
+
+    Args:
+        setup: see `Setup`.
+        terms: `terms(views, clean, bypass=...)` gives the objective of views (V * n, *input_shape)
+            float, one of every item after another, of the items clean (n, *input_shape).
+        n_views: V.
+        small_views: share of the training, from its start on, in which views are small.
+        warmup_steps: steps without the bottleneck before there are codewords, a tenth of all at
+            most; 0 has codewords from the first step on.
+        trains_decoder: whether `terms` does; else it is fitted after the training.
+        by_batch: whether an item is compared with its batch, so that validation needs such batches.
+        own_rate: whether codewords move by gradient at a rate of their own.
+        whitener: fitted to normalised items before the first step; checkpoints keep it.
+        shown: the part that a progress bar shows.
+    """
+
+    resumes_within_epochs = True
+
+    def __init__(
+        self,
+        setup: Setup,
+        terms: Callable[..., Terms],
+        *,
+        n_views: int = 1,
+        small_views: float = 0.0,
+        warmup_steps: int = 0,
+        trains_decoder: bool = True,
+        by_batch: bool = False,
+        own_rate: bool = False,
+        whitener: Fitted | None = None,
+        shown: str = "loss",
+    ) -> None:
+        self.model, self.config = setup.model, setup.config
+        self.items = items_of(setup)
+        self.examples = self.items.train_rows
+        self.batch_size = min(self.config.batch_size, len(self.examples))
+        self.epochs, self.patience = self.config.epochs, self.config.patience
+        self.precision = self.config.precision
+        self.shown = shown
+        self._terms, self._n_views, self._small_views = terms, n_views, small_views
+        self._warmup_steps, self._trains_decoder = warmup_steps, trains_decoder
+        self._by_batch, self._own_rate = by_batch, own_rate
+        self._whitener = whitener
+        self._bypass = True  # until there are codewords
+        self._small = False  # whether the last step's views were
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """See `groups_of`."""
+        return groups_of(self.model, self.config.lr, own_rate=self._own_rate)
+
+    def start(self) -> tuple[dict[str, Any], float | None]:
+        """Fits the normalisation and what the objective prepares, and chooses the precision."""
+        rows = self.items.spread(NORMALIZATION_ITEMS)
+        sample = self.items.read(rows)
+        self.model.fit_normalization(sample)
+        if self._whitener is not None:
+            self._whitener.fit(self.model.normalize(sample))
+        if self.precision == "auto":
+            batch = self.items.read(rows[: self.batch_size])
+            self.precision = faster_precision(self.model, batch)
+        return {}, None
+
+    def state(self) -> dict[str, Any]:
+        """See `Task.state`."""
+        whitener = None if self._whitener is None else self._whitener.matrix
+        return {"precision": self.precision, "whitener": whitener, "bypass": self._bypass}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """See `Task.load`."""
+        self.precision, self._bypass = state["precision"], state["bypass"]
+        whitener: Tensor | None = state["whitener"]
+        if self._whitener is not None and whitener is not None:
+            self._whitener.matrix = whitener.to(self.items.device)
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Nothing: items and settings are all."""
+        return {}
+
+    def terms(self, examples: Rows, step: int, way: Way, generator: torch.Generator) -> Terms:
+        """The objective of views of the items in rows `examples`."""
+        warm = step >= self._warmup_steps or way.at >= way.end // 10
+        if self._bypass and warm:
+            initialize_codewords(self.model, self.items, batch_size=self.batch_size)
+            self._bypass = False
+        self.model.train()
+        size = view_size(self._small_views, self.model.input_shape, way)
+        self._small = size is not None
+        return self._of_batch(self.items.read(np.sort(examples)), generator, size)
+
+    def after_step(self, terms: Terms, step: int, generator: torch.Generator) -> None:
+        """Moves codewords that are not used any more."""
+        move_dead(self.model, self.config, terms, step, generator)
+
+    def after_epoch(self) -> None:
+        """Nothing: the codewords moved with every step."""
+
+    def _of_batch(
+        self, clean: Tensor, generator: torch.Generator, size: tuple[int, int] | None = None
+    ) -> Terms:
+        x = to_float(clean)
+        assert self.config.views is not None  # settled
+        enabled = self.precision == "bfloat16"
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=enabled):
+            views = [
+                random_views(x, self.config.views, generator, size=size)
+                for _ in range(self._n_views)
+            ]
+            return self._terms(torch.cat(views), clean, bypass=self._bypass)
+
+    def validate(self) -> Validation:
+        """Means over the validation part, through the same views every time."""
+        sums, ratio = dict[str, float](), 0.0
+        rows, generator = self.items.validation_rows, self.items.generator("validation")
+        for part in parts(rows, self.batch_size if self._by_batch else PART):
+            clean = self.items.read(part)
+            for name, value in values_of(self._of_batch(clean, generator)).items():
+                sums[name] = sums.get(name, 0.0) + len(part) * value
+            z = self.model.encode(clean)
+            ratio += len(part) * self.model.quantizer.distance_ratio(z)
+        means = {name: value / len(rows) for name, value in sums.items()}
+        # The loss without the bottleneck does not compare with the loss through it; and what has
+        # seen small views only is not ready, even where its loss does not fall for a while.
+        counts = not (self._bypass or self._small)
+        return Validation(means, ratio / len(rows), counts=counts, facts={})
+
+    def finish(self) -> None:
+        """Fits a decoder that was not trained."""
+        if not self._trains_decoder:
+            fit_decoder(self.model, self.items)
+
+    def release(self) -> None:
+        """Nothing of the model was changed for the training alone."""
+
+
+def settled_small_views(share: float | None, model: PQVAE) -> float:
+    """The share of a training with small views; None takes 0.7 for the residual encoders, else 0.
+
+    Args:
+        share: in [0, 1], or None.
+        model: to be trained.
+
+    Raises:
+        ValueError: a share for an encoder that takes one size only.
+    """
+    scales = isinstance(model.encoder, ResNet)
+    if share and not scales:
+        raise ValueError(
+            f"expected small_views with a residual encoder, got {share} with "
+            f"{model.config.encoder!r}"
+        )
+    if share is None:
+        return _SMALL_SHARE if scales else 0.0
+    return share
+
+
+def view_size(small_views: float, shape: tuple[int, ...], way: Way) -> tuple[int, int] | None:
+    """Height and width of a step's views, where they are not those of the images (c, h, w)."""
+    if way.at >= small_views * way.end:
+        return None
+    _, height, width = shape
+    return max(1, round(_SMALL * height)), max(1, round(_SMALL * width))
+
+
+def groups_of(model: PQVAE, lr: float, *, own_rate: bool) -> list[dict[str, Any]]:
+    """Parameter groups: what moves at a rate of its own, and the rest.
+
+    Args:
+        model: to be trained. An encoder that was handed in has its own learning rate.
+        lr: highest learning rate of everything else.
+        own_rate: whether codewords learn by gradient at a rate that suits their size.
+    """
+    codewords = model.quantizer.codewords
+    backbone = [] if model.backbone is None else list(model.backbone.parameters())
+    apart = {id(p) for p in ([codewords] if own_rate else []) + backbone}
+    rest = [p for p in model.parameters() if id(p) not in apart]
+    groups: list[dict[str, Any]] = [{"params": rest}]
+    if own_rate:
+        # Their components are of that size: a step turns them as far as it turns larger weights.
+        highest = lr * model.latent_dim**-0.5
+        groups.append({"params": [codewords], "highest": highest, "weight_decay": 0.0})
+    if model.backbone is not None:
+        learning = [p for p in backbone if p.requires_grad]
+        groups.append({"params": learning, "highest": model.backbone.lr, "weight_decay": 0.0})
+    return groups
