@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -106,6 +107,36 @@ class Encoding:
         seen, inputs, z = self._encode(items)
         return Batch(seen, inputs, z.cpu().contiguous().numpy())
 
+    def decode(self, z: FloatArray, batch_size: int) -> FloatArray:
+        """Latents (n, latent_dim) float32 back to items, or their features, (n, *seen_shape).
+
+        Raises:
+            ValueError: a wrong shape, NaN or infinity; a transform that cannot be undone.
+        """
+        model = self.model
+        check_items(z, (model.latent_dim,), "latents")
+        with torch.inference_mode():
+            items = np.concatenate(
+                [
+                    model.decode(batch.to(model.device)).cpu().numpy()
+                    for batch in read_batches(z, batch_size, "latents")
+                ]
+            )
+        return items if self.transforms is None else self.transforms.reverse(items)
+
+    def check_same(self, other: Encoding) -> None:
+        """Whether another one gives the same latents.
+
+        Raises:
+            ValueError: other weights, other transforms, another front.
+        """
+        if not _same_weights(self.model, other.model):
+            raise ValueError("expected an index with the same model, got one with other weights")
+        if self.transforms != other.transforms:
+            raise ValueError("expected an index with the same transforms, got other ones")
+        if self.front != other.front:
+            raise ValueError(f"expected an index behind {self.front}, got one behind {other.front}")
+
     def behind_front(self) -> Encoding:
         """The way of features, which have passed the front."""
         return Encoding(self.model, self.transforms)
@@ -121,3 +152,10 @@ class Encoding:
         if not (4 * z.square().sum(-1)).isfinite().all():
             raise ValueError("expected items with latents below 1e18, got larger ones or NaN")
         return items, inputs, z
+
+
+def _same_weights(a: PQVAE, b: PQVAE) -> bool:
+    states = a.state_dict(), b.state_dict()
+    return states[0].keys() == states[1].keys() and all(
+        torch.equal(value.cpu(), states[1][name].cpu()) for name, value in states[0].items()
+    )

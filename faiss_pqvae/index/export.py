@@ -52,11 +52,11 @@ def encoder_transforms(model: PQVAE) -> list[Any] | None:
     Returns:
         A faiss.LinearTransform over flattened items (images: floats in [0, 1]), with a
         NormalizationTransform behind it for latents of unit length; None for an encoder that is
-        not linear, images that are standardised one by one, and for objectives that bring
-        latents to other lengths: the contrastive one each sub-vector, "dpq" below 1.
+        not linear, images that are standardised one by one, and latents of other lengths: those of
+        unit parts and short ones.
     """
-    config = model.config
-    other_lengths = config.contrastive or config.short_latents
+    latents = model.spec.latents
+    other_lengths = latents not in ("free", "unit")
     if not isinstance(model.encoder, Linear) or model.standardizes or other_lengths:
         return None
     layer = model.encoder.map
@@ -76,7 +76,7 @@ def encoder_transforms(model: PQVAE) -> list[Any] | None:
     faiss.copy_array_to_vector(b.float().numpy(), linear.b)
     linear.is_trained = True
     linear.set_is_orthonormal()
-    if config.unit_latents:
+    if latents == "unit":
         return [linear, faiss.NormalizationTransform(model.latent_dim, 2.0)]
     return [linear]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import operator
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NoReturn
 
@@ -14,10 +14,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from faiss_pqvae.data.batches import check_items, read_batches
+from faiss_pqvae.index.encoding import Encoding
 from faiss_pqvae.index.latent_index import LatentIndex, SearchType, check_k
 from faiss_pqvae.model.clustering import assign, look_up, split
-from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.gpu_layout import MAX_SELECTION, collect, deal, from_bytes
 from faiss_pqvae.native.inject import extract_codebooks
@@ -74,24 +73,30 @@ class GpuLatentIndex:
 
     Args:
         origin: the index on the CPU, its native index emptied.
-        model: the PQ-VAE, on the first device.
+        encoding: of items, on the first device.
         parts: native indexes, of `gpu_layout`'s form: several are replicas or shards.
         stored: what the origin held.
         shard: whether several parts are shards.
 
     Attributes:
-        model: as above.
+        model: the PQ-VAE, on the first device.
         faiss_index: the part, or an IndexReplicas or IndexShards of the parts.
         batch_size: items encoded and searched at a time.
     """
 
     def __init__(
-        self, origin: LatentIndex, model: PQVAE, parts: list[Any], stored: Stored, *, shard: bool
+        self,
+        origin: LatentIndex,
+        encoding: Encoding,
+        parts: list[Any],
+        stored: Stored,
+        *,
+        shard: bool,
     ) -> None:
-        self.model = model
+        self.model = encoding.model
         self.faiss_index = _join(parts, shard=shard)
         self.batch_size = origin.batch_size
-        self._origin, self._parts, self._shard = origin, parts, shard
+        self._encoding, self._origin, self._parts, self._shard = encoding, origin, parts, shard
         self._list_sizes, self._inner_ids = stored.list_sizes, stored.inner_ids
         self._lock = threading.Lock()
 
@@ -146,7 +151,8 @@ class GpuLatentIndex:
             first; I (n, k) int64, ids.
 
         Raises:
-            TypeError, ValueError: wrong queries, NaN or infinity, a k out of range, parameters.
+            TypeError, ValueError: wrong queries, NaN or infinity in them or in their latents, a k
+                out of range, parameters.
         """
         if params is not None:
             raise ValueError(
@@ -156,7 +162,9 @@ class GpuLatentIndex:
         k = check_k(k)
         if k > MAX_SELECTION:
             raise ValueError(f"expected k from 1 to {MAX_SELECTION} on a GPU, got {k}")
-        results = [self._search(z, k) for z in self._latents(x, "queries")]
+        results = [
+            self._search(z, k) for z in self._encoding.latents(x, self.batch_size, "queries")
+        ]
         D, I = (torch.cat(parts) for parts in zip(*results, strict=True))  # noqa: E741
         return (D, I) if _is_cuda(x) else (D.cpu().numpy(), I.cpu().numpy())
 
@@ -166,7 +174,7 @@ class GpuLatentIndex:
 
     def encode(self, x: Any) -> FloatArray | Tensor:
         """Latents of items: (n, *input_shape) to (n, latent_dim) float32."""
-        z = torch.cat(list(self._latents(x, "items to encode")))
+        z = torch.cat(list(self._encoding.latents(x, self.batch_size, "items to encode")))
         return z if _is_cuda(x) else np.asarray(z.cpu().numpy(), np.float32)
 
     def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
@@ -188,15 +196,6 @@ class GpuLatentIndex:
         index = _with_native(self._origin, native)
         index.batch_size = self.batch_size
         return index
-
-    def _latents(self, x: Any, what: str) -> Iterator[Tensor]:
-        check_items(x, self.input_shape, what)
-        transforms = self._origin.transforms
-        for items in read_batches(x, self.batch_size, what):
-            inputs = items if transforms is None else transforms.apply(items)
-            with torch.inference_mode():
-                z = self.model.encode(inputs.to(self.model.device))
-            yield z
 
     @torch.inference_mode()
     def _search(self, z: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -227,7 +226,7 @@ def distribute(
 
     Args:
         index: see `index_cpu_to_gpu`.
-        device: where the encoder goes.
+        device: where the encoder goes, and a copy of the front.
         uploads: each makes the native index of a part from a CPU IVFPQ.
         shard: see `index_cpu_to_gpu`.
         nlist: see `faiss_pqvae.native.gpu_layout.gpu_layout`.
@@ -254,8 +253,12 @@ def distribute(
             layout = deal(codes, ids, codebooks, index.metric_type, nlist)
         parts.append(upload(layout))
     origin = _with_native(index, empty_like(index.faiss_index))
-    model = copy.deepcopy(index.model).to(device)
-    return GpuLatentIndex(origin, model, parts, stored, shard=shard)
+    encoding = Encoding(
+        copy.deepcopy(index.model).to(device),
+        index.transforms,
+        None if index.front is None else index.front.to(device),
+    )
+    return GpuLatentIndex(origin, encoding, parts, stored, shard=shard)
 
 
 def _with_native(index: LatentIndex, native: Any) -> LatentIndex:
@@ -266,6 +269,7 @@ def _with_native(index: LatentIndex, native: Any) -> LatentIndex:
         fit=index.fit,
         faiss_index=native,
         transforms=index.transforms,
+        front=index.front,
     )
     for name in ("search_type", "batch_size", "k_factor", "history", "description"):
         setattr(other, name, getattr(index, name))

@@ -6,33 +6,23 @@ import copy
 import math
 import operator
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from faiss_pqvae.arguments import at_least_1, output
-from faiss_pqvae.data.batches import check_items, read_batches
+from faiss_pqvae.data.batches import check_items
 from faiss_pqvae.index.encoding import Batch, Encoding
 from faiss_pqvae.index.export import export
 from faiss_pqvae.index.front import Front
-from faiss_pqvae.index.refine import made_of, make_refiner, refine_parameters, refines_by
+from faiss_pqvae.index.refine import Refiner, refine_parameters
 from faiss_pqvae.index.searching import Search
-from faiss_pqvae.index.storing import Stock
-from faiss_pqvae.index.training import WHAT, Fit, Parts, checked_fit, read_training, train_parts
+from faiss_pqvae.index.storing import Stock, new_stock
+from faiss_pqvae.index.training import Fit, Parts, trained
 from faiss_pqvae.index.transforms import Transforms
 from faiss_pqvae.model.pqvae import PQVAE
-from faiss_pqvae.native import faiss
 from faiss_pqvae.native.files.io import is_mapped
-from faiss_pqvae.native.inject import (
-    check_metric,
-    inject_codebooks,
-    new_residual_index,
-    prepare_search,
-)
-from faiss_pqvae.native.product import check_searchable
 from faiss_pqvae.native.store.contents import first_levels
 from faiss_pqvae.native.store.ids import as_ids
 from faiss_pqvae.native.store.store import Store
@@ -41,6 +31,7 @@ from faiss_pqvae.types import CodeArray, FloatArray, IdArray
 SearchType = Literal["adc", "sdc"]
 
 _SEARCH_TYPES = ("adc", "sdc")
+_MAPPED = "the index is a memory-mapped file and cannot change: read it with mmap=False"
 
 
 class LatentIndex:
@@ -53,11 +44,13 @@ class LatentIndex:
 
     Args:
         model: the PQ-VAE; it decides about shapes, M and nbits.
-        metric_type: faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT, between latents.
+        metric_type: faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT, between latents; None takes
+            what the model's codes are made for.
         fit: how `train` trains a model; None for an index that only serves.
         faiss_index: a native index over the latents: IndexPQ, IndexPQFastScan, IndexIVFPQ,
-            IndexIVFPQFastScan or IndexHNSWPQ, or for "dpq" an IndexResidualQuantizer, alone or in
-            an IDMap; it gets the codebooks of a trained model. None makes an IndexPQ.
+            IndexIVFPQFastScan or IndexHNSWPQ, or for residual codes an IndexResidualQuantizer,
+            alone or in an IDMap; it gets the codebooks of a trained model. None makes the one that
+            scans all codes.
         transforms: what happens to vectors before the model sees them.
         refine_index: a second look at what a search finds: a native index of flat codes over the
             flattened items (their features, behind a front), or "decoder" for the decoder's
@@ -84,7 +77,7 @@ class LatentIndex:
     def __init__(
         self,
         model: PQVAE,
-        metric_type: int = faiss.METRIC_L2,
+        metric_type: int | None = None,
         *,
         fit: Fit | None = None,
         faiss_index: Any | None = None,
@@ -93,49 +86,25 @@ class LatentIndex:
         read_only: bool = False,
         front: Front | None = None,
     ) -> None:
-        if model.structure == "product":
-            check_searchable(model.quantizer.dsub, model.nbits)
-        check_metric(metric_type)
-        self.model = model.eval()
-        self.fit = fit
-        self.transforms = transforms
-        self.front = front
+        self.model, self.fit = model.eval(), fit
+        self.transforms, self.front = transforms, front
         self.read_only = read_only
-        self.batch_size = 1024
-        self.k_factor = 1.0
+        self.batch_size, self.k_factor = 1024, 1.0
         self.history: list[dict[str, Any]] = []
-        code = {"dqn": "DQN", "dpq": "DPQ"}.get(model.config.objective, "PQVAE")
-        self.description = f"{code}{model.M}x{model.nbits}"
+        self.description = f"{model.spec.name}{model.M}x{model.nbits}"
         self._search_type: SearchType = "adc"
-        if faiss_index is None:
-            faiss_index = _new_native(model, metric_type)
-        if (faiss_index.d, faiss_index.metric_type) != (model.latent_dim, metric_type):
-            raise ValueError(
-                f"expected a native index with d={model.latent_dim} and metric_type="
-                f"{metric_type}, got d={faiss_index.d} and {faiss_index.metric_type}"
-            )
-        self._encoding.check()
-        self._store = Store(faiss_index)
-        if self._store.is_ivf and self._store.bare.by_residual and not faiss_index.is_trained:
-            raise ValueError(
-                "expected an inverted file with by_residual=False: a model's codebooks are those "
-                "of latents, not of what a coarse centroid leaves over of them"
-            )
-        self.refiner = make_refiner(refine_index, self._encoding, self._store)
-        if faiss_index.is_trained:
-            prepare_search(faiss_index)  # it may just have been read
-        elif model.is_trained and not faiss_index.ntotal:
-            inject_codebooks(faiss_index, model.codebooks())
+        stock = new_stock(self._encoding, metric_type, faiss_index, refine_index)
+        self._store: Store = stock.store
+        self.refiner: Refiner | None = stock.refiner
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_store": self.faiss_index, "refiner": made_of(self.refiner)}
+        native, refine_index = self._stock.state()
+        return {**self.__dict__, "_store": native, "refiner": refine_index}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
-        if state["_store"].is_trained:
-            prepare_search(state["_store"])
-        self._store = Store(state["_store"])
-        self.refiner = make_refiner(state["refiner"], self._encoding, self._store)
+        stock = Stock.over(state["_store"], state["refiner"], self._encoding)
+        self._store, self.refiner = stock.store, stock.refiner
         self.read_only = self.read_only and is_mapped(state["_store"])  # copies are in memory
 
     def __repr__(self) -> str:
@@ -198,39 +167,22 @@ class LatentIndex:
 
     @property
     def nprobe(self) -> int:
-        """Inverted lists that a search visits, at most all; IVF only.
-
-        Raises:
-            ValueError: another kind of index, or a number below 1.
-        """
-        return int(self._ivf().nprobe)
+        """Inverted lists that a search visits, 1 to all; a ValueError where there are none."""
+        return int(self._stock.ivf(self.description).nprobe)
 
     @nprobe.setter
     def nprobe(self, n: int) -> None:
-        self._ivf().nprobe = min(at_least_1("nprobe", n), self._ivf().nlist)
+        ivf = self._stock.ivf(self.description)
+        ivf.nprobe = min(at_least_1("nprobe", n), ivf.nlist)
 
     @property
     def efSearch(self) -> int:  # noqa: N802 - FAISS's name
-        """Candidates that a search of the graph keeps; HNSW only.
-
-        Raises:
-            ValueError: another kind of index, or a number below 1.
-        """
-        return int(self._hnsw().efSearch)
+        """Candidates that a search of the graph keeps, >= 1; a ValueError where there is none."""
+        return int(self._stock.hnsw(self.description).efSearch)
 
     @efSearch.setter
     def efSearch(self, n: int) -> None:  # noqa: N802 - FAISS's name
-        self._hnsw().efSearch = at_least_1("efSearch", n)
-
-    def _ivf(self) -> Any:
-        if not self._store.is_ivf:
-            raise ValueError(f"{self.description} has no inverted lists, and so no nprobe")
-        return self._store.bare
-
-    def _hnsw(self) -> Any:
-        if not self._store.is_hnsw:
-            raise ValueError(f"{self.description} has no HNSW graph, and so no efSearch")
-        return self._store.bare.hnsw
+        self._stock.hnsw(self.description).efSearch = at_least_1("efSearch", n)
 
     @property
     def train_s(self) -> float:
@@ -240,8 +192,6 @@ class LatentIndex:
     def sa_code_size(self) -> int:
         """Bytes of a stored item's code, the number of its inverted list included."""
         return self._store.sa_code_size()
-
-    # -- training
 
     def train(
         self,
@@ -273,29 +223,21 @@ class LatentIndex:
                 index without a `fit`. The index is then as before.
         """
         self._check_writable()
-        if self.ntotal:
-            raise ValueError(
-                f"expected an empty index, got {self.ntotal} items, whose codes would lose their "
-                "meaning: call reset() first"
-            )
-        ready = self.model.is_trained and not self.is_trained
-        if self.fit is None and not ready:
-            raise ValueError("this index only serves: make one that trains by index_factory")
-        check_items(x, self.input_shape, WHAT)
-        folder, fit = None if folder is None else Path(folder), None
-        if self.fit is not None and not ready:  # wrong labels are found before anything is trained
-            given = {"labels": labels, "word_vectors": word_vectors}
-            how = {"folder": folder, "progress": progress}
-            fit = checked_fit(self.fit, self.model, len(x), **given, **how)
-        nlist = self._store.bare.nlist if self._store.is_ivf else None
-        how = {"batch_size": self.batch_size, "progress": progress}
-        seen = read_training(x, self.front, nlist, folder, **how)
-        parts = Parts(self._encoding.behind_front(), self._store, self.refiner, self.history)
-        new = train_parts(parts, seen, fit, batch_size=self.batch_size)
+        new = trained(
+            Parts(self._encoding, self._stock, self.history),
+            x,
+            self.fit,
+            ready=self.model.is_trained and not self.is_trained,
+            given={"labels": labels, "word_vectors": word_vectors},
+            folder=folder,
+            progress=progress,
+            batch_size=self.batch_size,
+        )
+        # Nothing is called from here on, so that Ctrl-C comes before or after all of it.
         self.model, self.transforms = new.encoding.model, new.encoding.transforms
-        self._store, self.refiner, self.history = new.store, new.refiner, new.history
+        self._store, self.refiner, self.history = new.stock.store, new.stock.refiner, new.history
 
-    # -- storing
+    # -- changes
 
     def add(self, x: Any) -> None:
         """Encodes and stores items; they get the ids ntotal, ntotal + 1 and so on.
@@ -341,7 +283,7 @@ class LatentIndex:
         """
         self._check_writable()
         self._check_trained()
-        self._stock.add_sa_codes(self._check_codes(codes), ids)
+        self._stock.add_sa_codes(codes, ids)
 
     def remove_ids(self, sel: Any) -> int:
         """Removes items. Without inverted lists or an IDMap later ones move up, as in FAISS.
@@ -385,15 +327,7 @@ class LatentIndex:
         other._check_writable()
         if self is other:
             raise ValueError("expected another index, got the index itself")
-        if not _same_weights(self.model, other.model):
-            raise ValueError("expected an index with the same model, got one with other weights")
-        if self.transforms != other.transforms:
-            raise ValueError("expected an index with the same transforms, got other ones")
-        if self.front != other.front:
-            raise ValueError(f"expected an index behind {self.front}, got one behind {other.front}")
-        kinds = [refines_by(index.refiner) for index in (self, other)]
-        if kinds[0] != kinds[1]:
-            raise ValueError(f"expected an index that refines by {kinds[0]}, got {kinds[1]}")
+        self._encoding.check_same(other._encoding)
         self._stock.check_compatible(other._stock)
 
     def reset(self) -> None:
@@ -439,13 +373,8 @@ class LatentIndex:
         k = check_k(k)
         self._check_items(x, "queries")
         k_factor, params = refine_parameters(params, self.k_factor, self.refiner)
-        D = output(outputs[0], (len(x), k), np.float32, "D")
-        I = output(outputs[1], (len(x), k), np.int64, "I")  # noqa: E741
-        R = None
-        if len(outputs) == 3:
-            R = output(outputs[2], (len(x), k, self.model.latent_dim), np.float32, "R")
-        self._how(params, k_factor).nearest(self._batches(x, "queries"), D, I, R)
-        return D, I, R
+        how = self._how(params, k_factor)
+        return how.nearest(self._batches(x, "queries"), (len(x), k), *outputs)
 
     def _how(self, params: Any, k_factor: float = 1.0) -> Search:
         return Search(self._store, self.refiner, k_factor, params, sdc=self.search_type == "sdc")
@@ -512,27 +441,10 @@ class LatentIndex:
                 encoder that cannot be undone.
         """
         self._check_trained()
-        check_items(z, (self.model.latent_dim,), "latents")
-        device = self.model.device
-        with torch.inference_mode():
-            items = np.concatenate(
-                [
-                    self.model.decode(batch.to(device)).cpu().numpy()
-                    for batch in read_batches(z, self.batch_size, "latents")
-                ]
-            )
-        return items if self.transforms is None else self.transforms.reverse(items)
+        return self._encoding.decode(z, self.batch_size)
 
     def reconstruct(self, key: int, x: FloatArray | None = None) -> FloatArray:
-        """The quantized latent (faiss_index.d,) float32 of a stored item.
-
-        Args:
-            key: its id.
-            x: (faiss_index.d,) float32 to write to.
-
-        Raises:
-            ValueError: no such id.
-        """
+        """As `reconstruct_batch`, of one id: (faiss_index.d,) float32."""
         out = None if x is None else output(x, (self.model.latent_dim,), np.float32, "x")[None]
         latent: FloatArray = self.reconstruct_batch([operator.index(key)], out)[0]
         return latent
@@ -552,11 +464,7 @@ class LatentIndex:
             ValueError: no such id, an untrained index.
         """
         self._check_trained()
-        ids = as_ids(key)
-        latents = self._store.reconstruct_ids(ids)
-        x = output(x, latents.shape, np.float32, "x")
-        x[:] = latents
-        return x
+        return self._stock.reconstruct(key, x)
 
     def reconstruct_n(self, n0: int = 0, ni: int = -1, x: FloatArray | None = None) -> FloatArray:
         """The quantized latents (ni, faiss_index.d) float32 of the ids n0 to n0 + ni.
@@ -593,12 +501,7 @@ class LatentIndex:
     def sa_encode(self, x: Any, codes: CodeArray | None = None) -> CodeArray:
         """Codes of items: (n, *input_shape) to (n, sa_code_size()) uint8; stores nothing."""
         self._check_items(x, "items to encode")
-        codes = output(codes, (len(x), self.sa_code_size()), np.uint8, "codes")
-        start = 0
-        for batch in self._batches(x, "items to encode"):
-            codes[start : start + len(batch.z)] = self._store.sa_encode(batch.z)
-            start += len(batch.z)
-        return codes
+        return self._stock.sa_encode(self._batches(x, "items to encode"), len(x), codes)
 
     def sa_decode(self, codes: CodeArray, x: FloatArray | None = None) -> FloatArray:
         """Codes (n, sa_code_size()) uint8 to quantized latents (n, faiss_index.d) float32.
@@ -608,15 +511,13 @@ class LatentIndex:
             ValueError: a wrong shape, an untrained index, a code of no inverted list.
         """
         self._check_trained()
-        codes = self._check_codes(codes)
-        x = output(x, (len(codes), self.model.latent_dim), np.float32, "x")
-        x[:] = self._store.sa_decode(codes)
-        return x
+        return self._stock.sa_decode(codes, x)
 
     def prefix(self, n_levels: int) -> LatentIndex:
-        """The index of the first blocks of DPQ, from the codes that are stored here.
+        """The index of the first blocks of residual codes, such as DPQ's.
 
-        Nothing is trained or encoded again. The copy shares nothing with this index.
+        It is made of the codes that are stored here: nothing is trained or encoded again. The copy
+        shares nothing with this index but the front.
 
         Args:
             n_levels: blocks, from 1 to M.
@@ -637,8 +538,8 @@ class LatentIndex:
             transforms=copy.deepcopy(self.transforms),
             front=self.front,
         )
-        before, _, _ = self.description.partition("DPQ")
-        prefix.description = f"{before}DPQ{n_levels}x{model.nbits}"
+        before, _, _ = self.description.partition(model.spec.name)
+        prefix.description = f"{before}{model.spec.name}{n_levels}x{model.nbits}"
         prefix.search_type, prefix.batch_size = self.search_type, self.batch_size
         prefix.history = copy.deepcopy(self.history)
         return prefix
@@ -657,15 +558,13 @@ class LatentIndex:
         self._check_trained()
         return export(self.model, self.faiss_index, self.transforms, self.refiner, self.k_factor)
 
-    # -- checks and batches
-
     @property
     def _encoding(self) -> Encoding:
         return Encoding(self.model, self.transforms, self.front)
 
     @property
     def _stock(self) -> Stock:
-        return Stock.of(self._store, self.refiner)
+        return Stock(self._store, self.refiner)
 
     def _batches(self, x: Any, what: str) -> Iterator[Batch]:
         self._check_trained()
@@ -675,32 +574,13 @@ class LatentIndex:
         self._check_trained()
         check_items(x, self.input_shape, what)
 
-    def _check_codes(self, codes: Any) -> CodeArray:
-        codes = np.asarray(codes)
-        if codes.dtype != np.uint8:
-            raise TypeError(f"expected codes of dtype uint8, got {codes.dtype}")
-        if codes.ndim != 2 or codes.shape[1] != self.sa_code_size():
-            raise ValueError(
-                f"expected codes of shape (n, {self.sa_code_size()}), got {codes.shape}"
-            )
-        return np.ascontiguousarray(codes)
-
     def _check_trained(self) -> None:
         if not self.is_trained:
             raise ValueError("the index is not trained yet: call train(x) first")
 
     def _check_writable(self) -> None:
         if self.read_only:
-            raise ValueError(
-                "the index is a memory-mapped file and cannot change: read it with mmap=False"
-            )
-
-
-def _new_native(model: PQVAE, metric_type: int) -> Any:
-    """The native index that scans all codes of a model."""
-    if model.structure == "residual":
-        return new_residual_index(model.latent_dim, model.M, model.nbits)
-    return faiss.IndexPQ(model.latent_dim, model.M, model.nbits, metric_type)
+            raise ValueError(_MAPPED)
 
 
 def check_k(k: int) -> int:
@@ -711,10 +591,3 @@ def check_k(k: int) -> int:
         ValueError: below 1.
     """
     return at_least_1("k", k)
-
-
-def _same_weights(a: PQVAE, b: PQVAE) -> bool:
-    states = a.state_dict(), b.state_dict()
-    return states[0].keys() == states[1].keys() and all(
-        torch.equal(value.cpu(), states[1][name].cpu()) for name, value in states[0].items()
-    )

@@ -210,7 +210,7 @@ class Decoder:
             return _distances(queries, keys, decode, self.metric_type)
 
     def _unit(self, x: Tensor) -> Tensor:
-        return functional.normalize(x) if self.model.config.unit_latents else x
+        return functional.normalize(x) if self.model.spec.latents == "unit" else x
 
 
 Refiner = StoredVectors | Decoder
@@ -243,7 +243,7 @@ def make_refiner(refine_index: Any, encoding: Encoding, store: Store) -> Refiner
         raise ValueError(
             f"expected an index to refine with of {ntotal} items, got {refine_index.ntotal}"
         )
-    unit = encoding.model.config.unit_latents
+    unit = encoding.model.spec.latents == "unit"
     return StoredVectors(refine_index, unit=unit, has_ids=store.is_ivf)
 
 

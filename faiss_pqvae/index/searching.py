@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from faiss_pqvae.arguments import output
 from faiss_pqvae.index.encoding import Batch
 from faiss_pqvae.index.refine import Refiner, refine
 from faiss_pqvae.native.store.store import Store
@@ -35,26 +36,31 @@ class Search:
     sdc: bool
 
     def nearest(
-        self,
-        batches: Iterator[Batch],
-        D: FloatArray,
-        I: IdArray,
-        R: FloatArray | None,  # noqa: E741
-    ) -> None:
+        self, batches: Iterator[Batch], shape: tuple[int, int], *outputs: Any
+    ) -> tuple[FloatArray, IdArray, FloatArray | None]:
         """The nearest stored items of queries.
 
         Args:
             batches: of n queries.
-            D: (n, k) float32 to write distances to.
-            I: (n, k) int64 to write ids to.
-            R: (n, k, d) float32 to write quantized latents to, where they are asked for.
+            shape: (n, k), k results per query.
+            *outputs: arrays to write D, I and, where a third is given, R to; None makes new ones.
+
+        Returns:
+            D (n, k) float32, I (n, k) int64, and R (n, k, d) float32, the quantized latents, or
+            None where they are not asked for.
         """
+        D = output(outputs[0], shape, np.float32, "D")
+        I = output(outputs[1], shape, np.int64, "I")  # noqa: E741
+        R = None
+        if len(outputs) == 3:
+            R = output(outputs[2], (*shape, self.store.index.d), np.float32, "R")
         start = 0
         for batch in batches:
             rows = slice(start, start + len(batch.z))
-            D[rows], keys = self._batch(batch, D.shape[1], None if R is None else R[rows])
+            D[rows], keys = self._batch(batch, shape[1], None if R is None else R[rows])
             I[rows] = self.store.ids(keys)
             start = rows.stop
+        return D, I, R
 
     def _batch(self, batch: Batch, k: int, R: FloatArray | None) -> tuple[FloatArray, IdArray]:
         store, index = self.store, self.store.index

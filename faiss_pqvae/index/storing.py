@@ -8,9 +8,20 @@ from typing import Any
 
 import numpy as np
 
-from faiss_pqvae.index.encoding import Batch
-from faiss_pqvae.index.refine import Refiner, StoredVectors
-from faiss_pqvae.native.store.ids import as_selector
+from faiss_pqvae.arguments import output
+from faiss_pqvae.index.encoding import Batch, Encoding
+from faiss_pqvae.index.metrics import METRICS
+from faiss_pqvae.index.refine import Refiner, StoredVectors, made_of, make_refiner, refines_by
+from faiss_pqvae.model.pqvae import PQVAE
+from faiss_pqvae.native import faiss
+from faiss_pqvae.native.inject import (
+    check_metric,
+    inject_codebooks,
+    new_residual_index,
+    prepare_search,
+)
+from faiss_pqvae.native.product import check_searchable
+from faiss_pqvae.native.store.ids import as_ids, as_selector
 from faiss_pqvae.native.store.store import Store
 from faiss_pqvae.types import CodeArray, FloatArray, IdArray
 
@@ -21,16 +32,51 @@ class Stock:
 
     Attributes:
         store: codes.
-        vectors: what a search is refined with under the same keys, or None.
+        refiner: a second look at what is found, or None.
     """
 
     store: Store
-    vectors: StoredVectors | None
+    refiner: Refiner | None
 
     @classmethod
-    def of(cls, store: Store, refiner: Refiner | None) -> Stock:
-        """Of an index whose refiner may store nothing."""
-        return cls(store, refiner if isinstance(refiner, StoredVectors) else None)
+    def over(cls, native: Any, refine_index: Any, encoding: Encoding) -> Stock:
+        """Over indexes that there are, which may just have been read or copied.
+
+        Args:
+            native: the index over the latents.
+            refine_index: as `make_refiner` takes it.
+            encoding: of the items.
+        """
+        store = Store(native)
+        refiner = make_refiner(refine_index, encoding, store)
+        if native.is_trained:
+            prepare_search(native)
+        return cls(store, refiner)
+
+    def state(self) -> tuple[Any, Any]:
+        """What `over` makes it of, besides the encoding."""
+        return self.store.index, made_of(self.refiner)
+
+    @property
+    def vectors(self) -> StoredVectors | None:
+        """What is refined with under the keys of the codes, where the refiner stores anything."""
+        return self.refiner if isinstance(self.refiner, StoredVectors) else None
+
+    def ivf(self, description: str) -> Any:
+        """The native inverted file.
+
+        Raises:
+            ValueError: another kind of index, which has this description.
+        """
+        if not self.store.is_ivf:
+            raise ValueError(f"{description} has no inverted lists, and so no nprobe")
+        return self.store.bare
+
+    def hnsw(self, description: str) -> Any:
+        """The native graph; raises as `ivf`."""
+        if not self.store.is_hnsw:
+            raise ValueError(f"{description} has no HNSW graph, and so no efSearch")
+        return self.store.bare.hnsw
 
     def add(self, batches: Iterator[Batch], n: int, ids: Any) -> None:
         """Stores n items, batch by batch, under the next ids or under ids (n,) int64.
@@ -56,13 +102,52 @@ class Stock:
         """Stores codes (n, sa_code_size()) uint8.
 
         Raises:
-            TypeError, ValueError: wrong ids; vectors to refine with, which codes do not hold.
+            TypeError, ValueError: wrong codes or ids; vectors to refine with, which codes do not
+                hold.
         """
         if self.vectors is not None:
             raise ValueError(
                 "this index refines with the items themselves, and codes do not hold them: use add"
             )
+        codes = self.check_codes(codes)
         self.store.add_sa_codes(codes, self.store.check_ids(ids, len(codes)))
+
+    def reconstruct(self, ids: Any, x: Any) -> FloatArray:
+        """Quantized latents (n, d) float32 of ids (n,), written to `x` where it is an array."""
+        latents = self.store.reconstruct_ids(as_ids(ids))
+        x = output(x, latents.shape, np.float32, "x")
+        x[:] = latents
+        return x
+
+    def sa_encode(self, batches: Iterator[Batch], n: int, codes: Any) -> CodeArray:
+        """Codes (n, sa_code_size()) uint8 of n items, written to `codes` where it is an array."""
+        codes = output(codes, (n, self.store.sa_code_size()), np.uint8, "codes")
+        start = 0
+        for batch in batches:
+            codes[start : start + len(batch.z)] = self.store.sa_encode(batch.z)
+            start += len(batch.z)
+        return codes
+
+    def sa_decode(self, codes: Any, x: Any) -> FloatArray:
+        """Quantized latents (n, d) float32 of codes, written to `x` where it is an array."""
+        codes = self.check_codes(codes)
+        x = output(x, (len(codes), self.store.index.d), np.float32, "x")
+        x[:] = self.store.sa_decode(codes)
+        return x
+
+    def check_codes(self, codes: Any) -> CodeArray:
+        """Codes (n, sa_code_size()) uint8, contiguous.
+
+        Raises:
+            TypeError: another dtype.
+            ValueError: another shape.
+        """
+        codes, size = np.asarray(codes), self.store.sa_code_size()
+        if codes.dtype != np.uint8:
+            raise TypeError(f"expected codes of dtype uint8, got {codes.dtype}")
+        if codes.ndim != 2 or codes.shape[1] != size:
+            raise ValueError(f"expected codes of shape (n, {size}), got {codes.shape}")
+        return np.ascontiguousarray(codes)
 
     def remove(self, sel: Any) -> int:
         """Removes what a selector or ids (n,) int64 name; returns how many."""
@@ -80,6 +165,9 @@ class Stock:
         Raises:
             ValueError: other kinds, or codes that mean something else.
         """
+        kinds = [refines_by(stock.refiner) for stock in (self, other)]
+        if kinds[0] != kinds[1]:
+            raise ValueError(f"expected an index that refines by {kinds[0]}, got {kinds[1]}")
         if self.vectors is not None and other.vectors is not None:
             self.vectors.check_compatible(other.vectors)
         self.store.check_compatible(other.store)
@@ -116,3 +204,51 @@ def _stored_on_the_way(
         vectors.add(batch, keys[start : start + len(batch.z)])
         yield batch.z
         start += len(batch.z)
+
+
+def new_stock(
+    encoding: Encoding, metric_type: int | None, native: Any | None, refine_index: Any
+) -> Stock:
+    """What a new index begins with, with the codebooks of a model that is trained.
+
+    Args:
+        encoding: of the items.
+        metric_type: faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT; None takes the spec's.
+        native: see `LatentIndex`.
+        refine_index: likewise.
+
+    Raises:
+        TypeError: a native index of another kind.
+        ValueError: another metric; sizes that FAISS cannot search; parts whose sizes do not fit.
+    """
+    model = encoding.model
+    if model.structure == "product":
+        check_searchable(model.quantizer.dsub, model.nbits)
+    if metric_type is None:
+        metric_type = METRICS[model.spec.metric]
+    check_metric(metric_type)
+    if native is None:
+        native = _new_native(model, metric_type)
+    if (native.d, native.metric_type) != (model.latent_dim, metric_type):
+        raise ValueError(
+            f"expected a native index with d={model.latent_dim} and metric_type="
+            f"{metric_type}, got d={native.d} and {native.metric_type}"
+        )
+    encoding.check()
+    stock = Stock.over(native, refine_index, encoding)
+    store = stock.store
+    if store.is_ivf and store.bare.by_residual and not native.is_trained:
+        raise ValueError(
+            "expected an inverted file with by_residual=False: a model's codebooks are those "
+            "of latents, not of what a coarse centroid leaves over of them"
+        )
+    if not native.is_trained and model.is_trained and not native.ntotal:
+        inject_codebooks(native, model.codebooks())
+    return stock
+
+
+def _new_native(model: PQVAE, metric_type: int) -> Any:
+    """The native index that scans all codes of a model."""
+    if model.structure == "residual":
+        return new_residual_index(model.latent_dim, model.M, model.nbits)
+    return faiss.IndexPQ(model.latent_dim, model.M, model.nbits, metric_type)

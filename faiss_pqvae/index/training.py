@@ -12,15 +12,13 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from faiss_pqvae.data.batches import read_batches, read_rows, sample_rows
-from faiss_pqvae.data.labels import check_supervision
+from faiss_pqvae.data.batches import check_items, read_batches, read_rows, sample_rows
 from faiss_pqvae.index.encoding import Encoding
-from faiss_pqvae.index.front import Front, keep_features
-from faiss_pqvae.index.refine import Refiner, StoredVectors, made_of, make_refiner
+from faiss_pqvae.index.front import keep_features
+from faiss_pqvae.index.storing import Stock
 from faiss_pqvae.index.transforms import Transformed
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.native.inject import inject_codebooks, prepare_search, train_coarse
-from faiss_pqvae.native.store.store import Store
 
 WHAT = "training data"  # the name of the items in messages
 _COARSE_POINTS = 256  # training vectors per inverted list, as many as FAISS's k-means takes
@@ -65,118 +63,107 @@ class Fit(Protocol):
 
 @dataclass
 class Parts:
-    """The parts of an index that a training makes.
+    """The parts of an index that a training makes anew.
 
     Attributes:
-        encoding: of features, where the index has a front.
-        store: of an empty native index.
-        refiner: a second look at results, or None.
+        encoding: of items.
+        stock: empty.
         history: of the training.
     """
 
     encoding: Encoding
-    store: Store
-    refiner: Refiner | None
+    stock: Stock
     history: History
 
     def copied(self) -> Parts:
-        """Such parts beside these."""
-        encoding, native, refine_index, history = copy.deepcopy(
-            (self.encoding, self.store.index, made_of(self.refiner), self.history)
-        )
-        store = Store(native)
-        return Parts(encoding, store, make_refiner(refine_index, encoding, store), history)
+        """Such parts beside these, behind the front."""
+        encoding = self.encoding.behind_front()
+        encoding, state, history = copy.deepcopy((encoding, self.stock.state(), self.history))
+        return Parts(encoding, Stock.over(*state, encoding), history)
 
 
-def checked_fit(
-    fit: Fit,
-    model: PQVAE,
-    n: int,
-    *,
-    labels: Any,
-    word_vectors: Any,
-    folder: Path | None,
-    progress: bool,
-) -> Callable[[PQVAE, Any], History]:
-    """A fit with all that it gets besides a model and n items, which is checked here, once.
-
-    Raises:
-        TypeError, ValueError: see `Fit.check`.
-    """
-    if not hasattr(fit, "check"):
-        given = {"labels": labels, "word_vectors": word_vectors, "folder": folder}
-        given = {name: value for name, value in given.items() if value is not None}
-        check_supervision(model.config, labels, word_vectors, n)
-        return functools.partial(fit, progress=progress, **given)
-    given = fit.check(n, labels=labels, word_vectors=word_vectors)
-    return functools.partial(fit, progress=progress, folder=folder, **given)
-
-
-def read_training(
+def trained(
+    parts: Parts,
     x: Any,
-    front: Front | None,
-    nlist: int | None,
-    folder: Path | None,
+    fit: Fit | None,
     *,
-    batch_size: int,
+    ready: bool,
+    given: dict[str, Any],
+    folder: Any,
     progress: bool,
-) -> Any:
-    """Reads all items once, so that NaN is found before anything is trained.
+    batch_size: int,
+) -> Parts:
+    """Trains copies of an index's parts; these stay as they are, whatever happens.
 
     Args:
+        parts: of the index.
         x: (n, *input_shape) uint8 or float.
-        front: of the index, or None.
-        nlist: inverted lists of the index, or None.
-        folder: where a front's features are kept, or None.
-        batch_size: items at a time.
-        progress: draw a bar.
-
-    Returns:
-        x, or what the front makes of it.
+        fit: trains the model, or None.
+        ready: model and transforms are trained already, and stay.
+        given: what `Fit.check` takes besides the number of items.
+        folder: where log, checkpoints and a front's features go, or None.
+        progress: draw bars.
+        batch_size: items encoded at a time.
 
     Raises:
-        ValueError: NaN or infinity; fewer items than inverted lists.
+        TypeError, ValueError: see `LatentIndex.train`.
     """
+    ntotal = parts.stock.store.index.ntotal
+    if ntotal:
+        raise ValueError(
+            f"expected an empty index, got {ntotal} items, whose codes would lose their meaning: "
+            "call reset() first"
+        )
+    if fit is None and not ready:
+        raise ValueError("this index only serves: make one that trains by index_factory")
+    check_items(x, parts.encoding.input_shape, WHAT)
+    folder, fit_model = None if folder is None else Path(folder), None
+    if fit is not None and not ready:  # wrong labels are found before anything is trained
+        checked = _checked(fit, parts.encoding.model, len(x), given)
+        fit_model = functools.partial(fit, progress=progress, folder=folder, **checked)
+    seen = _read(parts, x, folder, progress=progress, batch_size=batch_size)
+    return _train(parts.copied(), seen, fit_model, batch_size)
+
+
+def _checked(fit: Fit, model: PQVAE, n: int, given: dict[str, Any]) -> dict[str, Any]:
+    if hasattr(fit, "check"):
+        return fit.check(n, **given)
+    return {name: value for name, value in given.items() if value is not None}
+
+
+def _read(parts: Parts, x: Any, folder: Path | None, *, progress: bool, batch_size: int) -> Any:
+    """The items, or what a front makes of them; all are read, so that NaN is found early."""
+    front, store = parts.encoding.front, parts.stock.store
     if front is None and x.dtype not in (np.dtype(np.uint8), torch.uint8):
         for _ in read_batches(x, batch_size, WHAT):
             pass
-    if nlist is not None and len(x) < nlist:  # before hours, not after
+    if store.is_ivf and len(x) < store.bare.nlist:  # before hours, not after
         raise ValueError(
-            f"expected at least as many items as inverted lists, {nlist}, to train with, got "
-            f"{len(x)}"
+            f"expected at least as many items as inverted lists, {store.bare.nlist}, to train "
+            f"with, got {len(x)}"
         )
     if front is None:
         return x
     return keep_features(x, front, folder, what=WHAT, batch_size=batch_size, progress=progress)
 
 
-def train_parts(
-    parts: Parts, x: Any, fit: Callable[[PQVAE, Any], History] | None, *, batch_size: int
+def _train(
+    new: Parts, x: Any, fit: Callable[[PQVAE, Any], History] | None, batch_size: int
 ) -> Parts:
-    """Trains copies of an index's parts; these stay as they are, whatever happens.
-
-    Args:
-        parts: of the index.
-        x: (n, *parts.encoding.seen_shape) uint8 or float: items, or features of them.
-        fit: trains the model on what the transforms give; None leaves model and transforms.
-        batch_size: items encoded at a time.
-
-    Raises:
-        ValueError: items that FAISS cannot fit a part to, and whatever `fit` raises.
-    """
-    new = parts.copied()
-    if isinstance(new.refiner, StoredVectors):
-        new.refiner.train(x, WHAT)
+    """Trains parts with items (n, *seen_shape); without a fit all but model and transforms."""
+    if new.stock.vectors is not None:
+        new.stock.vectors.train(x, WHAT)
     if fit is not None:
         new.encoding = _with_fitted_transforms(new.encoding, x)
         transforms = new.encoding.transforms
         inputs = x if transforms is None else Transformed(x, transforms, WHAT)
         new.history = fit(new.encoding.model, inputs)
         new.encoding.model.eval()
-    inject_codebooks(new.store.index, new.encoding.model.codebooks())
-    if new.store.is_ivf:
+    native = new.stock.store.index
+    inject_codebooks(native, new.encoding.model.codebooks())
+    if new.stock.store.is_ivf:
         _train_coarse(new, x, batch_size)
-    prepare_search(new.store.index)
+    prepare_search(native)
     return new
 
 
@@ -187,7 +174,7 @@ def _with_fitted_transforms(encoding: Encoding, x: Any) -> Encoding:
 
 
 def _train_coarse(parts: Parts, x: Any, batch_size: int) -> None:
-    bare = parts.store.bare
+    bare = parts.stock.store.bare
     rows = sample_rows(len(x), _COARSE_POINTS * bare.nlist)
     latents = [
         parts.encoding.batch(read_rows(x, rows[start : start + batch_size], WHAT)).z
@@ -195,6 +182,6 @@ def _train_coarse(parts: Parts, x: Any, batch_size: int) -> None:
     ]
     bare.quantizer.reset()  # of a training before
     try:
-        train_coarse(parts.store.index, np.concatenate(latents))
+        train_coarse(parts.stock.store.index, np.concatenate(latents))
     except RuntimeError as error:
         raise ValueError(f"FAISS cannot train the coarse quantizer: {error}") from error
