@@ -10,7 +10,7 @@ import torch
 
 from faiss_pqvae.index.refine import Decoder, StoredVectors
 from faiss_pqvae.index.transforms import Transforms
-from faiss_pqvae.model.networks import Linear
+from faiss_pqvae.model.networks.linear import Linear
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.inject import prepare_search

@@ -21,8 +21,6 @@ from faiss_pqvae.files import sync
 from faiss_pqvae.model.backbone import Backbone
 from faiss_pqvae.types import FloatArray
 
-_CHUNK_BYTES = 2**26  # of float32 inputs that the network sees together
-
 
 class Front:
     """A frozen backbone at the edge of an index: everything behind it treats features as the items.
@@ -32,6 +30,8 @@ class Front:
     Args:
         backbone: with `trainable=False`.
         input_shape: of one item, (c, h, w) or (d,).
+        chunk_bytes: of float32 inputs that the network sees together, whose activations take many
+            times their memory.
 
     Attributes:
         d_out: features of an item.
@@ -41,7 +41,9 @@ class Front:
         ValueError: one that learns along, or one that cannot take such items.
     """
 
-    def __init__(self, backbone: Backbone, input_shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, backbone: Backbone, input_shape: tuple[int, ...], *, chunk_bytes: int = 2**26
+    ) -> None:
         if not isinstance(backbone, Backbone):
             raise TypeError(f"expected a Backbone, got {type(backbone).__name__}")
         if backbone.trainable:
@@ -50,6 +52,7 @@ class Front:
                 "learns along is the model's own encoder"
             )
         self.backbone, self.input_shape = backbone, tuple(input_shape)
+        self.chunk_bytes = chunk_bytes
         self.d_out = backbone.features_of(self.input_shape)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Front:
@@ -89,7 +92,7 @@ class Front:
         """
         self.backbone.eval()  # whatever its owner did: running statistics are weights, too
         device = next((p.device for p in self.backbone.parameters()), torch.device("cpu"))
-        parts = [self.backbone(part.to(device)) for part in items.split(self._chunk())]
+        parts = [self.backbone(part.to(device)) for part in torch.split(items, self._chunk())]
         features = torch.cat(parts)
         if features.shape[1] != self.d_out:
             raise ValueError(
@@ -105,11 +108,11 @@ class Front:
         return features
 
     def _chunk(self) -> int:
-        """Items that the network sees together, whose activations take many times their memory."""
+        """Items that the network sees together."""
         shape = self.input_shape
         if self.backbone.size is not None and len(shape) == 3:
             shape = (shape[0], *self.backbone.size)
-        return max(1, _CHUNK_BYTES // (4 * math.prod(shape)))
+        return max(1, self.chunk_bytes // (4 * math.prod(shape)))
 
 
 def keep_features(
@@ -183,7 +186,7 @@ class _Computing:
         with tqdm(total=len(self.x), desc=doing, unit=" items", disable=off) as bar:
             for items in read_batches(self.x, self.batch_size, self.what):
                 if hashed:
-                    self.digest.update(items.cpu().contiguous().numpy())
+                    self.digest.update(items.cpu().contiguous().numpy().data)
                 yield items
                 bar.update(len(items))
 

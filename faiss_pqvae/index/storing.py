@@ -115,25 +115,25 @@ class Stock:
     def reconstruct(self, ids: Any, x: Any) -> FloatArray:
         """Quantized latents (n, d) float32 of ids (n,), written to `x` where it is an array."""
         latents = self.store.reconstruct_ids(as_ids(ids))
-        x = output(x, latents.shape, np.float32, "x")
-        x[:] = latents
-        return x
+        found: FloatArray = output(x, latents.shape, np.float32, "x")
+        found[:] = latents
+        return found
 
     def sa_encode(self, batches: Iterator[Batch], n: int, codes: Any) -> CodeArray:
         """Codes (n, sa_code_size()) uint8 of n items, written to `codes` where it is an array."""
-        codes = output(codes, (n, self.store.sa_code_size()), np.uint8, "codes")
+        found: CodeArray = output(codes, (n, self.store.sa_code_size()), np.uint8, "codes")
         start = 0
         for batch in batches:
-            codes[start : start + len(batch.z)] = self.store.sa_encode(batch.z)
+            found[start : start + len(batch.z)] = self.store.sa_encode(batch.z)
             start += len(batch.z)
-        return codes
+        return found
 
     def sa_decode(self, codes: Any, x: Any) -> FloatArray:
         """Quantized latents (n, d) float32 of codes, written to `x` where it is an array."""
         codes = self.check_codes(codes)
-        x = output(x, (len(codes), self.store.index.d), np.float32, "x")
-        x[:] = self.store.sa_decode(codes)
-        return x
+        found: FloatArray = output(x, (len(codes), self.store.index.d), np.float32, "x")
+        found[:] = self.store.sa_decode(codes)
+        return found
 
     def check_codes(self, codes: Any) -> CodeArray:
         """Codes (n, sa_code_size()) uint8, contiguous.
