@@ -24,6 +24,7 @@ class Registry(Generic[T]):
 
     def __init__(self, kind: str, group: str, home: str) -> None:
         self.kind, self.group, self.home = kind, group, home
+        self._one = f"{'an' if kind[0] in 'aeio' else 'a'} {kind}"
         self._things: dict[str, T] = {}
 
     def register(self, name: str) -> Callable[[T], T]:
@@ -71,7 +72,7 @@ class Registry(Generic[T]):
             return self._imported(offered[key])
         known = ", ".join(map(repr, self.names()))
         raise ValueError(
-            f"expected a {self.kind} of {known}, or 'package.module:attribute', got {key!r}"
+            f"expected {self._one} of {known}, or 'package.module:attribute', got {key!r}"
         )
 
     def name_of(self, thing: T) -> str:
@@ -100,7 +101,7 @@ class Registry(Generic[T]):
                 found = getattr(found, part)
         except (ImportError, AttributeError, ValueError) as error:
             raise ValueError(
-                f"expected a {self.kind} as 'package.module:attribute', got {reference!r}: {error}"
+                f"expected {self._one} as 'package.module:attribute', got {reference!r}: {error}"
             ) from error
         thing: T = found
         return thing

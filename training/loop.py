@@ -131,10 +131,10 @@ class Trainer:
         reset_parameters(model, config.seed)
         model.to(self.device)
         self.pretrained = None if pretrained is None else pretrained.fingerprint()
-        if pretrained is not None:
-            take_over(model, pretrained)
         setup = Setup(model, x, self.config, self.device, progress, pretrained is not None)
         self.task = self.objective.task(setup, known)
+        if pretrained is not None:
+            take_over(model, pretrained)
         self.items, self.batch_size = self.task.items, self.task.batch_size
         # The rest of an epoch that does not fill a batch waits for another epoch's order.
         self.steps_per_epoch = len(self.task.examples) // self.batch_size

@@ -326,8 +326,8 @@ def _read_model(path: Path, config: dict[str, Any], spec: CodeSpec, given: Given
     arguments = shape, M, nbits, networks
     try:
         weights = safetensors.torch.load_file(path)
+        handed_in = given.networks(shape, networks, spec, M)
         with torch.device("meta"):  # a network of any size takes no memory there
-            handed_in = given.networks(shape, networks, spec, M)
             expected = PQVAE(*arguments, spec=spec, **handed_in).state_dict()
         if _shapes(weights) != _shapes(expected):
             raise ValueError(given.explained(f"the weights {path} do not fit the configuration"))

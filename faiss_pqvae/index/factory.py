@@ -164,8 +164,11 @@ def _objective(
     if key is None:
         key = objective_for(parsed.kind, config, shape)
     found = resolved_objective(key)
+    name = objectives.name_of(type(found))
+    if found.code != parsed.kind and resolved_objective().code != parsed.kind:
+        wanted = objective_for(parsed.kind, config, shape)
+        raise ValueError(f"expected the objective {wanted!r} for {parsed.text!r}, got {name!r}")
     if found.code != parsed.kind:
-        name = objectives.name_of(type(found))
         raise ValueError(
             f"expected {found.code}{{M}}[x{{nbits}}] in the description for the objective "
             f"{name!r}, got {parsed.text!r}"

@@ -33,7 +33,8 @@ def upgraded(config: dict[str, Any]) -> dict[str, Any]:
     """
     model = config["model"]
     networks = {name: value for name, value in model["config"].items() if name not in _LEARNING}
-    spec = dict(_SPECS[networks.get("objective", "reconstruction")], metric=config["metric"])
+    networks.setdefault("objective", "reconstruction")  # the only one there was
+    spec = dict(_SPECS[networks["objective"]], metric=config["metric"])
     if networks.get("unit_latents") and spec["latents"] in ("free", "short"):
         spec["latents"] = "unit"
     if networks.get("encoder") is None and len(model["input_shape"]) == 1:

@@ -110,7 +110,7 @@ class Backbone(nn.Module):
         device = next((p.device for p in self.parameters()), torch.device("cpu"))
         try:
             found = trial(torch.zeros(2, *input_shape, device=device))
-        except (RuntimeError, IndexError, TypeError) as error:
+        except (RuntimeError, ValueError, IndexError, TypeError) as error:
             raise ValueError(
                 f"expected an encoder for items of shape {input_shape}, but {self.reference} "
                 f"cannot take them: {error}"

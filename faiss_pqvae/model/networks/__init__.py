@@ -103,7 +103,7 @@ def check_decoder(decoder: nn.Module, latent_dim: int, input_shape: tuple[int, .
     device = next((p.device for p in decoder.parameters()), torch.device("cpu"))
     try:
         found = trial(torch.zeros(2, latent_dim, device=device))
-    except (RuntimeError, IndexError, TypeError) as error:
+    except (RuntimeError, ValueError, IndexError, TypeError) as error:
         raise ValueError(
             f"expected a decoder of latents with {latent_dim} dimensions, but "
             f"{type(decoder).__name__} cannot take them: {error}"

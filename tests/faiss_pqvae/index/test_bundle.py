@@ -102,8 +102,8 @@ def test_read__gives_what_was_written(make_index, tmp_path, shape, nbits, metric
         {"encoder": "linear", "decoder": "mlp"},
         {"decoder": "conv", "standardize": False},
         {"update": "gradient", "normalize_latents": False},
-        {"objective": "contrastive", "temperature": 0.3, "softness": 7.0},
-        {"objective": "contrastive", "encoder": "resnet18", "reconstruction_weight": 0.5},
+        {"objective": "contrastive"},
+        {"objective": "contrastive", "encoder": "resnet18"},
     ],
     ids=str,
 )
@@ -113,20 +113,35 @@ def test_read__of_every_configuration(make_index, tmp_path, config):
     assert _fingerprint(read_index(tmp_path)) == _fingerprint(index)
 
 
+def _of_format_2(config):
+    """What the version before wrote: no spec, and settings of the training among the model's."""
+    config.update(format=2)
+    for later in ("spec", "encoder", "decoder"):
+        del config[later]
+    config["model"]["config"].update(
+        objective="reconstruction", lambda_=0.01, beta=0.25, temperature=0.5, softness=5.0
+    )
+
+
 def test_read__vectors_without_an_encoders_name_had_an_mlp(make_index, tmp_path):
     index = make_index((12,), encoder="mlp")
     write_index(index, tmp_path)
-    _edit_config(tmp_path, lambda config: config["model"]["config"].update(encoder=None))
+
+    def older(config):
+        _of_format_2(config)
+        config["model"]["config"].update(encoder=None)
+
+    _edit_config(tmp_path, older)
     assert read_index(tmp_path).model.config.encoder == "mlp"
 
 
 def test_read__of_a_bundle_from_before_the_contrastive_objective(make_index, tmp_path):
     index = make_index(n=5)
     write_index(index, tmp_path)
-    later = ("objective", "temperature", "softness", "diversity")
 
     def older(config):
-        for name in (*later, "reconstruction_weight"):
+        _of_format_2(config)
+        for name in ("objective", "temperature", "softness"):
             del config["model"]["config"][name]
 
     _edit_config(tmp_path, older)
@@ -286,6 +301,7 @@ def test_read__of_a_changed_config_is_refused_or_finds_the_same(folder, index, p
 
 def test_read__takes_format_1(folder, index):
     config = json.loads((folder / "config.json").read_text())
+    _of_format_2(config)
     for new in ("sha256", "refine", "k_factor"):
         del config[new]
     config.update(format=1)

@@ -5,6 +5,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -166,7 +167,8 @@ def test_index_factory__hands_metric_and_model_on() -> None:
     index = index_factory(12, "PQVAE2x4", IP, model=SMALL)
     assert isinstance(index, LatentIndex)
     assert index.metric_type == IP
-    assert index.model.config == SMALL.for_items((12,), 2, 4)
+    assert index.model.config == replace(SMALL.for_items((12,), 2, 4), objective="ranking")
+    assert index.model.spec.metric == "inner_product"
 
 
 @pytest.mark.parametrize("metric", [faiss.METRIC_Linf, "l2", "Cosine"])
@@ -200,7 +202,7 @@ def test_register__makes_faiss_understand_the_new_code(registered: Any) -> None:
     assert (index.input_shape, index.metric_type) == ((12,), IP)
     assert index.description == "IVF4,PQVAE4x6"
     assert isinstance(faiss.index_factory((1, 8, 8), "PQVAE4"), LatentIndex)
-    other = ModelConfig(encoder="mlp", dsub=4, update="ema", softness=5.0)
+    other = ModelConfig(objective="reconstruction", encoder="mlp", dsub=4, update="ema")
     assert faiss.index_factory(12, "PQVAE4", model=other).model.config == other
 
 

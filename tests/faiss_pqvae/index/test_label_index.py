@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import faiss_pqvae as fpq
-from faiss_pqvae import LabelTraining, ModelConfig, TrainingConfig
+from faiss_pqvae import DPQ, LabelTraining, ModelConfig, TrainingConfig
 
 D, C, N = 10, 3, 300
 MODEL = ModelConfig(width=16, dsub=6)
@@ -130,7 +130,7 @@ def test_prefix__keeps_ids_and_leaves_refinement():
 def test_prefix__of_other_indexes_is_refused(dpq, dqn):
     with pytest.raises(ValueError, match="from 1 to 4"):
         dpq.prefix(5)
-    with pytest.raises(ValueError, match="'dpq'"):
+    with pytest.raises(ValueError, match="such as DPQ's; got DQN"):
         dqn.prefix(1)
     with pytest.raises(ValueError, match="not trained"):
         fpq.index_factory(D, "DPQ4x4", model=MODEL).prefix(1)
@@ -197,7 +197,7 @@ def test_train__wrong_labels_leave_the_index_as_it_was(labels, error, message, t
 
 def test_train__refuses_what_the_objective_does_not_read():
     index = fpq.index_factory(D, "PQVAE2x4")
-    with pytest.raises(ValueError, match="expected no labels for the objective 'reconstruction'"):
+    with pytest.raises(ValueError, match="expected no labels for the objective 'ranking'"):
         index.train(*data())
     other = fpq.index_factory(D, "DPQ2x4", model=MODEL, training=TRAINING)
     with pytest.raises(ValueError, match="word vectors"):
@@ -211,12 +211,12 @@ def test_train__with_word_vectors():
 
 
 def test_train__settings_of_labels_arrive():
-    training = TrainingConfig(
-        epochs=1, batch_size=32, precision="float32", labels=LabelTraining(quantization=0.5)
-    )
-    index = fpq.index_factory(D, "DPQ2x4", model=MODEL, training=training)
+    training = TrainingConfig(epochs=1, batch_size=32, precision="float32")
+    objective = DPQ(quantization=0.5, labels=LabelTraining(labelled=0.7))
+    index = fpq.index_factory(D, "DPQ2x4", model=MODEL, training=training, objective=objective)
     index.train(*data(), progress=False)
-    assert index.history[0]["training"]["labels"]["quantization"] == 0.5
+    told = index.history[0]["objective"]
+    assert (told["name"], told["quantization"], told["labels"]["labelled"]) == ("dpq", 0.5, 0.7)
 
 
 @pytest.mark.parametrize(

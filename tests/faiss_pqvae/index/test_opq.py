@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from faiss_pqvae import ModelConfig, TrainingConfig, index_factory
+from faiss_pqvae import ModelConfig, Ranking, TrainingConfig, index_factory
 from faiss_pqvae.index import factory
 from faiss_pqvae.index.opq import linear_starts
 from faiss_pqvae.native import faiss
-from faiss_pqvae.training.config import VectorTraining
 
 D, M, NBITS = 12, 4, 4
-STAY = VectorTraining(lr=0.0, rounds=0)  # never better than the start
+STAY = Ranking(lr=0.0, rounds=0)  # never better than the start
+TRAINING = TrainingConfig(epochs=1, batch_size=64, device="cpu")
 
 
 def vectors(n=600, seed=0, d=D):
@@ -18,10 +18,6 @@ def vectors(n=600, seed=0, d=D):
     rng = np.random.default_rng(seed)
     mixed = rng.standard_normal((n, d)) @ rng.standard_normal((d, d))
     return (mixed + 3 * np.repeat(rng.standard_normal((n, d // 3)), 3, 1)).astype(np.float32)
-
-
-def _training(vectors_=STAY):
-    return TrainingConfig(epochs=1, batch_size=64, device="cpu", vectors=vectors_)
 
 
 def _error(start, x):
@@ -80,7 +76,7 @@ def test_index__starts_at_the_better_code_exactly(monkeypatch, metric, d):
         return found
 
     monkeypatch.setattr(factory, "linear_starts", caught)
-    index = index_factory(d, f"PQVAE{M}x{NBITS}", metric, training=_training())
+    index = index_factory(d, f"PQVAE{M}x{NBITS}", metric, training=TRAINING, objective=STAY)
     index.train(x, progress=False)
     assert index.model.latent_dim == D
     assert index.history[-1]["best_epoch"] == -1
@@ -105,11 +101,11 @@ def test_index__starts_at_the_better_code_exactly(monkeypatch, metric, d):
 
 def test_index__decoder_is_the_transpose_and_refines():
     x = vectors()
-    index = index_factory(D, "PQVAE4x4,RDecoder", training=_training())
+    index = index_factory(D, "PQVAE4x4,RDecoder", training=TRAINING, objective=STAY)
     index.train(x, progress=False)
     index.add(x)
     index.k_factor = 4
-    plain = index_factory(D, "PQVAE4x4", training=_training())
+    plain = index_factory(D, "PQVAE4x4", training=TRAINING, objective=STAY)
     plain.train(x, progress=False)
     plain.add(x)
     # A rotation back: what refines has the distances that the codes have.
@@ -119,7 +115,7 @@ def test_index__decoder_is_the_transpose_and_refines():
 
 def test_index__of_cosine_learns_from_vectors_of_length_1():
     x = vectors() * np.geomspace(0.1, 10, 600, dtype=np.float32)[:, None]
-    index = index_factory(D, "PQVAE4x4", "cosine", training=_training())
+    index = index_factory(D, "PQVAE4x4", "cosine", training=TRAINING, objective=STAY)
     index.train(x, progress=False)
     norms = np.linalg.norm(index.model.codebooks().decode(np.zeros((1, M), np.int64)))
     assert norms < 1.5
