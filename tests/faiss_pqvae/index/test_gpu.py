@@ -303,6 +303,26 @@ def test_search__refuses_what_a_gpu_ignores(make_kind):
         copied.search(_vectors(1, 3), 2)
 
 
+@pytest.mark.parametrize("scale", [1e21, 1e36, np.float32(np.finfo(np.float32).max)])
+def test_search__refuses_items_whose_distances_overflow(make_kind, scale):
+    index = make_kind("PQ", n=9)
+    for each in (index, _on_cpu(index)):
+        for refused in (each.encode, lambda x, each=each: each.search(x, 2)):
+            with pytest.raises(ValueError, match="expected items with latents below 1e18"):
+                refused(np.sign(_vectors(3, D_IN)) * np.float32(scale))
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_search__refuses_latents_that_are_not_finite(make_kind, value):
+    copied = _on_cpu(make_kind("PQ", n=9))
+    assert copied.search(_vectors(3, D_IN), 2)[1].shape == (3, 2)
+    with torch.no_grad():
+        copied.model.encoder.map.weight[0, 0] = value
+    for refused in (copied.encode, lambda x: copied.search(x, 2)):
+        with pytest.raises(ValueError, match="got larger ones or NaN"):
+            refused(_vectors(3, D_IN))
+
+
 def test_copy__tells_what_the_index_tells(make_kind):
     index = make_kind("PQ", metric=IP, n=9)
     copied = _on_cpu(index)
