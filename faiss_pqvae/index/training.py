@@ -119,16 +119,10 @@ def trained(
     check_items(x, parts.encoding.input_shape, WHAT)
     folder, fit_model = None if folder is None else Path(folder), None
     if fit is not None and not ready:  # wrong labels are found before anything is trained
-        checked = _checked(fit, parts.encoding.model, len(x), given)
+        checked = fit.check(len(x), **given)
         fit_model = functools.partial(fit, progress=progress, folder=folder, **checked)
     seen = _read(parts, x, folder, progress=progress, batch_size=batch_size)
     return _train(parts.copied(), seen, fit_model, batch_size)
-
-
-def _checked(fit: Fit, model: PQVAE, n: int, given: dict[str, Any]) -> dict[str, Any]:
-    if hasattr(fit, "check"):
-        return fit.check(n, **given)
-    return {name: value for name, value in given.items() if value is not None}
 
 
 def _read(parts: Parts, x: Any, folder: Path | None, *, progress: bool, batch_size: int) -> Any:

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -362,6 +363,20 @@ def test_train__makes_the_index_that_its_model_describes(make_items):
     assert index.search(make_items(3), 2)[1].shape == (3, 2)
 
 
+class _Fit:
+    """In the place of a training, of which it keeps what it was asked."""
+
+    def __init__(self, call: Callable[..., Any], given: dict[str, Any] | None = None) -> None:
+        self.call, self.given, self.asked = call, given or {}, []
+
+    def check(self, n: int, **given: Any) -> dict[str, Any]:
+        self.asked.append({"n": n, **given})
+        return self.given
+
+    def __call__(self, model: Any, x: Any, **options: Any) -> list[dict[str, Any]]:
+        return self.call(model, x, **options)
+
+
 def test_train__rejects_an_index_that_holds_items(make_index, make_items):
     index = make_index(n=3)
     index.fit = pytest.fail
@@ -386,7 +401,7 @@ def test_train__failing_leaves_the_trained_index_as_it_was(make_index, make_item
                 value.zero_()
         raise error
 
-    index.fit = fit
+    index.fit = _Fit(fit)
     with pytest.raises(type(error)):
         index.train(make_items(8))
     assert index.model is model
@@ -415,7 +430,7 @@ def test_train__keeps_weights_that_were_loaded(make_model, make_items, descripti
 def test_train__again_after_reset(make_index, make_items, make_model):
     index = make_index(n=3)
     other = make_model(seed=9)
-    index.fit = lambda model, x, **options: model.load_state_dict(other.state_dict()) and []
+    index.fit = _Fit(lambda model, x, **options: model.load_state_dict(other.state_dict()) and [])
     index.reset()
     index.train(make_items(8))
     assert extract_codebooks(index.faiss_index) == other.codebooks() == index.model.codebooks()
@@ -424,10 +439,38 @@ def test_train__again_after_reset(make_index, make_items, make_model):
 def test_train__hands_folder_and_progress_on(make_index, make_items, tmp_path):
     index = make_index()
     seen = {}
-    index.fit = lambda model, x, **options: seen.update(options) or [{"event": "end"}]
+    index.fit = _Fit(lambda model, x, **options: seen.update(options) or [{"event": "end"}])
     index.train(make_items(8), folder=tmp_path, progress=False)
     assert seen == {"folder": tmp_path, "progress": False}
     assert index.history == [{"event": "end"}]
+
+
+def test_train__hands_on_what_was_checked(make_index, make_items):
+    index, seen = make_index(), {}
+    index.fit = _Fit(lambda model, x, **options: seen.update(options) or [], {"labels": "checked"})
+    index.train(make_items(8), [0, 1] * 4, word_vectors="vectors", progress=False)
+    assert index.fit.asked == [{"n": 8, "labels": [0, 1] * 4, "word_vectors": "vectors"}]
+    assert seen == {"folder": None, "progress": False, "labels": "checked"}
+
+
+def test_train__refuses_labels_before_it_reads(make_index):
+    class Unread:
+        shape, dtype = (8, 1, 8, 8), np.dtype(np.float32)
+
+        def __len__(self) -> int:
+            return 8
+
+        def __getitem__(self, rows: Any) -> Any:
+            raise AssertionError("read")
+
+    class Strict(_Fit):
+        def check(self, n: int, **given: Any) -> dict[str, Any]:
+            raise ValueError("expected no labels")
+
+    index = make_index()
+    index.fit = Strict(pytest.fail)
+    with pytest.raises(ValueError, match="expected no labels"):
+        index.train(Unread(), [1] * 8, progress=False)
 
 
 # -- codes and what the index tells about itself

@@ -47,13 +47,14 @@ def _trained(description: str) -> LatentIndex:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         index = index_factory(D, description, model=model)
+    _fit.check = lambda n, **given: {}
     index.fit = _fit
     index.train(vectors(N), _labels(index), progress=False)
     return index
 
 
 def _labels(index: LatentIndex) -> Any:
-    return np.arange(N) % 2 if index.model.config.supervised else None
+    return np.arange(N) % 2 if index.model.spec.name in ("DQN", "DPQ") else None
 
 
 def _filled(description: str) -> LatentIndex:

@@ -96,6 +96,7 @@ def make_index(kind: str) -> LatentIndex:
         model.fitted.fill_(True)
         return []
 
+    fit.check = lambda n, **given: {}
     index.fit = fit
     if "residual" in words:
         index.faiss_index.by_residual = True
