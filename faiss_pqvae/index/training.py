@@ -14,7 +14,7 @@ import torch
 
 from faiss_pqvae.data.batches import check_items, read_batches, read_rows, sample_rows
 from faiss_pqvae.index.encoding import Encoding
-from faiss_pqvae.index.front import keep_features
+from faiss_pqvae.index.features import keep_features
 from faiss_pqvae.index.storing import Stock
 from faiss_pqvae.index.transforms import Transformed
 from faiss_pqvae.model.pqvae import PQVAE

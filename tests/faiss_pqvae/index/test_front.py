@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from faiss_pqvae import LatentIndex
-from faiss_pqvae.index.front import Front, keep_features
+from faiss_pqvae.index.features import keep_features
+from faiss_pqvae.index.front import Front
 from faiss_pqvae.index.gpu import distribute
 from faiss_pqvae.index.transforms import Transforms
 from faiss_pqvae.model.backbone import Backbone
