@@ -158,7 +158,7 @@ PLANTED = [
     ("data.source", "import faiss"),
     ("data.open", "from faiss_pqvae.model.pqvae import PQVAE"),
     ("model.product", "import faiss.contrib"),
-    ("model.networks", "from faiss_pqvae.native import faiss"),
+    ("model.networks.conv", "from faiss_pqvae.native import faiss"),
     ("model.pqvae", "from faiss_pqvae.index import bundle"),
     ("native.inject", "from faiss_pqvae.model.pqvae import PQVAE"),
     ("native.scan.scan", "from faiss_pqvae.index.latent_index import LatentIndex"),

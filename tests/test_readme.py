@@ -17,7 +17,7 @@ def test_readme__snippet_runs(number, tmp_path, monkeypatch):
     code = SNIPPETS[number].replace("epochs=3", "epochs=1")
     names = {}
     exec(compile(code, f"README snippet {number}", "exec"), names)
-    if "index" in names:
+    if "data" in names:
         assert names["index"].ntotal == 4000
         assert names["I"].shape == (1000, 10)
 

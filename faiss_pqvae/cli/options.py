@@ -21,7 +21,7 @@ from faiss_pqvae.training.objectives.protocol import Objective
 OBJECTIVE = "--model.objective"
 # Where options went that were the model's or the loop's before objectives had their own.
 _FORMER = {
-    "--model.lambda-": "--reconstruction.lambda-",
+    "--model.lambda-": "--reconstruction.lambda_",
     "--model.beta": "--reconstruction.beta",
     "--training.whitening": "--reconstruction.whitening",
     "--training.warmup-steps": "--reconstruction.warmup-steps",

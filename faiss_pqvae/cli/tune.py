@@ -226,7 +226,7 @@ def _next(
     if size is not None:
         command += ["--size", *map(str, size)]
     name = objectives.name_of(Reconstruction)
-    command += [f"--{name}.lambda-", str(objective.lambda_)]
+    command += [f"--{name}.lambda_", str(objective.lambda_)]
     usual = dataclasses.replace(Reconstruction(), lambda_=objective.lambda_)
     command += options_of(name, objective, usual)
     command += options_of("model", model, ModelConfig())
