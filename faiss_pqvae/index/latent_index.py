@@ -214,8 +214,8 @@ class LatentIndex:
                 (n, C) bool, several.
             word_vectors: for DPQ: (C, e) floats, one a class in the order of their numbers; None
                 learns what stands for a class.
-            folder: where log and checkpoints go, and the features of a front, which are computed once;
-                the same call continues an interrupted training.
+            folder: where log and checkpoints go, and the features of a front, computed once; the
+                same call continues an interrupted training.
             progress: draw a bar, where standard error is a terminal.
 
         Raises:

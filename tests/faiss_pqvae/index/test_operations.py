@@ -1,6 +1,6 @@
 """What each index can do: every method of faiss.Index, called on every kind.
 
-README's table is what this file finds: `python tests/faiss_pqvae/index/test_operations.py` writes it.
+README's table is what this file finds: running it as a script (`python` and its path) writes it.
 """
 
 import re
