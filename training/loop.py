@@ -48,6 +48,7 @@ def fit(
     progress: bool = True,
     go_on: Callable[[dict[str, Any]], bool] | None = None,
     pretrained: PQVAE | None = None,
+    clock: Callable[[], float] = time.perf_counter,
     **given: Any,
 ) -> History:
     """Trains a PQ-VAE, end to end, and leaves the best weights in it.
@@ -69,6 +70,7 @@ def fit(
             `patience` does.
         pretrained: a trained model whose encoder's weights are where this one begins, as far as
             they have the same shapes: for another code length, or for other items.
+        clock: seconds, of a budget and of the log.
         given: what the objective learns from besides the items, see `Objective.learns_from`:
             labels and word_vectors, or starts.
 
@@ -91,6 +93,7 @@ def fit(
         folder=folder,
         pretrained=pretrained,
         progress=progress,
+        clock=clock,
         given=given,
     )
     try:
@@ -107,7 +110,7 @@ class Trainer:
     epoch), so that the step's number is all that a checkpoint has to keep of the randomness.
 
     Args:
-        model, x, config, objective, folder, pretrained, progress, given: see `fit`.
+        model, x, config, objective, folder, pretrained, progress, clock, given: see `fit`.
     """
 
     def __init__(
@@ -120,6 +123,7 @@ class Trainer:
         folder: str | Path | None = None,
         pretrained: PQVAE | None = None,
         progress: bool = True,
+        clock: Callable[[], float] = time.perf_counter,
         given: dict[str, Any],
     ) -> None:
         check_items(x, model.input_shape, "training data")
@@ -140,6 +144,7 @@ class Trainer:
         self.steps_per_epoch = len(self.task.examples) // self.batch_size
         self.total_steps = self.steps_per_epoch * self.task.epochs
         self.budget_s = None if config.budget_minutes is None else 60 * config.budget_minutes
+        self.clock = clock
         self.folder = None if folder is None else Path(folder)
         self.history: History = []
         self._setup()
@@ -168,11 +173,11 @@ class Trainer:
             if self.checkpoint_path.exists():
                 self._resume()
                 return
-        started = time.perf_counter()
+        started = self.clock()
         facts, loss = self.task.start()
         if loss is not None:
             self._keep(loss, -1)
-        self.elapsed_s += time.perf_counter() - started
+        self.elapsed_s += self.clock() - started
         self._log({**self._start_event(), **facts})
         if loss is not None:
             self.save()
@@ -254,7 +259,7 @@ class Trainer:
         )
 
     def _step(self) -> None:
-        started = time.perf_counter()
+        started = self.clock()
         epoch, position = divmod(self.step, self.steps_per_epoch)
         if position == 0 or self.order is None:
             generator = self.items.generator("order", epoch)
@@ -262,7 +267,7 @@ class Trainer:
             self.order = self.task.examples[order.numpy()]
         self._update(self.order[position * self.batch_size : (position + 1) * self.batch_size])
         self.step += 1
-        self.elapsed_s += time.perf_counter() - started
+        self.elapsed_s += self.clock() - started
 
     def _update(self, examples: Rows) -> None:
         way, generator = self._way, self.items.generator("step", self.step)
@@ -286,11 +291,11 @@ class Trainer:
 
     @torch.no_grad()
     def _end_epoch(self, epoch: int) -> dict[str, Any]:
-        started = time.perf_counter()
+        started = self.clock()
         self.model.eval()
         self.task.after_epoch()
         found = self.task.validate()
-        self.elapsed_s += time.perf_counter() - started
+        self.elapsed_s += self.clock() - started
         event: dict[str, Any] = {
             "event": "epoch",
             "epoch": epoch,
@@ -416,13 +421,14 @@ class Trainer:
 
 def _check_fits(model: PQVAE, objective: Objective) -> None:
     """Refuses a model that was built for other codes."""
-    objective.networks(model.config, model.input_shape)
     wanted = objective.spec(unit=model.config.unit_latents, metric=model.spec.metric)
     if wanted != model.spec:
+        name = objectives.name_of(type(objective))
         raise ValueError(
-            f"expected a model of {wanted} for {objective}, got {model.spec}: make it by "
-            "training.new_model with this objective"
+            f"expected a model of {wanted} for the objective {name!r}, got {model.spec}: make it "
+            "by training.new_model with this objective"
         )
+    objective.networks(model.config, model.input_shape)
 
 
 def schedule(at: float, end: float) -> float:

@@ -61,6 +61,7 @@ class Backbone(nn.Module):
         if min(self.deviation) <= 0:
             raise ValueError(f"expected a deviation > 0, got {deviation}")
         kind = type(module)
+        self.is_named = reference is not None
         self.reference = reference or f"{kind.__module__}:{kind.__qualname__}"
         self.arguments = dict(arguments or {})
         if not trainable:

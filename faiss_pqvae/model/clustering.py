@@ -5,9 +5,6 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-# Rows of a distance block: bounds the (M, rows, ksub) temporary to 128 MiB at M = 8, ksub = 4096.
-_BLOCK_ELEMENTS = 2**25
-
 
 def split(z: Tensor, M: int) -> Tensor:
     """(n, M * dsub) to (M, n, dsub), without a copy."""
@@ -29,19 +26,20 @@ def squared_distances(z_m: Tensor, codewords: Tensor) -> Tensor:
     return torch.baddbmm(e_norms, z_m, codewords.transpose(1, 2), alpha=-2.0) + norms
 
 
-def assign(z_m: Tensor, codewords: Tensor) -> Tensor:
+def assign(z_m: Tensor, codewords: Tensor, *, block_elements: int = 2**25) -> Tensor:
     """Nearest codeword of every sub-vector, eq. (23).
 
     Args:
         z_m: (M, n, dsub) float.
         codewords: (M, ksub, dsub) float.
+        block_elements: of the (M, rows, ksub) distances at a time, by default 128 MiB of them.
 
     Returns:
         (n, M) int64.
     """
     e_norms = codewords.square().sum(-1).unsqueeze(1)
     M, n, _ = z_m.shape
-    rows = max(1, _BLOCK_ELEMENTS // (M * codewords.shape[1]))
+    rows = max(1, block_elements // (M * codewords.shape[1]))
     # ||z||^2 is the same for every codeword: leave it out.
     blocks = [
         torch.baddbmm(e_norms, block, codewords.transpose(1, 2), alpha=-2.0).argmin(-1)

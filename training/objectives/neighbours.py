@@ -24,7 +24,6 @@ from ..latents import fit_linear
 from .linear_start import linear_layers
 from .protocol import Terms
 
-_BLOCK_ELEMENTS = 2**24  # of a block of distances: 64 MiB
 _ENCODED_AT_A_TIME = 512  # their distances to all codewords stay in the cache
 _TILE = 256, 4096  # queries and items, likewise
 _SCALE_NEIGHBOUR = 10  # the scale of distances: from the nearest to the tenth neighbour
@@ -270,6 +269,7 @@ def nearest(
     metric: Metric,
     skip: Tensor | None = None,
     bar: Any = None,
+    block_elements: int = 2**24,
 ) -> tuple[Tensor, Tensor]:
     """Exact nearest neighbours.
 
@@ -280,13 +280,14 @@ def nearest(
         metric: "l2", or "inner_product" (the nearest is the largest).
         skip: (nq,) int64, an item that each query must not find: itself.
         bar: told of the queries that are done.
+        block_elements: distances at a time, by default 64 MiB of them.
 
     Returns:
         ids (nq, k) int64 and distances (nq, k) float32, squared or negative products, nearest
         first.
     """
     found: list[tuple[Tensor, Tensor]] = []
-    for part, own in _blocks(queries, skip, len(items)):
+    for part, own in _blocks(queries, skip, max(1, block_elements // max(1, len(items)))):
         distances = adc_distances(part, items, metric)
         if own is not None:
             distances.scatter_(1, own.unsqueeze(1), math.inf)
@@ -299,9 +300,8 @@ def nearest(
     return torch.cat([ids for ids, _ in found]), torch.cat([values for _, values in found])
 
 
-def _blocks(x: Tensor, with_it: Any, columns: int) -> Iterator[tuple[Tensor, Any]]:
-    """Rows of two tensors together, so many that (rows, columns) is a block of distances."""
-    rows = max(1, _BLOCK_ELEMENTS // max(1, columns))
+def _blocks(x: Tensor, with_it: Any, rows: int) -> Iterator[tuple[Tensor, Any]]:
+    """So many rows of two tensors together, at a time."""
     for start in range(0, len(x), rows):
         end = start + rows
         yield x[start:end], None if with_it is None else with_it[start:end]

@@ -66,9 +66,10 @@ def resolved_encoder(
         ValueError: a name or reference that leads nowhere.
     """
     module = _module(encoders, key, input_shape, latent_dim, width=width)
-    if isinstance(module, Backbone):
-        return module
-    return Backbone(module, reference=key if isinstance(key, str) else None)
+    backbone = module if isinstance(module, Backbone) else Backbone(module)
+    if isinstance(key, str) and not backbone.is_named:
+        backbone.reference, backbone.is_named = key, True  # what to pass again
+    return backbone
 
 
 def resolved_decoder(

@@ -11,15 +11,16 @@ def test_check_labels__integers_with_gaps_and_missing_ones():
     labels = check_labels([7, -1, 3, 7], 4)
     assert labels.n_classes == 2
     assert labels.labelled.tolist() == [True, False, True, True]
-    found = labels.matrix(np.array([0, 1, 2, 3]))
-    assert found.tolist() == [[0, 1], [0, 0], [1, 0], [0, 1]]
+    assert labels.classes.tolist() == [1, 0, 1]
+    assert labels.starts.tolist() == [0, 1, 1, 2, 3]
 
 
 def test_check_labels__several_a_row():
     given = np.array([[1, 1, 0], [0, 0, 0], [0, 1, 0]], bool)
     for labels in (check_labels(given, 3), check_labels(torch.from_numpy(given), 3)):
         assert labels.n_classes == 3
-        assert labels.matrix(np.array([2, 0, 1])).tolist() == [[0, 1, 0], [1, 1, 0], [0, 0, 0]]
+        assert labels.classes.tolist() == [0, 1, 1]
+        assert labels.starts.tolist() == [0, 2, 2, 3]
 
 
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.uint64])
@@ -31,7 +32,14 @@ def test_check_labels__thousands_of_classes_take_no_matrix():
     labels = check_labels(np.arange(100_000) % 50_000, 100_000)
     assert labels.n_classes == 50_000
     assert labels.classes.nbytes + labels.starts.nbytes < 2**21
-    assert labels.matrix(np.array([0, 50_000])).argmax(1).tolist() == [0, 0]
+    assert labels.classes[[0, 50_000]].tolist() == [0, 0]
+
+
+def test_check_labels__what_it_returned_goes_through_it_unchanged():
+    labels = check_labels([7, -1, 3, 7], 4)
+    assert check_labels(labels, 4) is labels
+    with pytest.raises(ValueError, match="labels of 5 items, got those of 4"):
+        check_labels(labels, 5)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faiss_pqvae.model import clustering
 from faiss_pqvae.model.clustering import (
     accumulate,
     assign,
@@ -57,14 +56,12 @@ def test_assign__finds_the_nearest(M: int, nbits: int, dsub: int, n: int, seed: 
     assert torch.allclose(chosen, distances.min(-1).values, atol=1e-5)
 
 
-def test_assign__does_not_depend_on_the_blocks(
-    monkeypatch: pytest.MonkeyPatch, generator: torch.Generator
-) -> None:
+def test_assign__does_not_depend_on_the_blocks(generator: torch.Generator) -> None:
     z_m = torch.randn(2, 11, 3, generator=generator)
     codewords = torch.randn(2, 8, 3, generator=generator)
     whole = assign(z_m, codewords)
-    monkeypatch.setattr(clustering, "_BLOCK_ELEMENTS", 2 * 8 * 4)  # 4 rows a block
-    assert torch.equal(assign(z_m, codewords), whole)
+    four_rows = assign(z_m, codewords, block_elements=2 * 8 * 4)
+    assert torch.equal(four_rows, whole)
 
 
 def test_squared_distances__agree_with_differences(generator: torch.Generator) -> None:

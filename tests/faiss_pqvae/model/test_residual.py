@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.model.residual import ResidualQuantizer, prefixes
+from faiss_pqvae.model.spec import CodeSpec
 
 
 def seeded(seed: int = 0) -> torch.Generator:
@@ -133,17 +134,18 @@ def test_quantizer__rejects_sizes(M: int, nbits: int, d: int):
         ResidualQuantizer(M, nbits, latent_dim=d)
 
 
-def dpq(**changes: object) -> PQVAE:
+def residual_model(**changes: object) -> PQVAE:
     torch.manual_seed(0)
-    settings = {"objective": "dpq", "dsub": 6, "width": 8, **changes}
-    model = PQVAE((5,), 3, 3, ModelConfig(**settings)).eval()
+    config = ModelConfig(encoder="mlp", **{"dsub": 6, "width": 8, **changes})
+    spec = CodeSpec(structure="residual", latents="short", metric="inner_product")
+    model = PQVAE((5,), 3, 3, config, spec=spec).eval()
     with torch.no_grad():
         model.quantizer.codewords.normal_()
     return model
 
 
 def test_model__latents_have_the_dimension_of_a_codeword():
-    model = dpq()
+    model = residual_model()
     assert (model.latent_dim, model.quantizer.codewords.shape) == (6, (3, 8, 6))
     z = model.encode(torch.randn(9, 5, generator=seeded()))
     assert z.shape == (9, 6)
@@ -152,7 +154,7 @@ def test_model__latents_have_the_dimension_of_a_codeword():
 
 
 def test_prefix__has_the_first_codebooks_and_is_a_copy():
-    model = dpq()
+    model = residual_model()
     prefix = model.prefix(2)
     assert (prefix.M, prefix.quantizer.M, prefix.latent_dim) == (2, 2, 6)
     torch.testing.assert_close(prefix.quantizer.codewords, model.quantizer.codewords[:2])
@@ -168,28 +170,6 @@ def test_prefix__has_the_first_codebooks_and_is_a_copy():
 def test_prefix__rejects_other_models_and_numbers():
     for n_levels in (0, 4):
         with pytest.raises(ValueError, match="from 1 to 3"):
-            dpq().prefix(n_levels)
-    with pytest.raises(ValueError, match="'dpq'"):
+            residual_model().prefix(n_levels)
+    with pytest.raises(ValueError, match="such as DPQ's; got PQVAE, of product codes"):
         PQVAE((5,), 2, 3).prefix(1)
-
-
-@pytest.mark.parametrize(
-    ("objective", "changes", "message"),
-    [
-        ("dqn", {"update": "gradient"}, "'ema'"),
-        ("dpq", {"update": "ema"}, "'gradient'"),
-        ("dpq", {"decoder": "mlp"}, "linear decoder"),
-        ("dqn", {"decoder": "conv"}, "linear decoder"),
-        ("qqq", {}, "objective"),
-    ],
-)
-def test_config__rejects_what_does_not_go_together(objective, changes, message):
-    with pytest.raises(ValueError, match=message):
-        ModelConfig(objective=objective, **changes)
-
-
-def test_config__of_dqn_is_a_product_over_latents_of_length_1():
-    config = ModelConfig(objective="dqn").for_items((3, 32, 32), 4, 8)
-    assert (config.encoder, config.dsub, config.update) == ("resnet", 16, "ema")
-    assert config.unit_latents
-    assert config.supervised

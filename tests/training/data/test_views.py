@@ -228,7 +228,7 @@ def test_views_of_vectors__differ_and_leave_the_input(views: Views) -> None:
 
 def test_presets__fit_their_items() -> None:
     for name, shape in (("natural", (3, 32, 32)), ("digits", (1, 28, 28)), ("vectors", (12,))):
-        assert Views.for_shape(shape, contrastive=True) == PRESETS[name]
+        assert Views.for_shape(shape, strong=True) == PRESETS[name]
         PRESETS[name].check(shape)
     with pytest.raises(ValueError, match="expected views of vectors"):
         PRESETS["natural"].check((12,))

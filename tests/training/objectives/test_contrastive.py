@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from blobs import SHAPE, images, timeless
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
@@ -12,19 +13,21 @@ from torch.nn import functional
 from faiss_pqvae.model.clustering import assign, look_up, split
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.pqvae import PQVAE
+from faiss_pqvae.training import TrainingConfig, Views, fit, new_model
 from faiss_pqvae.training.objectives.contrastive import (
+    Contrastive,
     contrastive_objective,
     nt_xent,
     soft_assignment,
     unevenness,
 )
+from faiss_pqvae.training.objectives.reconstruction import Reconstruction
 
-SETTINGS = {"objective": "contrastive", "encoder": "linear", "dsub": 3}
 
-
-def make_model(**changes) -> PQVAE:
+def make_model() -> PQVAE:
     torch.manual_seed(0)
-    net = PQVAE((1, 4, 4), 2, 3, ModelConfig(**{**SETTINGS, **changes}))
+    config = ModelConfig(encoder="linear", dsub=3)
+    net = new_model((1, 4, 4), 2, 3, config, objective="contrastive")
     with torch.no_grad():
         net.quantizer.codewords.normal_()
     net.quantizer.project()
@@ -109,9 +112,10 @@ def test_unevenness__is_0_for_even_use_and_1_for_collapse() -> None:
 
 
 def test_objective__adds_up() -> None:
-    net = make_model(diversity=0.7, temperature=0.3, softness=4.0).eval()
+    net = make_model().eval()
+    settings = Contrastive(diversity=0.7, temperature=0.3, softness=4.0)
     views, clean = torch.rand(10, 1, 4, 4), torch.rand(5, 1, 4, 4)
-    terms = contrastive_objective(net, views, clean)
+    terms = contrastive_objective(net, views, clean, settings)
     z = net.encode(views)
     soft, p = soft_assignment(split(z, 2), net.quantizer.codewords, 4.0)
     q = torch.cat([soft[0], soft[1]], 1)
@@ -126,10 +130,11 @@ def test_objective__adds_up() -> None:
 
 def test_objective__adds_the_weighted_reconstruction_of_the_first_view() -> None:
     weight, lambda_, beta = 2.0, 0.1, 0.25
-    net = make_model(reconstruction_weight=weight, lambda_=lambda_, beta=beta).eval()
-    alone = make_model().eval()
+    net = make_model().eval()
+    reconstruction = Reconstruction(lambda_=lambda_, beta=beta)
+    both = Contrastive(reconstruction_weight=weight, reconstruction=reconstruction)
     views, clean = torch.rand(10, 1, 4, 4), torch.rand(5, 1, 4, 4)
-    terms, without = (contrastive_objective(m, views, clean) for m in (net, alone))
+    terms, without = (contrastive_objective(net, views, clean, s) for s in (both, Contrastive()))
     error = (net(views[:5]).x - net.normalize(clean)).square().mean()
     assert terms.parts["reconstruction"].item() == pytest.approx(error.item(), rel=1e-5)
     quantization = terms.parts["quantization"]
@@ -139,7 +144,8 @@ def test_objective__adds_the_weighted_reconstruction_of_the_first_view() -> None
 
 def test_objective__teaches_encoder_and_codewords_and_not_the_decoder() -> None:
     net = make_model()
-    contrastive_objective(net, torch.rand(10, 1, 4, 4), torch.rand(5, 1, 4, 4)).loss.backward()
+    views, clean = torch.rand(10, 1, 4, 4), torch.rand(5, 1, 4, 4)
+    contrastive_objective(net, views, clean, Contrastive()).loss.backward()
     learning = {name for name, p in net.named_parameters() if p.grad is not None}
     assert "quantizer.codewords" in learning
     assert {name.split(".")[0] for name in learning} == {"quantizer", "encoder"}
@@ -148,7 +154,147 @@ def test_objective__teaches_encoder_and_codewords_and_not_the_decoder() -> None:
 
 def test_objective__of_equal_items_is_finite() -> None:
     net = make_model()
-    terms = contrastive_objective(net, torch.zeros(8, 1, 4, 4), torch.zeros(4, 1, 4, 4))
+    views, clean = torch.zeros(8, 1, 4, 4), torch.zeros(4, 1, 4, 4)
+    terms = contrastive_objective(net, views, clean, Contrastive())
     terms.loss.backward()
     assert torch.isfinite(terms.loss)
     assert all(torch.isfinite(p.grad).all() for p in net.parameters() if p.grad is not None)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"update": "ema"}, "expected update 'gradient'"),
+        ({"decoder": "conv"}, "expected a linear decoder .* a reconstruction_weight > 0"),
+    ],
+    ids=str,
+)
+def test_networks__reject_what_does_not_go_together(changes, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        Contrastive().networks(ModelConfig(**changes), (3, 8, 8))
+
+
+def test_networks__any_decoder_is_trained_along() -> None:
+    config = ModelConfig(decoder="conv")
+    assert Contrastive(reconstruction_weight=0.1).networks(config, (3, 8, 8)).decoder == "conv"
+
+
+@pytest.mark.parametrize(("shape", "encoder"), [((3, 8, 8), "resnet"), ((12,), "mlp")], ids=str)
+def test_networks__have_codewords_that_learn_by_gradient(shape, encoder) -> None:
+    config = new_model(shape, 4, 8, objective="contrastive").config
+    assert (config.encoder, config.dsub, config.update) == (encoder, 16, "gradient")
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"temperature": 0},
+        {"softness": -1},
+        {"softness": float("inf")},
+        {"diversity": -1.0},
+        {"reconstruction_weight": float("nan")},
+        {"n_views": 1},
+        {"small_views": 1.5},
+    ],
+    ids=str,
+)
+def test_contrastive__rejects(wrong) -> None:
+    with pytest.raises(ValueError, match=f"expected {next(iter(wrong))} "):
+        Contrastive(**wrong)
+
+
+# -- the training
+
+
+def model(objective="contrastive") -> PQVAE:
+    config = ModelConfig(encoder="mlp", width=16, dsub=4)
+    return new_model(SHAPE, 2, 3, config, objective=objective)
+
+
+def config(**changes) -> TrainingConfig:
+    settings = {"epochs": 4, "batch_size": 16, "precision": "float32", "lr": 0.01}
+    return TrainingConfig(**{**settings, "views": Views(shift=0.1, color=0.3), **changes})
+
+
+def hits(net, n=200):
+    """How often an image finds another blob of its place, by ADC."""
+    rng = np.random.default_rng(0)
+    x = images(n)
+    places = rng.integers(0, 40, (n, *SHAPE)), rng.integers(0, 4, n)
+    with torch.no_grad():
+        z = net.eval().encode(torch.from_numpy(x))
+        e = look_up(net.quantizer.codewords, net.quantizer(z).ids).transpose(0, 1).flatten(1)
+    distances = torch.cdist(z, e).fill_diagonal_(torch.inf)
+    return float(np.mean(places[1][distances.argmin(1).numpy()] == places[1]))
+
+
+def test_fit__finds_what_is_in_the_picture():
+    trained = model()
+    history = fit(trained, images(400), config(epochs=20))
+    epochs = [event for event in history if event["event"] == "epoch"]
+    assert epochs[-1]["validation_contrast"] < epochs[0]["validation_contrast"]
+    assert min(epochs[-1]["usage"]) > 0.9
+    assert hits(trained) > 0.9
+
+
+def test_fit__latents_and_codewords_are_on_spheres():
+    trained = model()
+    fit(trained, images(), config(revive_every=3, revive_below=0.5))
+    z = trained.encode(torch.from_numpy(images(10))).detach().view(10, 2, 4)
+    codewords = trained.codebooks().centroids
+    np.testing.assert_allclose(z.norm(dim=-1), 0.5**0.5, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(codewords, axis=-1), 0.5**0.5, rtol=1e-5)
+
+
+def test_fit__decoder_is_that_of_least_squares():
+    trained, x = model(), images(400)
+    fit(trained, x, config(epochs=10))
+    rows = torch.from_numpy(x)
+    with torch.no_grad():
+        error = (trained(rows).x - trained.normalize(rows)).square().mean()
+    assert error < 0.5  # of a variance near 1
+
+
+def test_fit__resumes_to_the_same_bits(tmp_path):
+    straight, resumed = model(), model()
+    settings = {"config": config(checkpoint_every=2), "objective": Contrastive(n_views=3)}
+    expected = fit(straight, images(), **settings)
+
+    def stop(event):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(resumed, images(), **settings, folder=tmp_path, go_on=stop)
+    history = fit(resumed, images(), **settings, folder=tmp_path)
+    assert timeless(history) == timeless(expected)
+    for name, value in straight.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+    again = model()
+    assert fit(again, images(), **settings, folder=tmp_path) == history
+    assert torch.equal(again.decoder.map.weight, straight.decoder.map.weight)
+
+
+def test_fit__with_reconstruction_trains_the_decoder():
+    both = Contrastive(reconstruction_weight=1.0, reconstruction=Reconstruction(warmup_steps=5))
+    trained = model(both)
+    history = fit(trained, images(400), config(epochs=10), objective=both)
+    first, last = history[1], history[-2]
+    assert last["validation_reconstruction"] < first["validation_reconstruction"]
+    assert last["validation_contrast"] < first["validation_contrast"]
+
+
+def test_fit__takes_vectors():
+    rng = np.random.default_rng(0)
+    centers = 3 * rng.standard_normal((10, 12))
+    x = (centers[rng.integers(0, 10, 400)] + rng.standard_normal((400, 12))).astype(np.float32)
+    config = ModelConfig(width=16, dsub=3)
+    trained = new_model((12,), 2, 3, config, objective="contrastive")
+    assert trained.config.encoder == "mlp"
+    history = fit(trained, x, TrainingConfig(epochs=10, batch_size=16, precision="float32"))
+    assert history[0]["training"]["views"]["noise"] > 0
+    assert history[-2]["validation_contrast"] < history[1]["validation_contrast"]
+
+
+def test_fit__needs_views_that_change_something():
+    with pytest.raises(ValueError, match="expected views that change something"):
+        fit(model(), images(), config(views=Views()))

@@ -5,11 +5,10 @@ import pytest
 import torch
 
 from faiss_pqvae.model.config import ModelConfig
-from faiss_pqvae.model.pqvae import PQVAE
-from faiss_pqvae.training import LabelTraining, TrainingConfig, Views
-from faiss_pqvae.training.data.items import Items
-from faiss_pqvae.training.device import settled
-from faiss_pqvae.training.loop import Trainer, fit
+from faiss_pqvae.training import DPQ, DQN, LabelTraining, TrainingConfig, Views, fit, new_model
+from faiss_pqvae.training.build import resolved_objective
+from faiss_pqvae.training.loop import Trainer
+from faiss_pqvae.training.objectives.labelled import mean_average_precision
 
 D, C = 12, 4
 OBJECTIVES = ("dqn", "dpq")
@@ -26,12 +25,17 @@ def data(n=400):
 
 def model(objective="dpq", **changes):
     settings = {"width": 16, "dsub": 8, **changes}
-    return PQVAE((D,), 2, 3, ModelConfig(objective=objective, **settings))
+    return new_model((D,), 2, 3, ModelConfig(**settings), objective=objective)
 
 
 def config(**changes):
     settings = {"epochs": 8, "batch_size": 32, "precision": "float32", "lr": 0.01, **changes}
     return TrainingConfig(**settings)
+
+
+def learned(objective, **settings):
+    """An objective, by name, with settings."""
+    return type(resolved_objective(objective))(**settings)
 
 
 def trained(objective="dpq", labels=None, x=None, settings=None, **changes):
@@ -40,11 +44,19 @@ def trained(objective="dpq", labels=None, x=None, settings=None, **changes):
     history = fit(
         net,
         vectors if x is None else x,
-        config(labels=settings, **changes),
+        config(**changes),
+        objective=learned(objective, labels=settings or LabelTraining()),
         labels=y if labels is None else labels,
         progress=False,
     )
     return net, history
+
+
+def trainer_of(settings, labels, folder=None, **changes):
+    """A training of n items that has not begun."""
+    x = data(len(labels))[0]
+    given = {"labels": labels}
+    return Trainer(model(settings), x, config(**changes), settings, folder=folder, given=given)
 
 
 def precision(net, y, x):
@@ -137,7 +149,8 @@ def test_fit__word_vectors_replace_the_prototypes():
 def test_fit__two_steps_without_the_quantization_loss(objective):
     x, y = data()
     net = model(objective)
-    fit(net, x, config(labels=LabelTraining(quantization=0)), labels=y, progress=False)
+    settings = learned(objective, quantization=0)
+    fit(net, x, config(), objective=settings, labels=y, progress=False)
     z = net.encode(torch.from_numpy(x))
     error = net.quantizer(z).commitment_loss.item()
     assert error < 0.9 * float(z.detach().square().sum(1).mean())
@@ -145,10 +158,9 @@ def test_fit__two_steps_without_the_quantization_loss(objective):
 
 @pytest.mark.parametrize("changes", [{"soft": 0.0}, {"hard": 0.0}, {"joint": 0.0}], ids=str)
 def test_terms__weights_leave_parts_out(changes):
-    x, y = data()
     losses = []
     for settings in ({}, changes):
-        trainer = Trainer(model(), x, config(labels=LabelTraining(**settings)), None, labels=y)
+        trainer = trainer_of(DPQ(**settings), data()[1])
         generator = torch.Generator().manual_seed(0)
         terms = trainer.task.terms(trainer.task.examples[:32], 0, trainer._way, generator)
         losses.append(terms.loss.item())
@@ -156,8 +168,7 @@ def test_terms__weights_leave_parts_out(changes):
 
 
 def test_terms__dqn_ramps_its_quantization_up():
-    x, y = data()
-    trainer = Trainer(model("dqn"), x, config(), None, labels=y)
+    trainer = trainer_of(DQN(), data()[1])
     found = []
     for at in (0, 1, trainer.total_steps // 2, trainer.total_steps):
         trainer.step = at
@@ -176,9 +187,9 @@ def test_fit__goes_on_after_an_interruption_bit_for_bit(objective, tmp_path):
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        whole, halves = model(objective), model(objective)
+        whole = model(objective)
         fit(whole, x, config(), labels=y, progress=False)
-        trainer = Trainer(halves, x, config(checkpoint_every=1), tmp_path, labels=y)
+        trainer = trainer_of(learned(objective), y, tmp_path, checkpoint_every=1)
         while trainer.step < trainer.steps_per_epoch + 2:
             trainer._step()
             if trainer.step % trainer.steps_per_epoch == 0:
@@ -220,61 +231,61 @@ def test_fit__wrong_labels_are_found_before_any_training(objective, given, messa
     assert not list(tmp_path.iterdir())
 
 
-def split_items(labelled):
-    return Items(
-        np.zeros((len(labelled), 2), np.float32),
-        (2,),
-        validation_fraction=0.05,
-        labelled=labelled,
-        seed=0,
-        device=torch.device("cpu"),
-    )
-
-
-def test_items__validation_has_its_share_of_the_labelled():
-    labelled = np.zeros(1000, bool)
-    labelled[:100] = True
-    items = split_items(labelled)
-    assert len(items.validation_rows) == 50
-    assert labelled[items.validation_rows].sum() == 5
-    both = np.concatenate([items.train_rows, items.validation_rows])
-    assert np.array_equal(np.sort(both), np.arange(1000))
-
-
-@pytest.mark.parametrize("n_labelled", [1, 2, 998, 999])
-def test_items__extreme_shares(n_labelled):
-    labelled = np.zeros(1000, bool)
-    labelled[:n_labelled] = True
-    items = split_items(labelled)
-    assert labelled[items.validation_rows].sum() >= 1
-    assert len(items.validation_rows) == 50
-
-
 @pytest.mark.parametrize(("objective", "weight"), [("dpq", 0.3), ("dqn", 0.1)])
-def test_settled__fills_in_the_weight_of_the_quantization(objective, weight):
-    found = settled(config(), model(objective), at_a_start=False).labels
-    assert found == LabelTraining(quantization=weight)
-    chosen = LabelTraining(contrast=0.5, quantization=2.0)
-    assert settled(config(labels=chosen), model(objective), at_a_start=False).labels == chosen
+def test_settled__keeps_what_is_chosen_and_has_each_its_own_weight(objective, weight):
+    net = model(objective)
+    found, _ = learned(objective).settled(net, config())
+    assert found.quantization == weight
+    assert found.labels == LabelTraining(small_views=0.0)
+    chosen = learned(
+        objective, quantization=2.0, labels=LabelTraining(contrast=0.5, small_views=0.0)
+    )
+    assert chosen.settled(net, config())[0] == chosen
 
 
-def test_settled__refuses_what_does_not_go_together():
-    contrast = config(views=Views(), labels=LabelTraining(contrast=1.0))
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_settled__views_differ_and_a_contrast_needs_them(objective):
+    _, settings = learned(objective).settled(model(objective), config())
+    assert settings.views != Views()
+    contrast = learned(objective, labels=LabelTraining(contrast=1.0))
     with pytest.raises(ValueError, match="views that change something"):
-        settled(contrast, model(), at_a_start=False)
-    with pytest.raises(ValueError, match="'dqn' and 'dpq'"):
-        settled(
-            config(labels=LabelTraining()),
-            PQVAE((D,), 2, 3, ModelConfig(encoder="mlp")),
-            at_a_start=False,
-        )
+        contrast.settled(model(objective), config(views=Views()))
+
+
+def test_fit__labels_for_another_objective_raise():
+    net = new_model((D,), 2, 3, ModelConfig(encoder="mlp"))
+    with pytest.raises(ValueError, match="no labels for the objective 'reconstruction'"):
+        fit(net, data()[0], config(), labels=data()[1], progress=False)
 
 
 @pytest.mark.parametrize(
     "changes",
-    [{"labelled": 0.0}, {"labelled": 1.5}, {"quantization": -1.0}, {"soft": float("nan")}],
+    [
+        {"labelled": 0.0},
+        {"labelled": 1.5},
+        {"contrast": -1.0},
+        {"n_views": 1},
+        {"temperature": 0.0},
+        {"small_views": 1.5},
+    ],
     ids=str,
 )
 def test_label_training__rejects_numbers_out_of_range(changes):
     with pytest.raises(ValueError, match="expected"):
         LabelTraining(**changes)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+@pytest.mark.parametrize("quantization", [-1.0, float("nan")])
+def test_objectives__reject_a_weight_out_of_range(objective, quantization):
+    with pytest.raises(ValueError, match="expected quantization >= 0"):
+        learned(objective, quantization=quantization)
+
+
+def test_mean_average_precision__by_hand():
+    scores = torch.tensor([[0.9, 0.1, 0.5, 0.7], [0.1, 0.2, 0.3, 0.4], [1.0, 2, 3, 4]])
+    relevant = torch.tensor([[0, 1, 1, 0], [1, 0, 0, 1], [0, 0, 0, 0]]).bool()
+    # ranks of the relevant: 3, 4 of the first; 1, 4 of the second; the third has none
+    expected = ((1 / 3 + 2 / 4) / 2 + (1 / 1 + 2 / 4) / 2) / 2
+    assert mean_average_precision(scores, relevant) == pytest.approx(expected)
+    assert mean_average_precision(scores[2:], relevant[2:]) is None

@@ -4,12 +4,20 @@ import torch
 
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.pqvae import PQVAE
-from faiss_pqvae.training.objectives.reconstruction import fit_whitener, reconstruction_objective
+from faiss_pqvae.model.spec import CodeSpec
+from faiss_pqvae.training import TrainingConfig
+from faiss_pqvae.training.objectives.reconstruction import (
+    Reconstruction,
+    fit_whitener,
+    reconstruction_objective,
+)
+
+SETTINGS = Reconstruction(lambda_=0.5, beta=0.3)
 
 
 @pytest.fixture
 def model(generator):
-    config = ModelConfig(encoder="linear", decoder="linear", dsub=2, lambda_=0.5, beta=0.3)
+    config = ModelConfig(encoder="linear", decoder="linear", dsub=2)
     net = PQVAE((1, 4, 4), 2, 3, config)
     net.quantizer.codewords.copy_(torch.randn(2, 8, 2, generator=generator))
     return net.eval()
@@ -21,7 +29,7 @@ def images(generator):
 
 
 def test_objective__is_eq_24_by_hand(model, images):
-    terms = reconstruction_objective(model, images, images)
+    terms = reconstruction_objective(model, images, images, SETTINGS)
     z = model.encode(images).detach().double().numpy().reshape(6, 2, 2)
     e = model.quantizer.codewords.double().numpy()
     distances = ((z[:, :, None] - e) ** 2).sum(-1)  # (n, M, ksub)
@@ -37,14 +45,14 @@ def test_objective__is_eq_24_by_hand(model, images):
 
 def test_objective__encodes_the_view_and_aims_at_the_clean_image(model, images):
     view = images.flip(-1)
-    terms = reconstruction_objective(model, view, images)
+    terms = reconstruction_objective(model, view, images, SETTINGS)
     assert torch.equal(terms.latents, model.encode(view).detach())
     error = (model(view).x - model.normalize(images)).square().mean()
     assert terms.parts["reconstruction"].item() == pytest.approx(error.item(), rel=1e-5)
 
 
 def test_objective__bypass_leaves_the_bottleneck_out(model, images):
-    terms = reconstruction_objective(model, images, images, bypass=True)
+    terms = reconstruction_objective(model, images, images, SETTINGS, bypass=True)
     error = (model.decoder(model.encode(images)) - model.normalize(images)).square().mean()
     assert terms.loss.item() == pytest.approx(error.item(), rel=1e-5)
     assert terms.ids is None
@@ -81,3 +89,29 @@ def test_fit_whitener__is_seeded_and_keeps_the_global_randomness(generator):
 
 def test_fit_whitener__constant_data_give_finite_numbers():
     assert torch.isfinite(fit_whitener(torch.zeros(20, 1, 4, 4), 0.3, seed=0)).all()
+
+
+@pytest.mark.parametrize(("shape", "whitening"), [((3, 8, 8), 0.3), ((1, 8, 8), 0), ((12,), 0)])
+def test_settled__whitens_colour_images_alone(shape, whitening):
+    net = PQVAE(shape, 2, 3, ModelConfig(encoder="linear", dsub=2))
+    found, config = Reconstruction().settled(net, TrainingConfig())
+    assert found.whitening == whitening
+    assert config.views is not None
+    chosen = Reconstruction(whitening=0.7)
+    assert chosen.settled(net, TrainingConfig())[0] == chosen
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [{"lambda_": -1}, {"beta": float("nan")}, {"whitening": 2.0}, {"warmup_steps": -1}],
+    ids=str,
+)
+def test_reconstruction__rejects(wrong):
+    with pytest.raises(ValueError, match=f"expected {next(iter(wrong))} "):
+        Reconstruction(**wrong)
+
+
+def test_spec__is_what_is_wished_for():
+    assert Reconstruction().spec(unit=False, metric=None) == CodeSpec()
+    wished = Reconstruction().spec(unit=True, metric="inner_product")
+    assert wished == CodeSpec(latents="unit", metric="inner_product")

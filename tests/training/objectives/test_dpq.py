@@ -1,4 +1,4 @@
-"""The objectives with labels, held to loops over their formulas, and the batches they see."""
+"""DPQ's losses, held to loops over their formulas."""
 
 import math
 
@@ -9,15 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from faiss_pqvae.data.labels import check_labels
-from faiss_pqvae.training.data.sampler import Sampler, share_class
-from faiss_pqvae.training.objectives.supervised import (
-    Classes,
-    class_loss,
-    mean_average_precision,
-    pair_loss,
-    prefix_losses,
-)
+from faiss_pqvae.model.config import ModelConfig
+from faiss_pqvae.model.spec import CodeSpec
+from faiss_pqvae.training import new_model
+from faiss_pqvae.training.objectives.dpq import DPQ, Classes, class_loss, prefix_losses
 
 
 def unit(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -61,35 +56,12 @@ def test_class_loss__margins_get_no_gradient_but_prototypes_do():
     assert torch.isfinite(same.grad).all()
 
 
-@settings(max_examples=30)
-@given(n=st.integers(2, 7), C=st.integers(2, 5), seed=st.integers(0, 99))
-def test_pair_loss__is_its_formula(n: int, C: int, seed: int):
-    z, y = unit(n, 4, seed=seed), classes_of(n, C, seed)
-    cos = (z.double() @ z.double().T).numpy()
-    errors = [
-        ((1 if (y[i] * y[j]).any() else -1) - cos[i, j]) ** 2
-        for i in range(n)
-        for j in range(n)
-        if i != j
-    ]
-    assert pair_loss(z, y).item() == pytest.approx(np.mean(errors), rel=1e-4, abs=1e-5)
-
-
 def test_prefix_losses__are_means_over_prefixes_and_items():
     z, soft, hard = unit(5, 4), unit(3, 5, 4, seed=1), unit(3, 5, 4, seed=2)
     pairs = [(z, soft), (z, hard), (soft, hard)]
     for found, (a, b) in zip(prefix_losses(z, soft, hard), pairs, strict=True):
         expected = np.mean(((a - b).numpy().astype(float) ** 2).sum(-1))
         assert found.item() == pytest.approx(expected, rel=1e-5)
-
-
-def test_mean_average_precision__by_hand():
-    scores = torch.tensor([[0.9, 0.1, 0.5, 0.7], [0.1, 0.2, 0.3, 0.4], [1.0, 2, 3, 4]])
-    relevant = torch.tensor([[0, 1, 1, 0], [1, 0, 0, 1], [0, 0, 0, 0]]).bool()
-    # ranks of the relevant: 3, 4 of the first; 1, 4 of the second; the third has none
-    expected = ((1 / 3 + 2 / 4) / 2 + (1 / 1 + 2 / 4) / 2) / 2
-    assert mean_average_precision(scores, relevant) == pytest.approx(expected)
-    assert mean_average_precision(scores[2:], relevant[2:]) is None
 
 
 def test_classes__word_vectors_stay_and_prototypes_learn():
@@ -113,44 +85,47 @@ def test_classes__the_seed_decides():
     assert not torch.equal(heads[0].vectors, heads[2].vectors)
 
 
-def test_share_class__of_several_classes():
-    y = torch.tensor([[1.0, 1, 0], [0, 1, 0], [0, 0, 1]])
-    assert share_class(y, y).tolist() == [[1, 1, 0], [1, 1, 0], [0, 0, 1]]
+@pytest.mark.parametrize(
+    "changes", [{"soft": float("nan")}, {"hard": -1.0}, {"joint": -1.0}, {"softness": 0.0}], ids=str
+)
+def test_dpq__rejects_numbers_out_of_range(changes):
+    with pytest.raises(ValueError, match=f"expected {next(iter(changes))} >"):
+        DPQ(**changes)
 
 
-@settings(max_examples=40)
-@given(
-    n_classes=st.integers(2, 3000), n=st.integers(2, 64), items=st.integers(2, 500),
-    seed=st.integers(0, 99),
-)  # fmt: skip
-def test_sampler__draws_labelled_rows_and_pairs_of_a_class(n_classes, n, items, seed):
-    rng = np.random.default_rng(seed)
-    given_labels = rng.integers(-1, n_classes, items)
-    given_labels[:2] = [0, 1]
-    labels = check_labels(given_labels, items)
-    rows = np.flatnonzero(rng.random(items) < 0.7)
-    rows = np.union1d(rows, [0, 1])
-    drawn = Sampler(labels, rows).draw(n, torch.Generator().manual_seed(seed))
-    assert drawn.shape == (n,)
-    assert set(drawn) <= set(rows)
-    assert (given_labels[drawn] >= 0).all()
-    counts = np.unique(given_labels[drawn], return_counts=True)[1]
-    there = len(np.unique(given_labels[rows][given_labels[rows] >= 0]))
-    assert len(counts) == min(there, max(2, n // 4))
-    assert counts.max() - counts.min() <= 1
+def test_spec__is_of_residual_codes_by_inner_products():
+    assert DPQ().spec(unit=False, metric=None) == CodeSpec(
+        name="DPQ", structure="residual", latents="short", metric="inner_product"
+    )
+    assert DPQ().spec(unit=True, metric="inner_product").latents == "unit"
+    with pytest.raises(ValueError, match="METRIC_INNER_PRODUCT for DPQ"):
+        DPQ().spec(unit=False, metric="l2")
 
 
-def test_sampler__every_item_of_a_class_has_its_turn():
-    labels = check_labels(np.array([0] * 5 + [1] * 50 + [-1] * 5), 60)
-    sampler = Sampler(labels, np.arange(60))
-    generator = torch.Generator().manual_seed(0)
-    drawn = np.concatenate([sampler.draw(16, generator) for _ in range(100)])
-    assert set(drawn) == set(range(55))
-    assert np.mean(drawn < 5) == pytest.approx(0.5)  # classes alike, however large
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"update": "ema"}, "'gradient'"), ({"decoder": "mlp"}, "linear decoder")],
+    ids=str,
+)
+def test_networks__reject_what_does_not_go_together(changes, message):
+    with pytest.raises(ValueError, match=message):
+        DPQ().networks(ModelConfig(**changes), (5,))
 
 
-def test_sampler__items_of_several_classes():
-    y = np.zeros((4, 3), bool)
-    y[0, :2], y[1, 1], y[2, 2] = True, True, True
-    drawn = Sampler(check_labels(y, 4), np.arange(4)).draw(300, torch.Generator().manual_seed(0))
-    assert set(drawn) == {0, 1, 2}
+@pytest.mark.parametrize(("shape", "encoder"), [((3, 32, 32), "resnet"), ((5,), "mlp")], ids=str)
+def test_networks__have_codewords_that_learn_by_gradient(shape, encoder):
+    config = new_model(shape, 4, 8, ModelConfig(width=4), objective="dpq").config
+    assert (config.encoder, config.dsub, config.update) == (encoder, 128, "gradient")
+
+
+def test_check__brings_labels_and_word_vectors_into_one_form():
+    given = {"labels": [0, 1, 5], "word_vectors": 2 * np.eye(3)}
+    found = DPQ().check(3, given)
+    assert found["labels"].n_classes == 3
+    np.testing.assert_array_equal(found["word_vectors"], np.eye(3))
+    again = DPQ().check(3, found)
+    assert again["labels"] is found["labels"]
+    np.testing.assert_array_equal(again["word_vectors"], np.eye(3))
+    assert list(DPQ().check(3, {"labels": [0, 1, 5]})) == ["labels"]
+    with pytest.raises(ValueError, match="expected labels for the objective 'dpq', got none"):
+        DPQ().check(3, {})

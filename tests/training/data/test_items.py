@@ -1,0 +1,37 @@
+"""Training and validation part of items."""
+
+import numpy as np
+import pytest
+import torch
+
+from faiss_pqvae.training.data.items import Items
+
+
+def split_items(labelled):
+    return Items(
+        np.zeros((len(labelled), 2), np.float32),
+        (2,),
+        validation_fraction=0.05,
+        labelled=labelled,
+        seed=0,
+        device=torch.device("cpu"),
+    )
+
+
+def test_items__validation_has_its_share_of_the_labelled():
+    labelled = np.zeros(1000, bool)
+    labelled[:100] = True
+    items = split_items(labelled)
+    assert len(items.validation_rows) == 50
+    assert labelled[items.validation_rows].sum() == 5
+    both = np.concatenate([items.train_rows, items.validation_rows])
+    assert np.array_equal(np.sort(both), np.arange(1000))
+
+
+@pytest.mark.parametrize("n_labelled", [1, 2, 998, 999])
+def test_items__extreme_shares(n_labelled):
+    labelled = np.zeros(1000, bool)
+    labelled[:n_labelled] = True
+    items = split_items(labelled)
+    assert labelled[items.validation_rows].sum() >= 1
+    assert len(items.validation_rows) == 50
