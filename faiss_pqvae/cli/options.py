@@ -126,7 +126,8 @@ def _shown_kinds(arguments: Sequence[str]) -> list[tuple[str, type]]:
 
 def _shown(key: str) -> str:
     """A name that options can begin with: of "package.module:Attribute" the attribute."""
-    return re.sub("(?<=[a-z])(?=[A-Z])", "_", key.rpartition(":")[2]).lower()
+    words = re.sub("(?<=[a-z])(?=[A-Z])", "_", key.rpartition(":")[2])
+    return re.sub(r"\W", "_", words).lower()
 
 
 def _value_of(option: str, arguments: Sequence[str]) -> str | None:
