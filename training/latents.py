@@ -11,7 +11,6 @@ from faiss_pqvae.model.pqvae import PQVAE
 
 from .config import TrainingConfig
 from .data.items import Items, parts
-from .objectives.protocol import Terms
 
 _KMEANS_ITEMS = 16_384
 _DECODER_ITEMS = 16_384
@@ -83,17 +82,23 @@ def fit_linear(layer: nn.Linear, x: Tensor, y: Tensor) -> None:
 
 
 def move_dead(
-    model: PQVAE, config: TrainingConfig, terms: Terms, step: int, generator: torch.Generator
+    model: PQVAE,
+    config: TrainingConfig,
+    latents: Tensor,
+    ids: Tensor | None,
+    step: int,
+    generator: torch.Generator,
 ) -> None:
     """Brings codewords to their length, and now and then those into use that are not used any more.
 
     Args:
         model: being trained.
         config: how often, and what counts as not used.
-        terms: of the step.
+        latents: (n, latent_dim) float of the step.
+        ids: (n, M) int64 codewords that it chose; None where it bypassed them.
         step: its number.
         generator: source of randomness.
     """
     model.quantizer.project()
-    if terms.ids is not None and (step + 1) % config.revive_every == 0:
-        model.quantizer.revive(terms.latents, threshold=config.revive_below, generator=generator)
+    if ids is not None and (step + 1) % config.revive_every == 0:
+        model.quantizer.revive(latents, threshold=config.revive_below, generator=generator)

@@ -16,7 +16,6 @@ from faiss_pqvae.training.latents import (
     move_dead,
     refine_codewords,
 )
-from faiss_pqvae.training.objectives.protocol import Terms
 
 
 def model(**changes):
@@ -105,7 +104,8 @@ def test_move_dead__now_and_then_where_codewords_are_chosen(generator, step, cho
     move_dead(
         net,
         TrainingConfig(revive_every=10),
-        Terms(torch.zeros(()), {}, z, ids),
+        z,
+        ids,
         step,
         torch.Generator().manual_seed(0),
     )

@@ -243,7 +243,7 @@ class LabelTask:
 
     def after_step(self, terms: Terms, step: int, generator: torch.Generator) -> None:
         """Moves codewords that are not used any more."""
-        move_dead(self.model, self.config, terms, step, generator)
+        move_dead(self.model, self.config, terms.latents, terms.ids, step, generator)
 
     def after_epoch(self) -> None:
         """Codebooks and codes are estimated again, where no gradient moves the codewords."""

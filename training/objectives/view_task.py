@@ -126,7 +126,7 @@ class ViewTask:
 
     def after_step(self, terms: Terms, step: int, generator: torch.Generator) -> None:
         """Moves codewords that are not used any more."""
-        move_dead(self.model, self.config, terms, step, generator)
+        move_dead(self.model, self.config, terms.latents, terms.ids, step, generator)
 
     def after_epoch(self) -> None:
         """Nothing: the codewords moved with every step."""
