@@ -1,3 +1,4 @@
+import functools
 import json
 import math
 from dataclasses import replace
@@ -5,6 +6,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from blobs import SHAPE
+from blobs import images as blobs
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -12,8 +15,7 @@ from faiss_pqvae.cli import main
 from faiss_pqvae.cli.tune import mean_precision
 from faiss_pqvae.model.clustering import look_up
 from faiss_pqvae.model.config import ModelConfig
-from faiss_pqvae.model.pqvae import PQVAE
-from faiss_pqvae.training import TrainingConfig, Views
+from faiss_pqvae.training import Reconstruction, TrainingConfig, Views, new_model
 from faiss_pqvae.training.loop import Trainer
 from faiss_pqvae.training.tune.curve import rank
 from faiss_pqvae.training.tune.plan import rung, rung_sizes, steps_per_epoch
@@ -31,31 +33,23 @@ from faiss_pqvae.training.tune.search import (
     tune,
 )
 
-SHAPE = (1, 8, 8)
 MODEL = ModelConfig(encoder="linear", dsub=2)
+OBJECTIVE = Reconstruction(warmup_steps=5)
 TRAINING = TrainingConfig(
-    epochs=4, batch_size=32, precision="float32", warmup_steps=5, revive_every=3, views=Views()
+    epochs=4, batch_size=32, precision="float32", revive_every=3, views=Views()
 )
 TOO_LARGE = 1e39  # for a float32: the loss is infinite
 SEARCH = SearchConfig(lambdas=(0.001, 0.01, 0.1, 1.0), reduction=2)
+images = functools.partial(blobs, 150)
 
 
-def images(n=150, seed=0):
-    """Blobs at four places: something that a small code can learn."""
-    rng = np.random.default_rng(seed)
-    x = rng.integers(0, 40, (n, *SHAPE)).astype(np.uint8)
-    for image, place in zip(x, rng.integers(0, 4, n), strict=True):
-        row, column = 4 * (place // 2), 4 * (place % 2)
-        image[0, row : row + 4, column : column + 4] += 200
-    return x
-
-
-def nearness(target):
+def nearness(folder, target):
     """A stub that knows the best lambda, and counts how often it is asked."""
     asked = []
 
     def measure(model, stored, held):
-        lambda_ = model.config.lambda_
+        log = max(folder.rglob("log.jsonl"), key=lambda path: path.stat().st_mtime_ns)
+        lambda_ = json.loads(log.read_text().splitlines()[0])["objective"]["lambda_"]
         asked.append((lambda_, len(stored), len(held)))
         return -abs(math.log10(lambda_ / target))
 
@@ -69,9 +63,10 @@ def search(folder, *, x=None, score=None, training=TRAINING, **changes):
         3,
         folder,
         model=changes.pop("model", MODEL),
+        objective=changes.pop("objective", OBJECTIVE),
         training=training,
         search=replace(SEARCH, **{"share": 1.0, **changes}),
-        score=score or nearness(0.1)[0],
+        score=score or nearness(folder, 0.1)[0],
     )
 
 
@@ -230,7 +225,8 @@ def test_rung_sizes__fall_until_one_is_left():
 def test_steps_per_epoch__are_those_of_fit():
     for n, batch_size in ((150, 16), (33, 40), (5, 2)):
         training = replace(TRAINING, batch_size=batch_size)
-        trainer = Trainer(PQVAE(SHAPE, 2, 3, MODEL), images(n), training, None)
+        net = new_model(SHAPE, 2, 3, MODEL)
+        trainer = Trainer(net, blobs(n), training, OBJECTIVE, given={})
         assert trainer.steps_per_epoch == steps_per_epoch(n, training)
 
 
@@ -326,7 +322,7 @@ def test_mean_precision__reads_the_labels_of_both_parts(make_model, make_items):
 
 
 def test_tune__finds_the_best_score_and_counts_what_it_cost(tmp_path):
-    score, asked = nearness(0.02)
+    score, asked = nearness(tmp_path, 0.02)
     result = search(tmp_path, score=score, training=replace(TRAINING, batch_size=16, epochs=12))
     assert result.lambda_ == 0.01
     assert [(p.rung, p.lambda_) for p in result.points] == [
@@ -400,14 +396,14 @@ def test_tune__hopeless_and_collapsed_runs_stop_early(tmp_path, monkeypatch):
 
     def end_epoch(trainer, epoch):
         event = original(trainer, epoch)
-        if trainer.model.config.lambda_ == 1.0:
+        if trainer.objective.lambda_ == 1.0:
             event["validation_reconstruction"] = 50.0
-        if trainer.model.config.lambda_ == 0.1:
+        if trainer.objective.lambda_ == 0.1:
             event["perplexity"] = [1.0, 1.01]
         return event
 
     monkeypatch.setattr(loop.Trainer, "_end_epoch", end_epoch)
-    result = search(tmp_path, score=nearness(0.1)[0], budget=6.0)
+    result = search(tmp_path, budget=6.0)
     points = {point.lambda_: point for point in result.points if point.rung == 0}
     assert points[1.0].status.startswith("hopeless: error 50 after epoch")
     assert points[0.1].status.startswith("collapsed")
@@ -436,7 +432,7 @@ class Interrupts:
 
 def test_tune__goes_on_without_repeating_finished_runs(tmp_path):
     straight = search(tmp_path / "straight", lambdas=(0.01, 0.1, 1.0))
-    score, asked = nearness(0.1)
+    score, asked = nearness(tmp_path / "broken", 0.1)
     reads, interruptions = 25, 0
     while True:
         try:
@@ -466,12 +462,13 @@ def test_tune__refuses_another_search_in_the_folder(tmp_path):
         ({"lambdas": (0.1,)}, "another search"),
         ({"lambdas": (0.01,), "training": replace(TRAINING, lr=0.1)}, "another training"),
         ({"lambdas": (0.01,), "model": replace(MODEL, width=5)}, "another model"),
+        ({"lambdas": (0.01,), "objective": replace(OBJECTIVE, beta=0.5)}, "another objective"),
         ({"lambdas": (0.01,), "x": images(seed=3)}, "another data"),
         ({"lambdas": (0.01,), "score": default_score(SHAPE, TRAINING)}, "another score"),
     ):
         with pytest.raises(ValueError, match=named):
             search(tmp_path, **change)
-    search(tmp_path, lambdas=(0.01,), model=replace(MODEL, lambda_=0.7))  # it is not used
+    search(tmp_path, lambdas=(0.01,), objective=replace(OBJECTIVE, lambda_=0.7))  # it is not used
     assert (tmp_path / "tune.json").read_bytes() == before
 
 
@@ -486,7 +483,7 @@ def test_tune__refuses_files_that_are_no_record(content, tmp_path):
 @pytest.mark.parametrize(
     ("x", "error"),
     [
-        (images(5), ValueError),
+        (blobs(5), ValueError),
         (images()[:0], ValueError),
         (images().astype(np.int64), TypeError),
         (np.full((150, *SHAPE), np.nan, np.float32), ValueError),
@@ -515,7 +512,7 @@ def test_command__writes_a_record_and_says_what_comes_next(tmp_path, capsys):
     assert record["chosen"] in (0.01, 0.1)
     assert record["configuration"]["score"] == "view-recall"
     assert {"command", "environment", "range", "points", "steps", "full_steps"} <= set(record)
-    assert f"--model.lambda_ {record['chosen']}" in printed
+    assert f"--reconstruction.lambda_ {record['chosen']}" in printed
     assert "permissible range: distance ratio" in printed
     following = next(line for line in printed.splitlines() if line.startswith("next"))
     arguments = following.split()[2:]
@@ -524,7 +521,7 @@ def test_command__writes_a_record_and_says_what_comes_next(tmp_path, capsys):
     assert (tmp_path / "bundle" / "config.json").exists()
     log = (tmp_path / "bundle" / "training" / "log.jsonl").read_text().splitlines()
     start = json.loads(log[0])
-    assert start["model"]["lambda_"] == record["chosen"]
+    assert start["objective"]["lambda_"] == record["chosen"]
     assert start["training"]["views"]["shift"] == 0.1
     assert start["training"]["batch_size"] == 32
 
@@ -558,7 +555,7 @@ def test_command__refuses_what_has_no_lambda(tmp_path, capsys):
     ],
 )
 def test_command__wrong_input_ends_with_one_line(arguments, message, tmp_path, capsys):
-    np.save(tmp_path / "x.npy", images(20))
+    np.save(tmp_path / "x.npy", blobs(20))
     with pytest.raises(SystemExit) as error:
         main(["tune", str(tmp_path / "x.npy"), "--out", str(tmp_path / "t"), *FAST, *arguments])
     assert error.value.code == 2
