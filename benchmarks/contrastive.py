@@ -23,7 +23,8 @@ import tyro
 from paper.figures import Trace, save_figure, traces_figure
 
 import faiss_pqvae as fpq
-from faiss_pqvae.eval.data.load import LabelledData, load
+from faiss_pqvae.eval.data.labelled import LabelledData
+from faiss_pqvae.eval.data.load import load
 from faiss_pqvae.eval.measure.confidence import percentile_intervals, resampled_means
 from faiss_pqvae.eval.measure.metrics import average_precision_at_k, relevance
 from faiss_pqvae.eval.measure.runner import environment, run

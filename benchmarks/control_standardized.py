@@ -18,7 +18,7 @@ from faiss_pqvae.eval.data.load import load
 from faiss_pqvae.eval.measure.results import write_results
 from faiss_pqvae.eval.measure.runner import run
 from faiss_pqvae.eval.methods.baselines import baselines
-from faiss_pqvae.eval.report.tables import table
+from faiss_pqvae.eval.report.text import table
 from faiss_pqvae.types import FloatArray
 
 

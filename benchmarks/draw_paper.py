@@ -30,7 +30,8 @@ from scipy.spatial import cKDTree
 from tqdm import tqdm
 
 import faiss_pqvae as fpq
-from faiss_pqvae.eval.data.load import LabelledData, load
+from faiss_pqvae.eval.data.labelled import LabelledData
+from faiss_pqvae.eval.data.load import load
 from faiss_pqvae.eval.measure.metrics import count_relevant, map_at_k, precision_at_k, relevance
 from faiss_pqvae.eval.measure.runner import environment
 from faiss_pqvae.files import replace_bytes

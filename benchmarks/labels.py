@@ -1,6 +1,6 @@
 """What of learning from labels matters, on CIFAR-10: an ablation of DPQ and DQN.
 
-The protocol is "dqn" (see `faiss_pqvae.eval.data.load.few_labels`), on training images alone:
+The protocol is "few-labels" (see `faiss_pqvae.eval.data.splits`), on training images alone:
 queries are held out of them, 100 a class, and test images take no part, because settings are not
 chosen with test queries. So the database has 44,000 images, and numbers are not those of the
 test. Every row starts from one encoder; trained without labels on all training images, it saw the
@@ -18,7 +18,10 @@ import tyro
 from contrastive import DATASET, TRAINING, head, set_threads, slug, write
 
 import faiss_pqvae as fpq
-from faiss_pqvae.eval.data.load import SEED, LabelledData, few_labels, load
+from faiss_pqvae.eval.data.labelled import LabelledData
+from faiss_pqvae.eval.data.load import load
+from faiss_pqvae.eval.data.protocol import SEED
+from faiss_pqvae.eval.data.splits import few_labels
 from faiss_pqvae.eval.measure.confidence import percentile_intervals, resampled_means
 from faiss_pqvae.model.config import Objective
 from faiss_pqvae.training import LabelTraining

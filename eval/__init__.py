@@ -1,4 +1,4 @@
-"""Evaluation: labelled data, baselines, metrics, results and the report."""
+"""Evaluation: data sets, methods, metrics, results and the report."""
 
 from .data.load import load
 

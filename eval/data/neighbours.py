@@ -6,12 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from faiss_pqvae.data.open import Source
+from faiss_pqvae.data.source import Source
 from faiss_pqvae.types import IdArray
 
 from ..measure.metrics import k_recall_at_k, one_recall_at_k
-from .load import CURVE_KS, Scores
-from .truth import Metric, Neighbours, distances
+from .protocol import Scores, curve_ks
+from .truth import DEPTH, Metric, Neighbours, distances
 
 ONE_RECALLS = (1, 10, 100)
 K_RECALLS = (10, 100)
@@ -22,7 +22,7 @@ class VectorData:
     """Vectors to train on, to search in and to search for; relevant are the nearest ones.
 
     Attributes:
-        name: what `load_vectors` was asked for.
+        name: what `load` was asked for.
         protocol: what is trained on and which neighbours are true, with "subset" in it when only
             a part was asked for.
         description: what to print beside a number that comes from these data.
@@ -46,6 +46,8 @@ class VectorData:
     queries: Source
     metric: Metric
     truth: Neighbours
+
+    default_k = DEPTH
 
     def __post_init__(self) -> None:
         d = self.database.shape[-1]
@@ -107,7 +109,7 @@ class VectorData:
             **{f"1-recall@{r}": one_recall_at_k(found, true, r) for r in ONE_RECALLS if r <= near},
             **{f"{r}-recall@{r}": k_recall_at_k(found, true, r) for r in K_RECALLS if r <= near},
         }
-        ks = [value for value in CURVE_KS if value < near] + [near]
+        ks = curve_ks(near)
         curves = {
             "k": [float(value) for value in ks],
             "1-recall@k": [float(one_recall_at_k(found, true, value).mean()) for value in ks],

@@ -10,6 +10,7 @@ import hashlib
 import io
 import json
 import logging
+import os
 import zipfile
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -18,12 +19,11 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from faiss_pqvae.data.open import Source, chunks
+from faiss_pqvae.data.source import Source, chunks
 from faiss_pqvae.files import replace_bytes
-from faiss_pqvae.native import faiss
-from faiss_pqvae.native.scan.kernels import cache_path
 from faiss_pqvae.types import FloatArray, IdArray
 
+from ..faiss_library import faiss
 from ..measure.metrics import TIE_TOLERANCE
 
 Metric: TypeAlias = Literal["l2", "inner_product"]
@@ -35,7 +35,7 @@ SAMPLE = 200  # queries that a ground truth from elsewhere is compared on
 MARGIN = 32
 FORMAT = 1
 
-_BLOCK_BYTES = 64 << 20
+BLOCK_BYTES = 64 << 20  # of float32 that are read at once
 _METRICS: dict[Metric, int] = {
     "l2": faiss.METRIC_L2,
     "inner_product": faiss.METRIC_INNER_PRODUCT,
@@ -55,22 +55,29 @@ class Neighbours(NamedTuple):
     D: FloatArray
 
 
-def block_rows(d: int) -> int:
-    """How many vectors of d dimensions are read at once: 64 MiB of float32."""
-    return max(1, _BLOCK_BYTES // (4 * d))
+def block_rows(d: int, block_bytes: int = BLOCK_BYTES) -> int:
+    """How many vectors of d dimensions are read at once."""
+    return max(1, block_bytes // (4 * d))
 
 
 def nearest(
-    queries: FloatArray, database: Source, k: int, metric: Metric = "l2", *, progress: bool = True
+    queries: FloatArray,
+    database: Source,
+    k: int,
+    metric: Metric = "l2",
+    *,
+    progress: bool = True,
+    block_bytes: int = BLOCK_BYTES,
 ) -> Neighbours:
     """The exact k nearest neighbours, by brute force over blocks of the database.
 
     Args:
         queries: (nq, d) float32, in memory.
-        database: (n, d) float32; one block of 64 MiB is read at a time.
+        database: (n, d) float32; one block is read at a time.
         k: at most n.
         metric: "l2" or "inner_product".
         progress: draw a bar, where standard error is a terminal.
+        block_bytes: of float32 in a block.
 
     Raises:
         ValueError: k is not from 1 to n.
@@ -84,14 +91,14 @@ def nearest(
     with tqdm(
         total=n, unit="vector", desc="exact neighbours", delay=1, disable=None if progress else True
     ) as bar:
-        for block in chunks(database, block_rows(d)):
+        for block in chunks(database, block_rows(d, block_bytes)):
             D, I = faiss.knn(queries, _rows(block), min(wanted, len(block)), _METRICS[metric])  # noqa: E741
             heap.add_result(D, I + start)
             start += len(block)
             bar.update(len(block))
     heap.finalize()
     I = heap.I.astype(np.int64, copy=False)  # noqa: E741
-    D = distances(queries, database, I, metric)
+    D = distances(queries, database, I, metric, block_bytes=block_bytes)
     order = np.lexsort((I, -D if metric == "inner_product" else D), axis=-1)[:, :k]
     return Neighbours(np.take_along_axis(I, order, 1), np.take_along_axis(D, order, 1))
 
@@ -101,15 +108,18 @@ def distances(
     database: Source,
     I: IdArray,  # noqa: E741
     metric: Metric = "l2",
+    *,
+    block_bytes: int = BLOCK_BYTES,
 ) -> FloatArray:
     """The distance of every query to the items that were returned for it, from the vectors.
 
     Args:
         queries: (nq, d) float32, in memory.
-        database: (n, d) float32; from a source that is no array in memory, at most 64 MiB are
+        database: (n, d) float32; from a source that is no array in memory, one block is
             read at a time.
         I: (nq, k) int64, positions in the database; -1 is nothing.
         metric: "l2" or "inner_product".
+        block_bytes: of float32 in a block.
 
     Returns:
         (nq, k) float32, squared L2 distances or inner products; for -1 infinity, or minus
@@ -131,7 +141,7 @@ def distances(
     if isinstance(database, np.ndarray) and _is_plain(database):
         _by_ids(out, queries, database, np.ascontiguousarray(I, np.int64), metric)
     else:
-        rows = max(1, block_rows(d) // max(1, I.shape[1]))
+        rows = max(1, block_rows(d, block_bytes) // max(1, I.shape[1]))
         for start in range(0, len(I), rows):
             part = slice(start, start + rows)
             ids, places = np.unique(I[part], return_inverse=True)
@@ -162,7 +172,7 @@ def _rows(x: npt.NDArray[Any]) -> FloatArray:
     return np.ascontiguousarray(x, dtype=np.float32)
 
 
-def digest(source: Source, what: str) -> str:
+def digest(source: Source, what: str, *, block_bytes: int = BLOCK_BYTES) -> str:
     """sha256 of all rows as float32, with their shape, in hexadecimal.
 
     All of the content, since a sample could miss what changed; at 1 GB/s this costs less than
@@ -176,7 +186,7 @@ def digest(source: Source, what: str) -> str:
     with tqdm(
         total=len(source), unit="vector", desc=f"reading {what}", delay=2, disable=None, leave=False
     ) as bar:
-        for block in chunks(source, block_rows(source.shape[1])):
+        for block in chunks(source, block_rows(source.shape[1], block_bytes)):
             rows = _rows(block)
             finite = np.isfinite(rows).all(axis=1)
             if not finite.all():
@@ -195,6 +205,7 @@ def ground_truth(
     fingerprint: str,
     *,
     shipped: IdArray | None = None,
+    sample: int = SAMPLE,
     cache: Path | None = None,
 ) -> Neighbours:
     """The `DEPTH` nearest neighbours of every query (or all of a smaller database).
@@ -205,25 +216,32 @@ def ground_truth(
         metric: "l2" or "inner_product".
         fingerprint: of queries and database; the result is kept under it.
         shipped: (nq, at least depth) ids that come with the data. They are taken when, for a
-            random sample of 200 queries, they lie at the distances that brute force finds.
+            random sample of the queries, they lie at the distances that brute force finds.
+        sample: how many queries.
         cache: folder; by default ground-truth in the user's cache folder for this package.
     """
     k = min(DEPTH, len(database))
     key = json.dumps([FORMAT, fingerprint, metric, k, len(queries), len(database)])
     name = hashlib.sha256(key.encode()).hexdigest()[:20]
-    path = (cache or cache_path().parent / "ground-truth") / f"{name}.npz"
+    path = (cache or cache_folder()) / f"{name}.npz"
     known = _cached(path, key, (len(queries), k), len(database), metric)
     if known is not None:
         return known
-    found = None if shipped is None else _verified(queries, database, k, metric, shipped)
+    found = None if shipped is None else _verified(queries, database, k, metric, shipped, sample)
     if found is None:
         found = nearest(queries, database, k, metric)
     _keep(path, key, found)
     return found
 
 
+def cache_folder() -> Path:
+    """Where ground truths are kept: in the user's cache folder, XDG_CACHE_HOME or ~/.cache."""
+    folder = os.environ.get("XDG_CACHE_HOME")
+    return (Path(folder) if folder else Path.home() / ".cache") / "faiss-pqvae" / "ground-truth"
+
+
 def _verified(
-    queries: FloatArray, database: Source, k: int, metric: Metric, shipped: IdArray
+    queries: FloatArray, database: Source, k: int, metric: Metric, shipped: IdArray, sample: int
 ) -> Neighbours | None:
     """What came with the data, with its distances; None when it is not right."""
     problem = _not_neighbours(shipped, (len(queries), k), len(database))
@@ -232,7 +250,7 @@ def _verified(
         D = distances(queries, database, I, metric)
         order = np.lexsort((I, -D if metric == "inner_product" else D), axis=-1)
         I, D = np.take_along_axis(I, order, 1), np.take_along_axis(D, order, 1)  # noqa: E741
-        size = min(SAMPLE, len(queries))
+        size = min(sample, len(queries))
         rows = np.sort(np.random.default_rng(0).choice(len(queries), size, replace=False))
         exact = nearest(_rows(queries[rows]), database, k, metric).D
         wrong = (np.abs(D[rows] - exact) > TIE_TOLERANCE * np.abs(exact)).any(axis=1)

@@ -17,12 +17,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from faiss_pqvae.data.open import Source, chunks
+from faiss_pqvae.data.source import Source, chunks
 from faiss_pqvae.files import replace_bytes
-from faiss_pqvae.types import FloatArray, IdArray
+from faiss_pqvae.types import DoubleArray, FloatArray, IdArray
 
-from ..data.load import Evaluated, Scores
-from ..methods.baselines import Method
+from ..data.protocol import Evaluated, Scores
+from ..methods.method import Method
 
 KEY_DIGITS = 20
 _CHUNK_BYTES = 32 << 20
@@ -218,7 +218,7 @@ def raw_path(out: Path, key: str, suffix: str = ".npz") -> Path:
     return out / "raw" / f"{key}{suffix}"
 
 
-def _named(arrays: Any, prefix: str) -> dict[str, npt.NDArray[np.float64]]:
+def _named(arrays: Any, prefix: str) -> dict[str, DoubleArray]:
     """The arrays whose names start so, by the rest of their names."""
     return {name.removeprefix(prefix): arrays[name] for name in arrays if name.startswith(prefix)}
 

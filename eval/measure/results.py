@@ -9,18 +9,19 @@ import json
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from faiss_pqvae.files import replace_bytes
 
-from .fields import as_object, number, number_list, number_lists, numbers, strings, value
+from ..data.protocol import current_protocol
 
 FORMAT = 1
 FILE_NAME = "results.json"
 VECTOR_METRIC = "1-recall@10"
 RECALL = re.compile(r"\d+-recall@\d+")
+_ENDS = {"length": 2}  # of an interval: low and high
 
 
 @dataclass(frozen=True)
@@ -59,10 +60,10 @@ class Row:
     curves: dict[str, list[float]] = field(default_factory=dict)
     key: str = ""
     reference: bool = False
-    intervals: dict[str, list[float]] = field(default_factory=dict)
+    intervals: dict[str, list[float]] = field(default_factory=dict, metadata=_ENDS)
     keys: list[str] = field(default_factory=list)
     seeds: dict[str, list[float]] = field(default_factory=dict)
-    seed_intervals: dict[str, list[float]] = field(default_factory=dict)
+    seed_intervals: dict[str, list[float]] = field(default_factory=dict, metadata=_ENDS)
 
 
 @dataclass(frozen=True)
@@ -91,7 +92,7 @@ class Comparison:
     bytes_per_vector: int
     metric: str
     difference: float
-    interval: list[float]
+    interval: list[float] = field(metadata=_ENDS)
     p: float
     p_single: float
 
@@ -206,66 +207,74 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _results(content: Any) -> Results:
-    whole = as_object(content, "the file")
-    version = value(whole, "format", int, "the file")
+    whole = _object(content, "the file")
+    version = _checked("int", _required(whole, "format", "the file"), "format", "the file")
     if version != FORMAT:
         hint = "; a newer version of faiss-pqvae wrote it" if version > FORMAT else ""
         raise ValueError(f"expected format {FORMAT}, got {version}{hint}")
-    rows = value(whole, "rows", list, "the file")
-    return Results(
-        dataset=value(whole, "dataset", str, "the file"),
-        protocol=value(whole, "protocol", str, "the file"),
-        n_database=value(whole, "n_database", int, "the file"),
-        n_queries=value(whole, "n_queries", int, "the file"),
-        rows=tuple(_row(row, f"row {i}") for i, row in enumerate(rows)),
-        environment=value(whole, "environment", dict, "the file"),
-        k=value(whole, "k", int, "the file", 1000),
-        command=None if whole.get("command") is None else value(whole, "command", str, "the file"),
-        created=value(whole, "created", str, "the file", ""),
-        data=value(whole, "data", str, "the file", ""),
-        comparisons=tuple(
-            _comparison(one, f"comparison {i}")
-            for i, one in enumerate(value(whole, "comparisons", list, "the file", []))
-        ),
-        confidence=value(whole, "confidence", dict, "the file", {}),
-        fingerprint=value(whole, "fingerprint", str, "the file", ""),
-    )
+    found: Results = _made(Results, whole, "the file")
+    return replace(found, protocol=current_protocol(found.protocol))
 
 
-def _row(content: Any, where: str) -> Row:
-    row = as_object(content, where)
-    return Row(
-        method=value(row, "method", str, where),
-        bits=value(row, "bits", int, where),
-        bytes_per_vector=value(row, "bytes_per_vector", int, where),
-        search=value(row, "search", str, where),
-        metrics=numbers(value(row, "metrics", dict, where), f"the metrics of {where}"),
-        train_s=number(row, "train_s", where),
-        add_s=number(row, "add_s", where),
-        search_s=number(row, "search_s", where),
-        config=value(row, "config", dict, where),
-        curves=number_lists(row, "curves", where),
-        key=value(row, "key", str, where, ""),
-        reference=value(row, "reference", bool, where, False),
-        intervals=number_lists(row, "intervals", where, length=2),
-        keys=strings(row, "keys", where),
-        seeds=number_lists(row, "seeds", where),
-        seed_intervals=number_lists(row, "seed_intervals", where, length=2),
-    )
+def _made(kind: Any, content: Any, where: str) -> Any:
+    """An object of a dataclass from a JSON object, by the types of its fields."""
+    whole, values = _object(content, where), {}
+    for one in fields(kind):
+        if one.name in whole or (one.default is MISSING and one.default_factory is MISSING):
+            found = _required(whole, one.name, where)
+            length = one.metadata.get("length")
+            values[one.name] = _checked(str(one.type), found, one.name, where, length)
+    return kind(**values)
 
 
-def _comparison(content: Any, where: str) -> Comparison:
-    one = as_object(content, where)
-    return Comparison(
-        method=value(one, "method", str, where),
-        search=value(one, "search", str, where),
-        other=value(one, "other", str, where),
-        other_search=value(one, "other_search", str, where),
-        bits=value(one, "bits", int, where),
-        bytes_per_vector=value(one, "bytes_per_vector", int, where),
-        metric=value(one, "metric", str, where),
-        difference=number(one, "difference", where),
-        interval=number_list(one, "interval", where, length=2),
-        p=number(one, "p", where),
-        p_single=number(one, "p_single", where),
-    )
+def _checked(kind: str, found: Any, key: str, where: str, length: int | None = None) -> Any:
+    """A value of a field's type: one of JSON's, or a list or an object of such."""
+    if kind.endswith(" | None"):
+        return None if found is None else _checked(kind.removesuffix(" | None"), found, key, where)
+    if kind.startswith("tuple["):
+        row = kind.removeprefix("tuple[").removesuffix(", ...]")
+        rows = _of_kind(found, list, key, where)
+        return tuple(_made(_KINDS[row], x, f"{row.lower()} {i}") for i, x in enumerate(rows))
+    if kind.startswith("list["):
+        values = _of_kind(found, list, key, where)
+        if length is not None and len(values) != length:
+            raise ValueError(f"expected {length} numbers as {key!r} in {where}, got {len(values)}")
+        return [_checked(kind[5:-1], value, key, where) for value in values]
+    if kind.startswith("dict[str, ") and kind != "dict[str, Any]":
+        parts, inside = _of_kind(found, dict, key, where), f"the {key} of {where}"
+        return {name: _checked(kind[10:-1], x, name, inside, length) for name, x in parts.items()}
+    if kind == "float":
+        return _number(found, key, where)
+    return _of_kind(found, {"int": int, "str": str, "bool": bool}.get(kind, dict), key, where)
+
+
+def _number(found: Any, key: str, where: str) -> float:
+    """A finite number, whole or not."""
+    number = float(_of_kind(found, int if isinstance(found, int) else float, key, where))
+    if not math.isfinite(number):
+        raise ValueError(f"expected {key!r} in {where} to be finite, got {number}")
+    return number
+
+
+def _object(content: Any, where: str) -> dict[str, Any]:
+    if not isinstance(content, dict):
+        raise ValueError(f"expected {where} to be an object, got {type(content).__name__}")
+    return content
+
+
+def _required(content: dict[str, Any], key: str, where: str) -> Any:
+    if key not in content:
+        raise ValueError(f"expected a key {key!r} in {where}, got {sorted(content)}")
+    return content[key]
+
+
+def _of_kind(found: Any, kind: type, key: str, where: str) -> Any:
+    # JSON's true is an int in Python.
+    if not isinstance(found, kind) or (kind is int and isinstance(found, bool)):
+        raise ValueError(
+            f"expected {key!r} in {where} as {kind.__name__}, got {type(found).__name__}"
+        )
+    return found
+
+
+_KINDS = {"Row": Row, "Comparison": Comparison}

@@ -7,31 +7,28 @@ data's content. An interrupted run finds them again; a changed configuration doe
 from __future__ import annotations
 
 import logging
-import math
 import os
 import platform
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
-from faiss_pqvae.native import faiss
-from faiss_pqvae.types import FloatArray, IdArray
-
-from ..data.load import Evaluated
-from ..methods.baselines import Method, Searchable
+from ..data.protocol import Evaluated
+from ..faiss_library import faiss
+from ..methods.method import Method, Searchable
 from .raw import Raw, check_scores, fingerprint, job_key, read_raw, write_raw, write_scores
 from .results import FILE_NAME, Results, write_results
-from .rows import Measured, with_rows
+from .scored import Measured, with_rows
+from .searching import built, searched, set_search
 from .trust import check_distances, check_results, order_ties
 
-_BATCH_RESULTS = 1 << 24  # that one call of search returns at most: 192 MiB
+BATCH_RESULTS = 1 << 24  # that one call of search returns at most: 192 MiB
 
 _log = logging.getLogger(__name__)
 
@@ -43,6 +40,7 @@ def run(
     *,
     k: int = 1000,
     batch_size: int = 1000,
+    batch_results: int = BATCH_RESULTS,
     progress: bool = True,
     command: str | None = None,
     fresh: bool = False,
@@ -58,8 +56,8 @@ def run(
         methods: at least one.
         out: a folder; made when missing.
         k: results per query; cut to the size of the database, with a warning.
-        batch_size: queries per call of search, fewer where a call would return more than
-            16,777,216 results.
+        batch_size: queries per call of search.
+        batch_results: fewer, where a call would return more than so many results.
         progress: draw a bar, where standard error is a terminal.
         command: the shell command that led here, for the record.
         fresh: measure again what `out/raw` already has.
@@ -78,44 +76,70 @@ def run(
             f"expected methods, k >= 1 and batch_size >= 1, got {len(methods)} methods, k = {k}, "
             f"batch_size = {batch_size}"
         )
+    _check_labels(data, methods)
+    if k > len(data.database):
+        _log.warning("k = %d is cut to the %d items of the database", k, len(data.database))
+        k = len(data.database)
+    # Whole databases come back where k is all of them: not for every query in one piece.
+    batch_size = min(batch_size, max(1, batch_results // k))
+    job = _Job(data, Path(out), k, batch_size, fresh, fingerprint(data))
+    (job.out / "raw").mkdir(parents=True, exist_ok=True)
+    results = with_rows(_asked(job, command), _measured(job, methods, progress))
+    results = replace(results, created=datetime.now(UTC).isoformat(timespec="seconds"))
+    write_results(results, job.out / FILE_NAME)
+    return results
+
+
+class _Job(NamedTuple):
+    """What is the same for all methods; `content` is the fingerprint of the data."""
+
+    data: Evaluated
+    out: Path
+    k: int
+    batch_size: int
+    fresh: bool
+    content: str
+
+
+def _check_labels(data: Evaluated, methods: Sequence[Method]) -> None:
     unlabelled = [method.name for method in methods if method.supervised]
     if unlabelled and data.labels_to_train is None:
         raise ValueError(
             f"expected labels of the training items for {unlabelled[0]}, got data without: "
             f"{data.name} ({data.protocol})"
         )
-    if k > len(data.database):
-        _log.warning("k = %d is cut to the %d items of the database", k, len(data.database))
-        k = len(data.database)
-    out = Path(out)
-    (out / "raw").mkdir(parents=True, exist_ok=True)
-    results = Results(
+
+
+def _asked(job: _Job, command: str | None) -> Results:
+    """The results without their rows."""
+    data = job.data
+    return Results(
         dataset=data.name,
         protocol=data.protocol,
         n_database=len(data.database),
         n_queries=len(data.queries),
         rows=(),
         environment=environment(),
-        k=k,
+        k=job.k,
         command=command,
         data=data.description,
-        fingerprint=fingerprint(data),
+        fingerprint=job.content,
     )
-    jobs = {job_key(data, method, "", k, results.fingerprint): method for method in methods}
-    total = sum(len(method.searches) for method in jobs.values())
+
+
+def _measured(job: _Job, methods: Sequence[Method], progress: bool) -> list[Measured]:
+    """Every search of every method, each once."""
+    once = {job_key(job.data, method, "", job.k, job.content): method for method in methods}
+    total = sum(len(method.searches) for method in once.values())
     measured = []
     with tqdm(total=total, unit="search", disable=None if progress else True) as bar:
-        for method in jobs.values():
+        for method in once.values():
             bar.set_description(f"{method.name}, {method.bits} bits")
-            for search, key, raw in _measure(data, method, out, k, batch_size, fresh, results):
-                measured.append(_scored(data, method, search, key, raw, k))
-                write_scores(measured[-1].scores, out, key)
+            for search, key, raw in _measure(job, method):
+                measured.append(_scored(job, method, search, key, raw))
+                write_scores(measured[-1].scores, job.out, key)
                 bar.update()
-        bar.set_description("intervals")
-        results = with_rows(results, measured)
-    results = replace(results, created=datetime.now(UTC).isoformat(timespec="seconds"))
-    write_results(results, out / FILE_NAME)
-    return results
+    return measured
 
 
 def environment() -> dict[str, Any]:
@@ -141,41 +165,34 @@ def software() -> str:
     return f"faiss {faiss.__version__}, torch {torch.__version__}, numpy {np.__version__}"
 
 
-def _measure(
-    data: Evaluated,
-    method: Method,
-    out: Path,
-    k: int,
-    batch_size: int,
-    fresh: bool,
-    results: Results,
-) -> Iterator[tuple[str, str, Raw]]:
+def _measure(job: _Job, method: Method) -> Iterator[tuple[str, str, Raw]]:
     """Each search setting with its key and results, reused or of an index built once for all."""
+    data, n = job.data, len(job.data.database)
     index: Searchable | None = None
     times = (0.0, 0.0)
     for search in method.searches:
-        key = job_key(data, method, search, k, results.fingerprint)
-        raw = None if fresh else _reusable(out, key, method, search)
+        key = job_key(data, method, search, job.k, job.content)
+        raw = None if job.fresh else _reusable(job.out, key, method, search)
         if raw is None:
             if index is None:
-                index, times = _built(data, method)
+                index, times = built(data, method)
             set_search(index, search, of_several=len(method.searches) > 1)
-            D, I, search_s = _searched(data, index, k, batch_size)  # noqa: E741
+            D, I, search_s = searched(data, index, job.k, job.batch_size)  # noqa: E741
             try:
-                check_results(D, I, len(data.database), padded="=" in search)
+                check_results(D, I, n, padded="=" in search)
                 if search == "exact":
                     check_distances(data, D, I)
             except ValueError as error:
                 raise ValueError(f"{method.name} ({search}): {error}") from error
             raw = Raw(*order_ties(D, I), index.sa_code_size(), *times, search_s, software())
-            write_raw(raw, out, key)
+            write_raw(raw, job.out, key)
         yield search, key, raw
 
 
-def _scored(data: Evaluated, method: Method, search: str, key: str, raw: Raw, k: int) -> Measured:
-    scores = data.scores(raw.I, k)
+def _scored(job: _Job, method: Method, search: str, key: str, raw: Raw) -> Measured:
+    scores = job.data.scores(raw.I, job.k)
     try:
-        check_scores(scores, len(data.queries))
+        check_scores(scores, len(job.data.queries))
     except (TypeError, ValueError) as error:
         raise type(error)(f"{method.name} ({search}): {error}") from error
     return Measured(
@@ -198,86 +215,6 @@ def _reusable(out: Path, key: str, method: Method, search: str) -> Raw | None:
         )
     _log.info("%s, %d bits, %s: reused raw/%s.npz", method.name, method.bits, search, key)
     return raw
-
-
-def _built(data: Evaluated, method: Method) -> tuple[Searchable, tuple[float, float]]:
-    """A trained and filled index, and the seconds of both."""
-    index = method.build(tuple(data.database.shape[1:]))
-    _check_bytes(method, index)  # before the hours, and again after: bytes are the built index's
-    started = time.perf_counter()
-    _train(data, method, index)
-    trained = time.perf_counter()
-    index.add(data.database)
-    added = time.perf_counter()
-    _check_bytes(method, index)
-    # A training that went on after an interruption knows better than this clock what it took, and
-    # so does an index that shares its training or its codes with others.
-    train_s = getattr(index, "train_s", trained - started)
-    return index, (train_s, getattr(index, "add_s", added - trained))
-
-
-def _train(data: Evaluated, method: Method, index: Any) -> None:
-    if method.supervised:
-        index.train(data.train, data.labels_to_train)
-    else:
-        index.train(data.train)
-
-
-def set_search(index: Any, search: str, *, of_several: bool = False) -> None:
-    """Sets up an index for a search setting.
-
-    Args:
-        index: a `Searchable`.
-        search: a search type such as "adc", or parameters such as "nprobe=16" or
-            "nprobe=16,ht=20" as faiss.ParameterSpace reads them; both at once: "sdc,nprobe=16".
-            A parameter that the index has as an attribute is set there, any other on its native
-            index.
-        of_several: the method has several search settings: then the type is set as
-            `index.search_type`; else it only says what the index does.
-
-    Raises:
-        ValueError: the index does not have the parameter, or its value is no number.
-    """
-    for part in search.split(","):
-        name, equals, value = part.partition("=")
-        if not equals:
-            if of_several:
-                index.search_type = part
-            continue
-        try:
-            if hasattr(index, name):
-                setattr(index, name, type(getattr(index, name))(value))
-            else:
-                faiss.ParameterSpace().set_index_parameter(index.faiss_index, name, float(value))
-        except (ValueError, RuntimeError, AttributeError) as error:
-            raise ValueError(f"cannot set {part!r} of {search!r}: {error}") from error
-
-
-def _check_bytes(method: Method, index: Searchable) -> None:
-    expected, got = math.ceil(method.bits / 8), index.sa_code_size()
-    if got != expected:
-        raise ValueError(
-            f"expected {expected} bytes per vector for the {method.bits} bits of {method.name}, "
-            f"got {got}: methods are compared at equal bytes"
-        )
-
-
-def _searched(
-    data: Evaluated, index: Searchable, k: int, batch_size: int
-) -> tuple[FloatArray, IdArray, float]:
-    """D and I of all queries, and the seconds of the searches without the reading of queries."""
-    n, seconds = len(data.queries), 0.0
-    D, I = np.empty((n, k), np.float32), np.empty((n, k), np.int64)  # noqa: E741
-    # Whole databases come back where k is all of them: not for every query in one piece.
-    batch_size = min(batch_size, max(1, _BATCH_RESULTS // k))
-    for start in range(0, n, batch_size):
-        rows = slice(start, min(start + batch_size, n))
-        xq = data.queries[rows]
-        started = time.perf_counter()
-        found = index.search(xq, k)
-        seconds += time.perf_counter() - started
-        D[rows], I[rows] = found
-    return D, I, seconds
 
 
 def _cpu_model() -> str:

@@ -6,10 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from faiss_pqvae.types import FloatArray, IdArray
+from faiss_pqvae.types import DoubleArray, FloatArray, IdArray
 
-from ..data.load import Evaluated
-from ..methods.baselines import flatten
+from ..data.protocol import Evaluated
+from ..methods.flat import flatten
 
 SAMPLE = 20  # queries whose distances are computed again
 RANKS = 2000  # of each of these, where a search returns more: whole databases do not fit in memory
@@ -87,7 +87,13 @@ def order_ties(D: FloatArray, I: IdArray) -> tuple[FloatArray, IdArray]:  # noqa
     return D, ordered
 
 
-def check_distances(data: Evaluated, D: FloatArray, I: IdArray) -> None:  # noqa: E741
+def check_distances(
+    data: Evaluated,
+    D: FloatArray,
+    I: IdArray,  # noqa: E741
+    *,
+    ranks: int = RANKS,
+) -> None:
     """Computes distances of an exact search again, in float64, for some queries and ranks.
 
     Args:
@@ -95,15 +101,16 @@ def check_distances(data: Evaluated, D: FloatArray, I: IdArray) -> None:  # noqa
         D: (nq, k) float32, squared L2 distances (rising) or inner products (falling); with k = 1
             either.
         I: (nq, k) int64, positions in the database.
+        ranks: how many of each query, at most.
 
     Raises:
         ValueError: a distance is not that of its id.
     """
     falling, rising = (D[:, 1:] < D[:, :-1]).any(), (D[:, 1:] > D[:, :-1]).any()
-    ranks = _spread(D.shape[1], RANKS)
+    shown = _spread(D.shape[1], ranks)
     for query in _spread(len(D), SAMPLE):
         x = _rows(data.queries[query : query + 1])[0]
-        got, ids = D[query, ranks], I[query, ranks]
+        got, ids = D[query, shown], I[query, shown]
         order = np.argsort(ids)  # files are read forwards
         y = np.empty((len(ids), len(x)))
         y[order] = _rows(data.database[ids[order]])
@@ -123,5 +130,5 @@ def _spread(n: int, most: int) -> IdArray:
     return np.linspace(0, n - 1, min(most, n)).astype(np.int64)
 
 
-def _rows(items: Any) -> np.ndarray[Any, np.dtype[np.float64]]:
+def _rows(items: Any) -> DoubleArray:
     return flatten(items, int(np.prod(items.shape[1:], dtype=np.int64))).astype(np.float64)

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from faiss_pqvae.native import faiss
 from faiss_pqvae.types import BoolArray, CodeArray, FloatArray, IdArray
+
+from ..faiss_library import faiss
 
 
 class HammingIndex:

@@ -9,9 +9,12 @@ from typing import Any
 import numpy.typing as npt
 import torch
 
+from faiss_pqvae.registry import methods
 from faiss_pqvae.types import BoolArray, FloatArray, IdArray
 
 from .binary import HammingIndex, check_rows, check_sizes, check_trained, check_training
+from .build import from_class, reduced_by_pca
+from .method import Method, Request
 
 INPUT_SCALE = 2.0  # deviations of the first component that become 1
 
@@ -135,6 +138,14 @@ class DeepHashing:
     def sa_code_size(self) -> int:
         """Bytes per stored vector."""
         return self.bits // 8
+
+
+@methods.register("Deep Hashing")
+def rows(request: Request) -> Iterator[Method]:
+    """At whole bytes only."""
+    if request.bits % 8 == 0:
+        name = f"{reduced_by_pca(request.d)[1]}Deep Hashing"
+        yield from_class(name, DeepHashing, bits=request.bits, d=request.d, seed=request.seed)
 
 
 def forward(layers: Layers, x: Tensor) -> Tensor:

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from faiss_pqvae.data.open import Source, chunks
-from faiss_pqvae.native import faiss
+from faiss_pqvae.data.source import Source, chunks
 from faiss_pqvae.types import FloatArray, IdArray
 
+from ..faiss_library import faiss
 from .native_training import train_native
 
 TRAIN_LIMIT = 50_000
@@ -38,6 +38,7 @@ class FlatPixels:
         d: values per item; where there are more than index.d, a PCA to index.d comes first.
         train_limit: training takes at most this many items, chosen by the seed.
         seed: of that choice.
+        chunk_bytes: of float32 that are read at a time.
 
     Attributes:
         train_s: seconds of the training, after it. Indexes that start from the same PCA share it;
@@ -48,7 +49,13 @@ class FlatPixels:
     """
 
     def __init__(
-        self, index: Any, *, d: int | None = None, train_limit: int = TRAIN_LIMIT, seed: int = 0
+        self,
+        index: Any,
+        *,
+        d: int | None = None,
+        train_limit: int = TRAIN_LIMIT,
+        seed: int = 0,
+        chunk_bytes: int = CHUNK_BYTES,
     ) -> None:
         self.faiss_index = index
         self.d = index.d if d is None else d
@@ -56,6 +63,7 @@ class FlatPixels:
             raise ValueError(f"expected d >= {index.d}, the dimension of the index, got {self.d}")
         self.train_limit = train_limit
         self.seed = seed
+        self.chunk_bytes = chunk_bytes
         self.train_s = 0.0
         self._pca: Any = None
 
@@ -68,7 +76,7 @@ class FlatPixels:
             self._pca, sample, before_s = reduction.pca, reduction.sample, reduction.seconds
         else:
             started = time.perf_counter()
-            sample = subsample(x, self.d, self.train_limit, self.seed)
+            sample = subsample(x, self.d, self.train_limit, self.seed, chunk_bytes=self.chunk_bytes)
             before_s = time.perf_counter() - started
         started = time.perf_counter()
         train_native(self.faiss_index, sample)
@@ -76,7 +84,7 @@ class FlatPixels:
 
     def add(self, x: Source, /) -> None:
         """Adds x: (n, *item_shape) uint8 or float, chunk by chunk."""
-        for chunk in flat_chunks(x, self.d):
+        for chunk in flat_chunks(x, self.d, self.chunk_bytes):
             self.faiss_index.add(self._reduce(chunk))
 
     def search(self, xq: npt.NDArray[Any], k: int, /) -> tuple[FloatArray, IdArray]:
@@ -172,13 +180,15 @@ def flatten(x: npt.NDArray[Any], d: int) -> FloatArray:
     return np.ascontiguousarray(rows, dtype=np.float32)
 
 
-def flat_chunks(source: Source, d: int) -> Iterator[FloatArray]:
-    """The source in order, as (rows, d) float32 chunks of at most CHUNK_BYTES."""
-    for chunk in _chunks(source, d):
+def flat_chunks(source: Source, d: int, chunk_bytes: int = CHUNK_BYTES) -> Iterator[FloatArray]:
+    """The source in order, as (rows, d) float32 chunks of at most so many bytes."""
+    for chunk in _chunks(source, d, chunk_bytes):
         yield flatten(chunk, d)
 
 
-def subsample(source: Source, d: int, limit: int, seed: int) -> FloatArray:
+def subsample(
+    source: Source, d: int, limit: int, seed: int, *, chunk_bytes: int = CHUNK_BYTES
+) -> FloatArray:
     """At most `limit` items, drawn without replacement, in the source's order: (rows, d)."""
     n = len(source)
     chosen = np.ones(n, bool)
@@ -187,7 +197,7 @@ def subsample(source: Source, d: int, limit: int, seed: int) -> FloatArray:
         chosen[np.random.default_rng(seed).choice(n, limit, replace=False)] = True
     out = np.empty((min(n, limit), d), np.float32)
     read = kept = 0
-    for chunk in flat_chunks(source, d):
+    for chunk in flat_chunks(source, d, chunk_bytes):
         rows = chunk[chosen[read : read + len(chunk)]]
         out[kept : kept + len(rows)] = rows
         read, kept = read + len(chunk), kept + len(rows)
@@ -205,8 +215,8 @@ def check_size(item_shape: tuple[int, ...], d: int) -> None:
         raise ValueError(f"expected items of {d} values, got shape {item_shape} ({size} values)")
 
 
-def _chunks(source: Source, d: int) -> Iterator[npt.NDArray[Any]]:
-    return chunks(source, max(1, CHUNK_BYTES // (4 * d)))
+def _chunks(source: Source, d: int, chunk_bytes: int = CHUNK_BYTES) -> Iterator[npt.NDArray[Any]]:
+    return chunks(source, max(1, chunk_bytes // (4 * d)))
 
 
 def _digest(source: Source) -> str:

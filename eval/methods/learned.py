@@ -1,48 +1,103 @@
-"""PQ-VAE, DQN and DPQ as rows of an evaluation."""
+"""Learned codes as rows of an evaluation: the face of this package, as anyone would use it."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy.typing as npt
+import numpy as np
 
-from faiss_pqvae import TrainingConfig
-from faiss_pqvae.data.open import Source
-from faiss_pqvae.index.bundle import read_index, write_index
-from faiss_pqvae.index.factory import index_factory
-from faiss_pqvae.index.latent_index import LatentIndex, SearchType
-from faiss_pqvae.model.config import ModelConfig
-from faiss_pqvae.model.pqvae import PQVAE
-from faiss_pqvae.types import FloatArray, IdArray
+from faiss_pqvae import (
+    PQVAE,
+    LatentIndex,
+    ModelConfig,
+    TrainingConfig,
+    index_factory,
+    write_index,
+)
+from faiss_pqvae.data.source import Source
+from faiss_pqvae.registry import methods, objectives
+from faiss_pqvae.types import IdArray
 
-from ..data.load import Evaluated
-from .baselines import Method
-from .sweeps import NPROBES, list_bytes
+from ..data.protocol import Evaluated, LabelArray
+from ..faiss_library import faiss
+from .code_shape import is_residual, reads_labels, shape_of_learned_code
+from .inverted import NPROBES, list_bytes
+from .learned_index import Behind, Scanned
+from .method import Finished, Method, Request, Shape
+from .settings import CodeSettings, read_bundle
 
-_CODES = {"dqn": "DQN", "dpq": "DPQ"}  # by objective, in the grammar
+
+@methods.register("learned")
+def rows(request: Request) -> Iterator[Method]:
+    """What is asked for, with each lambda: all items scanned, and behind inverted lists if asked.
+
+    Of residual codes every prefix is a code: one training has all lengths.
+    """
+    settings = request.learned
+    if settings is None:
+        return
+    own = getattr(settings.objective, "lambda_", None)
+    for lambda_ in dict.fromkeys((own, *settings.also_lambdas)):
+        code = _code(request, settings, None if lambda_ == own else lambda_)
+        yield code.method(request.bits, request.shape)
+        if request.nlist is not None:
+            yield code.inverted_file(request.nlist, request.shape)
+
+
+def _code(request: Request, settings: CodeSettings, lambda_: float | None) -> LearnedCode:
+    """The code of a request, with the objective's own lambda or another; one for all its rows."""
+    objective = settings.objective
+    lengths = request.lengths if is_residual(objective) else (request.bits,)
+    key = "learned", lengths, lambda_, request.seed
+    if key in request.shared:
+        found: LearnedCode = request.shared[key]
+        return found
+    # Each length is checked, also where one training has all.
+    M, nbits = max(shape_of_learned_code(n, request.shape, objective) for n in lengths)
+    suffix, name = "", objective.title
+    if lambda_ is not None:
+        objective = dataclasses.replace(objective, lambda_=lambda_)
+        suffix, name = f"-lambda{lambda_:g}", f"{name}, lambda {lambda_:g}"
+    if request.seed:
+        suffix += f"-seed{request.seed}"
+    request.shared[key] = LearnedCode(
+        M,
+        nbits,
+        settings.model,
+        dataclasses.replace(settings.training, seed=request.seed),
+        objective=objective,
+        folder=settings.folder / f"{objective.code.lower()}-{max(lengths)}{suffix}",
+        name=name,
+        pretrained=settings.pretrained,
+        lengths=lengths,
+        shown=lambda_ is None and request.seed == request.seeds[0],
+    )
+    return _code(request, settings, lambda_)
 
 
 class LearnedCode:
-    """A learned code as the runner wants it; its files are in a folder of its own.
+    """A learned code; its files are in a folder of its own.
 
-    PQ-VAE and DQN are trained for one code length. Of DPQ every prefix of the codes is a code: one
+    Product codes are trained for one length. Of residual codes every prefix is a code: one
     training, and one index that is filled once, serve several lengths.
 
     Args:
-        M: sub-quantizers; of DPQ levels.
+        M: sub-quantizers, or levels.
         nbits: bits of each.
-        model: networks and bottleneck; the objective tells which code it is.
+        model: networks and bottleneck.
         training: the loop, its seed included.
+        objective: what is learned, with its settings; None takes the model's.
         folder: for the bundle, with the training's log and checkpoint below it.
-        name: of the method.
+        name: of the method; the objective's title by default.
         pretrained: whose encoder the training starts from.
-        lengths: in bits; what there are rows of. Of DPQ multiples of nbits up to M * nbits, of
-            others M * nbits alone, which is the default.
+        lengths: in bits; what there are rows of. Of residual codes multiples of nbits up to
+            M * nbits, of others M * nbits alone, which is the default.
+        shown: whether the index is kept, and how often it has its codewords goes into the report.
 
     Raises:
         ValueError: lengths that the code does not have.
@@ -56,109 +111,116 @@ class LearnedCode:
         training: TrainingConfig,
         *,
         folder: Path,
-        name: str = "PQ-VAE",
+        objective: Any = None,
+        name: str | None = None,
         pretrained: PQVAE | None = None,
         lengths: tuple[int, ...] = (),
+        shown: bool = True,
     ) -> None:
+        self.objective = _settings_of(model.objective if objective is None else objective)
         self.M, self.nbits, self.bits = M, nbits, M * nbits
-        self.code = f"{_CODES.get(model.objective, 'PQVAE')}{M}x{nbits}"
+        self.code = f"{self.objective.code}{M}x{nbits}"
         self.lengths = lengths or (self.bits,)
-        self.has_prefixes = model.objective == "dpq"
+        self.has_prefixes = is_residual(self.objective)
         possible = range(nbits, self.bits + 1, nbits) if self.has_prefixes else (self.bits,)
         if not set(self.lengths) <= set(possible):
             raise ValueError(
                 f"expected lengths of {self.code} of {[*possible]} bits, got {self.lengths}"
             )
-        self.model, self.training = model, training
-        self.folder, self.name = folder, name
-        self.pretrained = pretrained
-        self.label = f"{name}, {self.bits} bits" + (
-            f", seed {training.seed}" if training.seed else ""
-        )
+        self.model, self.training, self.pretrained = model, training, pretrained
+        self.folder, self.name, self.shown = folder, name or self.objective.title, shown
+        seed = f", seed {training.seed}" if training.seed else ""
+        self.label = f"{self.name}, {self.bits} bits{seed}"
         self.log = folder / "training" / "log.jsonl"
         self._built: LatentIndex | None = None
         self.train_s = self.add_s = 0.0
 
-    def method(self, bits: int) -> Method:
+    def method(self, bits: int, item_shape: Shape) -> Method:
         """The row of a length for the runner: every item is scanned, by both kinds of table."""
-        searches = ("adc", "sdc")
-        if not self.has_prefixes:
-            return self._method(self.name, bits, self.code, searches)
-        n_levels = bits // self.nbits
-        return dataclasses.replace(
-            self._method(self.name, bits, self.code, searches, prefix=n_levels),
-            build=functools.partial(Prefix, self, n_levels),
-        )
+        n_levels = bits // self.nbits if self.has_prefixes else None
+        config = {"factory": self.code} | ({} if n_levels is None else {"prefix": n_levels})
+        build = functools.partial(Scanned, self, n_levels)
+        return self._method(self.name, bits, build, config, ("adc", "sdc"), item_shape)
 
-    def inverted_file(self, nlist: int) -> Method:
+    def inverted_file(self, nlist: int, item_shape: Shape) -> Method:
         """The row of an inverted file over the same trained codes, with several nprobe."""
+        factory = f"IVF{nlist},{self.code}"
         return self._method(
             f"IVF{nlist},{self.name}",
             self.bits + 8 * list_bytes(nlist),
-            f"IVF{nlist},{self.code}",
+            functools.partial(Behind, self, factory),
+            {"factory": factory},
             tuple(f"nprobe={nprobe}" for nprobe in NPROBES if nprobe <= nlist),
+            item_shape,
         )
 
     def _method(
-        self, name: str, bits: int, factory: str, searches: tuple[str, ...], **config: Any
+        self,
+        name: str,
+        bits: int,
+        build: Any,
+        config: dict[str, Any],
+        searches: tuple[str, ...],
+        item_shape: Shape,
     ) -> Method:
+        model = self.new(item_shape, self.code).model  # with everything filled in
+        objective, training = self.objective.settled(model, self.training)
         return Method(
             name=name,
             bits=bits,
-            build=functools.partial(self._build, factory=factory),
+            build=build,
             config={
-                "factory": factory,
-                "model": dataclasses.asdict(self.model),
-                "training": dataclasses.asdict(self.training),
-                **({"pretrained": self.pretrained.fingerprint()} if self.pretrained else {}),
                 **config,
+                "model": dataclasses.asdict(model.config),
+                "training": dataclasses.asdict(training),
+                "objective": {
+                    "name": objectives.name_of(type(objective)),
+                    **dataclasses.asdict(objective),
+                },
+                **({"pretrained": self.pretrained.fingerprint()} if self.pretrained else {}),
             },
             searches=searches,
             seed=self.training.seed,
-            supervised=self.model.supervised,
+            supervised=reads_labels(self.objective),
+            finish=self.finish,
         )
 
-    def _build(self, item_shape: tuple[int, ...], *, factory: str) -> LatentIndex:
-        index = index_factory(
+    def new(self, item_shape: Shape, factory: str) -> LatentIndex:
+        """An untrained index."""
+        return index_factory(
             item_shape,
             factory,
             model=self.model,
             training=self.training,
+            objective=self.objective,
             pretrained=self.pretrained,
         )
-        assert index.fit is not None
-        index.fit = functools.partial(index.fit, folder=self.log.parent)
-        if factory == self.code:
-            self._built = index
-        return index
 
     def train(
-        self, item_shape: tuple[int, ...], x: Source, labels: npt.NDArray[Any] | None
-    ) -> LatentIndex:
-        """The trained index; trains it the first time.
+        self, index: LatentIndex, x: Source, labels: LabelArray | None, *, whole: bool = False
+    ) -> None:
+        """Trains an index with x: (n, *item_shape); log and checkpoint are in the folder."""
+        index.train(x, labels, folder=self.log.parent)
+        if whole:
+            self._built, self.train_s = index, index.train_s
 
-        Args:
-            item_shape: of one item.
-            x: (n, *item_shape) items.
-            labels: (n,) int64 for a supervised objective, else None.
-        """
-        if self._built is None or not self._built.is_trained:
-            index = self._build(item_shape, factory=self.code)
-            index.train(x) if labels is None else index.train(x, labels)
-            self.train_s = index.train_s
+    def trained(self, item_shape: Shape, x: Source, labels: LabelArray | None) -> LatentIndex:
+        """The index over all items; trains it the first time."""
+        if self._built is None:
+            self.train(self.new(item_shape, self.code), x, labels, whole=True)
         assert self._built is not None
         return self._built
 
-    def fill(self, x: Source) -> LatentIndex:
+    def fill(self, x: Source, *, from_bundle: bool = True) -> LatentIndex:
         """The trained index with x in it: (n, *item_shape), the same at every call.
 
-        The first call adds them, or takes the bundle in the folder, if it is that of this training
-        and complete.
+        The first call adds them, or takes the bundle in the folder, if it may, and if it is that of
+        this training and complete.
         """
-        assert self._built is not None  # `train` comes before
+        assert self._built is not None  # `trained` comes before
         if not self._built.ntotal:
             started = time.perf_counter()
-            found = self._bundle(len(x))
+            found = self._bundle(len(x)) if from_bundle else None
             if found is None or found.model.fingerprint() != self._built.model.fingerprint():
                 self._built.add(x)
             else:
@@ -172,61 +234,37 @@ class LearnedCode:
         if found is not None:
             return found
         # Interrupted between the raw results and the bundle, a finished training is read.
-        labels = data.labels_to_train if self.model.supervised else None
-        self.train(tuple(data.database.shape[1:]), data.train, labels)
+        labels = data.labels_to_train if reads_labels(self.objective) else None
+        self.trained(tuple(data.database.shape[1:]), data.train, labels)
         index = self.fill(data.database)
         index.search_type = "adc"
         write_index(index, self.folder)
         return index
 
+    def finish(self, data: Evaluated) -> Finished:
+        """Writes the index, where it is shown, and counts its codewords."""
+        if not self.shown:
+            return Finished(self.label, self.log)
+        usage = codeword_counts(self.index(data), self.M, self.nbits)
+        return Finished(self.label, self.log, usage, self.folder)
+
     def _bundle(self, n: int) -> LatentIndex | None:
         """The bundle in the folder, if it holds n items."""
         if not (self.folder / "config.json").exists():
             return None
-        found = read_index(self.folder)
+        found = read_bundle(self.folder, self.model)
         return found if found.ntotal == n else None
 
 
-class Prefix:
-    """The first levels of a DPQ code as the runner wants an index; all lengths share one training.
+def codeword_counts(index: LatentIndex, M: int, nbits: int) -> IdArray:
+    """How often the items of an index have each codeword: (M, ksub) int64."""
+    native, size = index.faiss_index, index.sa_code_size()
+    codes = faiss.vector_to_array(native.codes).reshape(-1, size)
+    ids = faiss.unpack_bitstrings(codes, M, nbits)
+    return np.stack([np.bincount(of_one, minlength=2**nbits) for of_one in ids.T])
 
-    Args:
-        code: which trains and fills the whole index.
-        n_levels: how many count.
-        item_shape: of one item.
-    """
 
-    def __init__(self, code: LearnedCode, n_levels: int, item_shape: tuple[int, ...]) -> None:
-        self.code, self.n_levels, self.item_shape = code, n_levels, item_shape
-        self.search_type: SearchType = "adc"
-        self._index: LatentIndex | None = None
-
-    @property
-    def train_s(self) -> float:
-        """Seconds of the one training, of all levels."""
-        return self.code.train_s
-
-    @property
-    def add_s(self) -> float:
-        """Seconds in which the whole index was filled, or read."""
-        return self.code.add_s
-
-    def train(self, x: Source, labels: npt.NDArray[Any] | None = None, /) -> None:
-        """Trains the whole code, if no other prefix did: (n, *item_shape) items, (n,) labels."""
-        self.code.train(self.item_shape, x, labels)
-
-    def add(self, x: Source, /) -> None:
-        """Fills the whole index, if no other prefix did, with (n, *item_shape) items."""
-        self._index = self.code.fill(x).prefix(self.n_levels)
-
-    def search(self, xq: npt.NDArray[Any], k: int, /) -> tuple[FloatArray, IdArray]:
-        """D (nq, k) float32 and I (nq, k) int64 of queries (nq, *item_shape), best first."""
-        assert self._index is not None  # `add` comes before
-        self._index.search_type = self.search_type
-        return self._index.search(xq, k)
-
-    def sa_code_size(self) -> int:
-        """Bytes per stored vector, known before there is an index."""
-        if self._index is not None:
-            return self._index.sa_code_size()
-        return math.ceil(self.n_levels * self.code.nbits / 8)
+def _settings_of(objective: Any) -> Any:
+    """An objective with its settings, of a name, a reference, a class or itself."""
+    found: Any = objectives.get(objective)
+    return found() if isinstance(found, type) else found

@@ -1,31 +1,22 @@
-"""A method to compare: a name, its bits, and what builds its index."""
+"""A method to compare: a name, its bits, and what builds its index; and what it is asked for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from functools import partial
-from typing import Any, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy.typing as npt
 
-from faiss_pqvae.data.open import Source
-from faiss_pqvae.native import faiss
+from faiss_pqvae.data.source import Source
 from faiss_pqvae.types import FloatArray, IdArray
 
-from .deep_hashing import DeepHashing
-from .flat import TRAIN_LIMIT, FlatPixels, check_size
-from .native_training import DecodedSearch, set_additive, set_seed
-from .spectral import SpectralHashing
-from .spherical import SphericalHashing
+from ..data.protocol import Evaluated
 
-PCA_DIM = 256  # OPQ takes a singular value decomposition of d x d in every one of its iterations
-
-# Local search is slow: FAISS's own 25 rounds of training and 16 of encoding would take as long as
-# all other baselines together. RQ's beam goes by tables, which gives the same codes sooner.
-LSQ_SETTINGS = {"train_iters": 8, "encode_ils_iters": 8}
-RQ_SETTINGS = {"use_beam_LUT": 1}
-ADDITIVE_TRAIN_LIMIT = 20_000
+if TYPE_CHECKING:
+    from .settings import CodeSettings
 
 Shape = tuple[int, ...]
 
@@ -46,6 +37,23 @@ class Searchable(Protocol):
         """Bytes per stored vector."""
 
 
+@dataclass(frozen=True, eq=False)
+class Finished:
+    """A training behind some rows, as the report shows it.
+
+    Attributes:
+        label: what it is called.
+        log: a file with a JSON object a line, of which "event": "epoch" are drawn.
+        usage: (M, ksub) int64, how often the database has each codeword.
+        folder: where the index is.
+    """
+
+    label: str
+    log: Path | None = None
+    usage: IdArray | None = None
+    folder: Path | None = None
+
+
 @dataclass(frozen=True)
 class Method:
     """One row of a comparison.
@@ -60,7 +68,9 @@ class Method:
         seed: of everything random in the training; `config` has it too. Rows that differ in it
             alone are trainings of one method.
         supervised: its index is trained with the labels of the training items, too:
-            `train(x, labels)`, (nt,) int64 with -1 for no label.
+            `train(x, labels)`, (nt,) int64 with -1 for no label, or (nt, classes) bool.
+        finish: called once after the run with the data, for all rows that have the same one: keeps
+            what was trained, and says what the report may show of it.
     """
 
     name: str
@@ -71,110 +81,40 @@ class Method:
     reference: bool = False
     seed: int = 0
     supervised: bool = False
+    finish: Callable[[Evaluated], Finished] | None = None
 
 
-def from_factory(
-    name: str,
-    bits: int,
-    d: int,
-    factory: str,
-    *,
-    search: str = "adc",
-    reference: bool = False,
-    train_limit: int | None = None,
-    seed: int = 0,
-) -> Method:
-    """The Method of a FAISS factory string over flattened items of d values.
+@dataclass(frozen=True)
+class Request:
+    """What a method is asked for: rows of one code length, learned with one seed.
 
-    The string is read when the index is built; FAISS's RuntimeError comes then. Additive codes
-    get the settings of this module, and are searched as DecodedSearch does.
+    Attributes:
+        bits: bits per vector.
+        shape: of one item.
+        M: sub-quantizers of product codes, so that all have the same: bits / M bits each.
+        seed: of every random choice.
+        nlist: for rows that visit some of so many inverted lists; None scans every item.
+        seeds: of all rows of the evaluation, `seed` among them.
+        lengths: the bits of all rows of the evaluation, `bits` among them.
+        learned: how codes are learned; None leaves them out.
+        shared: what rows of one evaluation share, by keys of their own: one training, say.
     """
-    settings = _settings(factory)
-    if train_limit is None:
-        train_limit = ADDITIVE_TRAIN_LIMIT if settings else TRAIN_LIMIT
-    return Method(
-        name=name,
-        bits=bits,
-        build=partial(
-            _build, d=d, factory=factory, train_limit=train_limit, seed=seed, settings=settings
-        ),
-        config={
-            "factory": factory,
-            "d": d,
-            "train_limit": train_limit,
-            "seed": seed,
-            **({"additive": settings} if settings else {}),
-        },
-        searches=(search,),
-        reference=reference,
-        seed=seed,
-    )
+
+    bits: int
+    shape: Shape
+    M: int = 8
+    seed: int = 0
+    nlist: int | None = None
+    seeds: tuple[int, ...] = (0,)
+    lengths: tuple[int, ...] = ()
+    learned: CodeSettings | None = None
+    shared: dict[Any, Any] = field(default_factory=dict)
+
+    @property
+    def d(self) -> int:
+        """Values of one item."""
+        return math.prod(self.shape)
 
 
-def from_class(
-    name: str,
-    make: type[SpectralHashing] | type[SphericalHashing] | type[DeepHashing],
-    *,
-    bits: int,
-    d: int,
-    seed: int,
-    search: str = "hamming",
-) -> Method:
-    """The Method of an index of our own, after a PCA to 256 dimensions where d is more."""
-    inner = min(d, PCA_DIM)
-    new = partial(make, inner, bits, seed=seed)
-    pca = f"PCA{inner}," if d > inner else ""
-    return Method(
-        name=name,
-        bits=bits,
-        build=partial(_build_own, d=d, new=new, seed=seed),
-        config={
-            "factory": f"{pca}{make.__name__}{bits}",
-            "d": d,
-            "train_limit": TRAIN_LIMIT,
-            "seed": seed,
-            "settings": new().settings,
-        },
-        searches=(search,),
-        seed=seed,
-    )
-
-
-def _build(
-    item_shape: Shape,
-    *,
-    d: int,
-    factory: str,
-    train_limit: int,
-    seed: int,
-    settings: dict[str, int],
-) -> FlatPixels:
-    check_size(item_shape, d)
-    inner, code = _split(factory)
-    index = faiss.index_factory(inner or d, code)
-    set_additive(index, settings)
-    if seed:  # FAISS's own seeds stay what they are: seed 0 is what its users get
-        set_seed(index, seed)
-    if settings:
-        index = DecodedSearch(index)
-    return FlatPixels(index, d=d, train_limit=train_limit, seed=seed)
-
-
-def _build_own(item_shape: Shape, *, d: int, new: Callable[[], Any], seed: int) -> FlatPixels:
-    check_size(item_shape, d)
-    return FlatPixels(new(), d=d, seed=seed)
-
-
-def _settings(factory: str) -> dict[str, int]:
-    """What is set in the quantizers of additive codes; nothing in others."""
-    _, _, code = factory.rpartition(",")
-    if code.startswith("LSQ"):
-        return LSQ_SETTINGS
-    return RQ_SETTINGS if code.startswith(("RQ", "PRQ")) else {}
-
-
-def _split(factory: str) -> tuple[int | None, str]:
-    """The dimensions of the PCA that comes first, if one does, and what follows it."""
-    first, _, rest = factory.partition(",")
-    number = first.removeprefix("PCA")
-    return (int(number), rest) if number.isdecimal() and rest else (None, factory)
+# What is registered under a method's name: it returns no row where there is none for a request.
+Rows = Callable[[Request], Iterable[Method]]

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from faiss_pqvae.native import faiss
 from faiss_pqvae.types import CodeArray, FloatArray, IdArray
+
+from ..faiss_library import faiss
 
 BLOCK_ROWS = 65_536  # codes that are decoded at a time
 

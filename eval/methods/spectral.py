@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from faiss_pqvae.registry import methods
 from faiss_pqvae.types import BoolArray, DoubleArray, FloatArray, IdArray
 
 from .binary import HammingIndex, check_rows, check_sizes, check_trained, check_training
+from .build import from_class
+from .method import Method, Request
 
 
 class SpectralHashing:
@@ -89,6 +93,15 @@ class SpectralHashing:
     def sa_code_size(self) -> int:
         """Bytes per stored vector."""
         return self.bits // 8
+
+
+@methods.register("Spectral Hashing")
+def rows(request: Request) -> Iterator[Method]:
+    """At whole bytes only."""
+    if request.bits % 8 == 0:
+        yield from_class(
+            "Spectral Hashing", SpectralHashing, bits=request.bits, d=request.d, seed=request.seed
+        )
 
 
 def eigenvalues(width: DoubleArray, frequency: IdArray, *, epsilon: float) -> DoubleArray:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from faiss_pqvae.registry import methods
 from faiss_pqvae.types import BoolArray, DoubleArray, FloatArray, IdArray, WordArray
 
-from .binary import check_k, check_rows, check_sizes, check_trained, check_training, pack
+from .binary import check_k, check_rows, check_sizes, check_trained, check_training
+from .build import from_class, reduced_by_pca
+from .method import Method, Request
+from .spherical_distance import smallest, spherical_distances, words
 
 BLOCK_BYTES = 16 << 20  # of float32 distances in one block of queries
 PIVOT_SAMPLES = 10  # vectors whose mean a pivot starts from
@@ -124,12 +129,15 @@ class SphericalHashing:
         """Appends the codes of x: (n, d) floats."""
         self._words.append(words(self.encode(x)))
 
-    def search(self, xq: npt.NDArray[Any], k: int, /) -> tuple[FloatArray, IdArray]:
+    def search(
+        self, xq: npt.NDArray[Any], k: int, /, *, block_bytes: int = BLOCK_BYTES
+    ) -> tuple[FloatArray, IdArray]:
         """Finds the k nearest by `spherical_distances`; of equal ones those of lowest id.
 
         Args:
             xq: (nq, d) floats.
             k: results per query, at most the stored codes.
+            block_bytes: of distances that are held at a time.
 
         Returns:
             D: (nq, k) float32 and I: (nq, k) int64.
@@ -143,7 +151,7 @@ class SphericalHashing:
         query = words(self.encode(xq))
         D = np.empty((len(query), k), np.float32)
         I = np.empty((len(query), k), np.int64)  # noqa: E741
-        step = max(1, BLOCK_BYTES // (4 * ntotal))
+        step = max(1, block_bytes // (4 * ntotal))
         for start in range(0, len(query), step):
             distances = spherical_distances(query[start : start + step], self._words[0])
             for row, of_row in enumerate(distances, start):
@@ -154,6 +162,21 @@ class SphericalHashing:
     def sa_code_size(self) -> int:
         """Bytes per stored vector."""
         return self.bits // 8
+
+
+@methods.register("Spherical Hashing")
+def rows(request: Request) -> Iterator[Method]:
+    """At whole bytes only."""
+    if request.bits % 8 == 0:
+        name = f"{reduced_by_pca(request.d)[1]}Spherical Hashing"
+        yield from_class(
+            name,
+            SphericalHashing,
+            bits=request.bits,
+            d=request.d,
+            seed=request.seed,
+            search="spherical",
+        )
 
 
 def pivot_distances(x: DoubleArray, pivots: DoubleArray) -> DoubleArray:
@@ -203,49 +226,3 @@ def forces(pivots: DoubleArray, overlaps: DoubleArray, n: int) -> DoubleArray:
     strength = (overlaps - n / 4) / (n / 4) / 2
     moves: DoubleArray = strength.sum(axis=1)[:, None] * pivots - strength @ pivots
     return moves / len(pivots)
-
-
-def words(bits: BoolArray) -> WordArray:
-    """Bits to words: (n, bits) bool to (n, ceil(bits / 64)) uint64, filled up with zeros."""
-    codes = pack(bits)
-    padded = np.zeros((len(codes), -(-codes.shape[1] // 8) * 8), np.uint8)
-    padded[:, : codes.shape[1]] = codes
-    return padded.view(np.uint64)
-
-
-def spherical_distances(query: WordArray, stored: WordArray) -> FloatArray:
-    """|a xor b| / |a and b|, eq. (4).
-
-    Without a common set bit the quotient has no value. Then (assumed) it is 0 for two codes without
-    any set bit, which are equal, and for others B + |a xor b|, with B the bits of the words: above
-    every quotient, and by differing bits among themselves.
-
-    Args:
-        query: (nq, w) uint64.
-        stored: (n, w) uint64.
-
-    Returns:
-        (nq, n) float32.
-    """
-    differing = np.zeros((len(query), len(stored)), np.uint8)
-    common = np.zeros_like(differing)
-    for w in range(query.shape[1]):
-        a, b = query[:, w, None], stored[None, :, w]
-        differing += np.bitwise_count(a ^ b)
-        common += np.bitwise_count(a & b)
-    apart = common == 0
-    distances: FloatArray = np.divide(
-        differing, common, dtype=np.float32, where=~apart, out=np.empty(apart.shape, np.float32)
-    )
-    far = differing[apart].astype(np.float32)
-    distances[apart] = np.where(far > 0, far + 64 * query.shape[1], 0)
-    return distances
-
-
-def smallest(values: FloatArray, k: int) -> IdArray:
-    """Positions of the k smallest of (n,) values, by value and then by position: (k,) int64."""
-    limit = np.partition(values, k - 1)[k - 1]
-    below = np.flatnonzero(values < limit)
-    tied = np.flatnonzero(values == limit)[: k - len(below)]
-    below = below[np.argsort(values[below], kind="stable")]
-    return np.concatenate([below, tied])

@@ -12,25 +12,26 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
 from ..measure.metrics import pareto
-from ..measure.results import Comparison, Results, Row, main_metric, sort_rows
-from .svg import COLOURS, INK, LINES, PAGE_INCHES, Drawing, inline, label_text, method_styles
-from .tables import best_settings, cite, metric_label, search_type
+from ..measure.results import Comparison, Results, Row, sort_rows
+from .shown import Shown, best_settings, search_type
+from .svg import COLOURS, INK, LINES, PAGE_INCHES, Drawing, inline, label_text
+from .text import cite, metric_label
 
 Styles = dict[str, dict[str, Any]]
 LIST_BYTES = 2  # the most that an inverted list's number adds to a code, up to 65,536 lists
 _WHISKERS: dict[str, Any] = {"capsize": 3, "elinewidth": 1.2}
 
 
-def result_figures(results: Results) -> list[Drawing]:
+def result_figures(page: Shown, styles: Styles) -> list[Drawing]:
     """All figures of rows that these have the numbers for."""
-    styles = method_styles(results.rows)
-    name = main_metric(results)
+    results, name = page.results, page.metric
     compared = [row for row in results.rows if not row.reference and name in row.metrics]
     references = [row for row in results.rows if row.reference and name in row.metrics]
     lengths = sorted({row.bits for row in compared})
     figures = []
-    if len({row.bits for row in best_settings(compared, name)}) > 1:
-        figures.append(_bits_figure(best_settings(compared, name), references, name, styles))
+    best = best_settings(compared, name)
+    if len({row.bits for row in best}) > 1:
+        figures.append(_bits_figure(best, references, name, styles))
     figures += [
         _speed_figure(rows, references, name, results.n_queries, styles)
         for rows in _sweeps(compared)
@@ -44,11 +45,11 @@ def result_figures(results: Results) -> list[Drawing]:
     return figures + ([_seeds_figure(seeded, name, styles)] if seeded else [])
 
 
-def comparison_figures(results: Results) -> list[Drawing]:
+def comparison_figures(results: Results, styles: Styles) -> list[Drawing]:
     """A forest plot of the comparisons, where there are any."""
     if not results.comparisons:
         return []
-    return [_differences_figure(results.comparisons, method_styles(results.rows))]
+    return [_differences_figure(results.comparisons, styles)]
 
 
 def _bits_figure(

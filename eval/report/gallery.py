@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
-from ..data.load import Evaluated, LabelledData
+from faiss_pqvae.types import CodeArray, IdArray
+
+from ..data.labelled import LabelledData
+from ..data.protocol import Evaluated, LabelArray
+from ..measure.metrics import relevance
 from ..measure.raw import read_ids
 from ..measure.results import Results, main_metric
-from .tables import best_settings, common_bits
+from .shown import best_settings, common_bits
 
 N_QUERIES = 10
 N_NEAREST = 10
@@ -26,72 +29,95 @@ GALLERY_BYTES = 2_000_000  # of images in base64; the queries beyond are left ou
 _log = logging.getLogger(__name__)
 
 
-def gallery(results: Results, data: Evaluated | None, out: Path) -> dict[str, Any] | None:
+def gallery(
+    results: Results, data: Evaluated | None, out: Path, *, limit_bytes: int = GALLERY_BYTES
+) -> dict[str, Any] | None:
     """Queries with their nearest images by every method, as JSON values for the page.
 
     Args:
         results: of a run, with its raw files in `out/raw`.
         data: what was searched.
         out: the folder of the run.
+        limit_bytes: of images in base64; the queries beyond are left out.
 
     Returns:
         None without labelled images, or without raw files of these data.
     """
     if not isinstance(data, LabelledData) or not _has_images(data):
         return None
-    nearest = _nearest(results, len(data.database), len(data.queries), out)
+    bits = common_bits(results.rows)
+    nearest = _nearest(results, bits, len(data.database), len(data.queries), out)
     if not nearest:
         return None
-    images: dict[tuple[str, int], int] = {}
-    encoded: list[str] = []
-
-    def number(part: str, i: int) -> int:
-        """The image's number on the page, where it is only once."""
-        if (part, i) not in images:
-            source = data.queries if part == "q" else data.database
-            images[part, i] = len(encoded)
-            encoded.append(_png(source[i : i + 1][0]))
-        return images[part, i]
-
+    images = _Images(data)
     queries: list[dict[str, Any]] = []
     for query in spread(data.query_labels, N_QUERIES, SEED):
-        if sum(map(len, encoded)) > GALLERY_BYTES:
+        if images.size_bytes > limit_bytes:
             break
-        label = data.query_labels[query]
         rows = []
         for name, ids in nearest.items():
-            cells = [
-                {
-                    "image": number("d", int(i)),
-                    "hit": bool(data.database_labels[i] == label),
-                    "label": data.class_names[data.database_labels[i]],
-                }
-                for i in ids[query]
-                if i >= 0  # FAISS's padding
-            ]
+            cells = _cells(data, images, int(query), ids[query])
             rows.append({"method": name, "cells": cells, "hits": sum(c["hit"] for c in cells)})
-        queries.append(
-            {"image": number("q", int(query)), "label": data.class_names[label], "rows": rows}
-        )
-    return {
-        "bits": common_bits(results.rows),
-        "seed": SEED,
-        "queries": queries,
-        "images": encoded,
-    }
+        label = class_text(data.query_labels[query], data.class_names)
+        queries.append({"image": images.number("q", int(query)), "label": label, "rows": rows})
+    return {"bits": bits, "seed": SEED, "queries": queries, "images": images.encoded}
 
 
-def spread(labels: npt.NDArray[np.int64], n: int, seed: int) -> npt.NDArray[np.int64]:
+class _Images:
+    """Images as they are on the page, each once."""
+
+    def __init__(self, data: LabelledData) -> None:
+        self.sources = {"q": data.queries, "d": data.database}
+        self.numbers: dict[tuple[str, int], int] = {}
+        self.encoded: list[str] = []
+
+    @property
+    def size_bytes(self) -> int:
+        """Of all images in base64."""
+        return sum(map(len, self.encoded))
+
+    def number(self, part: str, i: int) -> int:
+        """The number of an image on the page."""
+        if (part, i) not in self.numbers:
+            self.numbers[part, i] = len(self.encoded)
+            self.encoded.append(_png(self.sources[part][i : i + 1][0]))
+        return self.numbers[part, i]
+
+
+def _cells(data: LabelledData, images: _Images, query: int, ids: IdArray) -> list[dict[str, Any]]:
+    """What is shown of the items of ids (k,), without FAISS's padding."""
+    wanted = data.query_labels[query : query + 1]
+    hits = relevance(ids[None], data.database_labels, wanted)[0]
+    return [
+        {
+            "image": images.number("d", int(i)),
+            "hit": bool(hit),
+            "label": class_text(data.database_labels[i], data.class_names),
+        }
+        for i, hit in zip(ids, hits, strict=True)
+        if i >= 0
+    ]
+
+
+def class_text(label: Any, class_names: tuple[str, ...]) -> str:
+    """The class of an item, a number, or its classes, (classes,) bool."""
+    if np.ndim(label) == 0:
+        return class_names[int(label)]
+    return ", ".join(class_names[i] for i in np.flatnonzero(label)) or "-"
+
+
+def spread(labels: LabelArray, n: int, seed: int) -> IdArray:
     """Draws n positions spread over the classes: no class comes twice before all came once.
 
     Args:
-        labels: (nq,) int64.
+        labels: (nq,) int64, or (nq, classes) bool, of which the first class counts.
         n: how many; all of them when there are fewer.
         seed: of the order, in which nothing but the class counts.
 
     Returns:
         (min(n, nq),) int64.
     """
+    labels = labels.argmax(axis=1) if labels.ndim > 1 else labels
     order = np.random.default_rng(seed).permutation(len(labels))
     seen: dict[int, int] = {}
     turns = np.empty(len(labels), np.int64)
@@ -106,18 +132,17 @@ def _has_images(data: LabelledData) -> bool:
 
 
 def _nearest(
-    results: Results, n_database: int, n_queries: int, out: Path
-) -> dict[str, npt.NDArray[np.int64]]:
-    """Ids of the nearest, (nq, 10) int64, by method at the common code length, references last.
+    results: Results, bits: int, n_database: int, n_queries: int, out: Path
+) -> dict[str, IdArray]:
+    """Ids of the nearest, (nq, 10) int64, by method at a code length, references last.
 
     Of several search types the first is taken, of several settings the best; what has no raw
     results is left out.
     """
-    bits = common_bits(results.rows)
     rows = [row for row in results.rows if row.bits == bits and not row.reference]
     rows = best_settings(rows, main_metric(results))
     rows += [row for row in results.rows if row.reference]
-    nearest: dict[str, npt.NDArray[np.int64]] = {}
+    nearest: dict[str, IdArray] = {}
     for row in rows:
         if row.method in nearest:
             continue
@@ -133,7 +158,7 @@ def _nearest(
     return nearest
 
 
-def _png(pixels: npt.NDArray[np.uint8]) -> str:
+def _png(pixels: CodeArray) -> str:
     """An image (c, h, w) uint8 as PNG in base64, made smaller when it is large."""
     channels_last = np.ascontiguousarray(pixels.transpose(1, 2, 0))
     image = Image.fromarray(channels_last[:, :, 0] if len(pixels) == 1 else channels_last)

@@ -17,20 +17,13 @@ import numpy as np
 
 from faiss_pqvae.files import replace_bytes
 
-from ..data.load import Evaluated
-from ..measure.results import (
-    FILE_NAME,
-    Results,
-    best_rows,
-    main_metric,
-    metric_names,
-    read_results,
-    sort_rows,
-)
+from ..data.protocol import Evaluated
+from ..measure.results import FILE_NAME, Results, read_results, sort_rows
 from .figures import comparison_figures, result_figures
 from .gallery import gallery
-from .svg import STYLE
-from .tables import cite, common_bits, half_width, metric_label, p_text, sentences
+from .shown import Shown, shown
+from .svg import STYLE, method_styles
+from .text import cite, half_width, metric_label, p_text, sentences
 from .training import Counts, training_figures
 
 try:
@@ -128,36 +121,37 @@ def read_inputs(out: Path) -> dict[str, Any]:
 
 
 def _write(results: Results, out: Path, inputs: Mapping[str, Any]) -> Path:
+    page, styles = shown(results), method_styles(results.rows)
     with mpl.rc_context(STYLE):
-        of_comparisons = comparison_figures(results)
-        of_results = result_figures(results)
+        of_comparisons = comparison_figures(results, styles)
+        of_results = result_figures(page, styles)
         of_training = training_figures(inputs.get("trainings", {}), inputs.get("usage", {}))
-    shown = inputs.get("gallery")
-    if shown and not all(_BASE64.fullmatch(image) for image in shown["images"]):
+    images = inputs.get("gallery")
+    if images and not all(_BASE64.fullmatch(image) for image in images["images"]):
         raise ValueError(f"expected the gallery's images in {out / INPUTS} as base64")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.filters.update(p_text=p_text, metric_label=metric_label)
     template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
-    page = environment.from_string(template).render(
+    text = environment.from_string(template).render(
         results=results,
-        summary=_summary(results),
+        summary=_summary(page),
         sentences=sentences(results),
-        metrics=metric_names(results),
-        main_metric=main_metric(results),
-        rows=sort_rows(row for row in results.rows if not row.reference),
-        references=sort_rows(row for row in results.rows if row.reference),
-        best=best_rows(results),
+        metrics=page.metrics,
+        main_metric=page.metric,
+        rows=page.rows,
+        references=page.references,
+        best=page.best,
         cite=cite,
         half_width=half_width,
         configs=_configs(results),
         comparison_figures=of_comparisons,
         result_figures=of_results,
         training_figures=of_training,
-        gallery=shown,
+        gallery=images,
     )
-    replace_bytes(out / "report.html", page.encode())
+    replace_bytes(out / "report.html", text.encode())
     return out / "report.html"
 
 
@@ -179,10 +173,9 @@ def _read_log(path: Path) -> list[dict[str, Any]]:
     return epochs
 
 
-def _summary(results: Results) -> str:
+def _summary(page: Shown) -> str:
     """Who is best at the largest common code length, and against what."""
-    name = main_metric(results)
-    bits = common_bits(results.rows)
+    results, name, bits = page.results, page.metric, page.bits
     rows = [row for row in results.rows if not row.reference and row.bits == bits]
     rows = sorted((row for row in rows if name in row.metrics), key=lambda row: -row.metrics[name])
     if not rows:

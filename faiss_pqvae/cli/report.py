@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Annotated, Any
 
 import tyro
 
-from faiss_pqvae.eval.data.load import LOADERS, LabelledData, Split, load
-from faiss_pqvae.eval.measure.results import FILE_NAME, Results, read_results
-from faiss_pqvae.eval.measure.rows import stored_scores, with_confidence
+from faiss_pqvae.eval.data.load import load
+from faiss_pqvae.eval.data.own import OwnData
+from faiss_pqvae.eval.data.protocol import Evaluated
+from faiss_pqvae.eval.measure.results import FILE_NAME, Results, main_metric, read_results
+from faiss_pqvae.eval.measure.scored import stored_scores, with_confidence
 from faiss_pqvae.eval.report.page import read_inputs, rebuild_report
-from faiss_pqvae.eval.report.tables import comparison_table, sentences, table
+from faiss_pqvae.eval.report.text import comparison_table, sentences, table
+from faiss_pqvae.registry import datasets
 
 
 def report(
@@ -18,6 +22,7 @@ def report(
     /,
     *,
     dataset: str | None = None,
+    own: Annotated[OwnData, tyro.conf.arg(name="")] = OwnData(),  # noqa: B008 - frozen
     method: str | None = None,
     metric: str | None = None,
 ) -> None:
@@ -29,6 +34,7 @@ def report(
     Args:
         out: folder of `evaluate` or `demo`.
         dataset: draw the gallery again from this data set; without it the page keeps its own.
+        own: what to read of data of your own, as in `evaluate`.
         method: compare this method with the others instead of the best one.
         metric: compare by this metric, "precision@100" for example.
     """
@@ -38,7 +44,7 @@ def report(
             f"{out}` writes at its end"
         )
     results = read_results(out / FILE_NAME)
-    data = None if dataset is None else _load(dataset, results)
+    data = None if dataset is None else _load(dataset, own, results)
     if method is not None or metric is not None:
         scores = stored_scores(results, out)
         results = with_confidence(results, scores, method=method, metric=metric)
@@ -46,7 +52,7 @@ def report(
     print(f"{table(results)}\n")
     if results.comparisons:
         print("\n".join([comparison_table(results), "", *sentences(results), ""]))
-    if data is None and not read_inputs(out).get("gallery") and results.dataset in LOADERS:
+    if data is None and _could_have_gallery(results) and not read_inputs(out).get("gallery"):
         print(
             "the page has no gallery: its images were not stored with it; "
             f"--dataset {results.dataset} draws it"
@@ -54,14 +60,22 @@ def report(
     print(f"report   {page}")
 
 
-def _load(name: str, results: Results) -> LabelledData:
+def _could_have_gallery(results: Results) -> bool:
+    """Whether a data set of that name, with labels, could be read again."""
+    return results.dataset in datasets.names() and main_metric(results).startswith("map@")
+
+
+def _load(name: str, own: OwnData, results: Results) -> Evaluated:
     """The data set, cut to what was searched where only a part was."""
-    protocol: Split = "dqn" if results.protocol.startswith("dqn") else "pqvae"
-    data = load(name, protocol=protocol)
-    n_database = results.n_database if results.n_database < len(data.database) else None
-    n_queries = results.n_queries if results.n_queries < len(data.queries) else None
-    if n_database or n_queries:
-        data = load(name, protocol=protocol, n_database=n_database, n_queries=n_queries)
+    split = results.protocol.partition(",")[0]
+    protocol = split if split == "few-labels" else "pqvae"
+    data = load(name, protocol=protocol, own=own)
+    sizes: dict[str, Any] = {
+        "n_database": results.n_database if results.n_database < len(data.database) else None,
+        "n_queries": results.n_queries if results.n_queries != len(data.queries) else None,
+    }
+    if any(sizes.values()):
+        data = load(name, protocol=protocol, own=own, **sizes)
     if (data.name, data.protocol) != (results.dataset, results.protocol):
         raise ValueError(
             f"expected the data of the run, {results.dataset} ({results.protocol}), got "

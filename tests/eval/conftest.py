@@ -6,9 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from faiss_pqvae.eval.data.load import LabelledData
+from faiss_pqvae.eval.data.labelled import LabelledData
 from faiss_pqvae.eval.measure.runner import run
-from faiss_pqvae.eval.methods.baselines import exact, from_factory
+from faiss_pqvae.eval.methods.build import from_factory
+from faiss_pqvae.eval.methods.exact import exact
 from faiss_pqvae.eval.report.page import write_report
 from faiss_pqvae.native import faiss
 

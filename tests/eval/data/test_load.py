@@ -7,6 +7,7 @@ import os
 import struct
 import sys
 import tarfile
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -15,10 +16,17 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from faiss_pqvae.eval.data import load as data_module
-from faiss_pqvae.eval.data.load import LabelledData, few_labels, load, read_idx
+from faiss_pqvae.data.images import ParquetImages
+from faiss_pqvae.eval import load
+from faiss_pqvae.eval.data.labelled import LabelledData
+from faiss_pqvae.eval.data.sets import cifar10 as cifar10_module
+from faiss_pqvae.eval.data.sets.cifar10 import cifar10
+from faiss_pqvae.eval.data.sets.mnist import read_idx
+from faiss_pqvae.eval.data.splits import few_labels
+from faiss_pqvae.registry import datasets
 
 BATCH_ROWS = 3
+SMALL = partial(cifar10, url="http://127.0.0.1:1/cifar-10-binary.tar.gz", batch_rows=BATCH_ROWS)
 BATCHES = (*(f"data_batch_{i}.bin" for i in range(1, 6)), "test_batch.bin")
 
 needs_data = pytest.mark.skipif(
@@ -28,10 +36,8 @@ needs_data = pytest.mark.skipif(
 
 @pytest.fixture
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder that FAISS_PQVAE_DATA names; CIFAR-10 batches have 3 images, and no network."""
+    """A folder that FAISS_PQVAE_DATA names, and no network."""
     monkeypatch.setenv("FAISS_PQVAE_DATA", str(tmp_path))
-    monkeypatch.setattr(data_module, "_CIFAR10_BATCH_ROWS", BATCH_ROWS)
-    monkeypatch.setattr(data_module, "_CIFAR10_URL", "http://127.0.0.1:1/cifar-10-binary.tar.gz")
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     return tmp_path
 
@@ -106,14 +112,14 @@ def test_labels_to_train__are_those_of_the_database_or_of_their_own() -> None:
 
 
 def test_load__rejects_an_unknown_name() -> None:
-    with pytest.raises(ValueError, match=r"\['cifar10', 'cifar10-jpeg', .*got 'imagenet'"):
+    with pytest.raises(ValueError, match=r"\['bsds-sift', 'cifar10', .*got 'imagenet'"):
         load("imagenet")
 
 
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> LabelledData:
     data = _labelled()
-    monkeypatch.setitem(data_module.LOADERS, "toy", lambda: data)
+    monkeypatch.setitem(datasets._things, "toy", lambda: data)
     return data
 
 
@@ -138,7 +144,7 @@ def test_load__a_subset_keeps_the_labels_of_its_training_items(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole = _labelled(train_labels=np.array([0, 1, -1, -1]))
-    monkeypatch.setitem(data_module.LOADERS, "toy", lambda: whole)
+    monkeypatch.setitem(datasets._things, "toy", lambda: whole)
     part = load("toy", n_database=3)
     known = part.labels_to_train
     assert known is not None
@@ -150,7 +156,7 @@ def test_load__a_subset_keeps_the_labels_of_its_training_items(
 
 def test_load__keeps_a_separate_training_set(monkeypatch: pytest.MonkeyPatch) -> None:
     train = _random(5, 2, seed=1)
-    monkeypatch.setitem(data_module.LOADERS, "toy", lambda: _labelled(train=train))
+    monkeypatch.setitem(datasets._things, "toy", lambda: _labelled(train=train))
     assert load("toy", n_database=1).train is train
 
 
@@ -170,7 +176,7 @@ def numbered() -> LabelledData:
 
 def test_few_labels__splits_as_the_protocol_says(numbered: LabelledData) -> None:
     data = few_labels(numbered, labelled_per_class=5, queries_per_class=3)
-    assert data.protocol == "dqn, 5 labelled and 3 queries a class"
+    assert data.protocol == "few-labels, 5 labelled and 3 queries a class"
     queries, gallery, train = (
         source[:, 0].tolist() for source in (data.queries, data.database, data.train)
     )
@@ -232,14 +238,16 @@ def test_load__by_another_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
         database_labels=labels[0],
         query_labels=labels[1],
     )
-    monkeypatch.setitem(data_module.LOADERS, "toy", lambda: large)
-    data = load("toy", protocol="dqn")
-    assert data.protocol == "dqn"
+    monkeypatch.setitem(datasets._things, "toy", lambda: large)
+    data = load("toy", protocol="few-labels")
+    assert data.protocol == "few-labels"
     assert (len(data.queries), len(data.database), len(data.train)) == (200, 300, 1300)
     part = load("toy", protocol="dqn", n_database=20, n_queries=10)
-    assert part.protocol.startswith("dqn, random subset: 20 of 300 database items, 10 of 200")
+    assert part.protocol.startswith(
+        "few-labels, random subset: 20 of 300 database items, 10 of 200"
+    )
     assert len(part.train) == len(part.labels_to_train) == 1300
-    with pytest.raises(ValueError, match=r"a protocol of \('pqvae', 'dqn'\), got 'spq'"):
+    with pytest.raises(ValueError, match=r"a protocol of \('pqvae', 'few-labels'\), got 'spq'"):
         load("toy", protocol="spq")
 
 
@@ -401,13 +409,13 @@ def test_load__cifar10_reads_the_folder(root: Path) -> None:
     folder.mkdir(parents=True)
     for number, name in enumerate(BATCHES):
         (folder / name).write_bytes(_batch(number)[2])
-    _check_cifar(load("cifar10"))
+    _check_cifar(load(SMALL))
 
 
 def test_load__cifar10_reads_the_archive_and_writes_nothing(root: Path) -> None:
     members = dict(reversed(_archive_members().items())) | {"../escaped.txt": b"x"}
     _write_archive(root / "cifar10" / "cifar-10-binary.tar.gz", members)
-    _check_cifar(load("cifar10"))
+    _check_cifar(load(SMALL))
     assert [path.name for path in root.rglob("*") if path.is_file()] == ["cifar-10-binary.tar.gz"]
     assert not (root.parent / "escaped.txt").exists()
 
@@ -417,7 +425,7 @@ def test_load__cifar10_rejects_an_incomplete_archive(root: Path) -> None:
     del members["cifar-10-batches-bin/test_batch.bin"]
     _write_archive(root / "cifar10" / "cifar-10-binary.tar.gz", members)
     with pytest.raises(ValueError, match=r"incomplete: expected \['test_batch\.bin'\]"):
-        load("cifar10")
+        load(SMALL)
 
 
 def test_load__cifar10_ignores_links_in_the_archive(root: Path) -> None:
@@ -428,7 +436,7 @@ def test_load__cifar10_ignores_links_in_the_archive(root: Path) -> None:
         link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
         tar.addfile(link)
     with pytest.raises(ValueError, match=r"incomplete: expected \['data_batch_1\.bin'"):
-        load("cifar10")
+        load(SMALL)
 
 
 @pytest.mark.parametrize("kept", [0, 100, -3000])
@@ -437,7 +445,7 @@ def test_load__cifar10_rejects_a_truncated_archive(root: Path, kept: int) -> Non
     _write_archive(archive, _archive_members())
     archive.write_bytes(archive.read_bytes()[:kept])
     with pytest.raises(ValueError, match=r"corrupt or truncated|incomplete"):
-        load("cifar10")
+        load(SMALL)
 
 
 def test_load__cifar10_rejects_batches_of_another_size(root: Path) -> None:
@@ -445,20 +453,20 @@ def test_load__cifar10_rejects_batches_of_another_size(root: Path) -> None:
     members["cifar-10-batches-bin/data_batch_2.bin"] += b"x"
     _write_archive(root / "cifar10" / "cifar-10-binary.tar.gz", members)
     with pytest.raises(ValueError, match=r"expected 9219 bytes in data_batch_2.*got 9220"):
-        load("cifar10")
+        load(SMALL)
     folder = root / "cifar10" / "cifar-10-batches-bin"
     folder.mkdir()
     (folder / BATCHES[0]).write_bytes(_batch(0)[2][:-1])
     with pytest.raises(ValueError, match=r"expected 9219 bytes in .*got 9218"):
-        load("cifar10")
+        load(SMALL)
     (folder / BATCHES[0]).unlink()
     with pytest.raises(FileNotFoundError, match=r"expected data_batch_1\.bin in"):
-        load("cifar10")
+        load(SMALL)
 
 
 def test_load__cifar10_says_what_to_do_without_network(root: Path) -> None:
     with pytest.raises(FileNotFoundError) as caught:
-        load("cifar10")
+        load(SMALL)
     assert "could not be downloaded" in str(caught.value)
     assert "put cifar-10-binary.tar.gz from http" in str(caught.value)
     assert list(root.iterdir()) == []
@@ -472,8 +480,8 @@ def test_load__cifar10_downloads_the_archive(root: Path, monkeypatch: pytest.Mon
         _write_archive(target, _archive_members())
         return target
 
-    monkeypatch.setattr(data_module, "download", fake)
-    _check_cifar(load("cifar10"))
+    monkeypatch.setattr(cifar10_module, "download", fake)
+    _check_cifar(load(SMALL))
     assert asked == {"md5": "c32a1d4ab5d03f1284b67883e8d87530", "size_bytes": 170_052_171}
 
 
@@ -486,7 +494,7 @@ def _write_parquet(path: Path, images: np.ndarray, labels: list[int] | None) -> 
     columns: dict[str, object] = {"image": encoded}
     if labels is not None:
         columns["label"] = pa.array(labels, type=pa.int64())
-    metadata = {"info": {"features": {"label": {"names": list(data_module._CIFAR10_CLASSES)}}}}
+    metadata = {"info": {"features": {"label": {"names": list(cifar10_module._CLASSES)}}}}
     table = pa.table(columns).replace_schema_metadata({"huggingface": json.dumps(metadata)})
     path.parent.mkdir(exist_ok=True)
     pq.write_table(table, path)
@@ -534,8 +542,8 @@ def test_load__the_real_mnist() -> None:
 def test_open__the_real_cifar10_jpeg() -> None:
     # The test file alone: decoding all 60,000 images is not for a unit test.
     path = Path(os.environ["FAISS_PQVAE_DATA"]) / "cifar10-jpeg" / "test.parquet"
-    source = data_module.ParquetImages(path)
+    source = ParquetImages(path)
     assert source.shape == (10_000, 3, 32, 32)
-    assert source.class_names == data_module._CIFAR10_CLASSES
+    assert source.class_names == cifar10_module._CLASSES
     assert np.bincount(source.labels).tolist() == [1000] * 10
     assert source[:20].std() > 30

@@ -7,8 +7,8 @@ import pytest
 from faiss.contrib.evaluation import knn_intersection_measure
 
 from faiss_pqvae.data.flat import Float32Rows
-from faiss_pqvae.eval.data.load import Scores
 from faiss_pqvae.eval.data.neighbours import VectorData
+from faiss_pqvae.eval.data.protocol import Scores
 from faiss_pqvae.eval.data.truth import Neighbours, nearest
 
 

@@ -31,11 +31,10 @@ def _table(q: np.ndarray, x: np.ndarray, metric: str) -> np.ndarray:
 
 @pytest.mark.parametrize("metric", ["l2", "inner_product"])
 @pytest.mark.parametrize("block", [12 * 4 * 7, 1 << 20])
-def test_nearest__is_a_sort_in_float64(x, q, metric, block, monkeypatch) -> None:
-    monkeypatch.setattr(truth, "_BLOCK_BYTES", block)
+def test_nearest__is_a_sort_in_float64(x, q, metric, block) -> None:
     table = _table(q, x, metric)
     for source in (x, Float32Rows(x)):
-        found = nearest(q, source, 20, metric, progress=False)
+        found = nearest(q, source, 20, metric, progress=False, block_bytes=block)
         np.testing.assert_array_equal(found.I, table.argsort(axis=1)[:, :20])
         expected = np.sort(table, axis=1)[:, :20] * (-1 if metric == "inner_product" else 1)
         np.testing.assert_allclose(found.D, expected, rtol=1e-5)
@@ -62,15 +61,15 @@ def test_nearest__rejects_k(x, q, k) -> None:
 
 
 @pytest.mark.parametrize("metric", ["l2", "inner_product"])
-def test_distances__are_the_same_from_memory_and_in_blocks(x, q, metric, rng, monkeypatch) -> None:
+def test_distances__are_the_same_from_memory_and_in_blocks(x, q, metric, rng) -> None:
     ids = rng.integers(-1, 300, (30, 9))
     whole = distances(q, x, ids, metric)
     nothing = np.inf if metric == "l2" else -np.inf
     expected = np.take_along_axis(_table(q, x, metric), np.maximum(ids, 0), 1)
     expected = np.where(ids < 0, nothing, expected * (-1 if metric == "inner_product" else 1))
     np.testing.assert_allclose(whole, expected, rtol=1e-4, atol=1e-6)
-    monkeypatch.setattr(truth, "_BLOCK_BYTES", 12 * 4 * 9 * 4)
-    np.testing.assert_array_equal(distances(q, Float32Rows(x), ids, metric), whole)
+    blocks = distances(q, Float32Rows(x), ids, metric, block_bytes=12 * 4 * 9 * 4)
+    np.testing.assert_array_equal(blocks, whole)
 
 
 def test_distances__reject_what_does_not_fit(x, q) -> None:
@@ -82,11 +81,10 @@ def test_distances__reject_what_does_not_fit(x, q) -> None:
         distances(q[:, :5], x, np.zeros((30, 3), np.int64))
 
 
-def test_digest__is_of_content_and_shape(x, monkeypatch) -> None:
+def test_digest__is_of_content_and_shape(x) -> None:
     whole = digest(x, "vectors")
     assert digest(Float32Rows(x), "vectors") == whole
-    monkeypatch.setattr(truth, "_BLOCK_BYTES", 12 * 4 * 7)
-    assert digest(x, "vectors") == whole
+    assert digest(x, "vectors", block_bytes=12 * 4 * 7) == whole
     changed = x.copy()
     changed[299, 11] += 1
     assert len({whole, digest(changed, "v"), digest(x.reshape(600, 6), "v")}) == 3
@@ -177,14 +175,13 @@ def test_ground_truth__goes_on_without_a_place_to_keep_it(x, q, tmp_path, caplog
 
 
 def test_ground_truth__what_came_with_the_data_is_used_when_it_is_right(
-    x, q, tmp_path, measured, monkeypatch
+    x, q, tmp_path, measured
 ) -> None:
     x[200:] = x[:100]  # ties: which of them were listed does not matter
     exact = nearest(q, x, 100, progress=False)
-    monkeypatch.setattr(truth, "SAMPLE", 10)
     shipped = np.where(exact.I % 2, exact.I[:, ::-1], exact.I)  # not even in order
     shipped = np.take_along_axis(exact.I, np.argsort(shipped, axis=1), 1)
-    found = ground_truth(q, x, "l2", "a", shipped=shipped, cache=tmp_path)
+    found = ground_truth(q, x, "l2", "a", shipped=shipped, sample=10, cache=tmp_path)
     assert measured == [10]
     np.testing.assert_array_equal(found.D, exact.D)
 

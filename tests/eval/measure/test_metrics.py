@@ -9,7 +9,6 @@ from faiss.contrib.evaluation import knn_intersection_measure
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faiss_pqvae.eval.measure import metrics
 from faiss_pqvae.eval.measure.metrics import (
     NORMALIZERS,
     Normalizer,
@@ -73,13 +72,13 @@ def test_relevance__rejects_dtypes_and_shapes() -> None:
         relevance(ids, labels, labels[:1])
 
 
-def test_relevance__is_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_relevance__is_the_same_in_blocks() -> None:
     generator = np.random.default_rng(0)
     I = generator.integers(-1, 20, (11, 6))  # noqa: E741
     labels, queries = generator.integers(0, 3, 20), generator.integers(0, 3, 11)
     whole = relevance(I, labels, queries)
-    monkeypatch.setattr(metrics, "_BLOCK_ELEMENTS", 13)
-    np.testing.assert_array_equal(relevance(I, labels, queries), whole)
+    blocks = relevance(I, labels, queries, block_elements=13)
+    np.testing.assert_array_equal(blocks, whole)
 
 
 def test_count_relevant__counts_the_database() -> None:
@@ -136,17 +135,17 @@ def test_recall_at_k__by_hand() -> None:
     np.testing.assert_allclose(recall_at_k(RELEVANT, 4, R), [3 / 5, 0, 0])
 
 
-def test_curves__are_means_at_each_k(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_curves__are_means_at_each_k() -> None:
     generator = np.random.default_rng(1)
     relevant = generator.random((23, 9)) < 0.3
     counts = relevant.sum(axis=1) + generator.integers(0, 4, 23)
-    monkeypatch.setattr(metrics, "_BLOCK_ELEMENTS", 40)
     ks = [9, 1, 4]
     np.testing.assert_allclose(
-        precision_curve(relevant, ks), [precision_at_k(relevant, k).mean() for k in ks]
+        precision_curve(relevant, ks, block_elements=40),
+        [precision_at_k(relevant, k).mean() for k in ks],
     )
     np.testing.assert_allclose(
-        recall_curve(relevant, np.array(ks), counts),
+        recall_curve(relevant, np.array(ks), counts, block_elements=40),
         [recall_at_k(relevant, k, counts).mean() for k in ks],
     )
 

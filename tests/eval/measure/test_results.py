@@ -14,7 +14,8 @@ from faiss_pqvae.eval.measure.results import (
     sort_rows,
     write_results,
 )
-from faiss_pqvae.eval.report.tables import best_settings, comparison_table, sentences, table
+from faiss_pqvae.eval.report.shown import best_settings
+from faiss_pqvae.eval.report.text import comparison_table, sentences, table
 
 
 def row(method="PQ", bits=64, value=0.5, **changes):

@@ -6,15 +6,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from faiss_pqvae.eval.data.load import LabelledData, Scores
-from faiss_pqvae.eval.measure import runner, trust
+from faiss_pqvae.eval.data.labelled import LabelledData
+from faiss_pqvae.eval.data.protocol import Scores
+from faiss_pqvae.eval.measure import runner
 from faiss_pqvae.eval.measure.confidence import percentile_intervals, resampled_means
 from faiss_pqvae.eval.measure.raw import Raw, read_raw, read_scores, write_raw
 from faiss_pqvae.eval.measure.results import read_results
-from faiss_pqvae.eval.measure.rows import stored_scores, with_confidence
-from faiss_pqvae.eval.measure.runner import environment, run, set_search
+from faiss_pqvae.eval.measure.runner import environment, run
+from faiss_pqvae.eval.measure.scored import stored_scores, with_confidence
+from faiss_pqvae.eval.measure.searching import set_search
 from faiss_pqvae.eval.measure.trust import check_distances, check_results, order_ties
-from faiss_pqvae.eval.methods.baselines import Method, baselines, exact, from_factory
+from faiss_pqvae.eval.methods.baselines import baselines
+from faiss_pqvae.eval.methods.build import from_factory
+from faiss_pqvae.eval.methods.exact import exact
+from faiss_pqvae.eval.methods.method import Method
 from faiss_pqvae.native import faiss
 
 ITEM = (1, 8, 8)
@@ -124,9 +129,8 @@ def test_run__asks_for_every_search_type_in_batches(data, tmp_path, index):
     assert (index.trained, index.added) == (1, 1)
 
 
-def test_run__asks_for_fewer_queries_where_results_are_many(data, tmp_path, index, monkeypatch):
-    monkeypatch.setattr(runner, "_BATCH_RESULTS", 44)
-    run(data, [fixed_method(index)], tmp_path, k=5, batch_size=20)
+def test_run__asks_for_fewer_queries_where_results_are_many(data, tmp_path, index):
+    run(data, [fixed_method(index)], tmp_path, k=5, batch_size=20, batch_results=44)
     assert [n for _, n in index.searched] == [8, 8, 8, 6]
 
 
@@ -510,16 +514,15 @@ def test_check_distances__takes_inner_products():
         check_distances(data, D, ids)
 
 
-def test_check_distances__of_whole_databases_looks_at_some_ranks(monkeypatch):
-    monkeypatch.setattr(trust, "RANKS", 3)
+def test_check_distances__of_whole_databases_looks_at_some_ranks():
     x = np.arange(7, dtype=np.float32)[:, None]
     data = SimpleNamespace(train=None, database=x, queries=x[:1])
     D, ids = np.square(x.T), np.arange(7)[None]
     D[0, 1] = 2
-    assert check_distances(data, D, ids) is None  # ranks 0, 3 and 6
+    assert check_distances(data, D, ids, ranks=3) is None  # ranks 0, 3 and 6
     D[0, 3] = 10
     with pytest.raises(ValueError, match="expected 9 between query 0 and item 3, got 10"):
-        check_distances(data, D, ids)
+        check_distances(data, D, ids, ranks=3)
 
 
 @pytest.mark.parametrize("size", [0, 100, -1])

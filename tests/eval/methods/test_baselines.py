@@ -2,14 +2,10 @@ import numpy as np
 import pytest
 
 from faiss_pqvae.eval.methods import flat
-from faiss_pqvae.eval.methods.baselines import (
-    FAST,
-    FlatPixels,
-    baselines,
-    exact,
-    flatten,
-    from_factory,
-)
+from faiss_pqvae.eval.methods.baselines import FAST, baselines
+from faiss_pqvae.eval.methods.build import from_factory
+from faiss_pqvae.eval.methods.exact import exact
+from faiss_pqvae.eval.methods.flat import FlatPixels, flatten
 from faiss_pqvae.native import faiss
 
 ITEM = (1, 8, 8)
@@ -258,10 +254,14 @@ def test_opq__is_learned_for_the_bits_of_the_code(images):
     assert error < factory_error
 
 
-def test_flat_pixels__reads_a_source_in_chunks(images, monkeypatch):
-    monkeypatch.setattr(flat, "CHUNK_BYTES", 4 * D_ITEM * 32)
+def test_flat_pixels__reads_a_source_in_chunks(images):
     source = CountingSource(images)
-    index = FlatPixels(faiss.index_factory(D_ITEM, "PQ8x2np"), train_limit=50, seed=3)
+    index = FlatPixels(
+        faiss.index_factory(D_ITEM, "PQ8x2np"),
+        train_limit=50,
+        seed=3,
+        chunk_bytes=4 * D_ITEM * 32,
+    )
     index.train(source)
     index.add(source)
     assert max(source.reads) == 32
@@ -269,10 +269,9 @@ def test_flat_pixels__reads_a_source_in_chunks(images, monkeypatch):
     assert index.faiss_index.ntotal == len(images)
 
 
-def test_flat_pixels__trains_on_a_seeded_sample(images, monkeypatch):
-    monkeypatch.setattr(flat, "CHUNK_BYTES", 4 * D_ITEM * 32)
+def test_flat_pixels__trains_on_a_seeded_sample(images):
     index = faiss.index_factory(D_ITEM, "PCA64,PQ8x2np")
-    FlatPixels(index, train_limit=200, seed=3).train(images)
+    FlatPixels(index, train_limit=200, seed=3, chunk_bytes=4 * D_ITEM * 32).train(images)
     kept = np.sort(np.random.default_rng(3).choice(300, 200, replace=False))
     mean = faiss.vector_to_array(faiss.downcast_VectorTransform(index.chain.at(0)).mean)
     np.testing.assert_allclose(mean, images[kept].reshape(200, -1).mean(0) / 255, rtol=1e-4)
@@ -288,9 +287,9 @@ def test_flat_pixels__a_pca_is_learned_once_for_all_that_start_from_it(images, m
     monkeypatch.setattr(flat, "_reductions", {})
     learned = []
 
-    def counted(*args, original=flat.subsample):
+    def counted(*args, original=flat.subsample, **options):
         learned.append(args)
-        return original(*args)
+        return original(*args, **options)
 
     monkeypatch.setattr(flat, "subsample", counted)
     indexes = [

@@ -1,17 +1,14 @@
 import numpy as np
 import pytest
 
-from faiss_pqvae.eval.methods import spherical
 from faiss_pqvae.eval.methods.spherical import (
     SphericalHashing,
     count_overlaps,
     forces,
     median_spheres,
     overlap_errors,
-    smallest,
-    spherical_distances,
-    words,
 )
+from faiss_pqvae.eval.methods.spherical_distance import smallest, spherical_distances, words
 
 
 @pytest.fixture(scope="module")
@@ -98,12 +95,11 @@ def test_spherical__the_iteration_brings_overlaps_near(index):
     assert last[0] <= 0.10 < first[0]
 
 
-def test_spherical__search_is_by_its_distance(index, x, monkeypatch):
-    monkeypatch.setattr(spherical, "BLOCK_BYTES", 4 * len(x) * 3)  # three queries in a block
+def test_spherical__search_is_by_its_distance(index, x):
     index._words.clear()
     index.add(x[:700])
     index.add(x[700:])
-    D, ids = index.search(x[:8], 50)
+    D, ids = index.search(x[:8], 50, block_bytes=4 * len(x) * 3)  # three queries in a block
     distances = spherical_distances(words(index.encode(x[:8])), words(index.encode(x)))
     order = np.argsort(distances, axis=1, kind="stable")[:, :50]
     np.testing.assert_array_equal(ids, order)

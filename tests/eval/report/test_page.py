@@ -12,7 +12,7 @@ from faiss_pqvae.eval.report import gallery
 from faiss_pqvae.eval.report import training as report_training
 from faiss_pqvae.eval.report.gallery import spread
 from faiss_pqvae.eval.report.page import rebuild_report, write_report
-from faiss_pqvae.eval.report.tables import sentences
+from faiss_pqvae.eval.report.text import sentences
 
 VOID = {"meta", "img", "br", "wbr", "hr", "link", "input"}
 
@@ -198,10 +198,9 @@ def test_write_report__says_how_sure_it_is(report_run, report_page):
     assert "paired t-test over queries, Holm's correction" in shown
 
 
-def test_gallery__stops_at_its_bytes(report_run, blobs, monkeypatch):
+def test_gallery__stops_at_its_bytes(report_run, blobs):
     results, out, _, _ = report_run
-    monkeypatch.setattr(gallery, "GALLERY_BYTES", 1)
-    assert len(gallery.gallery(results, blobs, out)["queries"]) == 1
+    assert len(gallery.gallery(results, blobs, out, limit_bytes=1)["queries"]) == 1
 
 
 def test_png__makes_large_images_small():

@@ -5,9 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faiss_pqvae.cli import evaluate as evaluate_module
 from faiss_pqvae.cli import main
-from faiss_pqvae.eval.methods.baselines import baselines
 from faiss_pqvae.index.bundle import read_index, write_index
 
 FAST = [
@@ -188,21 +186,12 @@ def test_help__teaches(command, capsys):
     assert "usage: faiss-pqvae" in capsys.readouterr().out
 
 
-def measure_only(monkeypatch, *names):
-    """Fewer baselines; tests/eval has them all."""
-
-    def fewer(*lengths, only=None, **options):
-        return baselines(*lengths, only=names, **options)
-
-    monkeypatch.setattr(evaluate_module, "baselines", fewer)
-
-
-def test_evaluate__writes_results_report_and_bundles(tmp_path, capsys, monkeypatch):
-    measure_only(monkeypatch, "Exact L2", "LSH", "ITQ", "PQ", "OPQ")
+def test_evaluate__writes_results_report_and_bundles(tmp_path, capsys):
     out = tmp_path / "run"
     command = [
         *("evaluate", "--dataset", "mnist5k", "--n-database", "300", "--n-queries", "40"),
         *("--bits", "32", "--k", "100", "--out", str(out), *FAST),
+        *("--methods", "Exact L2", "LSH", "ITQ", "PQ", "OPQ", "learned"),
     ]
     main(command)
     printed = capsys.readouterr().out
@@ -225,13 +214,13 @@ def test_evaluate__writes_results_report_and_bundles(tmp_path, capsys, monkeypat
     assert read_index(out / "pqvae-32").ntotal == 300
 
 
-def test_evaluate__of_the_contrastive_objective(tmp_path, capsys, monkeypatch):
-    measure_only(monkeypatch, "Exact L2")
+def test_evaluate__of_the_contrastive_objective(tmp_path, capsys):
     out = tmp_path / "run"
     command = [
         *("evaluate", "--dataset", "mnist5k", "--n-database", "300", "--n-queries", "40"),
         *("--bits", "32", "--k", "100", "--out", str(out), *FAST),
         *("--model.objective", "contrastive", "--training.budget-minutes", "0.02"),
+        *("--methods", "Exact L2", "learned"),
     ]
     main(command)
     results = json.loads((out / "results.json").read_text())

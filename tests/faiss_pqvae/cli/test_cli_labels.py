@@ -11,14 +11,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from faiss_pqvae.cli import evaluate as evaluate_module
 from faiss_pqvae.cli import main
 from faiss_pqvae.eval.data import load as data_module
-from faiss_pqvae.eval.data.load import LOADERS, LabelledData, few_labels
+from faiss_pqvae.eval.data.labelled import LabelledData
+from faiss_pqvae.eval.data.splits import few_labels
 from faiss_pqvae.eval.methods.learned import LearnedCode
 from faiss_pqvae.index.bundle import read_index
 from faiss_pqvae.index.latent_index import LatentIndex
 from faiss_pqvae.model.config import ModelConfig
+from faiss_pqvae.registry import datasets
 from faiss_pqvae.training import TrainingConfig
 
 FAST = [
@@ -36,7 +37,7 @@ def shapes(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.fixture
 def toy(monkeypatch):
-    """A data set of that name; its protocol "dqn" takes 10 labelled items and 3 queries a class."""
+    """A data set of that name; "few-labels" takes 10 labelled items and 3 queries a class."""
     (x, labels), (queries, query_labels) = shapes(80), shapes(20, seed=1)
     data = LabelledData(
         name="toy",
@@ -49,10 +50,9 @@ def toy(monkeypatch):
         query_labels=query_labels,
         class_names=("dark", "light"),
     )
-    monkeypatch.setitem(LOADERS, "toy", lambda: data)
+    monkeypatch.setitem(datasets._things, "toy", lambda: data)
     fewer = functools.partial(few_labels, labelled_per_class=10, queries_per_class=3)
     monkeypatch.setattr(data_module, "few_labels", fewer)
-    monkeypatch.setattr(evaluate_module, "_YARDSTICKS", ("Exact L2", "ITQ"))
     return data
 
 
@@ -146,9 +146,11 @@ def test_tune__is_of_the_reconstruction_objective(options, message, files, tmp_p
 
 def evaluated(out: Path, objective: str, *bits: str) -> list[dict]:
     options = ["--protocol", "dqn", "--model.objective", objective, "--bits", *bits, *FAST]
+    options += ["--methods", "Exact L2", "ITQ", "learned"]
     main(["evaluate", "--dataset", "toy", "--out", str(out), *options])
     results = json.loads((out / "results.json").read_text())
-    assert (results["protocol"], results["k"]) == ("dqn, 10 labelled and 3 queries a class", 74)
+    assert results["protocol"] == "few-labels, 10 labelled and 3 queries a class"
+    assert results["k"] == 74
     return [row for row in results["rows"] if row["method"] == objective.upper()]
 
 
@@ -183,14 +185,12 @@ def test_evaluate__dqn_of_half_bytes(toy, tmp_path):
 
 def test_evaluate__options_of_label_training_reach_it(toy, tmp_path):
     out = tmp_path / "run"
-    options = ["training.labels:label-training", "--training.labels.quantization", "0.5"]
+    options = ["--dqn.quantization", "0.5", "--methods", "learned"]
     command = ["evaluate", "--dataset", "toy", "--out", str(out), "--bits", "8", "--k", "20"]
     main([*command, "--protocol", "dqn", "--model.objective", "dqn", *FAST, *options])
     rows = json.loads((out / "results.json").read_text())["rows"]
     (settings,) = {
-        row["config"]["training"]["labels"]["quantization"]
-        for row in rows
-        if row["method"] == "DQN"
+        row["config"]["objective"]["quantization"] for row in rows if row["method"] == "DQN"
     }
     assert settings == 0.5
 
@@ -199,7 +199,7 @@ def test_evaluate__options_of_label_training_reach_it(toy, tmp_path):
     ("options", "message"),
     [
         (["--model.objective", "dqn"], "expected labelled images for the objective 'dqn'"),
-        (["--protocol", "dqn"], "with the protocol 'dqn', got vectors"),
+        (["--protocol", "few-labels"], "with the protocol 'few-labels', got vectors"),
     ],
 )
 def test_evaluate__vectors_have_no_labels(options, message, tmp_path, capsys):

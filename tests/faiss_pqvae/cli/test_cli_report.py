@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from faiss_pqvae.cli import main
-from faiss_pqvae.eval.data.load import LOADERS, LabelledData
+from faiss_pqvae.eval.data.labelled import LabelledData
 from faiss_pqvae.eval.measure.results import read_results
 from faiss_pqvae.eval.measure.runner import run
-from faiss_pqvae.eval.methods.baselines import exact, from_factory
+from faiss_pqvae.eval.methods.build import from_factory
+from faiss_pqvae.eval.methods.exact import exact
 from faiss_pqvae.eval.report.page import write_report
-from faiss_pqvae.eval.report.tables import table
+from faiss_pqvae.eval.report.text import table
+from faiss_pqvae.registry import datasets
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +89,7 @@ def test_report__rejects_what_was_not_measured(out, capsys, options, message):
 
 
 def test_report__draws_a_lost_gallery_again(out, toy, capsys, monkeypatch):
-    monkeypatch.setitem(LOADERS, "toy", lambda: toy)
+    monkeypatch.setitem(datasets._things, "toy", lambda: toy)
     page = (out / "report.html").read_text()
     (out / "report_inputs.json").unlink()
     main(["report", str(out)])
@@ -99,7 +101,7 @@ def test_report__draws_a_lost_gallery_again(out, toy, capsys, monkeypatch):
 
 
 def test_report__rejects_other_data(out, toy, capsys, monkeypatch):
-    monkeypatch.setitem(LOADERS, "other", lambda: replace(toy, name="other"))
+    monkeypatch.setitem(datasets._things, "other", lambda: replace(toy, name="other"))
     with pytest.raises(SystemExit, match="2"):
         main(["report", str(out), "--dataset", "other"])
     assert "expected the data of the run" in capsys.readouterr().err

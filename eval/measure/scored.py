@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from ..data.load import Scores
-from ..methods.baselines import Method
+from ..data.protocol import Scores
+from ..methods.method import Method
 from .confidence import (
     Floats,
     compare,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
-from ..measure.results import Comparison, Results, Row, best_rows, metric_names, sort_rows
+from ..measure.results import Comparison, Results, Row
+from .shown import shown
 
 ALPHA = 0.05
 
@@ -15,17 +16,16 @@ def table(results: Results) -> str:
     A star marks the best at every number of bytes, among the methods that are compared; references
     come below the line.
     """
-    names = metric_names(results)
+    found = shown(results)
+    names = found.metrics
     head = ["method", "bits", "bytes", "search", *(f"{name} %" for name in names)]
     head += ["train s", "add s", "search s", ""]
-    compared = sort_rows(row for row in results.rows if not row.reference)
-    references = sort_rows(row for row in results.rows if row.reference)
-    best = best_rows(results)
-    cells = [_cells(row, names, "*" if row in best else "") for row in (*compared, *references)]
+    rows = (*found.rows, *found.references)
+    cells = [_cells(row, names, "*" if row in found.best else "") for row in rows]
     lines = _aligned([head, *cells], left=(0, 3))
     rule = lines[1]
-    if references:
-        lines.insert(2 + len(compared), rule)
+    if found.references:
+        lines.insert(2 + len(found.rows), rule)
     return "\n".join(lines)
 
 
@@ -70,30 +70,6 @@ def sentences(results: Results) -> list[str]:
         f"At {size} bytes {method} is {outcome} {_against(ones, outcome)}."
         for (size, method, outcome), ones in found.items()
     ]
-
-
-def common_bits(rows: Iterable[Row]) -> int:
-    """The code length that most methods have; the largest of several, 0 of none."""
-    methods: dict[int, set[str]] = {}
-    for row in rows:
-        if not row.reference:
-            methods.setdefault(row.bits, set()).add(row.method)
-    return max(methods, key=lambda bits: (len(methods[bits]), bits), default=0)
-
-
-def best_settings(rows: Iterable[Row], name: str) -> list[Row]:
-    """Rows without those search parameters ("nprobe=4") that another row does better with."""
-    best: dict[tuple[str, int, str], Row] = {}
-    for row in rows:
-        key = row.method, row.bits, search_type(row)
-        if key not in best or row.metrics.get(name, 0) > best[key].metrics.get(name, 0):
-            best[key] = row
-    return list(best.values())
-
-
-def search_type(row: Row) -> str:
-    """The search setting without its parameters: "adc", or nothing."""
-    return ",".join(part for part in row.search.split(",") if "=" not in part)
 
 
 def cite(method: str, search: str) -> str:

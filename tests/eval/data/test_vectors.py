@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 
 from faiss_pqvae.data.flat import FlatVectors
-from faiss_pqvae.eval.data import vector_sets
+from faiss_pqvae.eval import load
+from faiss_pqvae.eval.data.held import UnitRows
+from faiss_pqvae.eval.data.neighbours import VectorData
+from faiss_pqvae.eval.data.sets.texmex import is_texmex, open_texmex
 from faiss_pqvae.eval.data.truth import nearest
-from faiss_pqvae.eval.data.vector_sets import VECTOR_SETS, UnitRows, is_vector_set, load_vectors
+from faiss_pqvae.eval.data.vectors import with_neighbours
 
 X = np.random.default_rng(0).integers(0, 256, (150, 8)).astype(np.uint8)
 Q = np.random.default_rng(1).integers(0, 256, (9, 8)).astype(np.uint8)
@@ -45,8 +48,8 @@ def write_hdf5(path: Path, distance: str | bytes | None = "euclidean", **change)
     return path
 
 
-def test_load_vectors__texmex(texmex: Path, tmp_path: Path, caplog) -> None:
-    data = load_vectors(texmex, cache=tmp_path)
+def test_load__texmex(texmex: Path, tmp_path: Path, caplog) -> None:
+    data = load(texmex, cache=tmp_path)
     np.testing.assert_array_equal(data.database, X.astype(np.float32))
     np.testing.assert_array_equal(data.queries, Q.astype(np.float32))
     np.testing.assert_array_equal(data.train, LEARN.astype(np.float32))
@@ -58,41 +61,38 @@ def test_load_vectors__texmex(texmex: Path, tmp_path: Path, caplog) -> None:
     assert caplog.text == ""  # the truth that came with it is right
 
 
-def test_load_vectors__a_prefix_and_no_learn(texmex: Path, tmp_path: Path) -> None:
+def test_load__a_prefix_and_no_learn(texmex: Path, tmp_path: Path) -> None:
     (texmex / "small_learn.bvecs").unlink()
     (texmex / "small_groundtruth.ivecs").unlink()
     write_vecs(texmex / "other_base.fvecs", X.astype(np.float32))
-    data = load_vectors(texmex / "small", cache=tmp_path)
+    data = load(texmex / "small", cache=tmp_path)
     assert data.train is data.database
     assert data.protocol == "small: exact L2 neighbours, trained on the database"
     with pytest.raises(FileNotFoundError, match=r"one base file at .*'other_base.*'small_base"):
-        load_vectors(texmex, cache=tmp_path)
+        load(texmex, cache=tmp_path)
     with pytest.raises(FileNotFoundError, match=r"one query file at .*other, got \[\]"):
-        load_vectors(texmex / "other", cache=tmp_path)
+        load(texmex / "other", cache=tmp_path)
 
 
-def test_load_vectors__subsets_have_neighbours_of_their_own(texmex: Path, tmp_path: Path) -> None:
-    data = load_vectors(texmex, n_database=50, n_queries=4, cache=tmp_path)
+def test_load__subsets_have_neighbours_of_their_own(texmex: Path, tmp_path: Path) -> None:
+    data = load(texmex, n_database=50, n_queries=4, cache=tmp_path)
     assert (data.database.shape, data.queries.shape, data.train.shape) == ((50, 8), (4, 8), (40, 8))
     assert "random subset: 50 of 150 database vectors, 4 of 9 queries (seed 0)" in data.protocol
     assert data.depth == 50
     squared = ((data.queries[:, None] - data.database) ** 2).sum(-1)
     np.testing.assert_array_equal(data.truth.D, np.sort(squared, axis=1))
-    queries = load_vectors(texmex, n_queries=4, cache=tmp_path)
+    queries = load(texmex, n_queries=4, cache=tmp_path)
     np.testing.assert_array_equal(queries.queries, data.queries)
     assert queries.truth.I.shape == (4, 100)
     for name, limit in (("n_database", 150), ("n_queries", 9)):
         for size in (0, limit + 1):
             with pytest.raises(ValueError, match=f"{name} from 1 to {limit}, got {size}"):
-                load_vectors(texmex, **{name: size}, cache=tmp_path)
+                load(texmex, **{name: size}, cache=tmp_path)
 
 
-def test_load_vectors__large_sources_stay_on_the_disk(
-    texmex: Path, tmp_path: Path, monkeypatch
-) -> None:
-    expected = load_vectors(texmex, cache=tmp_path / "a")
-    monkeypatch.setattr(vector_sets, "HELD_BYTES", 100)
-    data = load_vectors(texmex, cache=tmp_path / "b")
+def test_load__large_sources_stay_on_the_disk(texmex: Path, tmp_path: Path) -> None:
+    expected = load(texmex, cache=tmp_path / "a")
+    data = with_neighbours(open_texmex(texmex), cache=tmp_path / "b", held_bytes=100)
     assert isinstance(data.database, FlatVectors)
     np.testing.assert_array_equal(data.truth.I, expected.truth.I)
     ids = np.tile(np.arange(100), (9, 1))
@@ -100,9 +100,9 @@ def test_load_vectors__large_sources_stay_on_the_disk(
 
 
 @pytest.mark.parametrize("distance", ["euclidean", b"euclidean", "angular", "ip"])
-def test_load_vectors__ann_benchmarks(tmp_path: Path, distance, caplog) -> None:
+def test_load__ann_benchmarks(tmp_path: Path, distance, caplog) -> None:
     path = write_hdf5(tmp_path / "small-8.hdf5", distance)
-    data = load_vectors(path, cache=tmp_path)
+    data = load(path, cache=tmp_path)
     assert (data.name, data.train is data.database) == ("small-8", True)
     assert data.metric == ("inner_product" if distance == "ip" else "l2")
     x, q = X.astype(float), Q.astype(float)
@@ -112,10 +112,10 @@ def test_load_vectors__ann_benchmarks(tmp_path: Path, distance, caplog) -> None:
     table = -q @ x.T if distance == "ip" else ((q[:, None] - x) ** 2).sum(-1)
     np.testing.assert_array_equal(data.truth.I[:, :10], table.argsort(axis=1)[:, :10])
     write_hdf5(path, distance, neighbors=table.argsort(axis=1)[:, :100])
-    np.testing.assert_array_equal(load_vectors(path, cache=tmp_path / "b").truth.D, data.truth.D)
+    np.testing.assert_array_equal(load(path, cache=tmp_path / "b").truth.D, data.truth.D)
     assert caplog.text == ""
     write_hdf5(path, distance, neighbors=table.argsort(axis=1)[:, 50:])
-    np.testing.assert_array_equal(load_vectors(path, cache=tmp_path / "c").truth.I, data.truth.I)
+    np.testing.assert_array_equal(load(path, cache=tmp_path / "c").truth.I, data.truth.I)
     assert "it is wrong for 9 of 9 queries" in caplog.text
 
 
@@ -130,31 +130,29 @@ def test_load_vectors__ann_benchmarks(tmp_path: Path, distance, caplog) -> None:
         ({"test": np.full((9, 8), np.inf)}, "finite queries"),
     ],
 )
-def test_load_vectors__says_what_is_wrong_in_hdf5(tmp_path: Path, change, message: str) -> None:
+def test_load__says_what_is_wrong_in_hdf5(tmp_path: Path, change, message: str) -> None:
     path = write_hdf5(tmp_path / "x.hdf5", **change)
     with pytest.raises(ValueError, match=message):
-        load_vectors(path, cache=tmp_path)
+        load(path, cache=tmp_path)
 
 
-def test_load_vectors__unknown_names(tmp_path: Path, monkeypatch) -> None:
-    with pytest.raises(ValueError, match=r"data set of \['bsds-sift'\], .*got 'nothing'"):
-        load_vectors("nothing")
+def test_load__unknown_names(tmp_path: Path, monkeypatch) -> None:
+    with pytest.raises(ValueError, match=r"data set of \['bsds-sift', .*got 'nothing'"):
+        load("nothing")
     with pytest.raises(FileNotFoundError, match="expected an HDF5 file"):
-        load_vectors(tmp_path / "x.hdf5")
+        load(tmp_path / "x.hdf5")
     monkeypatch.setenv("FAISS_PQVAE_DATA", str(tmp_path))
     with pytest.raises(FileNotFoundError, match=r"put bsds_sift_\{base,learn,query\}\.bvecs"):
-        load_vectors("bsds-sift")
+        load("bsds-sift")
 
 
-def test_is_vector_set__tells_vectors_from_labelled_data(texmex: Path) -> None:
-    assert all(is_vector_set(name) for name in VECTOR_SETS)
-    assert is_vector_set(str(texmex))
-    assert is_vector_set(str(texmex / "small"))
-    assert is_vector_set("any.hdf5")
-    assert not is_vector_set("cifar10")
-    assert not is_vector_set("mnist5k")
-    assert not is_vector_set(str(texmex / "other"))
-    assert not is_vector_set("no/such/folder")
+def test_load__tells_layouts_of_vectors_from_other_paths(texmex: Path, tmp_path: Path) -> None:
+    assert isinstance(load(str(texmex), cache=tmp_path), VectorData)
+    assert isinstance(load(str(texmex / "small"), cache=tmp_path), VectorData)
+    assert not is_texmex(texmex / "other")
+    assert not is_texmex(Path("no/such/folder"))
+    with pytest.raises(FileNotFoundError, match="expected an HDF5 file"):
+        load("any.hdf5")
 
 
 def test_unit_rows__leave_zeros() -> None:
@@ -165,10 +163,10 @@ def test_unit_rows__leave_zeros() -> None:
 
 
 @pytest.mark.dataset
-def test_load_vectors__bsds_sift(tmp_path: Path, caplog) -> None:
+def test_load__bsds_sift(tmp_path: Path, caplog) -> None:
     if "FAISS_PQVAE_DATA" not in os.environ:
         pytest.skip("FAISS_PQVAE_DATA is not set")
-    data = load_vectors("bsds-sift", n_queries=20, cache=tmp_path)
+    data = load("bsds-sift", n_queries=20, cache=tmp_path)
     assert (data.database.shape, data.train.shape) == ((300_000, 128), (200_000, 128))
     assert data.truth.I.shape == (20, 100)
     assert caplog.text == ""  # the truth that came with it agrees with brute force

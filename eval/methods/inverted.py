@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from .baselines import Method, from_factory
+from faiss_pqvae.registry import methods
+
+from .build import from_factory, padded
+from .method import Method, Request
 
 NPROBES = (1, 4, 16, 64)
 POINTS_PER_LIST = 39  # FAISS's k-means warns below
@@ -71,13 +74,20 @@ def inverted_files(
     if not visited or visited[0] < 1:
         raise ValueError(f"expected values of nprobe from 1 to {nlist}, got {list(nprobes)}")
     code = f"IVF{nlist},PQ{M}np"
-    padded = M * math.ceil(d / M)
+    whole = padded(d, M)
     rows = (
-        (f"IVF{nlist},PQ{M}", code if padded == d else f"Pad{padded},{code}"),
-        (f"OPQ{M},IVF{nlist},PQ{M}", f"OPQ{M}_{padded},{code}"),
+        (f"IVF{nlist},PQ{M}", code if whole == d else f"Pad{whole},{code}"),
+        (f"OPQ{M},IVF{nlist},PQ{M}", f"OPQ{M}_{whole},{code}"),
     )
     searches = tuple(f"nprobe={value}" for value in visited)
     return [
         dataclasses.replace(from_factory(name, bits, d, factory, seed=seed), searches=searches)
         for name, factory in rows
     ]
+
+
+@methods.register("IVF")
+def rows(request: Request) -> Iterator[Method]:
+    """PQ and OPQ behind inverted lists, where lists are asked for."""
+    if request.nlist is not None:
+        yield from inverted_files(request.M, request.d, request.nlist, seed=request.seed)

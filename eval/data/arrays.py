@@ -1,0 +1,101 @@
+"""Data handed over as plain arrays: what a function of another package may return."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from .classes import classes_of
+from .labelled import LabelledData
+from .splits import LabelledItems
+from .vectors import VectorParts
+
+_LABELLED = {"labels", "query_labels", "train_labels", "class_names"}
+_VECTORS = {"neighbors", "metric"}
+_KEYS = {"database", "queries", "train", "description"} | _LABELLED | _VECTORS
+
+
+def from_arrays(found: Mapping[str, Any] | tuple[Any, ...], name: str) -> Any:
+    """Data of a mapping or a tuple of arrays.
+
+    Args:
+        found: (items, labels), of which queries are drawn; (database, labels, queries,
+            query_labels); or a mapping with "database" and
+
+            - "labels", and "queries" with "query_labels" unless these are to be drawn, "train" with
+              "train_labels" unless the database is trained on, "class_names"; or
+            - "queries" for vectors that are judged by their nearest neighbours, and "train",
+              "neighbors" (nq, depth) int and "metric" ("l2" or "inner_product") where they are
+              known.
+
+            Labels are (n,) integers or text, or bool (n, classes) or lists where items are of
+            several classes. A "description" is printed beside the numbers.
+        name: of the data.
+
+    Returns:
+        `LabelledData`, `LabelledItems` or `VectorParts`.
+
+    Raises:
+        TypeError: an array or labels of another kind.
+        ValueError: another length of the tuple, an unknown or a missing key.
+    """
+    if isinstance(found, tuple):
+        keys = ("database", "labels", "queries", "query_labels")
+        if len(found) not in (2, 4):
+            raise ValueError(
+                f"expected the data {name!r} as (items, labels) or (database, labels, queries, "
+                f"query labels), got {len(found)} parts"
+            )
+        found = dict(zip(keys, found, strict=False))
+    unknown = set(found) - _KEYS
+    if unknown or "database" not in found:
+        raise ValueError(
+            f"expected the data {name!r} with 'database' and keys of {sorted(_KEYS)}, got "
+            f"{sorted(found)}"
+        )
+    description = str(found.get("description", name))
+    if "labels" in found:
+        return _labelled(found, name, description)
+    if "queries" not in found or _LABELLED & set(found):
+        raise ValueError(
+            f"expected 'labels' or 'queries' in the data {name!r}, got {sorted(found)}"
+        )
+    neighbours = found.get("neighbors")
+    return VectorParts(
+        name=name,
+        description=description,
+        database=found["database"],
+        queries=found["queries"],
+        train=found.get("train"),
+        shipped=None if neighbours is None else np.asarray(neighbours, np.int64),
+        metric=found.get("metric", "l2"),
+    )
+
+
+def _labelled(
+    found: Mapping[str, Any], name: str, description: str
+) -> LabelledData | LabelledItems:
+    given = found.get("class_names")
+    names = None if given is None else tuple(map(str, given))
+    database = found["database"]
+    if "queries" not in found:
+        (one,), class_names = classes_of([found["labels"]], [names])
+        return LabelledItems(name, description, database, one, class_names)
+    if "query_labels" not in found:
+        raise ValueError(f"expected 'query_labels' beside 'queries' in the data {name!r}")
+    parts = ["labels", "query_labels", *(["train_labels"] if "train_labels" in found else [])]
+    labels, class_names = classes_of([found[part] for part in parts], [names] * len(parts))
+    return LabelledData(
+        name=name,
+        protocol=f"{name}: {len(found['queries']):,} queries given",
+        description=description,
+        train=found.get("train", database),
+        database=database,
+        database_labels=labels[0],
+        queries=found["queries"],
+        query_labels=labels[1],
+        class_names=class_names,
+        train_labels=labels[2] if len(labels) > 2 else None,
+    )

@@ -1,0 +1,224 @@
+"""Data of your own: a folder of images per class, Parquet, or .npy files, and their labels."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from faiss_pqvae.data.images import ImageFolder, ParquetImages
+from faiss_pqvae.data.labels import check_labels
+from faiss_pqvae.data.open import open_source
+from faiss_pqvae.data.source import Source, import_eval, parquet_paths
+from faiss_pqvae.data.tables import parquet_columns, read_parquet_vectors
+
+from .classes import classes_of
+from .held import HELD_BYTES
+from .labelled import LabelledData
+from .splits import LabelledItems
+from .vectors import VectorParts
+
+# In a folder of .npy files; the last three may be absent.
+_NPY = ("items.npy", "labels.npy", "queries.npy", "query_labels.npy")
+
+
+@dataclass(frozen=True)
+class OwnData:
+    """What to read of data that lie at a path.
+
+    Attributes:
+        queries: a folder or a file like the data's; without it, queries are drawn from the data.
+        labels: a .npy file with the labels of the data: integers (n,), or bool (n, classes) where
+            an item may be of several.
+        query_labels: likewise of the queries.
+        column: the column of images or of vectors in Parquet; by default "image", or the only one
+            with vectors.
+        label_column: the column of labels in Parquet: integers or text, or lists of them where
+            items are of several classes; by default "label", where there is one.
+        size: height and width that the images of a folder, or in Parquet, are resized to.
+    """
+
+    queries: Path | None = None
+    labels: Path | None = None
+    query_labels: Path | None = None
+    column: str | None = None
+    label_column: str | None = None
+    size: tuple[int, int] | None = None
+
+
+class _Part(NamedTuple):
+    """Items and their labels as they were read.
+
+    Attributes:
+        items: (n, ...) items.
+        labels: as `classes_of` takes them, or None.
+        names: of the classes that integers stand for, where these are known.
+    """
+
+    items: Source
+    labels: Any
+    names: tuple[str, ...] | None
+
+
+def open_own(path: Path, options: OwnData) -> LabelledData | LabelledItems | VectorParts:
+    """Opens data at a path: labelled items, or vectors with queries.
+
+    Args:
+        path: a folder of images per class; a Parquet file, or a folder of them; a .npy file, whose
+            labels `options` name; or a folder with items.npy and labels.npy, and queries.npy and
+            query_labels.npy where the queries are given.
+        options: see there.
+
+    Returns:
+        Labelled data; labelled items of which queries are still to be drawn, when none are given;
+        vectors, when queries and no labels are.
+
+    Raises:
+        FileNotFoundError: a file is missing.
+        ValueError: labels are missing, or do not fit; a column is missing (the message lists those
+            that are there); a file is corrupt.
+        ImportError: the extra "eval" is needed and not installed.
+    """
+    path, options = _npy_folder(path, options)
+    part = _read(path, options.labels, options)
+    what = f"{path.name} ({len(part.items):,} items"
+    if options.queries is None:
+        if part.labels is None:
+            raise ValueError(
+                f"expected labels of {path} or queries to evaluate with, got neither: give a "
+                "folder of images per class, a column of labels, --labels FILE.npy, or --queries"
+            )
+        (labels,), names = classes_of([part.labels], [part.names])
+        check_labels(labels, len(part.items))
+        description = f"{what} of {len(names):,} classes)"
+        return LabelledItems(path.name, description, _held(part.items), labels, names)
+    queries = _read(options.queries, options.query_labels, options)
+    if part.labels is None and queries.labels is None:
+        return _vectors(path, part.items, queries.items)
+    if part.labels is None or queries.labels is None:
+        which = path if part.labels is None else options.queries
+        raise ValueError(f"expected labels of {which}, too, as of the other part")
+    (labels, query_labels), names = classes_of(
+        [part.labels, queries.labels], [part.names, queries.names]
+    )
+    check_labels(labels, len(part.items))
+    database = _held(part.items)
+    return LabelledData(
+        name=path.name,
+        protocol=f"own data: {len(queries.items):,} queries given, {options.queries.name}",
+        description=f"{what} of {len(names):,} classes)",
+        train=database,
+        database=database,
+        database_labels=labels,
+        queries=_held(queries.items),
+        query_labels=query_labels,
+        class_names=names,
+    )
+
+
+def _npy_folder(path: Path, options: OwnData) -> tuple[Path, OwnData]:
+    """The files of a folder that holds arrays, where it is one."""
+    if not (path / _NPY[0]).is_file():
+        return path, options
+    found = [file if (file := path / name).is_file() else None for name in _NPY]
+    return path / _NPY[0], OwnData(
+        queries=options.queries or found[2],
+        labels=options.labels or found[1],
+        query_labels=options.query_labels or found[3],
+    )
+
+
+def _vectors(path: Path, database: Source, queries: Source) -> VectorParts:
+    if len(database.shape) != 2:
+        raise ValueError(
+            f"expected labels of {path}: without them only vectors (n, d) have neighbours to find, "
+            f"got shape {database.shape}"
+        )
+    description = f"{path.name} ({len(database):,} vectors)"
+    return VectorParts(path.stem, description, database, queries)
+
+
+def _held(source: Source) -> Source:
+    """Read now, where it is small: training reads items many times."""
+    size = int(np.prod(source.shape, dtype=np.int64)) * source.dtype.itemsize
+    return source[:] if size <= HELD_BYTES else source
+
+
+def _read(path: Path, labels: Path | None, options: OwnData) -> _Part:
+    is_table = path.suffix == ".parquet" or (path.is_dir() and any(path.glob("*.parquet")))
+    if is_table:
+        part = _read_parquet(path, options)
+    elif path.is_dir():
+        folder = ImageFolder(path, options.size)
+        part = _Part(folder, folder.labels, folder.class_names)
+    else:
+        part = _Part(open_source(path), None, None)
+    if labels is None:
+        return part
+    given = _read_labels(labels)
+    if len(given) != len(part.items):
+        raise ValueError(
+            f"expected {len(part.items):,} labels in {labels}, one an item of {path}, got "
+            f"{len(given):,}"
+        )
+    return _Part(part.items, given, None)
+
+
+def _read_labels(path: Path) -> Any:
+    try:
+        with path.open("rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except ValueError as error:
+        raise ValueError(f"cannot read {path}: expected labels as .npy; {error}") from error
+
+
+def _read_parquet(path: Path, options: OwnData) -> _Part:
+    files = parquet_paths(path)
+    columns = parquet_columns(files[0])
+    label = options.label_column or ("label" if "label" in columns else None)
+    for name in (options.column, options.label_column):
+        if name is not None and name not in columns:
+            raise ValueError(f"expected a column {name!r} in {files[0]}, got {[*columns]}")
+    vectors = [name for name, is_vector in columns.items() if is_vector and name != label]
+    column = options.column or ("image" if "image" in columns else None)
+    if column is None and len(vectors) == 1:
+        column = vectors[0]
+    if column is None:
+        raise ValueError(
+            f"expected a column 'image' or one of vectors in {files[0]}, got {[*columns]}, of "
+            f"which {vectors} are vectors: name one with --column"
+        )
+    names, labels = None, None
+    if label is not None:
+        labels = np.concatenate([_column(file, label) for file in files])
+    if columns[column]:
+        return _Part(read_parquet_vectors(files, column), labels, None)
+    whole = labels is not None and labels.dtype.kind in "iu"
+    # With integers, the names of classes are in the metadata, as Hugging Face writes them.
+    images = ParquetImages(
+        files, options.size, image_column=column, label_column=label if whole and label else ""
+    )
+    names = images.class_names if whole else None
+    return _Part(images, labels, names)
+
+
+def _column(path: Path, name: str) -> Any:
+    """Integers or text (n,), or lists of them as objects."""
+    arrow, parquet = import_eval("pyarrow"), import_eval("pyarrow.parquet")
+    try:
+        column = parquet.read_table(path, columns=[name])[name]
+    except (ValueError, OSError, arrow.ArrowException) as error:
+        raise ValueError(f"cannot read {path}: {error}") from error
+    if column.null_count:
+        raise ValueError(
+            f"expected a label in every row of the column {name!r} of {path}, got "
+            f"{column.null_count} nulls"
+        )
+    if arrow.types.is_integer(column.type):
+        return column.to_numpy()
+    found = np.empty(len(column), object)
+    found[:] = column.to_pylist()
+    text = all(isinstance(value, str) for value in found)
+    return found.astype(str) if text else found

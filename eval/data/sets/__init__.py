@@ -1,0 +1,6 @@
+"""Data sets by name: one file a set, one line here."""
+# ruff: noqa: F401, I001 - importing registers
+
+from . import bsds_sift
+from . import cifar10
+from . import mnist

@@ -1,0 +1,93 @@
+"""One index of a method: built, trained, filled, and searched by the clock."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import Any
+
+import numpy as np
+
+from faiss_pqvae.types import FloatArray, IdArray
+
+from ..data.protocol import Evaluated
+from ..faiss_library import faiss
+from ..methods.method import Method, Searchable
+
+
+def built(data: Evaluated, method: Method) -> tuple[Searchable, tuple[float, float]]:
+    """A trained and filled index, and the seconds of both."""
+    index = method.build(tuple(data.database.shape[1:]))
+    _check_bytes(method, index)  # before the hours, and again after: bytes are the built index's
+    started = time.perf_counter()
+    _train(data, method, index)
+    trained = time.perf_counter()
+    index.add(data.database)
+    added = time.perf_counter()
+    _check_bytes(method, index)
+    # A training that went on after an interruption knows better than this clock what it took, and
+    # so does an index that shares its training or its codes with others.
+    train_s = getattr(index, "train_s", trained - started)
+    return index, (train_s, getattr(index, "add_s", added - trained))
+
+
+def _train(data: Evaluated, method: Method, index: Any) -> None:
+    if method.supervised:
+        index.train(data.train, data.labels_to_train)
+    else:
+        index.train(data.train)
+
+
+def set_search(index: Any, search: str, *, of_several: bool = False) -> None:
+    """Sets up an index for a search setting.
+
+    Args:
+        index: a `Searchable`.
+        search: a search type such as "adc", or parameters such as "nprobe=16" or
+            "nprobe=16,ht=20" as faiss.ParameterSpace reads them; both at once: "sdc,nprobe=16".
+            A parameter that the index has as an attribute is set there, any other on its native
+            index.
+        of_several: the method has several search settings: then the type is set as
+            `index.search_type`; else it only says what the index does.
+
+    Raises:
+        ValueError: the index does not have the parameter, or its value is no number.
+    """
+    for part in search.split(","):
+        name, equals, value = part.partition("=")
+        if not equals:
+            if of_several:
+                index.search_type = part
+            continue
+        try:
+            if hasattr(index, name):
+                setattr(index, name, type(getattr(index, name))(value))
+            else:
+                faiss.ParameterSpace().set_index_parameter(index.faiss_index, name, float(value))
+        except (ValueError, RuntimeError, AttributeError) as error:
+            raise ValueError(f"cannot set {part!r} of {search!r}: {error}") from error
+
+
+def _check_bytes(method: Method, index: Searchable) -> None:
+    expected, got = math.ceil(method.bits / 8), index.sa_code_size()
+    if got != expected:
+        raise ValueError(
+            f"expected {expected} bytes per vector for the {method.bits} bits of {method.name}, "
+            f"got {got}: methods are compared at equal bytes"
+        )
+
+
+def searched(
+    data: Evaluated, index: Searchable, k: int, batch_size: int
+) -> tuple[FloatArray, IdArray, float]:
+    """D and I of all queries, and the seconds of the searches without the reading of queries."""
+    n, seconds = len(data.queries), 0.0
+    D, I = np.empty((n, k), np.float32), np.empty((n, k), np.int64)  # noqa: E741
+    for start in range(0, n, batch_size):
+        rows = slice(start, min(start + batch_size, n))
+        xq = data.queries[rows]
+        started = time.perf_counter()
+        found = index.search(xq, k)
+        seconds += time.perf_counter() - started
+        D[rows], I[rows] = found
+    return D, I, seconds

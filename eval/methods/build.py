@@ -1,0 +1,150 @@
+"""How the rows of a comparison are built: from FAISS's factory strings, or from classes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from ..faiss_library import faiss
+from .flat import TRAIN_LIMIT, FlatPixels, check_size
+from .method import Method, Shape
+from .native_training import DecodedSearch, set_additive, set_seed
+
+PCA_DIM = 256  # OPQ takes a singular value decomposition of d x d in every one of its iterations
+
+# Local search is slow: FAISS's own 25 rounds of training and 16 of encoding would take as long as
+# all other baselines together. RQ's beam goes by tables, which gives the same codes sooner.
+LSQ_SETTINGS = {"train_iters": 8, "encode_ils_iters": 8}
+RQ_SETTINGS = {"use_beam_LUT": 1}
+ADDITIVE_TRAIN_LIMIT = 20_000
+
+
+def reduced_by_pca(d: int) -> tuple[str, str]:
+    """What stands before a factory string and a name: a PCA to 256 dimensions where d is more."""
+    return (f"PCA{PCA_DIM},", "PCA+") if d > PCA_DIM else ("", "")
+
+
+def pq_code(start: str, d: int, M: int, nbits: int) -> str:
+    """The factory string of a PQ, where zeros fill up what M does not divide.
+
+    It is always `np`: polysemous training permutes codes, costs time and gains nothing here.
+    """
+    return f"{start}{pad(d, M)}PQ{M}x{nbits}np"
+
+
+def pad(d: int, M: int) -> str:
+    """The step that fills up d values to a multiple of M, where they are none."""
+    return f"Pad{padded(d, M)}," if d % M else ""
+
+
+def padded(d: int, M: int) -> int:
+    """The multiple of M that is next to d."""
+    return -(-d // M) * M
+
+
+def from_factory(
+    name: str,
+    bits: int,
+    d: int,
+    factory: str,
+    *,
+    search: str = "adc",
+    reference: bool = False,
+    train_limit: int | None = None,
+    seed: int = 0,
+) -> Method:
+    """The Method of a FAISS factory string over flattened items of d values.
+
+    The string is read when the index is built; FAISS's RuntimeError comes then. Additive codes
+    get the settings of this module, and are searched as DecodedSearch does.
+    """
+    settings = _settings(factory)
+    if train_limit is None:
+        train_limit = ADDITIVE_TRAIN_LIMIT if settings else TRAIN_LIMIT
+    return Method(
+        name=name,
+        bits=bits,
+        build=partial(
+            _build, d=d, factory=factory, train_limit=train_limit, seed=seed, settings=settings
+        ),
+        config={
+            "factory": factory,
+            "d": d,
+            "train_limit": train_limit,
+            "seed": seed,
+            **({"additive": settings} if settings else {}),
+        },
+        searches=(search,),
+        reference=reference,
+        seed=seed,
+    )
+
+
+def from_class(
+    name: str,
+    make: Callable[..., Any],
+    *,
+    bits: int,
+    d: int,
+    seed: int,
+    search: str = "hamming",
+) -> Method:
+    """The Method of an index of our own, after a PCA to 256 dimensions where d is more."""
+    inner = min(d, PCA_DIM)
+    new = partial(make, inner, bits, seed=seed)
+    pca = f"PCA{inner}," if d > inner else ""
+    return Method(
+        name=name,
+        bits=bits,
+        build=partial(_build_own, d=d, new=new, seed=seed),
+        config={
+            "factory": f"{pca}{make.__name__}{bits}",
+            "d": d,
+            "train_limit": TRAIN_LIMIT,
+            "seed": seed,
+            "settings": new().settings,
+        },
+        searches=(search,),
+        seed=seed,
+    )
+
+
+def _build(
+    item_shape: Shape,
+    *,
+    d: int,
+    factory: str,
+    train_limit: int,
+    seed: int,
+    settings: dict[str, int],
+) -> FlatPixels:
+    check_size(item_shape, d)
+    inner, code = _split(factory)
+    index = faiss.index_factory(inner or d, code)
+    set_additive(index, settings)
+    if seed:  # FAISS's own seeds stay what they are: seed 0 is what its users get
+        set_seed(index, seed)
+    if settings:
+        index = DecodedSearch(index)
+    return FlatPixels(index, d=d, train_limit=train_limit, seed=seed)
+
+
+def _build_own(item_shape: Shape, *, d: int, new: Callable[[], Any], seed: int) -> FlatPixels:
+    check_size(item_shape, d)
+    return FlatPixels(new(), d=d, seed=seed)
+
+
+def _settings(factory: str) -> dict[str, int]:
+    """What is set in the quantizers of additive codes; nothing in others."""
+    _, _, code = factory.rpartition(",")
+    if code.startswith("LSQ"):
+        return LSQ_SETTINGS
+    return RQ_SETTINGS if code.startswith(("RQ", "PRQ")) else {}
+
+
+def _split(factory: str) -> tuple[int | None, str]:
+    """The dimensions of the PCA that comes first, if one does, and what follows it."""
+    first, _, rest = factory.partition(",")
+    number = first.removeprefix("PCA")
+    return (int(number), rest) if number.isdecimal() and rest else (None, factory)

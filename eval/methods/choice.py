@@ -1,0 +1,100 @@
+"""The rows of an evaluation: which methods, at which lengths, with which seeds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from faiss_pqvae.registry import methods, objectives
+
+from ..data.protocol import Evaluated
+from .baselines import YARDSTICKS, check_request
+from .code_shape import has_lambda, reads_labels, shape_of_codes, usual_lengths
+from .method import Method, Request
+from .settings import CodeSettings
+
+LEARNED = "learned"
+REFERENCE = "Exact L2"
+
+
+def rows_of(
+    data: Evaluated,
+    *,
+    names: Sequence[str] = (),
+    lengths: Sequence[int] = (),
+    seeds: Sequence[int] = (0,),
+    nlist: int | None = None,
+    learned: CodeSettings | None = None,
+) -> list[Method]:
+    """The rows of the methods that are asked for.
+
+    Args:
+        data: what they are compared on.
+        names: of methods, or "package.module:attribute"; by default all, and beside codes that
+            read labels, or where the whole database is ranked, `YARDSTICKS` and the learned codes.
+        lengths: in bits; by default those of `usual_lengths`.
+        seeds: each with everything random.
+        nlist: adds rows of so many inverted lists, of vectors.
+        learned: how codes are learned; None leaves them out.
+
+    Raises:
+        ValueError: an unknown name, bits that a code cannot have, no row, or data that the methods
+            are not made for.
+    """
+    shape = tuple(data.database.shape[1:])
+    objective = None if learned is None else learned.objective
+    _check(data, nlist, learned)
+    lengths = tuple(lengths) or usual_lengths(shape, objective)
+    base = Request(
+        bits=lengths[0],
+        shape=shape,
+        nlist=nlist,
+        lengths=lengths,
+        seeds=tuple(seeds),
+        learned=learned,
+    )
+    found = []
+    for bits in lengths:
+        M, _ = shape_of_codes(bits, shape, objective)
+        request = replace(base, bits=bits, M=M)
+        check_request(request)
+        for name in names or _usual_names(data, learned):
+            made = methods.get(name)
+            for seed in seeds:
+                rows = made(replace(request, seed=seed))
+                found += [rows] if isinstance(rows, Method) else list(rows)
+    if not found:
+        raise ValueError(f"expected methods with rows of {[*lengths]} bits, got {[*names]}")
+    return found
+
+
+def _usual_names(data: Evaluated, learned: CodeSettings | None) -> list[str]:
+    labels = learned is not None and reads_labels(learned.objective)
+    # Where the whole database is ranked, a row is hundreds of megabytes.
+    if labels or getattr(data, "ranks", 0) is None:
+        return [*YARDSTICKS, LEARNED, "IVF"]
+    return methods.names()
+
+
+def _check(data: Evaluated, nlist: int | None, learned: CodeSettings | None) -> None:
+    vectors = len(data.database.shape) == 2
+    if nlist is not None and not vectors:
+        raise ValueError("expected --nlist with vectors only: images are searched exhaustively")
+    if getattr(data, "metric", "l2") != "l2":
+        raise ValueError(
+            f"expected neighbours by L2 or by angle, got {data.name} with those of the largest "
+            "inner product: no method of the comparison is built for it"
+        )
+    if learned is None:
+        return
+    if learned.also_lambdas and not has_lambda(learned.objective):
+        raise ValueError(
+            "expected --also-lambdas with an objective that has a lambda, which is the "
+            f"reconstruction objective only, got {learned.objective.title}"
+        )
+    name = objectives.name_of(type(learned.objective))
+    if reads_labels(learned.objective) and data.labels_to_train is None:
+        raise ValueError(
+            f"expected labelled images for the objective {name!r}, got data without labels to "
+            f"train with: {data.name}"
+        )

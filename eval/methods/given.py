@@ -1,0 +1,136 @@
+"""An index that exists, as a row: a bundle of this package, or a native FAISS file."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy.typing as npt
+
+from faiss_pqvae import ModelConfig
+from faiss_pqvae.data.source import Source
+from faiss_pqvae.types import FloatArray, IdArray
+
+from ..faiss_library import faiss
+from .flat import check_size, flat_chunks, flatten
+from .method import Method, Shape
+from .settings import read_bundle
+
+
+class GivenIndex:
+    """A trained index as the runner wants one: filled with the database, if it is empty.
+
+    Args:
+        index: a `LatentIndex`, or a native index over flattened items.
+        name: what messages call it.
+
+    Attributes:
+        faiss_index: what search parameters are set on.
+    """
+
+    train_s = 0.0
+
+    def __init__(self, index: Any, name: str) -> None:
+        self.index, self.name = index, name
+        self.native = isinstance(index, faiss.Index)
+        self.faiss_index: Any = index if self.native else index.faiss_index
+
+    @property
+    def search_type(self) -> str:
+        """How tables are made of queries, where it can be chosen."""
+        return str(getattr(self.index, "search_type", "adc"))
+
+    @search_type.setter
+    def search_type(self, value: str) -> None:
+        self.index.search_type = value
+
+    def train(self, x: Source, /) -> None:
+        """Nothing: it is trained.
+
+        Raises:
+            ValueError: it is not.
+        """
+        if not self.index.is_trained:
+            raise ValueError(f"expected a trained index in {self.name}")
+
+    def add(self, x: Source, /) -> None:
+        """Fills the index with x: (n, *item_shape), unless it holds as many items.
+
+        Raises:
+            ValueError: it holds another number of items.
+        """
+        n = int(self.index.ntotal)
+        if n == len(x):
+            return
+        if n:
+            raise ValueError(
+                f"expected {self.name} empty, or with the {len(x):,} items of the database, got "
+                f"{n:,} items in it"
+            )
+        if self.native:
+            for chunk in flat_chunks(x, self.index.d):
+                self.index.add(chunk)
+        else:
+            self.index.add(x)
+
+    def search(self, xq: npt.NDArray[Any], k: int, /) -> tuple[FloatArray, IdArray]:
+        """D (nq, k) float32 and I (nq, k) int64 of queries (nq, *item_shape), best first."""
+        x = flatten(xq, self.index.d) if self.native else xq
+        D, I = self.index.search(x, k)  # noqa: E741
+        return D, I
+
+    def sa_code_size(self) -> int:
+        """Bytes per stored vector."""
+        return int(self.index.sa_code_size())
+
+
+def given(path: Path, item_shape: Shape, *, model: ModelConfig = ModelConfig()) -> Method:  # noqa: B008 - frozen
+    """The row of an index on disk, which says in its name what it is.
+
+    Args:
+        path: the folder of a bundle, or a file that `faiss.read_index` reads. A native index is
+            searched with flattened items, pixels as they are given to the baselines.
+        item_shape: of one item.
+        model: names somebody's network, where the bundle needs one.
+
+    Raises:
+        ValueError: it is neither, or takes other items.
+        FileNotFoundError: there is nothing.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"expected a bundle or a FAISS file, got nothing at {path}")
+    index = _opened(path, model)
+    if path.is_dir():
+        kind, searches = "bundle", ("adc", "sdc") if index.description else ("adc",)
+        if tuple(index.input_shape) != item_shape:
+            raise ValueError(
+                f"expected items of shape {tuple(index.input_shape)} for {path}, got {item_shape}"
+            )
+        what, content = index.description or "LatentIndex", index.model.fingerprint()
+    else:
+        kind, searches = "FAISS file", ("as stored",)
+        check_size(item_shape, index.d)
+        what, content = type(index).__name__, hashlib.sha256(path.read_bytes()).hexdigest()
+    name = f"{what} ({kind} {path.name})"
+    return Method(
+        name=name,
+        bits=8 * int(index.sa_code_size()),
+        build=functools.partial(_build, path=path, name=name, model=model),
+        config={"index": what, "kind": kind, "content": content, "ntotal": int(index.ntotal)},
+        searches=searches,
+    )
+
+
+def _build(item_shape: Shape, *, path: Path, name: str, model: ModelConfig) -> GivenIndex:
+    return GivenIndex(_opened(path, model), name)
+
+
+def _opened(path: Path, model: ModelConfig) -> Any:
+    if path.is_dir():
+        return read_bundle(path, model)
+    try:
+        return faiss.read_index(str(path))
+    except RuntimeError as error:
+        raise ValueError(f"cannot read {path} as a FAISS index: {error}") from error

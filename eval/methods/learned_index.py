@@ -1,0 +1,113 @@
+"""Trained codes as the runner wants an index: rows of one code share its training."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy.typing as npt
+
+from faiss_pqvae import LatentIndex
+from faiss_pqvae.data.source import Source
+from faiss_pqvae.types import FloatArray, IdArray
+
+from ..data.protocol import LabelArray
+from .method import Shape
+
+if TYPE_CHECKING:
+    from .learned import LearnedCode
+
+
+class Scanned:
+    """A code, or its first levels, all of it scanned; trained and filled once for all rows.
+
+    Args:
+        code: which trains and fills the index.
+        n_levels: how many count of residual codes; None takes the code as it is.
+        item_shape: of one item.
+    """
+
+    def __init__(self, code: LearnedCode, n_levels: int | None, item_shape: Shape) -> None:
+        self.code, self.n_levels, self.item_shape = code, n_levels, item_shape
+        self.search_type = "adc"
+        self._index: LatentIndex | None = None
+
+    @property
+    def train_s(self) -> float:
+        """Seconds of the one training."""
+        return self.code.train_s
+
+    @property
+    def add_s(self) -> float:
+        """Seconds in which the whole index was filled, or read."""
+        return self.code.add_s
+
+    def train(self, x: Source, labels: LabelArray | None = None, /) -> None:
+        """Trains the code, if no other row did: (n, *item_shape) items, and their labels."""
+        self.code.trained(self.item_shape, x, labels)
+
+    def add(self, x: Source, /) -> None:
+        """Fills the whole index, if no other row did, with (n, *item_shape) items."""
+        if self.n_levels is None:  # the time of adding is wanted: no bundle is taken
+            self._index = self.code.fill(x, from_bundle=False)
+        else:
+            self._index = self.code.fill(x).prefix(self.n_levels)
+
+    def search(self, xq: npt.NDArray[Any], k: int, /) -> tuple[FloatArray, IdArray]:
+        """D (nq, k) float32 and I (nq, k) int64 of queries (nq, *item_shape), best first."""
+        assert self._index is not None  # `add` comes before
+        self._index.search_type = self.search_type  # type: ignore[assignment]
+        return self._index.search(xq, k)
+
+    def sa_code_size(self) -> int:
+        """Bytes per stored vector, known before there is an index."""
+        if self._index is not None:
+            return self._index.sa_code_size()
+        n_levels = self.code.M if self.n_levels is None else self.n_levels
+        return math.ceil(n_levels * self.code.nbits / 8)
+
+
+class Behind:
+    """An index of another kind over the same codes, trained in the code's folder.
+
+    Args:
+        code: whose training it goes on from, or finds finished.
+        factory: what is made.
+        item_shape: of one item.
+
+    Attributes:
+        index: trained by `train`.
+    """
+
+    def __init__(self, code: LearnedCode, factory: str, item_shape: Shape) -> None:
+        self.code, self.index = code, code.new(item_shape, factory)
+
+    @property
+    def train_s(self) -> float:
+        """Seconds of the training, its interrupted parts included."""
+        return self.index.train_s
+
+    @property
+    def nprobe(self) -> int:
+        """Inverted lists that a search visits."""
+        return self.index.nprobe
+
+    @nprobe.setter
+    def nprobe(self, n: int) -> None:
+        self.index.nprobe = n
+
+    def train(self, x: Source, labels: LabelArray | None = None, /) -> None:
+        """Trains with x: (n, *item_shape), and labels where the code reads some."""
+        self.code.train(self.index, x, labels)
+
+    def add(self, x: Source, /) -> None:
+        """Appends x: (n, *item_shape)."""
+        self.index.add(x)
+
+    def search(self, xq: npt.NDArray[Any], k: int, /) -> tuple[FloatArray, IdArray]:
+        """D (nq, k) float32 and I (nq, k) int64 of queries (nq, *item_shape), best first."""
+        return self.index.search(xq, k)
+
+    def sa_code_size(self) -> int:
+        """Bytes per stored vector."""
+        return self.index.sa_code_size()

@@ -1,0 +1,42 @@
+"""How the learned codes of an evaluation are trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from faiss_pqvae import PQVAE, LatentIndex, ModelConfig, TrainingConfig, read_index
+from faiss_pqvae.registry import decoders, encoders, is_ours
+
+
+@dataclass(frozen=True, eq=False)
+class CodeSettings:
+    """What the rows of learned codes are made with.
+
+    Attributes:
+        objective: what is learned: an object of `faiss_pqvae.objectives`, with its settings.
+        folder: for bundles, logs and checkpoints.
+        model: networks and bottleneck.
+        training: the loop; its seed is the request's.
+        also_lambdas: strengths of the quantizer to train with besides the objective's own.
+        pretrained: whose encoder every training starts from.
+    """
+
+    objective: Any
+    folder: Path
+    model: ModelConfig = field(default_factory=ModelConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    also_lambdas: tuple[float, ...] = ()
+    pretrained: PQVAE | None = None
+
+
+def read_bundle(folder: Path, model: ModelConfig) -> LatentIndex:
+    """A bundle of this model's: somebody's network, which it names, is handed in again."""
+    named = {"encoder": (encoders, model.encoder), "decoder": (decoders, model.decoder)}
+    others: dict[str, Any] = {
+        part: name
+        for part, (registry, name) in named.items()
+        if name is not None and not is_ours(registry.get(name))
+    }
+    return read_index(folder, **others)

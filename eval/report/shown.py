@@ -1,0 +1,68 @@
+"""What a page shows of results, each figure worked out once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from ..measure.results import Results, Row, best_rows, main_metric, metric_names, sort_rows
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """Results, and what tables, figures and sentences have in common.
+
+    Attributes:
+        results: of a run.
+        metrics: names of those that are printed.
+        metric: the one that decides which row is best.
+        rows: what is compared, sorted.
+        references: the others, sorted.
+        best: of the rows the best at every number of bytes.
+        bits: the code length that most methods have.
+    """
+
+    results: Results
+    metrics: list[str]
+    metric: str
+    rows: list[Row]
+    references: list[Row]
+    best: list[Row]
+    bits: int
+
+
+def shown(results: Results) -> Shown:
+    """What results have to show."""
+    return Shown(
+        results=results,
+        metrics=metric_names(results),
+        metric=main_metric(results),
+        rows=sort_rows(row for row in results.rows if not row.reference),
+        references=sort_rows(row for row in results.rows if row.reference),
+        best=best_rows(results),
+        bits=common_bits(results.rows),
+    )
+
+
+def common_bits(rows: Iterable[Row]) -> int:
+    """The code length that most methods have; the largest of several, 0 of none."""
+    methods: dict[int, set[str]] = {}
+    for row in rows:
+        if not row.reference:
+            methods.setdefault(row.bits, set()).add(row.method)
+    return max(methods, key=lambda bits: (len(methods[bits]), bits), default=0)
+
+
+def best_settings(rows: Iterable[Row], name: str) -> list[Row]:
+    """Rows without those search parameters ("nprobe=4") that another row does better with."""
+    best: dict[tuple[str, int, str], Row] = {}
+    for row in rows:
+        key = row.method, row.bits, search_type(row)
+        if key not in best or row.metrics.get(name, 0) > best[key].metrics.get(name, 0):
+            best[key] = row
+    return list(best.values())
+
+
+def search_type(row: Row) -> str:
+    """The search setting without its parameters: "adc", or nothing."""
+    return ",".join(part for part in row.search.split(",") if "=" not in part)
