@@ -99,7 +99,7 @@ class Registry(Generic[T]):
             found: Any = importlib.import_module(module)
             for part in attribute.split("."):
                 found = getattr(found, part)
-        except (ImportError, AttributeError, ValueError) as error:
+        except (ImportError, AttributeError, ValueError, TypeError) as error:
             raise ValueError(
                 f"expected {self._one} as 'package.module:attribute', got {reference!r}: {error}"
             ) from error

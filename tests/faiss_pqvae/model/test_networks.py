@@ -1,9 +1,22 @@
 """Encoders and decoders: any two go together, for any shape."""
 
+import math
+import sys
+
 import pytest
 import torch
+from torch import nn
 
-from faiss_pqvae.model.networks import build_decoder, build_encoder
+from faiss_pqvae.model.backbone import Backbone
+from faiss_pqvae.model.networks import (
+    Headed,
+    build_decoder,
+    build_encoder,
+    is_named_ours,
+    resolved_decoder,
+    resolved_encoder,
+)
+from faiss_pqvae.registry import decoders, encoders
 
 IMAGES = [(1, 4, 4), (1, 8, 8), (3, 7, 5), (1, 28, 28), (3, 33, 47)]
 VECTORS = [(1,), (10,)]
@@ -78,3 +91,108 @@ def test_conv__rejects_vectors_and_tiny_images(build, shape) -> None:
 def test_networks__reject_an_unknown_name(build) -> None:
     with pytest.raises(ValueError, match=r"'conv', 'linear', 'mlp'.*, got 'vit'"):
         build("vit", (1, 8, 8), 4, width=4)
+
+
+# -- networks that are not ours
+
+
+def make_toy(input_shape, latent_dim, *, width):
+    """A function that makes an encoder, as other packages register them."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(input_shape), width))
+
+
+def make_toy_decoder(input_shape, latent_dim, *, width):
+    """Likewise a decoder."""
+    return nn.Sequential(
+        nn.Linear(latent_dim, math.prod(input_shape)), nn.Unflatten(1, input_shape)
+    )
+
+
+def make_frozen(input_shape, latent_dim, *, width):
+    """A function that says more of its network."""
+    return Backbone(make_toy(input_shape, latent_dim, width=width), trainable=False, mean=0.5)
+
+
+class Toy(nn.Sequential):
+    """A class that is made in the same way."""
+
+    def __init__(self, input_shape, latent_dim, *, width):
+        super().__init__(*make_toy(input_shape, latent_dim, width=width))
+
+
+@pytest.fixture
+def registered(monkeypatch) -> None:
+    """The toys by name, for one test."""
+    for registry, make in ((encoders, make_toy), (decoders, make_toy_decoder)):
+        registry.names()  # ours are there first
+        monkeypatch.setattr(registry, "_things", {**registry._things})
+        registry.register("toy")(make)
+
+
+def test_headed__is_a_matrix_behind_the_network(generator: torch.Generator) -> None:
+    backbone = Backbone(nn.Linear(5, 3))
+    net = Headed(backbone, 3, 7)
+    x = torch.randn(4, 5, generator=generator)
+    head = net.head.map
+    torch.testing.assert_close(net(x), backbone(x) @ head.weight.T + head.bias)
+    assert net(x).shape == (4, 7)
+
+
+@pytest.mark.parametrize(
+    ("key", "reference"),
+    [
+        ("toy", "toy"),
+        (f"{__name__}:make_toy", f"{__name__}:make_toy"),
+        (make_toy, "torch.nn.modules.container:Sequential"),
+        (Toy, f"{__name__}:Toy"),
+        (make_toy((5,), 6, width=4), "torch.nn.modules.container:Sequential"),
+        (Backbone(nn.Linear(5, 4), reference="a.package:net"), "a.package:net"),
+    ],
+    ids=["name", "reference", "function", "class", "module", "backbone"],
+)
+def test_resolved_encoder__of_all_kinds(registered, key, reference) -> None:
+    found = resolved_encoder(key, (5,), 6, width=4)
+    assert isinstance(found, Backbone)
+    assert found.reference == reference
+    assert found(torch.zeros(2, 5)).shape == (2, 4)
+    if isinstance(key, Backbone):
+        assert found is key
+
+
+def test_resolved_encoder__a_function_may_say_more_of_its_network() -> None:
+    found = resolved_encoder(make_frozen, (5,), 6, width=4)
+    assert not found.trainable
+    assert found.mean == (0.5,)
+
+
+def test_resolved_decoder__of_all_kinds(registered) -> None:
+    module = make_toy_decoder((5,), 6, width=4)
+    assert resolved_decoder(module, (5,), 6, width=4) is module
+    for key in ("toy", make_toy_decoder):
+        assert resolved_decoder(key, (5,), 6, width=4)(torch.zeros(2, 6)).shape == (2, 5)
+
+
+@pytest.mark.parametrize("resolved", [resolved_encoder, resolved_decoder])
+@pytest.mark.parametrize("key", [3, None, lambda *_, width: 3, {"width": 4}], ids=str)
+def test_resolved__what_neither_is_nor_makes_a_module(resolved, key) -> None:
+    with pytest.raises(TypeError, match=r"or a torch.nn.Module as (en|de)coder, got"):
+        resolved(key, (5,), 6, width=4)
+
+
+@pytest.mark.parametrize("build", [build_encoder, build_decoder])
+def test_build__foreign_names_are_refused_and_nothing_is_imported(
+    registered, monkeypatch, build
+) -> None:
+    monkeypatch.delitem(sys.modules, "antigravity", raising=False)
+    for name in ("toy", "antigravity:fly", "torch.nn:Linear"):
+        with pytest.raises(ValueError, match=r"is not ours.*index_factory.*read_index"):
+            build(name, (5,), 6, width=4)
+    assert "antigravity" not in sys.modules
+
+
+def test_is_named_ours__by_name_alone(registered) -> None:
+    assert is_named_ours(encoders, "mlp")
+    assert is_named_ours(decoders, "linear")
+    for key in ("toy", "resnet50", "torch.nn:Linear", nn.Linear(5, 4), None):
+        assert not is_named_ours(encoders, key)
+    assert not is_named_ours(decoders, "resnet")
