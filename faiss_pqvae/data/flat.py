@@ -23,7 +23,6 @@ FLAT_SUFFIXES = frozenset(_ROW_HEADERS) | frozenset(_FILE_HEADERS)
 MAX_D = 1 << 24
 
 _DIMENSION = np.dtype("<i4")
-_CHECK_BYTES = 256 << 20
 _FLOAT = np.dtype(np.float32)
 
 
@@ -86,7 +85,9 @@ class FlatVectors:
             raise ValueError(f"{self.path} was cut after it was opened: {error}") from error
 
 
-def open_flat(path: str | Path, dtype: npt.DTypeLike = np.float32) -> FlatVectors:
+def open_flat(
+    path: str | Path, dtype: npt.DTypeLike = np.float32, *, check_bytes: int = 256 << 20
+) -> FlatVectors:
     """Opens a file of one of the flat formats, by its suffix.
 
     Every row's own dimension is read once (a progress bar shows it when it takes long).
@@ -94,6 +95,7 @@ def open_flat(path: str | Path, dtype: npt.DTypeLike = np.float32) -> FlatVector
     Args:
         path: ends in .fvecs, .bvecs, .ivecs, .fbin, .u8bin, .i8bin or .ibin.
         dtype: what rows are converted to.
+        check_bytes: of the rows whose dimensions are read at a time.
 
     Returns:
         (n, d) of `dtype`, n >= 1, d >= 1.
@@ -110,7 +112,7 @@ def open_flat(path: str | Path, dtype: npt.DTypeLike = np.float32) -> FlatVector
     size = path.stat().st_size
     if suffix in _ROW_HEADERS:
         source = _with_row_headers(path, size, np.dtype(_ROW_HEADERS[suffix]))
-        _check_rows(source)
+        _check_rows(source, check_bytes)
     else:
         source = _with_file_header(path, size, np.dtype(_FILE_HEADERS[suffix]))
     return FlatVectors(source.path, source.record, source.offset, source.shape, np.dtype(dtype))
@@ -141,10 +143,10 @@ def _with_row_headers(path: Path, size: int, values: np.dtype[Any]) -> FlatVecto
     return FlatVectors(path, record, 0, (size // record.itemsize, d))
 
 
-def _check_rows(source: FlatVectors) -> None:
+def _check_rows(source: FlatVectors, check_bytes: int) -> None:
     """Compares the dimension of every row with that of the first."""
     n, d = source.shape
-    step = max(1, _CHECK_BYTES // source.record.itemsize)
+    step = max(1, check_bytes // source.record.itemsize)
     title = f"checking {source.path.name}"
     with tqdm(total=n, unit="vector", desc=title, delay=2, disable=None, leave=False) as bar:
         for start in range(0, n, step):

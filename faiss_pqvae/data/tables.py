@@ -18,9 +18,6 @@ from faiss_pqvae.types import FloatArray
 
 HDF5_SUFFIXES = frozenset({".hdf5", ".h5"})
 
-_RUN_BYTES = 32 << 20
-_GAP_BYTES = 64 << 10
-
 
 # HDF5 --------------------------------------------------------------------------------------------
 
@@ -36,13 +33,22 @@ class HDF5Vectors:
 
     dtype: np.dtype[Any] = np.dtype(np.float32)
 
-    def __init__(self, path: str | Path, dataset: str | None = None) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        dataset: str | None = None,
+        *,
+        run_bytes: int = 32 << 20,
+        gap_bytes: int = 64 << 10,
+    ) -> None:
         """Reads the file's table of contents.
 
         Args:
             path: the file.
             dataset: name; by default "train", the vectors to search in of ann-benchmarks, or the
                 only one that there is.
+            run_bytes: most that is read at a time where rows lie apart.
+            gap_bytes: between two rows, beyond which it is jumped over and not read.
 
         Raises:
             FileNotFoundError: there is no such file.
@@ -50,7 +56,7 @@ class HDF5Vectors:
                 least one row.
             ImportError: h5py is not installed.
         """
-        self.path = Path(path)
+        self.path, self.run_bytes, self.gap_bytes = Path(path), run_bytes, gap_bytes
         if not self.path.is_file():
             raise FileNotFoundError(f"expected an HDF5 file, got {path}")
         shapes, self.attributes = self._contents()
@@ -82,10 +88,21 @@ class HDF5Vectors:
                 return np.asarray(data[rows])
             wanted, places = np.unique(ids, return_inverse=True)
             out = np.empty((len(wanted), self.shape[1]), data.dtype)
-            for run in _runs(wanted, data.dtype.itemsize * self.shape[1]):
+            for run in self._runs(wanted, data.dtype.itemsize * self.shape[1]):
                 near = wanted[run]
                 out[run] = data[near[0] : near[-1] + 1][near - near[0]]
             return out[places]
+
+    def _runs(self, ids: npt.NDArray[np.int64], row_bytes: int) -> Iterator[slice]:
+        """Cuts rising ids where a gap is better jumped over than read, and into bounded pieces.
+
+        A list of single rows is what h5py is slow at.
+        """
+        blocks = ids // max(1, self.run_bytes // row_bytes)
+        cut = (np.diff(ids) * row_bytes > self.gap_bytes) | (np.diff(blocks) != 0)
+        edges = [0, *(np.flatnonzero(cut) + 1).tolist(), len(ids)]
+        for start, stop in itertools.pairwise(edges):
+            yield slice(start, stop)
 
     def _contents(self) -> tuple[dict[str, tuple[int, int]], dict[str, Any]]:
         shapes: dict[str, tuple[int, int]] = {}
@@ -101,18 +118,6 @@ class HDF5Vectors:
 
     def _open(self) -> _OpenHDF5:
         return _OpenHDF5(self.path)
-
-
-def _runs(ids: npt.NDArray[np.int64], row_bytes: int) -> Iterator[slice]:
-    """Cuts rising ids where a gap is better jumped over than read, and into bounded pieces.
-
-    A list of single rows is what h5py is slow at.
-    """
-    blocks = ids // max(1, _RUN_BYTES // row_bytes)
-    cut = (np.diff(ids) * row_bytes > _GAP_BYTES) | (np.diff(blocks) != 0)
-    edges = [0, *(np.flatnonzero(cut) + 1).tolist(), len(ids)]
-    for start, stop in itertools.pairwise(edges):
-        yield slice(start, stop)
 
 
 class _OpenHDF5:

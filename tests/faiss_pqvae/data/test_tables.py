@@ -11,7 +11,6 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from faiss_pqvae.data import tables
 from faiss_pqvae.data.open import ParquetImages, open_source
 from faiss_pqvae.data.tables import HDF5Vectors, read_parquet_vectors
 
@@ -85,13 +84,10 @@ def test_hdf5__rejects_what_is_not_there(hdf5: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("run", "gap"), [(1, 10**9), (36, 12), (10**9, 1)])
-def test_hdf5__rows_come_the_same_in_runs(
-    hdf5: Path, run: int, gap: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(tables, "_RUN_BYTES", run)
-    monkeypatch.setattr(tables, "_GAP_BYTES", gap)
+def test_hdf5__rows_come_the_same_in_runs(hdf5: Path, run: int, gap: int) -> None:
     rows = np.random.default_rng(0).integers(0, 20, 30)
-    np.testing.assert_array_equal(HDF5Vectors(hdf5)[rows], X[rows])
+    source = HDF5Vectors(hdf5, run_bytes=run, gap_bytes=gap)
+    np.testing.assert_array_equal(source[rows], X[rows])
 
 
 @settings(max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
