@@ -121,6 +121,29 @@ def lloyd(z_m: Tensor, codewords: Tensor, *, iterations: int) -> Tensor:
     return codewords
 
 
+def replace_dead(
+    codewords: Tensor, counts: Tensor, z: Tensor, *, threshold: float, generator: torch.Generator
+) -> Tensor:
+    """Moves codewords that are hardly used onto random points, in place.
+
+    Args:
+        codewords: (ksub, d) float, of one codebook.
+        counts: (ksub,) float: how often each is chosen in a batch; those moved get an even share.
+        z: (n, d) float, n >= 1, the points to choose from.
+        threshold: a codeword is dead below this share of the even spread n / ksub.
+        generator: source of randomness, on the CPU.
+
+    Returns:
+        (r,) int64: which were moved.
+    """
+    even = len(z) / len(codewords)
+    dead = (counts < threshold * even).nonzero()[:, 0]
+    rows = torch.randint(len(z), (len(dead),), generator=generator).to(z.device)
+    codewords[dead] = z[rows]
+    counts[dead] = even
+    return dead
+
+
 def histogram(ids: Tensor, ksub: int) -> Tensor:
     """How often each codeword was chosen: (n, M) int64 ids to (M, ksub) int64 counts."""
     M = ids.shape[1]
@@ -140,6 +163,20 @@ def perplexity(counts: Tensor) -> Tensor:
     return entropy.exp().float()
 
 
+def two_nearest(z_m: Tensor, codewords: Tensor) -> tuple[Tensor, Tensor]:
+    """The nearest and the second nearest codeword of every sub-vector.
+
+    Args:
+        z_m: (M, n, dsub) float.
+        codewords: (M, ksub, dsub) float.
+
+    Returns:
+        Distances (M, n, 2) float and ids (M, n, 2) int64.
+    """
+    found = squared_distances(z_m, codewords).topk(2, dim=-1, largest=False)
+    return found.values.clamp(min=0).sqrt(), found.indices
+
+
 def distance_ratio(z: Tensor, codewords: Tensor) -> float:
     """Mean distance to the nearest codeword over mean distance to the second nearest.
 
@@ -152,6 +189,5 @@ def distance_ratio(z: Tensor, codewords: Tensor) -> float:
     Returns:
         A number in [0, 1]; 1 when both are zero (all codewords coincide with all latents).
     """
-    squared = squared_distances(split(z, len(codewords)), codewords)
-    nearest = squared.topk(2, dim=-1, largest=False).values.clamp(min=0).sqrt().mean((0, 1))
+    nearest = two_nearest(split(z, len(codewords)), codewords)[0].mean((0, 1))
     return float(nearest[0] / nearest[1]) if nearest[1] > 0 else 1.0

@@ -15,6 +15,7 @@ from faiss_pqvae.model.clustering import (
     kmeans,
     lloyd,
     look_up,
+    replace_dead,
     split,
 )
 
@@ -38,6 +39,29 @@ class Quantized(NamedTuple):
     ids: Tensor
     codebook_loss: Tensor
     commitment_loss: Tensor
+
+
+def straight_through(z: Tensor, e: Tensor, ids: Tensor, *, update: Update) -> Quantized:
+    """What the bottleneck returns for latents, and the codewords that stand for them.
+
+    Args:
+        z: (n, latent_dim) float.
+        e: (n, latent_dim) float, of the codewords, with their gradient.
+        ids: (n, M) int64, which they are.
+        update: how the codewords learn; with "gradient" there is a codebook loss.
+    """
+    commitment_loss = (z - e.detach()).square().sum(-1).mean()  # eq. (24), second part
+    codebook_loss = commitment_loss.new_zeros(())
+    if update == "gradient":
+        codebook_loss = (z.detach() - e).square().sum(-1).mean()  # eq. (24), first part
+    z_q = z + (e - z).detach()  # eq. (21)
+    return Quantized(z, z_q, ids, codebook_loss, commitment_loss)
+
+
+def check_nbits(nbits: int) -> None:
+    """Raises a ValueError for bits that FAISS has no codes of."""
+    if not MIN_NBITS <= nbits <= MAX_NBITS:
+        raise ValueError(f"expected nbits from {MIN_NBITS} to {MAX_NBITS}, got {nbits}")
 
 
 class ProductQuantizer(nn.Module):
@@ -75,8 +99,7 @@ class ProductQuantizer(nn.Module):
             raise ValueError(
                 f"expected a latent_dim that M divides, got latent_dim={latent_dim} and M={M}"
             )
-        if not MIN_NBITS <= nbits <= MAX_NBITS:
-            raise ValueError(f"expected nbits from {MIN_NBITS} to {MAX_NBITS}, got {nbits}")
+        check_nbits(nbits)
         if update not in ("ema", "gradient"):
             raise ValueError(f"expected update 'ema' or 'gradient', got {update!r}")
         if not 0 < ema_decay < 1:
@@ -102,14 +125,9 @@ class ProductQuantizer(nn.Module):
         with torch.no_grad():
             ids = assign(z_m, self.codewords)
         e = look_up(self.codewords, ids).transpose(0, 1).reshape(z.shape)  # (n, latent_dim)
-        commitment_loss = (z - e.detach()).square().sum(-1).mean()  # eq. (24), second part
-        codebook_loss = commitment_loss.new_zeros(())
-        if self.update == "gradient":
-            codebook_loss = (z.detach() - e).square().sum(-1).mean()  # eq. (24), first part
         if self.training:
             self._observe(z_m.detach(), ids)
-        z_q = z + (e - z).detach()  # eq. (21)
-        return Quantized(z, z_q, ids, codebook_loss, commitment_loss)
+        return straight_through(z, e, ids, update=self.update)
 
     def distance_ratio(self, z: Tensor) -> float:
         """See the function of that name: latents (n, latent_dim) float, n >= 1."""
@@ -178,14 +196,11 @@ class ProductQuantizer(nn.Module):
         Returns:
             The number of codewords moved.
         """
-        even = len(z) / self.ksub
-        dead = (self.ema_counts < threshold * even).nonzero()  # (r, 2): sub-quantizer, codeword
-        if not len(dead):
-            return 0
-        m, k = dead.unbind(1)
-        rows = torch.randint(len(z), (len(dead),), generator=generator).to(z.device)
-        self.codewords[m, k] = split(z, self.M)[m, rows]
-        self.ema_counts[m, k] = even
-        if self.update == "ema":
-            self.ema_sums[m, k] = self.codewords[m, k] * even
-        return len(dead)
+        moved = 0
+        for m, part in enumerate(split(z, self.M)):
+            codewords, counts = self.codewords[m], self.ema_counts[m]
+            dead = replace_dead(codewords, counts, part, threshold=threshold, generator=generator)
+            if self.update == "ema":
+                self.ema_sums[m, dead] = codewords[dead] * counts[dead].unsqueeze(-1)
+            moved += len(dead)
+        return moved

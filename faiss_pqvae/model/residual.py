@@ -7,9 +7,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from faiss_pqvae.codebooks import MAX_NBITS, MIN_NBITS
-from faiss_pqvae.model.clustering import assign, histogram, kmeans, lloyd, squared_distances
-from faiss_pqvae.model.product import Quantized
+from faiss_pqvae.model.clustering import (
+    assign,
+    histogram,
+    kmeans,
+    lloyd,
+    replace_dead,
+    squared_distances,
+    two_nearest,
+)
+from faiss_pqvae.model.product import Quantized, check_nbits, straight_through
 
 
 class Prefixes(NamedTuple):
@@ -55,6 +62,20 @@ def prefixes(z: Tensor, codewords: Tensor, softness: float) -> Prefixes:
     )
 
 
+def descend(residual: Tensor, level: Tensor) -> tuple[Tensor, Tensor]:
+    """One level down: the nearest codewords, and what they leave over.
+
+    Args:
+        residual: (n, d) float.
+        level: (ksub, d) float.
+
+    Returns:
+        ids (n,) int64 and residuals (n, d) float.
+    """
+    chosen = assign(residual.unsqueeze(0), level.unsqueeze(0))[:, 0]
+    return chosen, residual - level[chosen]
+
+
 class ResidualQuantizer(nn.Module):
     """Residual quantization as a layer, every prefix of whose codes is a code (DPQ).
 
@@ -76,8 +97,7 @@ class ResidualQuantizer(nn.Module):
         super().__init__()
         if M < 1 or latent_dim < 1:
             raise ValueError(f"expected M and latent_dim >= 1, got {M} and {latent_dim}")
-        if not MIN_NBITS <= nbits <= MAX_NBITS:
-            raise ValueError(f"expected nbits from {MIN_NBITS} to {MAX_NBITS}, got {nbits}")
+        check_nbits(nbits)
         self.M, self.ksub, self.dsub = M, 2**nbits, latent_dim
         self.codewords = nn.Parameter(torch.zeros(M, self.ksub, latent_dim))
         # A moving average, to know which codewords are dead.
@@ -87,17 +107,14 @@ class ResidualQuantizer(nn.Module):
         """Quantizes a batch (n, latent_dim) float32, n >= 1."""
         with torch.no_grad():
             ids = self.choose(z)
-        e = self.look_up(ids)
-        z_q = z + (e - z).detach()
-        return Quantized(z, z_q, ids, _squared(z.detach() - e), _squared(z - e.detach()))
+        return straight_through(z, self.look_up(ids), ids, update="gradient")
 
     def choose(self, z: Tensor) -> Tensor:
         """The codewords of latents (n, latent_dim), greedily: (n, M) int64."""
         residual, ids = z, []
         for level in self.codewords.detach():
-            chosen = assign(residual.unsqueeze(0), level.unsqueeze(0))[:, 0]
+            chosen, residual = descend(residual, level)
             ids.append(chosen)
-            residual = residual - level[chosen]
         return torch.stack(ids, dim=1)
 
     def look_up(self, ids: Tensor) -> Tensor:
@@ -115,10 +132,9 @@ class ResidualQuantizer(nn.Module):
         """
         residual, nearest = z, []
         for level in self.codewords.detach():
-            squared = squared_distances(residual.unsqueeze(0), level.unsqueeze(0))[0]
-            found = squared.topk(2, dim=-1, largest=False)
-            nearest.append(found.values.clamp(min=0).sqrt().mean(0))
-            residual = residual - level[found.indices[:, 0]]
+            distances, ids = two_nearest(residual.unsqueeze(0), level.unsqueeze(0))
+            nearest.append(distances[0].mean(0))
+            residual = residual - level[ids[0, :, 0]]
         first, second = torch.stack(nearest).mean(0).tolist()
         return first / second if second > 0 else 1.0
 
@@ -145,7 +161,7 @@ class ResidualQuantizer(nn.Module):
                 residual.unsqueeze(0), self.ksub, iterations=iterations, generator=generator
             )
             self.codewords[m] = found[0]
-            residual = residual - found[0][assign(residual.unsqueeze(0), found)[:, 0]]
+            _, residual = descend(residual, found[0])
         self.counts.fill_(batch_size / self.ksub)
 
     @torch.no_grad()
@@ -161,7 +177,7 @@ class ResidualQuantizer(nn.Module):
             level = self.codewords[m : m + 1]
             found = lloyd(residual.unsqueeze(0), level, iterations=iterations)
             self.codewords[m] = found[0]
-            residual = residual - found[0][assign(residual.unsqueeze(0), found)[:, 0]]
+            _, residual = descend(residual, found[0])
 
     def project(self) -> None:
         """Codewords keep the lengths they have."""
@@ -178,19 +194,10 @@ class ResidualQuantizer(nn.Module):
         Returns:
             The number of codewords moved.
         """
-        even, residual, moved = len(z) / self.ksub, z, 0
-        for m in range(self.M):
-            before = self.codewords[m].clone()
-            dead = (self.counts[m] < threshold * even).nonzero()[:, 0]
-            rows = torch.randint(len(z), (len(dead),), generator=generator).to(z.device)
-            self.codewords[m, dead] = residual[rows]
-            self.counts[m, dead] = even
-            moved += len(dead)
-            # By the codewords as they were: those that moved took single residuals away whole.
-            chosen = assign(residual.unsqueeze(0), before.unsqueeze(0))[:, 0]
-            residual = residual - before[chosen]
+        residual, moved = z, 0
+        for level, counts in zip(self.codewords, self.counts, strict=True):
+            # By the codewords as they are: those that move take single residuals away whole.
+            _, left = descend(residual, level)
+            dead = replace_dead(level, counts, residual, threshold=threshold, generator=generator)
+            residual, moved = left, moved + len(dead)
         return moved
-
-
-def _squared(difference: Tensor) -> Tensor:
-    return difference.square().sum(-1).mean()

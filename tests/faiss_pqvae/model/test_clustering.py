@@ -17,8 +17,10 @@ from faiss_pqvae.model.clustering import (
     kmeans,
     look_up,
     perplexity,
+    replace_dead,
     split,
     squared_distances,
+    two_nearest,
     usage,
 )
 
@@ -137,3 +139,24 @@ def test_distance_ratio__by_hand() -> None:
 
 def test_distance_ratio__of_coinciding_codewords_is_one() -> None:
     assert distance_ratio(torch.zeros(3, 2), torch.zeros(1, 4, 2)) == 1
+
+
+def test_two_nearest__are_those_of_brute_force(generator: torch.Generator) -> None:
+    z_m = torch.randn(2, 9, 3, generator=generator)
+    codewords = torch.randn(2, 8, 3, generator=generator)
+    distances, ids = two_nearest(z_m, codewords)
+    expected = _brute_force(z_m, codewords).sqrt().sort(-1)
+    torch.testing.assert_close(distances, expected.values[..., :2].float(), atol=1e-4, rtol=1e-4)
+    assert torch.equal(ids, expected.indices[..., :2])
+
+
+def test_replace_dead__in_place_and_from_the_points(generator: torch.Generator) -> None:
+    codewords = torch.randn(4, 3, generator=generator)
+    before, z = codewords.clone(), 50 + torch.randn(16, 3, generator=generator)
+    counts = torch.tensor([4.0, 0.3, 0.5, 0.0])  # dead below 0.1 * 16 / 4
+    moved = replace_dead(codewords, counts, z, threshold=0.1, generator=generator)
+    assert moved.tolist() == [1, 3]
+    assert torch.equal(codewords[[0, 2]], before[[0, 2]])
+    assert all((z == row).all(-1).any() for row in codewords[moved])
+    assert counts.tolist() == [4, 4, 0.5, 4]
+    assert not len(replace_dead(codewords, counts, z, threshold=0.1, generator=generator))
