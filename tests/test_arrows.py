@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from faiss_pqvae.registry import datasets, methods, objectives
+
 PACKAGE = "faiss_pqvae"
 ROOT = Path(__file__).parents[1]
 FOLDERS = {
@@ -25,8 +27,10 @@ FORBIDDEN = {
     "index": ("training", "eval"),
     "training": ("faiss", "native", "index", "eval"),
 }
-# From a room, none of those is imported directly.
-NOT_DIRECTLY = {"eval": ("training",)}
+# The evaluation knows of ours what anyone imports, and what knows no learning and no search.
+SEEN_BY_EVAL = (*FOUNDATIONS, "registry", "data")
+# FAISS comes to it through one module.
+EVAL_FAISS = "eval.faiss_library"
 # The modules that join what the rooms around them keep apart, and what they may know.
 JOINS = {"index.factory": "training", "index.opq": "training"}
 
@@ -107,17 +111,33 @@ def violations(modules: dict[str, str]) -> list[str]:
                 for name in sorted(_reached(graph, module))
                 if any(_within(name, _full(target)) for target in wrong)
             ]
-    for room, targets in NOT_DIRECTLY.items():
-        for module in (name for name in graph if _within(name, _full(room))):
-            found += [
-                f"{module} -> {name}"
-                for name in graph[module]
-                if any(_within(name, _full(target)) for target in targets)
-            ]
+    found += outside_of_the_face(modules)
     for module, names in graph.items():
         if not any(_within(module, f"{PACKAGE}.{part}") for part in ("cli", "__main__")):
             found += [f"{module} -> {name}" for name in names if _within(name, f"{PACKAGE}.cli")]
     return found
+
+
+def outside_of_the_face(modules: dict[str, str]) -> list[str]:
+    """What the evaluation imports of this package and should not know, and FAISS past its door."""
+    face = {f"{PACKAGE}.{name}" for name in _public(modules[f"{PACKAGE}.__init__"])}
+    rooms = [_full(room) for room in ("eval", *SEEN_BY_EVAL)]
+    found = []
+    for module in (name for name in modules if _within(name, _full("eval"))):
+        for name, _ in _imports(module, modules[module]):
+            seen = name in face or name == PACKAGE or any(_within(name, room) for room in rooms)
+            past = _within(name, "faiss") and module != _full(EVAL_FAISS)
+            if past or (_within(name, PACKAGE) and not seen):
+                found.append(f"{module} -> {name}")
+    return found
+
+
+def _public(source: str) -> list[str]:
+    """The names in a module's __all__."""
+    for node in ast.parse(source).body:
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__all__":
+            return [str(name) for name in ast.literal_eval(node.value)]
+    return []
 
 
 def imports_by_the_long_way(modules: dict[str, str]) -> list[str]:
@@ -171,6 +191,14 @@ PLANTED = [
     ("training.loop", "from faiss_pqvae import read_index"),  # by way of the face
     ("training.data.views", "from faiss_pqvae.eval.measure import metrics"),
     ("eval.measure.metrics", "from faiss_pqvae.training.config import TrainingConfig"),
+    ("eval.measure.runner", "from faiss_pqvae import training"),
+    ("eval.measure.runner", "from faiss_pqvae.native import faiss"),
+    ("eval.measure.runner", "import faiss"),
+    ("eval.measure.raw", "from ...index.bundle import read_index"),
+    ("eval.methods.learned", "from faiss_pqvae.index.latent_index import LatentIndex"),
+    ("eval.methods.learned", "import faiss_pqvae.model.pqvae"),
+    ("eval.methods.pq", "def f():\n    from faiss_pqvae.cli.options import Learning"),
+    ("eval.data.load", "from faiss_pqvae.model.config import ModelConfig"),
 ]
 
 
@@ -180,6 +208,52 @@ def test_arrows__a_planted_violation_is_found(module: str, line: str) -> None:
     name = f"{PACKAGE}.{module}"
     modules[name] += f"\n{line}\n"
     assert any(found.startswith(f"{name} -> ") for found in violations(modules))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "import faiss_pqvae as fpq",
+        "from faiss_pqvae import LatentIndex, read_index",
+        "from faiss_pqvae.registry import methods",
+        "from faiss_pqvae.data.source import Source",
+        "from ..faiss_library import faiss",
+    ],
+)
+def test_arrows__eval_may_know_the_face(line: str) -> None:
+    modules = _modules()
+    modules[f"{PACKAGE}.eval.measure.runner"] += f"\n{line}\n"
+    assert outside_of_the_face(modules) == []
+
+
+def names_in_code(source: str, names: set[str]) -> list[str]:
+    """Names that stand in the code of a module as text, outside of its docstrings."""
+    tree = ast.parse(source)
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    texts = (
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+        if id(node) not in docstrings
+    )
+    return sorted(names & set(texts))
+
+
+@pytest.mark.parametrize(
+    "module", ["eval.measure.runner", "eval.measure.searching", "cli.evaluate", "cli.report"]
+)
+def test_arrows__a_run_knows_no_method_and_no_data_set_by_name(module: str) -> None:
+    names = {*datasets.names(), *methods.names(), *objectives.names()}
+    source = _modules()[f"{PACKAGE}.{module}"]
+    assert names_in_code(source, names) == []
+    planted = f"{source}\nx = ['mnist5k', 'ITQ']\n"
+    assert names_in_code(planted, names) == ["ITQ", "mnist5k"]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ SEED = 0
 CURVE_KS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 
 Split: TypeAlias = Literal["pqvae", "few-labels"]
+GivenSplit: TypeAlias = Literal["pqvae", "few-labels", "dqn"]  # the last has another name now
 FORMER_SPLITS: dict[str, Split] = {"dqn": "few-labels"}  # as older results files have them
 
 # One class an item, (n,) int64, or several, (n, classes) bool.

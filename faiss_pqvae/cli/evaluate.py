@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
@@ -14,7 +14,7 @@ from faiss_pqvae.cli.options import Learning
 from faiss_pqvae.cli.recipes import DATASET, demo_recipes
 from faiss_pqvae.eval.data.load import load
 from faiss_pqvae.eval.data.own import OwnData
-from faiss_pqvae.eval.data.protocol import Evaluated
+from faiss_pqvae.eval.data.protocol import Evaluated, GivenSplit
 from faiss_pqvae.eval.measure.results import Results
 from faiss_pqvae.eval.measure.runner import run
 from faiss_pqvae.eval.methods.baselines import FAST
@@ -34,7 +34,7 @@ def evaluate(
     *,
     dataset: str,
     out: Path,
-    protocol: Literal["pqvae", "few-labels", "dqn"] = "pqvae",
+    protocol: GivenSplit = "pqvae",
     methods: tuple[str, ...] = (),
     index: Path | None = None,
     bits: tuple[int, ...] = (),

@@ -69,13 +69,14 @@ def _load(name: str, own: OwnData, results: Results) -> Evaluated:
     """The data set, cut to what was searched where only a part was."""
     split = results.protocol.partition(",")[0]
     protocol = split if split == "few-labels" else "pqvae"
+    sizes: dict[str, Any] = {}
     data = load(name, protocol=protocol, own=own)
-    sizes: dict[str, Any] = {
-        "n_database": results.n_database if results.n_database < len(data.database) else None,
-        "n_queries": results.n_queries if results.n_queries != len(data.queries) else None,
-    }
-    if any(sizes.values()):
-        data = load(name, protocol=protocol, own=own, **sizes)
+    # Queries first: where they are drawn, the database is what they leave.
+    for part in ("queries", "database"):
+        wanted = getattr(results, f"n_{part}")
+        if wanted != len(getattr(data, part)):
+            sizes[f"n_{part}"] = wanted
+            data = load(name, protocol=protocol, own=own, **sizes)
     if (data.name, data.protocol) != (results.dataset, results.protocol):
         raise ValueError(
             f"expected the data of the run, {results.dataset} ({results.protocol}), got "

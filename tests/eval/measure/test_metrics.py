@@ -388,3 +388,50 @@ def test_pareto__rejects_bad_input() -> None:
         pareto(np.ones((1, 3)))
     with pytest.raises(TypeError, match="array of floats"):
         pareto(np.ones((1, 2), int))
+
+
+# Several classes an item -------------------------------------------------------------------------
+
+
+def test_relevance__of_several_classes_is_one_in_common() -> None:
+    database = np.array([[1, 1, 0], [0, 0, 1], [0, 0, 0], [0, 1, 1]], bool)
+    queries = np.array([[1, 0, 0], [0, 1, 1], [0, 0, 0]], bool)
+    ids = np.array([[3, 0, 1, -1], [2, 1, 0, 3], [0, 1, 2, 3]])
+    expected = np.array([[0, 1, 0, 0], [0, 1, 1, 1], [0, 0, 0, 0]], bool)
+    np.testing.assert_array_equal(relevance(ids, database, queries), expected)
+    np.testing.assert_array_equal(count_relevant(database, queries), [1, 3, 0])
+    # AP@4 of the second query: (1/2 + 2/3 + 3/4) / 3; of the first 1/2; of the third 0.
+    np.testing.assert_allclose(
+        average_precision_at_k(expected, 4), [1 / 2, (1 / 2 + 2 / 3 + 3 / 4) / 3, 0]
+    )
+
+
+@pytest.mark.parametrize("classes", [1, 7, 64, 81, 200])
+def test_relevance__of_many_classes_agrees_with_sets(classes: int) -> None:
+    generator = np.random.default_rng(classes)
+    database = generator.random((40, classes)) < 1.5 / classes
+    queries = generator.random((9, classes)) < 1.5 / classes
+    ids = np.tile(np.arange(40), (9, 1))
+    shared = [
+        [bool({*np.flatnonzero(q)} & {*np.flatnonzero(x)}) for x in database] for q in queries
+    ]
+    found = relevance(ids, database, queries, block_elements=50)
+    np.testing.assert_array_equal(found, shared)
+    np.testing.assert_array_equal(count_relevant(database, queries), np.sum(shared, axis=1))
+
+
+def test_relevance__one_class_each_is_the_same_as_bool() -> None:
+    generator = np.random.default_rng(0)
+    labels, queries = generator.integers(0, 5, 30), generator.integers(0, 5, 8)
+    ids = generator.integers(-1, 30, (8, 12))
+    matrices = (np.eye(5, dtype=bool)[labels], np.eye(5, dtype=bool)[queries])
+    np.testing.assert_array_equal(relevance(ids, *matrices), relevance(ids, labels, queries))
+    np.testing.assert_array_equal(count_relevant(*matrices), count_relevant(labels, queries))
+
+
+def test_relevance__rejects_labels_of_two_kinds() -> None:
+    ids, several = np.zeros((2, 1), np.int64), np.ones((3, 4), bool)
+    with pytest.raises(TypeError, match="query_labels as an array of bool, got int64"):
+        relevance(ids, several, np.zeros(2, np.int64))
+    with pytest.raises(ValueError, match=r"as many classes, \(4,\), got \(5,\)"):
+        count_relevant(several, np.ones((2, 5), bool))

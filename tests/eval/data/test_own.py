@@ -1,0 +1,327 @@
+"""Data of one's own: folders of images, Parquet, .npy, and functions of other packages."""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from faiss_pqvae.eval import load
+from faiss_pqvae.eval.data.classes import classes_of
+from faiss_pqvae.eval.data.held import Taken, rows_of
+from faiss_pqvae.eval.data.labelled import LabelledData
+from faiss_pqvae.eval.data.neighbours import VectorData
+from faiss_pqvae.eval.data.own import OwnData
+from faiss_pqvae.eval.data.splits import few_labels, same_number, same_share
+
+N = 60
+LABELS = np.arange(N) % 3
+SEVERAL = np.stack([np.arange(N) % 2 == 0, np.arange(N) % 3 == 0, np.arange(N) % 7 == 0], axis=1)
+
+
+@pytest.fixture
+def x(rng: np.random.Generator) -> np.ndarray:
+    return rng.integers(0, 256, (N, 3, 4, 5), dtype=np.uint8)
+
+
+@pytest.fixture
+def vectors(rng: np.random.Generator) -> np.ndarray:
+    return rng.standard_normal((N, 6), dtype=np.float32)
+
+
+def write_folder(root: Path, x: np.ndarray, labels: np.ndarray, names: str = "abc") -> Path:
+    for number, (image, label) in enumerate(zip(x, labels, strict=True)):
+        folder = root / names[label]
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image.transpose(1, 2, 0)).save(folder / f"{number:03}.png")
+    return root
+
+
+def write_parquet(path: Path, **columns: object) -> Path:
+    pq.write_table(pa.table(columns), path)
+    return path
+
+
+def encoded(x: np.ndarray, folder: Path) -> list[dict[str, object]]:
+    found = []
+    for image in x:
+        Image.fromarray(image.transpose(1, 2, 0)).save(folder / "one.png")
+        found.append({"bytes": (folder / "one.png").read_bytes(), "path": None})
+    return found
+
+
+def same_items(data: LabelledData, x: np.ndarray, labels: np.ndarray) -> None:
+    """Every item is there once, with its label, and no query is in the database."""
+    items = np.concatenate([data.database[:], data.queries[:]])
+    found = np.concatenate([data.database_labels, data.query_labels])
+    assert len(items) == len(x)
+    for item, label in zip(items, found, strict=True):
+        (at,) = np.flatnonzero((x == item).reshape(len(x), -1).all(axis=1))
+        np.testing.assert_array_equal(labels[at], label)
+
+
+# A folder of images per class --------------------------------------------------------------------
+
+
+def test_load__folder_of_images_per_class_draws_queries(x: np.ndarray, tmp_path: Path) -> None:
+    write_folder(tmp_path / "photos", x, LABELS)
+    data = load(tmp_path / "photos")
+    assert isinstance(data, LabelledData)
+    assert (len(data.database), len(data.queries), data.class_names) == (54, 6, ("a", "b", "c"))
+    same_items(data, x, LABELS)
+    assert np.bincount(data.query_labels).tolist() == [2, 2, 2]
+    assert data.train is data.database
+    how = "6 queries drawn, of every class the same share (seed 0)"
+    assert data.description == f"photos (60 items of 3 classes); {how}"
+    assert data.protocol == f"own data: {how}"
+    again = load(tmp_path / "photos")
+    np.testing.assert_array_equal(again.queries, data.queries)
+    more = load(tmp_path / "photos", n_queries=21, n_database=20)
+    assert (len(more.queries), len(more.database)) == (21, 20)
+    assert "20 of 39 database items" in more.protocol
+
+
+def test_load__folder_with_queries_in_another(x: np.ndarray, tmp_path: Path) -> None:
+    photos = write_folder(tmp_path / "photos", x[:50], LABELS[:50])
+    queries = write_folder(tmp_path / "asked", x[50:], LABELS[50:] % 2, names="bc")
+    data = load(photos, own=OwnData(queries=queries, size=(8, 8)))
+    assert data.database.shape == (50, 3, 8, 8)
+    assert data.class_names == ("a", "b", "c")
+    assert set(data.query_labels) == {1, 2}
+    assert data.protocol == "own data: 10 queries given, asked"
+
+
+def test_load__images_without_classes_need_labels(x: np.ndarray, tmp_path: Path) -> None:
+    for number in range(4):
+        Image.fromarray(x[number].transpose(1, 2, 0)).save(tmp_path / f"{number}.png")
+    with pytest.raises(ValueError, match=r"expected labels of .* or queries"):
+        load(tmp_path)
+    with pytest.raises(ValueError, match=r"without them only vectors \(n, d\)"):
+        load(tmp_path, own=OwnData(queries=tmp_path))
+
+
+# Parquet -----------------------------------------------------------------------------------------
+
+
+def test_load__parquet_with_columns_of_any_name(vectors: np.ndarray, tmp_path: Path) -> None:
+    text = [("cat", "dog", "owl")[label] for label in LABELS]
+    path = write_parquet(tmp_path / "x.parquet", vec=list(vectors), other=list(vectors), kind=text)
+    data = load(path, own=OwnData(column="vec", label_column="kind"))
+    assert data.class_names == ("cat", "dog", "owl")
+    same_items(data, vectors, LABELS)
+    with pytest.raises(ValueError, match=r"a column 'tag' in .*, got \['vec', 'other', 'kind'\]"):
+        load(path, own=OwnData(column="vec", label_column="tag"))
+    with pytest.raises(
+        ValueError, match=r"a column 'pixels' in .*, got \['vec', 'other', 'kind'\]"
+    ):
+        load(path, own=OwnData(column="pixels", label_column="kind"))
+    with pytest.raises(ValueError, match=r"of which \['vec', 'other'\] are vectors: name one"):
+        load(path, own=OwnData(label_column="kind"))
+
+
+def test_load__parquet_of_images_and_names(x: np.ndarray, tmp_path: Path) -> None:
+    table = pa.table({"image": encoded(x, tmp_path), "label": pa.array(LABELS)})
+    names = {"info": {"features": {"label": {"names": ["z", "y", "x"]}}}}
+    table = table.replace_schema_metadata({"huggingface": json.dumps(names)})
+    pq.write_table(table, tmp_path / "x.parquet")
+    data = load(tmp_path / "x.parquet")
+    assert data.class_names == ("z", "y", "x")  # in the order of the data
+    same_items(data, x, LABELS)
+
+
+@pytest.mark.parametrize("as_text", [False, True])
+def test_load__parquet_with_lists_of_labels(x: np.ndarray, tmp_path: Path, as_text: bool) -> None:
+    names = np.array(["sky", "sea", "sun"] if as_text else [7, 3, 11])
+    lists = [names[row].tolist() for row in SEVERAL]
+    path = write_parquet(tmp_path / "x.parquet", photo=encoded(x, tmp_path), tags=lists)
+    data = load(path, own=OwnData(column="photo", label_column="tags"))
+    assert data.class_names == (("sea", "sky", "sun") if as_text else ("3", "7", "11"))
+    order = [1, 0, 2]
+    same_items(data, x, SEVERAL[:, order])
+    assert data.query_labels.any(axis=1).all()
+
+
+def test_load__parquet_says_what_is_missing(vectors: np.ndarray, tmp_path: Path) -> None:
+    path = write_parquet(
+        tmp_path / "x.parquet", v=list(vectors), label=[None, *LABELS[1:].tolist()]
+    )
+    with pytest.raises(ValueError, match=r"a label in every row of the column 'label' .* 1 nulls"):
+        load(path)
+
+
+# .npy --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("labels", [LABELS, SEVERAL])
+def test_load__npy_with_labels_in_a_file(
+    vectors: np.ndarray, labels: np.ndarray, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "x.npy", vectors)
+    np.save(tmp_path / "y.npy", labels)
+    data = load(tmp_path / "x.npy", own=OwnData(labels=tmp_path / "y.npy"))
+    assert data.class_names == ("0", "1", "2")
+    same_items(data, vectors, labels)
+
+
+def test_load__folder_of_npy(vectors: np.ndarray, tmp_path: Path) -> None:
+    np.save(tmp_path / "items.npy", vectors[:50])
+    np.save(tmp_path / "labels.npy", 5 - LABELS[:50])
+    same_items(load(tmp_path), vectors[:50], 2 - LABELS[:50])
+    np.save(tmp_path / "queries.npy", vectors[50:])
+    with pytest.raises(ValueError, match=r"expected labels of .*queries\.npy, too"):
+        load(tmp_path)
+    np.save(tmp_path / "query_labels.npy", 5 - LABELS[50:])
+    data = load(tmp_path)
+    assert isinstance(data, LabelledData)
+    assert data.class_names == ("3", "4", "5")
+    np.testing.assert_array_equal(data.queries, vectors[50:])
+    np.testing.assert_array_equal(data.query_labels, 2 - LABELS[50:])
+
+
+def test_load__npy_with_queries_and_no_labels_is_judged_by_neighbours(
+    vectors: np.ndarray, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "x.npy", vectors[:50])
+    np.save(tmp_path / "q.npy", vectors[50:])
+    own = OwnData(queries=tmp_path / "q.npy")
+    data = load(tmp_path / "x.npy", own=own, cache=tmp_path)
+    assert isinstance(data, VectorData)
+    table = ((vectors[50:, None].astype(float) - vectors[:50]) ** 2).sum(-1)
+    np.testing.assert_array_equal(data.truth.I, table.argsort(axis=1))
+
+
+@pytest.mark.parametrize(
+    ("labels", "error", "message"),
+    [
+        (LABELS[:5], ValueError, "expected 60 labels in .*one an item of .*, got 5"),
+        (LABELS - 1, ValueError, "a label for every item, from 0 on, got -1"),
+        (LABELS * 0, ValueError, "two classes or more"),
+        (LABELS.astype(np.float32), TypeError, "labels as integers or text"),
+    ],
+)
+def test_load__rejects_labels_that_do_not_fit(
+    vectors: np.ndarray, tmp_path: Path, labels: np.ndarray, error: type, message: str
+) -> None:
+    np.save(tmp_path / "x.npy", vectors)
+    np.save(tmp_path / "y.npy", labels)
+    with pytest.raises(error, match=message):
+        load(tmp_path / "x.npy", own=OwnData(labels=tmp_path / "y.npy"))
+
+
+# Functions ---------------------------------------------------------------------------------------
+
+
+def test_load__takes_what_a_function_returns(vectors: np.ndarray, tmp_path: Path) -> None:
+    drawn = load(lambda: (vectors, LABELS))
+    same_items(drawn, vectors, LABELS)
+    whole = load(lambda: (vectors[:50], SEVERAL[:50], vectors[50:], SEVERAL[50:]))
+    np.testing.assert_array_equal(whole.query_labels, SEVERAL[50:])
+    parts = {
+        "database": vectors[:40],
+        "labels": LABELS[:40],
+        "queries": vectors[40:],
+        "query_labels": LABELS[40:],
+        "train": vectors[:30],
+        "train_labels": LABELS[:30],
+        "class_names": ["x", "y", "z"],
+        "description": "toys",
+    }
+    data = load(lambda: parts)
+    assert (data.class_names, data.description) == (("x", "y", "z"), "toys")
+    np.testing.assert_array_equal(data.labels_to_train, LABELS[:30])
+    found = load(lambda: {"database": vectors[:50], "queries": vectors[50:]}, cache=tmp_path)
+    assert isinstance(found, VectorData)
+    part = load(lambda: found, n_database=20, n_queries=3, cache=tmp_path)
+    assert (len(part.database), len(part.queries), part.depth) == (20, 3, 20)
+    assert load(lambda: found) is found
+
+
+@pytest.mark.parametrize(
+    ("found", "error", "message"),
+    [
+        (3, TypeError, "to return LabelledData, VectorData, a tuple or a mapping"),
+        ((1, 2, 3), ValueError, "got 3 parts"),
+        ({"x": 1}, ValueError, "with 'database' and keys of"),
+        ({"database": 1}, ValueError, "expected 'labels' or 'queries'"),
+        ({"database": 1, "labels": LABELS, "queries": 1}, ValueError, "expected 'query_labels'"),
+    ],
+)
+def test_load__says_what_a_function_should_return(found: object, error: type, message: str) -> None:
+    with pytest.raises(error, match=message):
+        load(lambda: found)
+
+
+def test_load__by_the_reference_of_another_package(
+    vectors: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    np.save(tmp_path / "x.npy", vectors)
+    source = f"import numpy\ndef toys():\n    return numpy.load({str(tmp_path / 'x.npy')!r}), "
+    (tmp_path / "own_toys.py").write_text(f"{source}numpy.arange({N}) % 3\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    data = load("own_toys:toys")
+    assert data.name == "own_toys:toys"
+    same_items(data, vectors, LABELS)
+    sys.modules.pop("own_toys")
+    with pytest.raises(ValueError, match=r"expected a data set as .package\.module:attribute."):
+        load("own_toys:nothing")
+    with pytest.raises(ValueError, match="expected a path to read"):
+        load("mnist5k", own=OwnData(column="x"))
+
+
+# Draws -------------------------------------------------------------------------------------------
+
+
+def test_same_share__keeps_the_classes_in_proportion() -> None:
+    labels = np.repeat([0, 1, 2], [100, 50, 10])
+    drawn = same_share(labels, 32)
+    assert np.bincount(labels[drawn]).tolist() == [20, 10, 2]
+    for size in (0, 160):
+        with pytest.raises(ValueError, match=f"n_queries from 1 to 159, got {size}"):
+            same_share(labels, size)
+    nothing = np.zeros((9, 2), bool)
+    nothing[:4, 0] = True
+    assert same_share(nothing, 3)[4:].sum() == 0
+
+
+def test_same_number__of_several_classes_draws_nothing_twice() -> None:
+    drawn = same_number(SEVERAL, 4, ("a", "b", "c"), np.random.default_rng(0))
+    assert drawn.sum() == 12
+    assert (SEVERAL[drawn].sum(axis=0) >= 4).all()
+
+
+def test_few_labels__of_several_classes(vectors: np.ndarray) -> None:
+    whole = load(lambda: (vectors[:40], SEVERAL[:40], vectors[40:], SEVERAL[40:]))
+    data = few_labels(whole, labelled_per_class=2, queries_per_class=1)
+    assert (len(data.queries), len(data.database), len(data.train)) == (3, 51, 57)
+    known = data.labels_to_train
+    assert known is not None
+    assert known.dtype == np.bool_
+    assert known.any(axis=1).tolist() == [True] * 6 + [False] * 51
+    assert data.default_k == 51
+
+
+def test_rows_of__leaves_large_sources_where_they_are(vectors: np.ndarray) -> None:
+    rows = np.array([5, 2, 9])
+    few, many = rows_of(vectors, rows), rows_of(vectors, rows, held_bytes=10)
+    assert isinstance(many, Taken)
+    assert (many.shape, len(many), many.dtype) == ((3, 6), 3, np.float32)
+    np.testing.assert_array_equal(many[:], few)
+    np.testing.assert_array_equal(many[np.array([2, 0])], vectors[[9, 5]])
+
+
+def test_classes_of__numbers_all_parts_alike() -> None:
+    (one, two), names = classes_of([np.array(["b", "a"]), np.array(["c", "b"])])
+    assert (one.tolist(), two.tolist(), names) == ([1, 0], [2, 1], ("a", "b", "c"))
+    (one, two), names = classes_of([[[1], [2, 3]], [[], [3]]])
+    np.testing.assert_array_equal(one, [[True, False, False], [False, True, True]])
+    np.testing.assert_array_equal(two, [[False] * 3, [False, False, True]])
+    with pytest.raises(TypeError, match="of one kind in all parts, got"):
+        classes_of([np.array([1, 2]), np.zeros((2, 2), bool)])
+    with pytest.raises(ValueError, match=r"as many classes in all parts, got \[2, 3\]"):
+        classes_of([np.zeros((2, 2), bool), np.zeros((2, 3), bool)])
+    with pytest.raises(ValueError, match="labels up to 1, got 2"):
+        classes_of([np.array([0, 2])], [("a", "b")])

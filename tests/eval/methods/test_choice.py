@@ -1,0 +1,165 @@
+"""Which rows an evaluation has: by name, from other packages, and of an index that exists."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytest
+
+import faiss_pqvae as fpq
+from faiss_pqvae.eval import load
+from faiss_pqvae.eval.measure.runner import run
+from faiss_pqvae.eval.methods.baselines import YARDSTICKS
+from faiss_pqvae.eval.methods.build import from_factory
+from faiss_pqvae.eval.methods.choice import rows_of
+from faiss_pqvae.eval.methods.code_shape import (
+    shape_of_codes,
+    shape_of_learned_code,
+    usual_lengths,
+)
+from faiss_pqvae.eval.methods.given import given
+from faiss_pqvae.eval.methods.learned import codeword_counts
+from faiss_pqvae.eval.methods.method import Method, Request
+from faiss_pqvae.eval.methods.settings import CodeSettings
+from faiss_pqvae.native import faiss
+from faiss_pqvae.registry import methods
+
+
+@pytest.fixture(scope="module")
+def data():
+    generator = np.random.default_rng(0)
+    labels = np.arange(320) % 4
+    x = (generator.normal(size=(320, 16)) + 3 * np.eye(16)[labels]).astype(np.float32)
+    return load(lambda: (x[:300], labels[:300], x[300:], labels[300:]))
+
+
+def mine(request: Request) -> Method:
+    """A method of somebody else's."""
+    return from_factory("Mine", request.bits, request.d, f"PQ{request.bits // 8}np")
+
+
+def test_rows_of__takes_names_and_references(data, monkeypatch):
+    monkeypatch.setitem(methods._things, "mine", mine)
+    rows = rows_of(data, names=["LSH", "mine", f"{__name__}:mine"][:2], lengths=[16, 32])
+    assert [(row.name, row.bits) for row in rows] == [
+        *(("LSH", 16), ("Mine", 16), ("LSH", 32), ("Mine", 32))
+    ]
+    with pytest.raises(ValueError, match=r"expected a method of 'Exact L2', 'LSH', .*got 'HNSW'"):
+        rows_of(data, names=["HNSW"])
+    with pytest.raises(ValueError, match="expected methods with rows"):
+        rows_of(data, names=["IVF"])  # no lists are asked for
+
+
+def test_rows_of__imports_what_a_reference_names(data, tmp_path, monkeypatch):
+    (tmp_path / "own_method.py").write_text(
+        "from faiss_pqvae.eval.methods.build import from_factory\n"
+        "def mine(request):\n"
+        "    return [from_factory('Mine', request.bits, request.d, 'PQ2np', seed=request.seed)]\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    rows = rows_of(data, names=["own_method:mine"], lengths=[16], seeds=(0, 1))
+    assert [(row.name, row.seed) for row in rows] == [("Mine", 0), ("Mine", 1)]
+
+
+def test_rows_of__default_is_everything_or_yardsticks(data, tmp_path):
+    names = {row.name for row in rows_of(data, lengths=[16])}
+    assert {"Exact L2", "Spectral Hashing", "LSQ", "OPQ"} <= names
+    learned = CodeSettings(fpq.DQN(), tmp_path, fpq.ModelConfig(width=4, dsub=2))
+    rows = rows_of(data, lengths=[16], learned=learned)
+    assert {row.name for row in rows} <= {*YARDSTICKS, "DQN"}
+
+
+def test_methods__every_name_has_one_row_or_none_at_each_length(data):
+    for bits, d in ((12, 16), (32, 16), (64, 300), (128, 128)):
+        M = 2 if bits == 12 else 8
+        for name in methods.names():
+            rows = list(methods.get(name)(Request(bits, (d,), M=M)))
+            assert all(isinstance(row, Method) for row in rows), name
+            assert {row.bits for row in rows if not row.reference} <= {bits}
+
+
+@dataclass(frozen=True)
+class Unheard:
+    """An objective that nothing here knows."""
+
+    title: ClassVar[str] = "Unheard"
+    code: ClassVar[str] = "PQVAE"
+    learns_from: ClassVar[tuple[str, ...]] = ()
+
+    def spec(self, *, unit, metric):
+        return fpq.CodeSpec()
+
+
+def test_code_shape__is_asked_of_the_objective():
+    images, vectors = (3, 32, 32), (128,)
+    for objective in (None, fpq.Reconstruction(), Unheard()):
+        assert usual_lengths(images, objective) == (32, 64)
+        assert usual_lengths(vectors, objective) == (64, 128)
+        assert shape_of_codes(48, images, objective) == (8, 6)
+        assert shape_of_codes(64, vectors, objective) == (8, 8)
+    assert shape_of_learned_code(64, images, fpq.Contrastive()) == (16, 4)
+    assert shape_of_learned_code(64, vectors, fpq.Contrastive()) == (8, 8)
+    assert shape_of_codes(64, images, fpq.Contrastive()) == (8, 8)
+    assert usual_lengths(images, fpq.DQN()) == (12, 24, 32, 48)
+    assert usual_lengths(images, fpq.DPQ()) == (8, 16, 24, 32)
+    assert shape_of_codes(12, images, fpq.DQN()) == (2, 6)
+    assert shape_of_codes(24, images, fpq.DPQ()) == (3, 8)
+    with pytest.raises(ValueError, match="multiple of 8, got 12"):
+        shape_of_codes(12, images, fpq.DPQ())
+
+
+# An index that exists ----------------------------------------------------------------------------
+
+
+def test_given__a_native_file_is_filled_or_taken_as_it_is(data, tmp_path):
+    native = faiss.index_factory(16, "PQ4x4np")
+    native.pq.cp.min_points_per_centroid = 1
+    native.train(data.database)
+    empty, full = tmp_path / "empty.index", tmp_path / "full.faiss"
+    faiss.write_index(native, str(empty))
+    native.add(data.database)
+    faiss.write_index(native, str(full))
+    rows = [given(path, (16,)) for path in (empty, full)]
+    assert rows[0].name == "IndexPQ (FAISS file empty.index)"
+    results = run(data, rows, tmp_path / "out", k=10)
+    assert {row.bytes_per_vector for row in results.rows} == {2}
+    assert results.rows[0].metrics == results.rows[1].metrics
+    expected = data.scores(native.search(data.queries, 10)[1], 10).per_query["map@10"].mean()
+    assert results.rows[0].metrics["map@10"] == pytest.approx(expected, abs=0.02)  # ties
+    native.add(data.database[:5])
+    faiss.write_index(native, str(full))
+    with pytest.raises(ValueError, match="with the 300 items of the database, got 305 items"):
+        run(data, [given(full, (16,))], tmp_path / "out", k=10)
+
+
+def test_given__a_bundle_is_filled_or_taken_as_it_is(data, make_model, tmp_path):
+    index = fpq.LatentIndex(make_model((16,), 2, 4))
+    index.description = "PQVAE2x4"
+    fpq.write_index(index, tmp_path / "photos")
+    row = given(tmp_path / "photos", (16,))
+    assert row.name == "PQVAE2x4 (bundle photos)"
+    assert (row.bits, row.searches) == (8, ("adc", "sdc"))
+    results = run(data, [row], tmp_path / "out", k=10)
+    index.add(data.database)
+    fpq.write_index(index, tmp_path / "photos")
+    again = run(data, [given(tmp_path / "photos", (16,))], tmp_path / "out2", k=10)
+    assert [row.metrics for row in results.rows] == [row.metrics for row in again.rows]
+    counts = codeword_counts(index, 2, 4)
+    assert (counts.shape, counts.sum(axis=1).tolist()) == ((2, 16), [300, 300])
+
+
+def test_given__rejects_other_items_and_other_files(data, make_model, tmp_path):
+    fpq.write_index(fpq.LatentIndex(make_model((8,), 2, 4)), tmp_path / "b")
+    with pytest.raises(ValueError, match=r"items of shape \(8,\) for .*, got \(16,\)"):
+        given(tmp_path / "b", (16,))
+    faiss.write_index(faiss.IndexFlatL2(8), str(tmp_path / "flat.index"))
+    with pytest.raises(ValueError, match="expected items of 8 values"):
+        given(tmp_path / "flat.index", (16,))
+    (tmp_path / "text.index").write_text("no index")
+    with pytest.raises(ValueError, match=r"cannot read .* as a FAISS index"):
+        given(tmp_path / "text.index", (16,))
+    with pytest.raises(FileNotFoundError, match="got nothing at"):
+        given(tmp_path / "missing", (16,))
+    faiss.write_index(faiss.IndexPQ(16, 2, 4), str(tmp_path / "untrained.index"))
+    with pytest.raises(ValueError, match="expected a trained index"):
+        run(data, [given(tmp_path / "untrained.index", (16,))], tmp_path / "out", k=10)
