@@ -30,12 +30,19 @@ K_FACTORS = (1.0, 4.0, 10.0)
 
 
 def answers(
-    description: str, model: fpq.ModelConfig, training: fpq.TrainingConfig, data: Any
+    description: str,
+    model: fpq.ModelConfig,
+    lambda_: float,
+    training: fpq.TrainingConfig,
+    data: Any,
 ) -> Iterator[tuple[str, npt.NDArray[np.int64]]]:
     """The ids (n, 10) that each way of looking finds, by its name; (train, database, queries)."""
     train, database, queries = data
     shape = tuple(database.shape[1:])
-    index = fpq.index_factory(shape, description, model=model, training=training)
+    objective = fpq.Reconstruction(lambda_=lambda_)
+    index = fpq.index_factory(
+        shape, description, model=model, training=training, objective=objective
+    )
     index.train(train)
     flat = faiss.IndexFlatL2(int(np.prod(shape)))
     for name, refine_index in ((None, None), ("RDecoder", "decoder"), ("RFlat", flat)):
@@ -49,13 +56,13 @@ def answers(
 def images() -> dict[str, Any]:
     """Share of the 10 nearest images that are of the query's class."""
     data = load("mnist5k")
-    model = fpq.ModelConfig(width=24, lambda_=0.01)
+    model = fpq.ModelConfig(width=24)
     training = fpq.TrainingConfig(epochs=50, batch_size=128, precision="float32")
     parts = (data.train, data.database, data.queries)
     labels = data.query_labels[:, None]
     return {
         label: {"precision@10": float((data.database_labels[I] == labels).mean())}
-        for label, I in answers("PQVAE4x8", model, training, parts)  # noqa: E741 - FAISS's name
+        for label, I in answers("PQVAE4x8", model, 0.01, training, parts)  # noqa: E741 - FAISS's name
     }
 
 
@@ -71,12 +78,12 @@ def vectors(folder: Path) -> dict[str, Any]:
     exact = faiss.IndexFlatL2(database.shape[1])
     exact.add(database)
     nearest = exact.search(queries, 1)[1]
-    model = fpq.ModelConfig(encoder="mlp", dsub=16, width=256, lambda_=0.001)
+    model = fpq.ModelConfig(encoder="mlp", dsub=16, width=256)
     training = fpq.TrainingConfig(epochs=8, batch_size=256, precision="float32")
     return {
         label: {f"1-recall@{n}": float((I[:, :n] == nearest).any(1).mean()) for n in (1, K)}
         for label, I in answers(  # noqa: E741 - FAISS's name
-            "PQVAE8x8", model, training, (train[:50_000], database, queries)
+            "PQVAE8x8", model, 0.001, training, (train[:50_000], database, queries)
         )
     }
 
