@@ -12,11 +12,11 @@ from faiss_pqvae.model.pqvae import PQVAE
 
 TARGET = 1.10
 
-# Name, shape of an item, target, items.
+# Encoder, shape of an item, target, items.
 CASES: list[tuple[str, tuple[int, ...], float | None, int]] = [
     ("conv", (3, 32, 32), TARGET, 4096),
     # The two thin layers take about as long as FAISS's search for the nearest codewords.
-    ("mlp 784", (784,), None, 65536),
+    ("mlp", (784,), None, 65536),
 ]
 
 
@@ -31,9 +31,9 @@ def measure(options: Options) -> list[Figure]:
     """One figure per network."""
     repeats = options.repeats or (3 if options.quick else 21)
     figures = []
-    for name, shape, target, n in CASES:
+    for encoder, shape, target, n in CASES:
         n = n // 4 if options.quick else n
-        index = make_index(shape, ModelConfig(dsub=32))
+        index = make_index(shape, ModelConfig(encoder=encoder, dsub=32))
         model, x = index.model, random_items(n, shape)
 
         def add() -> None:
@@ -51,7 +51,7 @@ def measure(options: Options) -> list[Figure]:
         rate = n * encoder_flops / min(pairs.b_s) / 1e9
         figures.append(
             Figure(
-                name=f"add, {name}",
+                name=f"add, {encoder}" if len(shape) == 3 else f"add, {encoder} {shape[0]}",
                 values=pairs.ratios,
                 target=target,
                 limit=(

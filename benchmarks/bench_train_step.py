@@ -16,7 +16,10 @@ from common import Figure, Options, count_flops, make_model, random_items, run_s
 from faiss_pqvae.model.clustering import histogram
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.pqvae import PQVAE, to_float
-from faiss_pqvae.training.objectives.reconstruction import reconstruction_objective
+from faiss_pqvae.training.objectives.reconstruction import (
+    Reconstruction,
+    reconstruction_objective,
+)
 
 BATCH_SIZE = 256
 TARGET = 1.15
@@ -26,7 +29,7 @@ CASES: list[tuple[str, tuple[int, ...], ModelConfig, float | None, int]] = [
     ("conv, decoder linear", (3, 32, 32), ModelConfig(dsub=32, decoder="linear"), TARGET, 1),
     ("conv, decoder conv", (3, 32, 32), ModelConfig(dsub=32, decoder="conv"), TARGET, 1),
     # Two thin layers cost less than the bottleneck itself: no target can hold here.
-    ("mlp 784, decoder linear", (784,), ModelConfig(dsub=32, decoder="linear"), None, 20),
+    ("mlp 784, decoder linear", (784,), ModelConfig(encoder="mlp", dsub=32), None, 20),
 ]
 
 
@@ -39,7 +42,7 @@ def step(model: PQVAE, *, bypass: bool) -> Callable[[], None]:
     model.train()
 
     def run() -> None:
-        terms = reconstruction_objective(model, view, clean, bypass=bypass)
+        terms = reconstruction_objective(model, view, clean, Reconstruction(), bypass=bypass)
         optimizer.zero_grad(set_to_none=True)
         terms.loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

@@ -19,7 +19,7 @@ from torch import Tensor
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.pqvae import to_float
 from faiss_pqvae.training.data.views import PRESETS, Views, random_views
-from faiss_pqvae.training.objectives.contrastive import contrastive_objective
+from faiss_pqvae.training.objectives.contrastive import Contrastive, contrastive_objective
 
 SHAPE = (3, 32, 32)
 BATCH_SIZE, N_VIEWS = 128, 4
@@ -34,14 +34,13 @@ def make_views(x: Tensor, views: Views) -> Callable[[], Tensor]:
 
 def step(x: Tensor) -> Callable[[], None]:
     """A step of the contrastive objective, in bfloat16, on views that stay the same."""
-    config = ModelConfig(objective="contrastive")
-    model = make_model(SHAPE, config, M=8, nbits=4).train()
+    model = make_model(SHAPE, ModelConfig(), M=8, nbits=4, objective="contrastive").train()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4)
     views = x.repeat(N_VIEWS, 1, 1, 1)
 
     def run() -> None:
         with torch.autocast("cpu", torch.bfloat16):
-            terms = contrastive_objective(model, views, x)
+            terms = contrastive_objective(model, views, x, Contrastive())
         optimizer.zero_grad(set_to_none=True)
         terms.loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()

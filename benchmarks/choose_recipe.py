@@ -22,7 +22,7 @@ from faiss_pqvae.eval.data.load import load
 from faiss_pqvae.eval.measure.metrics import map_at_k, relevance
 from faiss_pqvae.eval.measure.runner import environment
 from faiss_pqvae.files import replace_bytes
-from faiss_pqvae.training import fit
+from faiss_pqvae.training import fit, new_model
 from faiss_pqvae.training.tune.scores import view_recall
 
 
@@ -58,7 +58,7 @@ def main(
     views = fpq.Views.for_shape(x.shape[1:])
     scores = []
     for lambda_, whitening in itertools.product(lambdas, whitenings):
-        config = fpq.ModelConfig(width=width, lambda_=lambda_)
+        objective = fpq.Reconstruction(lambda_=lambda_, whitening=whitening)
         runs = []
         for seed in range(seeds):
             order = np.random.default_rng(seed).permutation(len(x))
@@ -66,12 +66,12 @@ def main(
             training = fpq.TrainingConfig(
                 epochs=epochs,
                 batch_size=batch_size,
-                whitening=whitening,
                 seed=seed,
                 precision="float32",
             )
-            model = fpq.PQVAE(x.shape[1:], 8, nbits, config)
-            history = fit(model, x[kept], training)
+            config = fpq.ModelConfig(width=width)
+            model = new_model(x.shape[1:], 8, nbits, config, objective=objective)
+            history = fit(model, x[kept], training, objective=objective)
             index = fpq.LatentIndex(model)
             index.add(x[kept])
             _, I = index.search(x[held], 1000)  # noqa: E741 - FAISS's name

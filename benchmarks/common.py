@@ -28,6 +28,7 @@ from faiss_pqvae.index.latent_index import LatentIndex
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.native import faiss
+from faiss_pqvae.training import new_model
 
 FORMAT = 1
 
@@ -151,11 +152,16 @@ def random_items(n: int, input_shape: tuple[int, ...], seed: int = 0) -> npt.NDA
 
 
 def make_model(
-    input_shape: tuple[int, ...], config: ModelConfig, *, M: int = 8, nbits: int = 8
+    input_shape: tuple[int, ...],
+    config: ModelConfig,
+    *,
+    M: int = 8,
+    nbits: int = 8,
+    objective: str = "reconstruction",
 ) -> PQVAE:
     """A PQ-VAE whose codewords are the k-means centroids of the latents of noise."""
     torch.manual_seed(0)
-    model = PQVAE(input_shape, M, nbits, config)
+    model = new_model(input_shape, M, nbits, config, objective=objective)
     x = torch.from_numpy(random_items(1024, input_shape))
     model.fit_normalization(x)
     with torch.no_grad():

@@ -32,19 +32,23 @@ from faiss_pqvae.eval.methods.baselines import baselines
 from faiss_pqvae.files import replace_bytes
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.inject import new_index_pq
-from faiss_pqvae.training import TrainingConfig, fit
+from faiss_pqvae.training import TrainingConfig, fit, new_model
 
 DATASET, K, BITS = "cifar10-jpeg", 1000, 32
 POINTS = 12  # of a curve
 HELD_OUT = 2000
 # Half the width of the default: what 10 or 20 minutes on two cores can train best.
-CONTRASTIVE = fpq.ModelConfig(objective="contrastive", width=32)
+MODEL = fpq.ModelConfig(width=32)
 TRAINING = TrainingConfig(batch_size=128, precision="bfloat16")
 CODE = 8, 4  # M, nbits
-OBJECTIVES = {
-    "reconstruction": (fpq.ModelConfig(), TrainingConfig(precision="bfloat16")),
-    "contrastive": (CONTRASTIVE, TRAINING),
-    "both": (replace(CONTRASTIVE, reconstruction_weight=1.0), TRAINING),
+OBJECTIVES: dict[str, tuple[Any, fpq.ModelConfig, TrainingConfig]] = {
+    "reconstruction": (
+        fpq.Reconstruction(),
+        fpq.ModelConfig(),
+        TrainingConfig(precision="bfloat16"),
+    ),
+    "contrastive": (fpq.Contrastive(), MODEL, TRAINING),
+    "both": (fpq.Contrastive(reconstruction_weight=1.0), MODEL, TRAINING),
 }
 
 
@@ -53,6 +57,7 @@ class Change:
     """What differs from the default.
 
     Attributes:
+        objective: settings of the objective.
         model: settings of the model.
         training: settings of the training.
         code: M and nbits.
@@ -60,6 +65,7 @@ class Change:
         share: of the minutes.
     """
 
+    objective: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     code: tuple[int, int] = CODE
@@ -82,9 +88,9 @@ ABLATION = {
     "reconstruction weight 1": Change({"reconstruction_weight": 1.0}),
     "batches of 32": Change(training={"batch_size": 32}),
     "batches of 512": Change(training={"batch_size": 512}),
-    "2 views, batches of 256": Change(training={"n_views": 2, "batch_size": 256}),
-    "no small views": Change(training={"small_views": 0.0}),
-    "width 64": Change({"width": 64}),
+    "2 views, batches of 256": Change({"n_views": 2}, training={"batch_size": 256}),
+    "no small views": Change({"small_views": 0.0}),
+    "width 64": Change(model={"width": 64}),
 }
 
 
@@ -118,11 +124,15 @@ def curve(
     record = head(data, minutes, threads)
     record["PCA+OPQ"] = level
     record["curves"] = []
-    for name, (config, training) in OBJECTIVES.items():
-        model = fpq.PQVAE(x.shape[1:], *CODE, config)
+    for name, (objective, config, training) in OBJECTIVES.items():
+        model = new_model(x.shape[1:], *CODE, config, objective=objective)
         timed = replace(training, budget_minutes=minutes)
-        points = traced(model, x, timed, folder / f"curve-{name}", score)
-        settings = {"model": asdict(config), "training": asdict(timed)}
+        points = traced(model, x, (objective, timed), folder / f"curve-{name}", score)
+        settings = {
+            "settings": asdict(objective),
+            "model": asdict(config),
+            "training": asdict(timed),
+        }
         record["curves"].append({"objective": name, **settings, "points": points})
     write(out, record)
     for path in draw(record, out.parent / "figures" / out.stem):
@@ -149,16 +159,23 @@ def ablation(
     x, labels = np.asarray(data.database[:]), data.database_labels
     order = np.random.default_rng(0).permutation(len(x))
     held, kept = np.sort(order[:HELD_OUT]), np.sort(order[HELD_OUT:])
-    defaults = {"model": asdict(CONTRASTIVE), "training": asdict(TRAINING)}
+    defaults = {
+        "objective": asdict(fpq.Contrastive()),
+        "model": asdict(MODEL),
+        "training": asdict(TRAINING),
+    }
     record = {**head(data, minutes, threads), "held_out": HELD_OUT, "default": defaults}
     record["rows"] = []
     trained: dict[str, fpq.PQVAE] = {}
     for name, change in ABLATION.items():
-        model = fpq.PQVAE(x.shape[1:], *change.code, replace(CONTRASTIVE, **change.model))
+        objective = fpq.Contrastive(**change.objective)
+        config = replace(MODEL, **change.model)
+        model = new_model(x.shape[1:], *change.code, config, objective=objective)
         history = fit(
             model,
             x[kept],
             replace(TRAINING, budget_minutes=minutes * change.share, **change.training),
+            objective=objective,
             folder=folder / f"ablation-{slug(name)}",
             pretrained=trained[change.starts_from] if change.starts_from else None,
         )
@@ -180,7 +197,7 @@ def ablation(
 def traced(
     model: fpq.PQVAE,
     x: npt.NDArray[np.uint8],
-    training: TrainingConfig,
+    learned: tuple[Any, TrainingConfig],
     folder: Path,
     score: Callable[[fpq.PQVAE], dict[str, float]],
 ) -> list[dict[str, float]]:
@@ -188,6 +205,7 @@ def traced(
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "points.json"
     points: list[dict[str, float]] = json.loads(path.read_text()) if path.exists() else []
+    objective, training = learned
     assert training.budget_minutes is not None
     apart = 60 * training.budget_minutes / POINTS
 
@@ -199,7 +217,7 @@ def traced(
             replace_bytes(path, json.dumps(points).encode())
         return True
 
-    history = fit(model, x, training, folder=folder, go_on=measure)
+    history = fit(model, x, training, objective=objective, folder=folder, go_on=measure)
     end = history[-1]
     return [*points, {"elapsed_s": end["elapsed_s"], "step": end["step"], **score(model)}]
 

@@ -35,7 +35,7 @@ from faiss_pqvae.eval.data.load import load
 from faiss_pqvae.eval.measure.metrics import count_relevant, map_at_k, precision_at_k, relevance
 from faiss_pqvae.eval.measure.runner import environment
 from faiss_pqvae.files import replace_bytes
-from faiss_pqvae.training import TrainingConfig, Views, fit
+from faiss_pqvae.training import Reconstruction, TrainingConfig, Views, fit, new_model
 from faiss_pqvae.training.loop import DivergedError
 from faiss_pqvae.training.tune.search import Point, permissible_range, read_points
 
@@ -158,9 +158,9 @@ def _latents(
     arrays: dict[str, np.ndarray] = {"labels": data.query_labels[rows]}
     entries = []
     for number, (title, nbits, lambda_) in enumerate(LATENTS, 1):
-        config = dataclasses.replace(FREE, dsub=2, lambda_=lambda_)
-        model = fpq.PQVAE(x.shape[1:], 1, nbits, config)
-        found = train(model, x, training, folder / f"figure-{number}")
+        config, objective = dataclasses.replace(FREE, dsub=2), Reconstruction(lambda_=lambda_)
+        model = new_model(x.shape[1:], 1, nbits, config, objective=objective)
+        found = train(model, x, training, folder / f"figure-{number}", objective)
         with torch.inference_mode():
             z = model.encode(torch.from_numpy(np.asarray(data.queries[rows])))
             ids = model.quantizer(z).ids
@@ -175,9 +175,10 @@ def _latents(
             "drawn": len(z),
             **_agreement(z.numpy(), ids[:, 0].numpy(), arrays["labels"]),
             "model": dataclasses.asdict(config),
+            "objective": dataclasses.asdict(objective),
         }
         entries.append(entry)
-        print({k: v for k, v in entry.items() if k != "model"}, flush=True)
+        print({k: v for k, v in entry.items() if k not in ("model", "objective")}, flush=True)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
     replace_bytes(folder / "latents.npz", buffer.getvalue())
@@ -212,11 +213,15 @@ def _agreement(z: np.ndarray, ids: np.ndarray, labels: np.ndarray) -> dict[str, 
 
 
 def train(
-    model: fpq.PQVAE, x: np.ndarray, training: TrainingConfig, folder: Path
+    model: fpq.PQVAE,
+    x: np.ndarray,
+    training: TrainingConfig,
+    folder: Path,
+    objective: Reconstruction,
 ) -> dict[str, Any]:
     """Trains, or reads the finished training; the numbers of the epoch whose weights are kept."""
     try:
-        history = fit(model, x, training, folder=folder)
+        history = fit(model, x, training, objective=objective, folder=folder)
     except DivergedError as error:
         return {"status": f"diverged: {error}"}
     end = history[-1]
@@ -251,14 +256,16 @@ def _sweeps(
         for lambda_ in options.lambdas
     ]
     for seed, number, lambda_ in tqdm(todo, desc="figure 4", unit="run", disable=None):
-        config = dataclasses.replace(SWEEPS[number][1], dsub=8, lambda_=lambda_)
+        config = dataclasses.replace(SWEEPS[number][1], dsub=8)
+        objective = Reconstruction(lambda_=lambda_)
         place = folder / f"figure-4-{number}" / f"{lambda_!r}-{options.bits}-{seed}"
-        model = fpq.PQVAE(x.shape[1:], 8, options.bits, config)
+        model = new_model(x.shape[1:], 8, options.bits, config, objective=objective)
         run = {"lambda_": lambda_, "seed": seed}
-        run |= train(model, x, dataclasses.replace(training, seed=seed), place)
+        run |= train(model, x, dataclasses.replace(training, seed=seed), place, objective)
         if run["status"] == "complete":
             run |= _scores(model, data, x, place)
-        records[number]["model"] = dataclasses.asdict(config) | {"lambda_": None}
+        records[number]["model"] = dataclasses.asdict(config)
+        records[number]["objective"] = dataclasses.asdict(objective) | {"lambda_": None}
         records[number]["runs"].append(run)
         print({"network": number, **run}, flush=True)
     for record in records:

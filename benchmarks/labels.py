@@ -23,12 +23,11 @@ from faiss_pqvae.eval.data.load import load
 from faiss_pqvae.eval.data.protocol import SEED
 from faiss_pqvae.eval.data.splits import few_labels
 from faiss_pqvae.eval.measure.confidence import percentile_intervals, resampled_means
-from faiss_pqvae.model.config import Objective
-from faiss_pqvae.training import LabelTraining
 
 QUERIES_PER_CLASS = 100
 SEARCHED_AT_ONCE = 200  # queries: each is answered by the whole database
-BITS: dict[Objective, tuple[int, ...]] = {"dpq": (8, 16, 24, 32), "dqn": (32,)}
+BITS: dict[str, tuple[int, ...]] = {"dpq": (8, 16, 24, 32), "dqn": (32,)}
+OBJECTIVES: dict[str, Any] = {"dpq": fpq.DPQ, "dqn": fpq.DQN}
 
 
 @dataclass(frozen=True)
@@ -37,11 +36,13 @@ class Change:
 
     Attributes:
         objective: "dpq" or "dqn".
+        settings: of the objective.
         labels: settings of `LabelTraining`.
         model: settings of `ModelConfig`.
     """
 
-    objective: Objective
+    objective: str
+    settings: dict[str, Any] = field(default_factory=dict)
     labels: dict[str, Any] = field(default_factory=dict)
     model: dict[str, Any] = field(default_factory=dict)
 
@@ -52,7 +53,7 @@ ABLATION = {
     "DPQ, no soft": Change("dpq", {"soft": 0.0}),
     "DPQ, no hard": Change("dpq", {"hard": 0.0}),
     "DPQ, latents of length 1": Change("dpq", model={"unit_latents": True}),
-    "DPQ, contrast": Change("dpq", {"contrast": 1.0}),
+    "DPQ, contrast": Change("dpq", labels={"contrast": 1.0}),
     "DQN": Change("dqn"),
     "DQN, no quantization loss (two steps)": Change("dqn", {"quantization": 0.0}),
 }
@@ -89,8 +90,7 @@ def ablation(
         "rows": [],
     }
     for name, change in ABLATION.items():
-        labels = LabelTraining(**change.labels)
-        row = measured(change, data, replace(training, labels=labels), start, folder / slug(name))
+        row = measured(change, data, training, start, folder / slug(name))
         record["rows"].append({"changed": name, **row})
         print(record["rows"][-1], flush=True)
         write(out, record)
@@ -138,18 +138,20 @@ def measured(
         folder: for log and checkpoint.
     """
     model = fpq.ModelConfig(
-        objective=change.objective,
         encoder=start.config.encoder,
         width=start.config.width,
         standardize=start.config.standardize,
         **change.model,
     )
+    labels = fpq.LabelTraining(**change.labels)
+    objective = OBJECTIVES[change.objective](**change.settings, labels=labels)
     bits = BITS[change.objective]
     index = fpq.index_factory(
         tuple(data.database.shape[1:]),
         f"{change.objective.upper()}{max(bits) // 8}x8",
         model=model,
         training=training,
+        objective=objective,
         pretrained=start,
     )
     assert data.train_labels is not None
