@@ -11,13 +11,12 @@ import numpy as np
 from faiss_pqvae.data.source import Source
 from faiss_pqvae.types import BoolArray, IdArray
 
+from ..measure.curves import precision_curve, recall_curve
 from ..measure.metrics import (
     average_precisions_at_k,
     count_relevant,
     precision_at_k,
-    precision_curve,
     recall_at_k,
-    recall_curve,
     relevance,
 )
 from .protocol import SEED, LabelArray, Scores, curve_ks

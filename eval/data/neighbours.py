@@ -9,9 +9,10 @@ import numpy as np
 from faiss_pqvae.data.source import Source
 from faiss_pqvae.types import IdArray
 
-from ..measure.metrics import k_recall_at_k, one_recall_at_k
+from ..measure.recalls import k_recall_at_k, one_recall_at_k
+from .brute_force import Metric, Neighbours, distances
 from .protocol import Scores, curve_ks
-from .truth import DEPTH, Metric, Neighbours, distances
+from .truth import DEPTH
 
 ONE_RECALLS = (1, 10, 100)
 K_RECALLS = (10, 100)

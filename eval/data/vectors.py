@@ -10,10 +10,11 @@ import numpy as np
 from faiss_pqvae.data.source import Source
 from faiss_pqvae.types import IdArray
 
+from .brute_force import Metric
 from .held import HELD_BYTES, held_vectors, rows_of
 from .neighbours import VectorData
 from .protocol import SEED
-from .truth import Metric, digest, ground_truth
+from .truth import digest, ground_truth
 
 
 @dataclass(frozen=True, eq=False)

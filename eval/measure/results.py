@@ -9,13 +9,14 @@ import json
 import math
 import re
 from collections.abc import Iterable
-from dataclasses import MISSING, asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from faiss_pqvae.files import replace_bytes
 
 from ..data.protocol import current_protocol
+from .from_json import made, required
 
 FORMAT = 1
 FILE_NAME = "results.json"
@@ -207,74 +208,9 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 
 def _results(content: Any) -> Results:
-    whole = _object(content, "the file")
-    version = _checked("int", _required(whole, "format", "the file"), "format", "the file")
+    version = required(content, "format", int, "the file")
     if version != FORMAT:
         hint = "; a newer version of faiss-pqvae wrote it" if version > FORMAT else ""
         raise ValueError(f"expected format {FORMAT}, got {version}{hint}")
-    found: Results = _made(Results, whole, "the file")
+    found: Results = made(Results, content, "the file", (Row, Comparison))
     return replace(found, protocol=current_protocol(found.protocol))
-
-
-def _made(kind: Any, content: Any, where: str) -> Any:
-    """An object of a dataclass from a JSON object, by the types of its fields."""
-    whole, values = _object(content, where), {}
-    for one in fields(kind):
-        if one.name in whole or (one.default is MISSING and one.default_factory is MISSING):
-            found = _required(whole, one.name, where)
-            length = one.metadata.get("length")
-            values[one.name] = _checked(str(one.type), found, one.name, where, length)
-    return kind(**values)
-
-
-def _checked(kind: str, found: Any, key: str, where: str, length: int | None = None) -> Any:
-    """A value of a field's type: one of JSON's, or a list or an object of such."""
-    if kind.endswith(" | None"):
-        return None if found is None else _checked(kind.removesuffix(" | None"), found, key, where)
-    if kind.startswith("tuple["):
-        row = kind.removeprefix("tuple[").removesuffix(", ...]")
-        rows = _of_kind(found, list, key, where)
-        return tuple(_made(_KINDS[row], x, f"{row.lower()} {i}") for i, x in enumerate(rows))
-    if kind.startswith("list["):
-        values = _of_kind(found, list, key, where)
-        if length is not None and len(values) != length:
-            raise ValueError(f"expected {length} numbers as {key!r} in {where}, got {len(values)}")
-        return [_checked(kind[5:-1], value, key, where) for value in values]
-    if kind.startswith("dict[str, ") and kind != "dict[str, Any]":
-        parts, inside = _of_kind(found, dict, key, where), f"the {key} of {where}"
-        return {name: _checked(kind[10:-1], x, name, inside, length) for name, x in parts.items()}
-    if kind == "float":
-        return _number(found, key, where)
-    return _of_kind(found, {"int": int, "str": str, "bool": bool}.get(kind, dict), key, where)
-
-
-def _number(found: Any, key: str, where: str) -> float:
-    """A finite number, whole or not."""
-    number = float(_of_kind(found, int if isinstance(found, int) else float, key, where))
-    if not math.isfinite(number):
-        raise ValueError(f"expected {key!r} in {where} to be finite, got {number}")
-    return number
-
-
-def _object(content: Any, where: str) -> dict[str, Any]:
-    if not isinstance(content, dict):
-        raise ValueError(f"expected {where} to be an object, got {type(content).__name__}")
-    return content
-
-
-def _required(content: dict[str, Any], key: str, where: str) -> Any:
-    if key not in content:
-        raise ValueError(f"expected a key {key!r} in {where}, got {sorted(content)}")
-    return content[key]
-
-
-def _of_kind(found: Any, kind: type, key: str, where: str) -> Any:
-    # JSON's true is an int in Python.
-    if not isinstance(found, kind) or (kind is int and isinstance(found, bool)):
-        raise ValueError(
-            f"expected {key!r} in {where} as {kind.__name__}, got {type(found).__name__}"
-        )
-    return found
-
-
-_KINDS = {"Row": Row, "Comparison": Comparison}

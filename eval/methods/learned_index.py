@@ -15,7 +15,7 @@ from ..data.protocol import LabelArray
 from .method import Shape
 
 if TYPE_CHECKING:
-    from .learned import LearnedCode
+    from .learned_code import LearnedCode
 
 
 class Scanned:

@@ -8,7 +8,7 @@ import numpy as np
 
 from faiss_pqvae.data.tables import HDF5_SUFFIXES, HDF5Vectors
 
-from ..truth import Metric
+from ..brute_force import Metric
 from ..vectors import VectorParts
 
 # The distance that the file names, our metric, and whether vectors get unit length.

@@ -7,9 +7,9 @@ import pytest
 from faiss.contrib.evaluation import knn_intersection_measure
 
 from faiss_pqvae.data.flat import Float32Rows
+from faiss_pqvae.eval.data.brute_force import Neighbours, nearest
 from faiss_pqvae.eval.data.neighbours import VectorData
 from faiss_pqvae.eval.data.protocol import Scores
-from faiss_pqvae.eval.data.truth import Neighbours, nearest
 
 
 def make(x: np.ndarray, q: np.ndarray, metric: str = "l2", depth: int = 100) -> VectorData:

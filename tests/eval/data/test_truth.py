@@ -8,7 +8,8 @@ import pytest
 
 from faiss_pqvae.data.flat import Float32Rows
 from faiss_pqvae.eval.data import truth
-from faiss_pqvae.eval.data.truth import Neighbours, digest, distances, ground_truth, nearest
+from faiss_pqvae.eval.data.brute_force import Neighbours, distances, nearest
+from faiss_pqvae.eval.data.truth import digest, ground_truth
 
 LOGGER = "faiss_pqvae.eval.data.truth"
 

@@ -9,10 +9,10 @@ import pytest
 
 from faiss_pqvae.data.flat import FlatVectors
 from faiss_pqvae.eval import load
+from faiss_pqvae.eval.data.brute_force import nearest
 from faiss_pqvae.eval.data.held import UnitRows
 from faiss_pqvae.eval.data.neighbours import VectorData
 from faiss_pqvae.eval.data.sets.texmex import is_texmex, open_texmex
-from faiss_pqvae.eval.data.truth import nearest
 from faiss_pqvae.eval.data.vectors import with_neighbours
 
 X = np.random.default_rng(0).integers(0, 256, (150, 8)).astype(np.uint8)

@@ -9,21 +9,18 @@ from faiss.contrib.evaluation import knn_intersection_measure
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from faiss_pqvae.eval.measure.curves import precision_curve, recall_curve
 from faiss_pqvae.eval.measure.metrics import (
     NORMALIZERS,
     Normalizer,
     average_precision_at_k,
     count_relevant,
-    k_recall_at_k,
     map_at_k,
-    one_recall_at_k,
-    pareto,
     precision_at_k,
-    precision_curve,
     recall_at_k,
-    recall_curve,
     relevance,
 )
+from faiss_pqvae.eval.measure.recalls import k_recall_at_k, one_recall_at_k, pareto
 
 # rel = 1 0 1 1: P(1) = 1, P(3) = 2/3, P(4) = 3/4. The second query finds nothing, and the third
 # has nothing to find.

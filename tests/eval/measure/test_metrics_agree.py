@@ -13,19 +13,16 @@ from faiss.contrib import evaluation
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from faiss_pqvae.eval.measure.curves import precision_curve, recall_curve
 from faiss_pqvae.eval.measure.metrics import (
     average_precision_at_k,
     count_relevant,
-    k_recall_at_k,
     map_at_k,
-    one_recall_at_k,
-    pareto,
     precision_at_k,
-    precision_curve,
     recall_at_k,
-    recall_curve,
     relevance,
 )
+from faiss_pqvae.eval.measure.recalls import k_recall_at_k, one_recall_at_k, pareto
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]

@@ -18,7 +18,7 @@ from faiss_pqvae.eval.methods.code_shape import (
     usual_lengths,
 )
 from faiss_pqvae.eval.methods.given import given
-from faiss_pqvae.eval.methods.learned import codeword_counts
+from faiss_pqvae.eval.methods.learned_code import codeword_counts
 from faiss_pqvae.eval.methods.method import Method, Request
 from faiss_pqvae.eval.methods.settings import CodeSettings
 from faiss_pqvae.native import faiss

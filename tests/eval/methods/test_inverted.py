@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from faiss_pqvae.eval.data.brute_force import nearest
 from faiss_pqvae.eval.data.neighbours import VectorData
-from faiss_pqvae.eval.data.truth import nearest
-from faiss_pqvae.eval.measure.metrics import pareto
+from faiss_pqvae.eval.measure.recalls import pareto
 from faiss_pqvae.eval.measure.runner import run
 from faiss_pqvae.eval.methods.inverted import inverted_files, list_bytes, list_count
 from faiss_pqvae.native import faiss

@@ -15,7 +15,7 @@ from faiss_pqvae.cli import main
 from faiss_pqvae.eval.data import load as data_module
 from faiss_pqvae.eval.data.labelled import LabelledData
 from faiss_pqvae.eval.data.splits import few_labels
-from faiss_pqvae.eval.methods.learned import LearnedCode
+from faiss_pqvae.eval.methods.learned_code import LearnedCode
 from faiss_pqvae.index.bundle import read_index
 from faiss_pqvae.index.latent_index import LatentIndex
 from faiss_pqvae.model.config import ModelConfig

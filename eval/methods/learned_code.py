@@ -1,0 +1,221 @@
+"""A learned code and its files: the face of this package, as anyone would use it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from faiss_pqvae import (
+    PQVAE,
+    LatentIndex,
+    ModelConfig,
+    TrainingConfig,
+    index_factory,
+    write_index,
+)
+from faiss_pqvae.data.source import Source
+from faiss_pqvae.registry import objectives
+from faiss_pqvae.types import IdArray
+
+from ..data.protocol import Evaluated, LabelArray
+from ..faiss_library import faiss
+from .code_shape import is_residual, reads_labels
+from .inverted import NPROBES, list_bytes
+from .learned_index import Behind, Scanned
+from .method import Finished, Method, Shape
+from .settings import read_bundle
+
+
+class LearnedCode:
+    """A learned code; its files are in a folder of its own.
+
+    Product codes are trained for one length. Of residual codes every prefix is a code: one
+    training, and one index that is filled once, serve several lengths.
+
+    Args:
+        M: sub-quantizers, or levels.
+        nbits: bits of each.
+        model: networks and bottleneck.
+        training: the loop, its seed included.
+        objective: what is learned, with its settings; None takes the model's.
+        folder: for the bundle, with the training's log and checkpoint below it.
+        name: of the method; the objective's title by default.
+        pretrained: whose encoder the training starts from.
+        lengths: in bits; what there are rows of. Of residual codes multiples of nbits up to
+            M * nbits, of others M * nbits alone, which is the default.
+        shown: whether the index is kept, and how often it has its codewords goes into the report.
+
+    Raises:
+        ValueError: lengths that the code does not have.
+    """
+
+    def __init__(
+        self,
+        M: int,
+        nbits: int,
+        model: ModelConfig,
+        training: TrainingConfig,
+        *,
+        folder: Path,
+        objective: Any = None,
+        name: str | None = None,
+        pretrained: PQVAE | None = None,
+        lengths: tuple[int, ...] = (),
+        shown: bool = True,
+    ) -> None:
+        self.objective = _settings_of(model.objective if objective is None else objective)
+        self.M, self.nbits, self.bits = M, nbits, M * nbits
+        self.code = f"{self.objective.code}{M}x{nbits}"
+        self.lengths = lengths or (self.bits,)
+        self.has_prefixes = is_residual(self.objective)
+        possible = range(nbits, self.bits + 1, nbits) if self.has_prefixes else (self.bits,)
+        if not set(self.lengths) <= set(possible):
+            raise ValueError(
+                f"expected lengths of {self.code} of {[*possible]} bits, got {self.lengths}"
+            )
+        self.model, self.training, self.pretrained = model, training, pretrained
+        self.folder, self.name, self.shown = folder, name or self.objective.title, shown
+        seed = f", seed {training.seed}" if training.seed else ""
+        self.label = f"{self.name}, {self.bits} bits{seed}"
+        self.log = folder / "training" / "log.jsonl"
+        self._built: LatentIndex | None = None
+        self.train_s = self.add_s = 0.0
+
+    def method(self, bits: int, item_shape: Shape) -> Method:
+        """The row of a length for the runner: every item is scanned, by both kinds of table."""
+        n_levels = bits // self.nbits if self.has_prefixes else None
+        config = {"factory": self.code} | ({} if n_levels is None else {"prefix": n_levels})
+        build = functools.partial(Scanned, self, n_levels)
+        return self._method(self.name, bits, build, config, ("adc", "sdc"), item_shape)
+
+    def inverted_file(self, nlist: int, item_shape: Shape) -> Method:
+        """The row of an inverted file over the same trained codes, with several nprobe."""
+        factory = f"IVF{nlist},{self.code}"
+        return self._method(
+            f"IVF{nlist},{self.name}",
+            self.bits + 8 * list_bytes(nlist),
+            functools.partial(Behind, self, factory),
+            {"factory": factory},
+            tuple(f"nprobe={nprobe}" for nprobe in NPROBES if nprobe <= nlist),
+            item_shape,
+        )
+
+    def _method(
+        self,
+        name: str,
+        bits: int,
+        build: Any,
+        config: dict[str, Any],
+        searches: tuple[str, ...],
+        item_shape: Shape,
+    ) -> Method:
+        model = self.new(item_shape, self.code).model  # with everything filled in
+        objective, training = self.objective.settled(model, self.training)
+        return Method(
+            name=name,
+            bits=bits,
+            build=build,
+            config={
+                **config,
+                "model": dataclasses.asdict(model.config),
+                "training": dataclasses.asdict(training),
+                "objective": {
+                    "name": objectives.name_of(type(objective)),
+                    **dataclasses.asdict(objective),
+                },
+                **({"pretrained": self.pretrained.fingerprint()} if self.pretrained else {}),
+            },
+            searches=searches,
+            seed=self.training.seed,
+            supervised=reads_labels(self.objective),
+            finish=self.finish,
+        )
+
+    def new(self, item_shape: Shape, factory: str) -> LatentIndex:
+        """An untrained index."""
+        return index_factory(
+            item_shape,
+            factory,
+            model=self.model,
+            training=self.training,
+            objective=self.objective,
+            pretrained=self.pretrained,
+        )
+
+    def train(
+        self, index: LatentIndex, x: Source, labels: LabelArray | None, *, whole: bool = False
+    ) -> None:
+        """Trains an index with x: (n, *item_shape); log and checkpoint are in the folder."""
+        index.train(x, labels, folder=self.log.parent)
+        if whole:
+            self._built, self.train_s = index, index.train_s
+
+    def trained(self, item_shape: Shape, x: Source, labels: LabelArray | None) -> LatentIndex:
+        """The index over all items; trains it the first time."""
+        if self._built is None:
+            self.train(self.new(item_shape, self.code), x, labels, whole=True)
+        assert self._built is not None
+        return self._built
+
+    def fill(self, x: Source, *, from_bundle: bool = True) -> LatentIndex:
+        """The trained index with x in it: (n, *item_shape), the same at every call.
+
+        The first call adds them, or takes the bundle in the folder, if it may, and if it is that of
+        this training and complete.
+        """
+        assert self._built is not None  # `trained` comes before
+        if not self._built.ntotal:
+            started = time.perf_counter()
+            found = self._bundle(len(x)) if from_bundle else None
+            if found is None or found.model.fingerprint() != self._built.model.fingerprint():
+                self._built.add(x)
+            else:
+                self._built = found
+            self.add_s = time.perf_counter() - started
+        return self._built
+
+    def index(self, data: Evaluated) -> LatentIndex:
+        """The filled index, written to the folder; read from there when nothing was built."""
+        found = None if self._built is not None else self._bundle(len(data.database))
+        if found is not None:
+            return found
+        # Interrupted between the raw results and the bundle, a finished training is read.
+        labels = data.labels_to_train if reads_labels(self.objective) else None
+        self.trained(tuple(data.database.shape[1:]), data.train, labels)
+        index = self.fill(data.database)
+        index.search_type = "adc"
+        write_index(index, self.folder)
+        return index
+
+    def finish(self, data: Evaluated) -> Finished:
+        """Writes the index, where it is shown, and counts its codewords."""
+        if not self.shown:
+            return Finished(self.label, self.log)
+        usage = codeword_counts(self.index(data), self.M, self.nbits)
+        return Finished(self.label, self.log, usage, self.folder)
+
+    def _bundle(self, n: int) -> LatentIndex | None:
+        """The bundle in the folder, if it holds n items."""
+        if not (self.folder / "config.json").exists():
+            return None
+        found = read_bundle(self.folder, self.model)
+        return found if found.ntotal == n else None
+
+
+def codeword_counts(index: LatentIndex, M: int, nbits: int) -> IdArray:
+    """How often the items of an index have each codeword: (M, ksub) int64."""
+    native, size = index.faiss_index, index.sa_code_size()
+    codes = faiss.vector_to_array(native.codes).reshape(-1, size)
+    ids = faiss.unpack_bitstrings(codes, M, nbits)
+    return np.stack([np.bincount(of_one, minlength=2**nbits) for of_one in ids.T])
+
+
+def _settings_of(objective: Any) -> Any:
+    """An objective with its settings, of a name, a reference, a class or itself."""
+    found: Any = objectives.get(objective)
+    return found() if isinstance(found, type) else found
