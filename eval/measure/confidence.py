@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 from scipy import stats
+
+from faiss_pqvae.types import DoubleArray, IdArray
 
 from .results import Comparison, Row
 
@@ -22,8 +23,6 @@ RESAMPLES = 5000
 SEED = 0
 MIN_SEEDS = 3
 _BATCH_ELEMENTS = 1 << 20  # query numbers drawn at once: 8 MiB
-
-Floats = npt.NDArray[np.float64]
 
 
 def settings() -> dict[str, Any]:
@@ -37,7 +36,9 @@ def settings() -> dict[str, Any]:
     }
 
 
-def resampled_means(scores: Floats, *, resamples: int = RESAMPLES, seed: int = SEED) -> Floats:
+def resampled_means(
+    scores: DoubleArray, *, resamples: int = RESAMPLES, seed: int = SEED
+) -> DoubleArray:
     """Means of the scores over queries that are drawn with replacement, as many as there are.
 
     The statistic that scipy resamples is a list of query numbers: how often each was drawn, times
@@ -63,7 +64,7 @@ def resampled_means(scores: Floats, *, resamples: int = RESAMPLES, seed: int = S
     if n == 1:  # scipy asks for two; one query drawn again is itself
         return np.repeat(scores.T, resamples, axis=1)
 
-    def means(drawn: npt.NDArray[np.int64], axis: int) -> Floats:
+    def means(drawn: IdArray, axis: int) -> DoubleArray:
         lists = drawn.reshape(-1, n)
         counts = np.stack([np.bincount(one, minlength=n) for one in lists]).astype(np.float64)
         return np.moveaxis(counts @ scores / n, -1, 0).reshape(-1, *drawn.shape[:-1])
@@ -77,11 +78,11 @@ def resampled_means(scores: Floats, *, resamples: int = RESAMPLES, seed: int = S
         method="percentile",
         rng=np.random.default_rng(seed),
     )
-    distribution: Floats = found.bootstrap_distribution
+    distribution: DoubleArray = found.bootstrap_distribution
     return distribution
 
 
-def percentile_intervals(distribution: Floats) -> Floats:
+def percentile_intervals(distribution: DoubleArray) -> DoubleArray:
     """The middle 95 % of resampled values.
 
     The percentile interval, not BCa: means of hundreds of scores between 0 and 1 are nearly
@@ -109,7 +110,7 @@ def seed_interval(values: Sequence[float]) -> list[float] | None:
     return [float(low), float(high)]
 
 
-def paired_p(a: Floats, b: Floats) -> float:
+def paired_p(a: DoubleArray, b: DoubleArray) -> float:
     """The p-value of "the two means are equal", two-sided, by a paired t-test.
 
     The t-test compares means, which is what is reported (Wilcoxon's signed ranks do not); on scores
@@ -150,8 +151,8 @@ def holm(p: Sequence[float]) -> list[float]:
 
 def compare(
     rows: Sequence[Row],
-    scores: Sequence[Floats],
-    means: Sequence[Floats],
+    scores: Sequence[DoubleArray],
+    means: Sequence[DoubleArray],
     metric: str,
     *,
     method: str | None = None,

@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from faiss_pqvae.types import DoubleArray
+
 from ..data.protocol import Scores
 from ..methods.method import Method
 from .confidence import (
-    Floats,
     compare,
     percentile_intervals,
     resampled_means,
@@ -65,7 +66,7 @@ def with_rows(results: Results, measured: Sequence[Measured]) -> Results:
 
 def with_confidence(
     results: Results,
-    scores: Sequence[Mapping[str, Floats]],
+    scores: Sequence[Mapping[str, DoubleArray]],
     *,
     method: str | None = None,
     metric: str | None = None,
@@ -107,7 +108,7 @@ def with_confidence(
     return replace(results, rows=tuple(rows), comparisons=tuple(comparisons), confidence=settings())
 
 
-def stored_scores(results: Results, out: str | Path) -> list[dict[str, Floats]]:
+def stored_scores(results: Results, out: str | Path) -> list[dict[str, DoubleArray]]:
     """The scores of every row, read from the files of its run: no data are needed.
 
     Raises:
@@ -165,7 +166,7 @@ def _row(group: Sequence[Measured]) -> Row:
     )
 
 
-def _mean_scores(group: Sequence[Scores]) -> dict[str, Floats]:
+def _mean_scores(group: Sequence[Scores]) -> dict[str, DoubleArray]:
     """Of every query the mean over the seeds, by metric."""
     return {
         name: np.mean([scores.per_query[name] for scores in group], axis=0)

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from faiss_pqvae.files import replace_bytes
+from faiss_pqvae.types import IdArray
 
 from ..data.protocol import Evaluated
 from ..measure.results import FILE_NAME, Results, read_results, sort_rows
@@ -24,7 +25,7 @@ from .gallery import gallery
 from .shown import Shown, shown
 from .svg import STYLE, method_styles
 from .text import cite, half_width, metric_label, p_text, sentences
-from .training import Counts, training_figures
+from .training import training_figures
 
 try:
     import matplotlib as mpl
@@ -46,7 +47,7 @@ def write_report(
     out: str | Path,
     *,
     trainings: Mapping[str, str | Path] | None = None,
-    usage: Mapping[str, Counts] | None = None,
+    usage: Mapping[str, IdArray] | None = None,
 ) -> Path:
     """Writes `out/report.html`, and `out/report_inputs.json` so that it can be rebuilt.
 

@@ -7,15 +7,15 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-import numpy.typing as npt
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
+from faiss_pqvae.types import IdArray
+
 from .svg import COLOURS, PAGE_INCHES, Drawing, inline, label_text
 
-Counts = npt.NDArray[np.int64]
 NEVER = "#D55E00"
 RANGE = 8  # the map's colours go from 1 / 8 of the even share to 8 times it
 # Keys of an epoch in a training's log, and the axis label of each panel.
@@ -124,7 +124,7 @@ def _usage_figure(last: Mapping[str, dict[str, Any]]) -> Drawing:
     return Drawing("Codeword usage after the last epoch", inline(figure, "usage"), note)
 
 
-def _counts_figure(i: int, label: str, counts: Counts) -> Drawing:
+def _counts_figure(i: int, label: str, counts: IdArray) -> Drawing:
     """A map of counts (M, ksub): each row sorted, coloured by multiples of the even share."""
     M, ksub = counts.shape
     figure = Figure(figsize=(PAGE_INCHES, 1.0 + 0.24 * M), layout="constrained")
@@ -153,7 +153,7 @@ def _counts_figure(i: int, label: str, counts: Counts) -> Drawing:
     return Drawing(f"Codewords of {label}", inline(figure, f"counts{i}"), note)
 
 
-def _row_text(counts: Counts) -> str:
+def _row_text(counts: IdArray) -> str:
     """The perplexity of counts (ksub,): 2 to the power of their entropy in bits."""
     p = counts[counts > 0] / max(1, counts.sum())
     return f"{2 ** -(p * np.log2(p)).sum():.0f}"

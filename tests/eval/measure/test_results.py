@@ -282,3 +282,12 @@ def test_comparisons__as_a_table_and_in_words():
     assert "paired t-test, Holm's correction" in lines[-1]
     assert comparison_table(results()) == ""
     assert sentences(results()) == []
+
+
+def test_read_results__knows_the_former_name_of_a_split(tmp_path):
+    subset = ", random subset: 20 of 300 database items (seed 0)"
+    for protocol in ("dqn", f"dqn{subset}", "dqn-like", "mnist5k"):
+        write_results(results(row(), protocol=protocol), tmp_path / "results.json")
+        found = read_results(tmp_path / "results.json").protocol
+        present = {"dqn": "few-labels", f"dqn{subset}": f"few-labels{subset}"}
+        assert found == present.get(protocol, protocol)
