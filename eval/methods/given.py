@@ -83,7 +83,21 @@ class GivenIndex:
 
     def sa_code_size(self) -> int:
         """Bytes per stored vector."""
-        return int(self.index.sa_code_size())
+        return code_size(self.index)
+
+
+def code_size(index: Any) -> int:
+    """Bytes per stored vector; of a graph those of what it links.
+
+    Raises:
+        ValueError: FAISS does not say.
+    """
+    stored = getattr(index, "storage", None)
+    try:
+        return int((index if stored is None else stored).sa_code_size())
+    except RuntimeError as error:
+        kind = type(index).__name__
+        raise ValueError(f"expected an index with bytes per vector, got {kind}: {error}") from error
 
 
 def given(path: Path, item_shape: Shape, *, model: ModelConfig = ModelConfig()) -> Method:  # noqa: B008 - frozen
@@ -103,24 +117,41 @@ def given(path: Path, item_shape: Shape, *, model: ModelConfig = ModelConfig()) 
         raise FileNotFoundError(f"expected a bundle or a FAISS file, got nothing at {path}")
     index = _opened(path, model)
     if path.is_dir():
-        kind, searches = "bundle", ("adc", "sdc") if index.description else ("adc",)
+        kind, native = "bundle", index.faiss_index
         if tuple(index.input_shape) != item_shape:
             raise ValueError(
                 f"expected items of shape {tuple(index.input_shape)} for {path}, got {item_shape}"
             )
-        what, content = index.description or "LatentIndex", index.model.fingerprint()
+        what = index.description or "LatentIndex"
+        content = path / "config.json"  # which has the hash of every other file
     else:
-        kind, searches = "FAISS file", ("as stored",)
+        kind, native = "FAISS file", index
         check_size(item_shape, index.d)
-        what, content = type(index).__name__, hashlib.sha256(path.read_bytes()).hexdigest()
+        what, content = type(index).__name__, path
     name = f"{what} ({kind} {path.name})"
     return Method(
         name=name,
-        bits=8 * int(index.sa_code_size()),
+        bits=8 * code_size(index),
         build=functools.partial(_build, path=path, name=name, model=model),
-        config={"index": what, "kind": kind, "content": content, "ntotal": int(index.ntotal)},
-        searches=searches,
+        config={
+            "index": what,
+            "kind": kind,
+            "content": hashlib.sha256(content.read_bytes()).hexdigest(),
+            "ntotal": int(index.ntotal),
+        },
+        searches=_searches(native, bundle=path.is_dir()),
     )
+
+
+def _searches(native: Any, *, bundle: bool) -> tuple[str, ...]:
+    """What is searched with: of what visits a part of the items, as far as it says itself."""
+    ivf = faiss.try_extract_index_ivf(native)
+    hnsw = getattr(native, "hnsw", None)
+    if ivf is not None:
+        return (f"nprobe={ivf.nprobe}",)
+    if hnsw is not None:
+        return (f"efSearch={hnsw.efSearch}",)
+    return ("adc", "sdc") if bundle else ("as stored",)
 
 
 def _build(item_shape: Shape, *, path: Path, name: str, model: ModelConfig) -> GivenIndex:

@@ -18,7 +18,7 @@ from faiss_pqvae.eval.data.protocol import Evaluated, GivenSplit
 from faiss_pqvae.eval.measure.results import Results
 from faiss_pqvae.eval.measure.runner import run
 from faiss_pqvae.eval.methods.baselines import FAST
-from faiss_pqvae.eval.methods.choice import LEARNED, REFERENCE, rows_of
+from faiss_pqvae.eval.methods.choice import LEARNED, reference, rows_of
 from faiss_pqvae.eval.methods.given import given
 from faiss_pqvae.eval.methods.method import Method
 from faiss_pqvae.eval.methods.settings import CodeSettings, read_bundle
@@ -72,8 +72,8 @@ def evaluate(
         methods: names of methods, "learned" for the learned code, or package.module:attribute; by
             default all. With few-labels, and beside what reads labels, Exact L2, ITQ, PQ, OPQ, RQ
             and learned.
-        index: measure this index, too: a bundle, or a file of FAISS's, filled with the database
-            if it is empty. Without --methods nothing is trained beside it.
+        index: measure an index that exists: a bundle, or a file of FAISS's, filled with the
+            database if it is empty. Nothing is trained beside it but --methods, at its bits.
         bits: code lengths, multiples of 8. Images: 8 sub-quantizers of bits / 8 bits each, and with
             the contrastive objective bits / 4 of 4 bits; 32 and 64 bits by default. Vectors:
             sub-quantizers of 8 bits, 64 and 128 bits by default. DPQ: levels of 8 bits, all lengths
@@ -96,7 +96,9 @@ def evaluate(
     data = load(dataset, protocol=protocol, n_database=n_database, n_queries=n_queries, own=own)
     shape = tuple(data.database.shape[1:])
     rows = [] if index is None else [given(index, shape, model=model)]
-    names = methods if methods or index is None else (REFERENCE,)
+    if index is not None and not methods:
+        measure(data, [*rows, *reference(data)], k=data.default_k if k is None else k, out=out)
+        return
     learned = None
     if not methods or LEARNED in methods:
         learned = CodeSettings(
@@ -107,8 +109,8 @@ def evaluate(
             also_lambdas=also_lambdas,
             pretrained=None if pretrained is None else read_bundle(pretrained, model).model,
         )
-    lengths = bits or tuple(dict.fromkeys(row.bits for row in rows))
-    rows += rows_of(data, names=names, lengths=lengths, seeds=seeds, nlist=nlist, learned=learned)
+    lengths = bits or tuple(row.bits for row in rows)
+    rows += rows_of(data, names=methods, lengths=lengths, seeds=seeds, nlist=nlist, learned=learned)
     measure(data, rows, k=data.default_k if k is None else k, out=out)
 
 

@@ -148,6 +148,19 @@ def test_given__a_bundle_is_filled_or_taken_as_it_is(data, make_model, tmp_path)
     assert (counts.shape, counts.sum(axis=1).tolist()) == ((2, 16), [300, 300])
 
 
+@pytest.mark.parametrize(
+    ("factory", "search"), [("IVF8,PQ4x4np", "nprobe=1"), ("HNSW8,Flat", "efSearch=16")]
+)
+def test_given__says_how_far_a_native_index_searches(data, tmp_path, factory, search):
+    native = faiss.index_factory(16, factory)
+    native.train(data.database)
+    native.add(data.database)
+    faiss.write_index(native, str(tmp_path / "x.index"))
+    (row,) = run(data, [given(tmp_path / "x.index", (16,))], tmp_path / "out", k=200).rows
+    assert row.search == search
+    assert 0 < row.metrics["recall@200"] < 1  # misses are no error
+
+
 def test_given__rejects_other_items_and_other_files(data, make_model, tmp_path):
     fpq.write_index(fpq.LatentIndex(make_model((8,), 2, 4)), tmp_path / "b")
     with pytest.raises(ValueError, match=r"items of shape \(8,\) for .*, got \(16,\)"):
