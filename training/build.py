@@ -7,6 +7,7 @@ from typing import Any, cast
 
 from torch import nn
 
+from faiss_pqvae.model.backbone import Backbone
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.model.spec import Metric
@@ -93,6 +94,9 @@ def new_model(
         TypeError, ValueError: what the objective, or the model, refuses.
     """
     config = config or ModelConfig()
+    if encoder is not None and config.encoder is None:
+        encoder = encoder if isinstance(encoder, Backbone) else Backbone(encoder)
+        config = replace(config, encoder=encoder.reference)  # and not one of ours
     found = resolved_objective(config.objective if objective is None else objective)
     spec = found.spec(unit=config.unit_latents, metric=metric)
     config = found.networks(config, input_shape)

@@ -5,7 +5,9 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+from torch import nn
 
+from faiss_pqvae.model.backbone import Backbone
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.spec import CodeSpec
 from faiss_pqvae.registry import objectives
@@ -162,6 +164,20 @@ def test_new_model__refuses_what_the_objective_refuses():
         new_model((12,), 2, 3, objective="dpq", metric="l2")
     with pytest.raises(ValueError, match="expected vectors and a linear encoder"):
         new_model((3, 8, 8), 2, 3, objective="ranking")
+
+
+@pytest.mark.parametrize("objective", ["reconstruction", "contrastive", "dpq"])
+def test_new_model__an_encoder_that_was_handed_in_is_none_of_ours(objective):
+    network = nn.Linear(12, 5)
+    for encoder in (network, Backbone(network)):
+        model = new_model((12,), 2, 3, objective=objective, encoder=encoder)
+        assert model.config.encoder == "torch.nn.modules.linear:Linear"
+        assert model.config.dsub == (128 if objective == "dpq" else 16)
+        assert model.backbone.module is network
+    named = ModelConfig(encoder="a.package:net")
+    assert new_model((12,), 2, 3, named, encoder=network).config.encoder == "a.package:net"
+    with pytest.raises(ValueError, match="expected vectors and a linear encoder"):
+        new_model((12,), 2, 3, objective="ranking", encoder=network)
 
 
 # -- checked
