@@ -9,7 +9,7 @@ from dataclasses import replace
 from faiss_pqvae.registry import methods, objectives
 
 from ..data.protocol import Evaluated
-from .baselines import YARDSTICKS, check_request
+from .baselines import YARDSTICKS, check_request, registered_names
 from .code_shape import has_lambda, reads_labels, shape_of_codes, usual_lengths
 from .exact import exact
 from .method import Method, Request
@@ -81,7 +81,7 @@ def _usual_names(data: Evaluated, learned: CodeSettings | None) -> list[str]:
     # Where the whole database is ranked, a row is hundreds of megabytes.
     if labels or getattr(data, "ranks", 0) is None:
         return [*YARDSTICKS, LEARNED, "IVF"]
-    return methods.names()
+    return registered_names()
 
 
 def _check(data: Evaluated, nlist: int | None, learned: CodeSettings | None) -> None:
