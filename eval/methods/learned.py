@@ -33,7 +33,9 @@ def rows(request: Request) -> Iterator[Method]:
 def _code(request: Request, settings: CodeSettings, lambda_: float | None) -> LearnedCode:
     """The code of a request, with the objective's own lambda or another; one for all its rows."""
     objective = settings.objective
-    lengths = request.lengths if is_residual(objective) else (request.bits,)
+    lengths: tuple[int, ...] = (request.bits,)
+    if is_residual(objective):
+        lengths = request.lengths or lengths
     key = "learned", lengths, lambda_, request.seed
     if key in request.shared:
         found: LearnedCode = request.shared[key]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -88,6 +88,9 @@ class Method:
 class Request:
     """What a method is asked for: rows of one code length, learned with one seed.
 
+    What is registered under a method's name takes a request and returns a `Method` or several, and
+    none where it has no code of such a length.
+
     Attributes:
         bits: bits per vector.
         shape: of one item.
@@ -114,7 +117,3 @@ class Request:
     def d(self) -> int:
         """Values of one item."""
         return math.prod(self.shape)
-
-
-# What is registered under a method's name: it returns no row where there is none for a request.
-Rows = Callable[[Request], Iterable[Method]]
