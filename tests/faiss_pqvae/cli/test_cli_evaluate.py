@@ -124,3 +124,33 @@ def test_evaluate__says_what_is_wrong_with_data_of_ones_own(options, message, tm
     with pytest.raises(SystemExit):
         main([*command, *options])
     assert message in capsys.readouterr().err
+
+
+def test_evaluate__lambdas_seeds_and_inverted_lists(tmp_path):
+    x = np.random.default_rng(0).standard_normal((420, 8), dtype=np.float32)
+    np.save(tmp_path / "x.npy", x[:400])
+    np.save(tmp_path / "q.npy", x[400:])
+    results = evaluated(
+        *("--dataset", str(tmp_path / "x.npy"), "--queries", str(tmp_path / "q.npy")),
+        *("--bits", "16", "--nlist", "4", "--seeds", "0", "3", "--also-lambdas", "1"),
+        *("--methods", "IVF", "learned", "--model.encoder", "mlp", *FAST),
+        out=tmp_path / "run",
+    )
+    rows = {(row["method"], row["search"]): row for row in results["rows"]}
+    ours = {"PQ-VAE", "PQ-VAE, lambda 1"}
+    assert {name for name, _ in rows} == {
+        *ours,
+        *(f"IVF4,{name}" for name in ours),
+        *("IVF4,PQ2", "OPQ2,IVF4,PQ2"),
+    }
+    assert all(len(row["keys"]) == 2 for row in rows.values())  # a training a seed
+    assert {search for name, search in rows if name == "IVF4,PQ-VAE"} == {"nprobe=1", "nprobe=4"}
+    assert {row["bytes_per_vector"] for row in rows.values()} == {2, 3}
+    # With all lists visited, an inverted file over the same codes finds the same.
+    assert rows["IVF4,PQ-VAE", "nprobe=4"]["metrics"] == rows["PQ-VAE", "adc"]["metrics"]
+    folders = {path.parent.parent.name for path in (tmp_path / "run").rglob("checkpoint.pt")}
+    assert folders == {
+        f"pqvae-16{suffix}{seed}" for suffix in ("", "-lambda1") for seed in ("", "-seed3")
+    }
+    assert (tmp_path / "run" / "pqvae-16" / "config.json").exists()
+    assert not (tmp_path / "run" / "pqvae-16-seed3" / "config.json").exists()
