@@ -21,7 +21,6 @@ from faiss_pqvae.native import faiss
 from faiss_pqvae.native.gpu_layout import MAX_SELECTION, collect, deal, from_bytes
 from faiss_pqvae.native.inject import extract_codebooks
 from faiss_pqvae.native.store.contents import Stored, empty_like, read, write
-from faiss_pqvae.native.walk import codebook_index
 from faiss_pqvae.types import FloatArray, IdArray
 
 _FLOAT16_M = 56  # from here on only tables of float16 fit the shared memory of a block
@@ -239,7 +238,7 @@ def distribute(
     least = len(uploads) if shard else 1
     if index.ntotal < least:
         raise ValueError(f"expected an index of at least {least} items, got {index.ntotal}")
-    if isinstance(codebook_index(index.faiss_index), faiss.IndexResidualQuantizer):
+    if index.model.spec.structure == "residual":
         raise TypeError(
             "expected codes of a product quantizer, got those of an IndexResidualQuantizer: FAISS "
             "has none on a GPU, so DPQ's codes are searched on the CPU"

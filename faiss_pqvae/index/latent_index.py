@@ -23,8 +23,8 @@ from faiss_pqvae.index.training import Fit, Parts, trained
 from faiss_pqvae.index.transforms import Transforms
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.native.files.io import is_mapped
+from faiss_pqvae.native.ids import as_ids
 from faiss_pqvae.native.store.contents import first_levels
-from faiss_pqvae.native.store.ids import as_ids
 from faiss_pqvae.native.store.store import Store
 from faiss_pqvae.types import CodeArray, FloatArray, IdArray
 

@@ -16,8 +16,9 @@ from faiss_pqvae.data.batches import read_sample
 from faiss_pqvae.index.encoding import Batch, Encoding
 from faiss_pqvae.model.pqvae import PQVAE, to_float
 from faiss_pqvae.native import faiss
+from faiss_pqvae.native.kinds.kind import Found
 from faiss_pqvae.native.store.changes import all_or_nothing
-from faiss_pqvae.native.store.store import Found, Store
+from faiss_pqvae.native.store.store import Store
 from faiss_pqvae.types import FloatArray, IdArray
 
 _CHUNK_BYTES = 2**26  # of candidates looked at together
@@ -244,7 +245,7 @@ def make_refiner(refine_index: Any, encoding: Encoding, store: Store) -> Refiner
             f"expected an index to refine with of {ntotal} items, got {refine_index.ntotal}"
         )
     unit = encoding.model.spec.latents == "unit"
-    return StoredVectors(refine_index, unit=unit, has_ids=store.is_ivf)
+    return StoredVectors(refine_index, unit=unit, has_ids=store.has_lists)
 
 
 def made_of(refiner: Refiner | None) -> Any:

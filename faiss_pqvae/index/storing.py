@@ -14,14 +14,14 @@ from faiss_pqvae.index.metrics import METRICS
 from faiss_pqvae.index.refine import Refiner, StoredVectors, made_of, make_refiner, refines_by
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.native import faiss
+from faiss_pqvae.native.ids import as_ids, as_selector
 from faiss_pqvae.native.inject import (
     check_metric,
     inject_codebooks,
     new_residual_index,
     prepare_search,
 )
-from faiss_pqvae.native.product import check_searchable
-from faiss_pqvae.native.store.ids import as_ids, as_selector
+from faiss_pqvae.native.kinds.product import check_searchable
 from faiss_pqvae.native.store.store import Store
 from faiss_pqvae.types import CodeArray, FloatArray, IdArray
 
@@ -68,15 +68,15 @@ class Stock:
         Raises:
             ValueError: another kind of index, which has this description.
         """
-        if not self.store.is_ivf:
+        if not self.store.has_lists:
             raise ValueError(f"{description} has no inverted lists, and so no nprobe")
         return self.store.bare
 
     def hnsw(self, description: str) -> Any:
         """The native graph; raises as `ivf`."""
-        if not self.store.is_hnsw:
+        if not self.store.kind.grows_only:
             raise ValueError(f"{description} has no HNSW graph, and so no efSearch")
-        return self.store.bare.hnsw
+        return self.store.kind.settings(self.store.bare)
 
     def add(self, batches: Iterator[Batch], n: int, ids: Any) -> None:
         """Stores n items, batch by batch, under the next ids or under ids (n,) int64.
@@ -152,7 +152,7 @@ class Stock:
     def remove(self, sel: Any) -> int:
         """Removes what a selector or ids (n,) int64 name; returns how many."""
         sel = as_selector(sel)
-        if self.vectors is not None and not self.store.is_hnsw:
+        if self.vectors is not None and not self.store.kind.grows_only:
             self.vectors.index.remove_ids(self.store.over_keys(sel))
         removed, renumbered = self.store.remove(sel)
         if self.vectors is not None and renumbered is not None:
@@ -179,7 +179,7 @@ class Stock:
             ValueError: an `add_id` for an index that numbers its items itself; ids to refine with
                 that are there already. Both are then as before.
         """
-        if add_id and not (self.store.has_id_map or self.store.is_ivf):
+        if add_id and not (self.store.has_id_map or self.store.has_lists):
             raise ValueError(
                 f"expected add_id=0 for an index that numbers its items itself, got {add_id}"
             )
@@ -237,7 +237,7 @@ def new_stock(
     encoding.check()
     stock = Stock.over(native, refine_index, encoding)
     store = stock.store
-    if store.is_ivf and store.bare.by_residual and not native.is_trained:
+    if store.has_lists and store.bare.by_residual and not native.is_trained:
         raise ValueError(
             "expected an inverted file with by_residual=False: a model's codebooks are those "
             "of latents, not of what a coarse centroid leaves over of them"

@@ -131,7 +131,7 @@ def _read(parts: Parts, x: Any, folder: Path | None, *, progress: bool, batch_si
     if front is None and x.dtype not in (np.dtype(np.uint8), torch.uint8):
         for _ in read_batches(x, batch_size, WHAT):
             pass
-    if store.is_ivf and len(x) < store.bare.nlist:  # before hours, not after
+    if store.has_lists and len(x) < store.bare.nlist:  # before hours, not after
         raise ValueError(
             f"expected at least as many items as inverted lists, {store.bare.nlist}, to train "
             f"with, got {len(x)}"
@@ -155,7 +155,7 @@ def _train(
         new.encoding.model.eval()
     native = new.stock.store.index
     inject_codebooks(native, new.encoding.model.codebooks())
-    if new.stock.store.is_ivf:
+    if new.stock.store.has_lists:
         _train_coarse(new, x, batch_size)
     prepare_search(native)
     return new

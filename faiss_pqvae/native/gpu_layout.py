@@ -18,8 +18,9 @@ import numpy as np
 from faiss_pqvae.codebooks import Codebooks
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.inject import extract_codebooks
-from faiss_pqvae.native.scan.packing import merge_codebooks
-from faiss_pqvae.native.store.contents import add_entries, entries, read
+from faiss_pqvae.native.kinds.ivf_pq import add_entries, entries
+from faiss_pqvae.native.packing import merge_codebooks
+from faiss_pqvae.native.store.contents import read
 from faiss_pqvae.types import CodeArray, FloatArray, IdArray
 
 MAX_SELECTION = 2048  # of k and of the lists probed: what a GPU's k-selection takes

@@ -5,26 +5,17 @@ Useful alone, without a PQ-VAE: to give any FAISS index centroids of one's own.
 
 from __future__ import annotations
 
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from faiss_pqvae.codebooks import MAX_NBITS, MIN_NBITS, Codebooks
-from faiss_pqvae.native import additive as native_additive
 from faiss_pqvae.native import faiss
-from faiss_pqvae.native import product as native_product
-from faiss_pqvae.native.product import check_searchable
-from faiss_pqvae.native.walk import (
-    IVF,
-    PRODUCT,
-    codebook_index,
-    follow_training,
-    kind,
-    levels,
-    transforms,
-)
+from faiss_pqvae.native.kinds import kind_of
+from faiss_pqvae.native.kinds.lists import coarse_is_trained
+from faiss_pqvae.native.kinds.residual_quantizer import check_residual
+from faiss_pqvae.native.walk import codebook_index, follow_training, kind, levels, transforms
 
 _UNTRAINED = "expected a trained index, got an untrained one: it has no codebooks yet"
 
@@ -75,10 +66,11 @@ def inject_codebooks(index: Any, codebooks: Codebooks) -> None:
             f"expected an empty index, got one of {ntotal} vectors, whose codes would "
             "change their meaning: call reset() first"
         )
-    _part(inner).check_sizes(inner, codebooks)
-    _part(inner).write(inner, codebooks)
+    quantizer = kind_of(inner).quantizer
+    quantizer.check_sizes(inner, codebooks)
+    quantizer.write(inner, codebooks)
     follow_training(found)
-    if _part(inner).read(inner) != codebooks:
+    if quantizer.read(inner) != codebooks:
         raise RuntimeError("the codebooks read back from the index are not those written to it")
 
 
@@ -90,18 +82,14 @@ def extract_codebooks(index: Any) -> Codebooks:
         ValueError: an index without codebooks, or one whose parts do not fit together.
     """
     inner = codebook_index(index)
-    if not inner.is_trained and kind(inner) not in IVF:
+    own = kind_of(inner)
+    if not inner.is_trained and not own.trains_coarse:
         raise ValueError(_UNTRAINED)
-    codebooks: Codebooks = _part(inner).read(inner)
+    codebooks = own.quantizer.read(inner)
     # An inverted file can have its codebooks before its coarse quantizer is trained.
     if not inner.is_trained and not codebooks.centroids.any():
         raise ValueError(_UNTRAINED)
     return codebooks
-
-
-def _part(inner: Any) -> ModuleType:
-    """The module that knows this kind of quantizer: check_sizes, write, read and prepare."""
-    return native_product if kind(inner) in PRODUCT else native_additive
 
 
 def new_index_pq(codebooks: Codebooks, metric_type: int = faiss.METRIC_L2) -> Any:
@@ -146,28 +134,6 @@ def new_residual_index(d: int, M: int, nbits: int) -> Any:
     return index
 
 
-def check_residual(index: Any) -> None:
-    """Refuses what `new_residual_index` does not make.
-
-    Args:
-        index: a faiss.IndexResidualQuantizer.
-
-    Raises:
-        ValueError: another metric or search type, an encoder that is not greedy, levels of
-            different nbits, or sizes that FAISS cannot search.
-    """
-    rq = index.rq
-    expected = (faiss.METRIC_INNER_PRODUCT, faiss.AdditiveQuantizer.ST_LUT_nonorm, 1)
-    got = (index.metric_type, rq.search_type, rq.max_beam_size)
-    if expected != got:
-        raise ValueError(
-            "expected an IndexResidualQuantizer of metric_type, rq.search_type and "
-            f"rq.max_beam_size = {expected} (inner product, ST_LUT_nonorm, greedy), got {got}: "
-            "new_residual_index makes one"
-        )
-    check_searchable(index.d, native_additive.nbits_of(rq))
-
-
 def check_metric(metric_type: int) -> None:
     """Refuses the metrics that FAISS takes, but silently computes as inner product.
 
@@ -192,7 +158,7 @@ def prepare_search(index: Any) -> None:
     """
     extract_codebooks(index)
     inner = codebook_index(index)
-    _part(inner).prepare(inner)
+    kind_of(inner).quantizer.prepare(inner)
 
 
 def train_coarse(index: Any, xt: Any) -> None:
@@ -213,7 +179,8 @@ def train_coarse(index: Any, xt: Any) -> None:
     found = levels(index)
     x = _vectors(xt, index.d)
     inner = found[-1]
-    coarse = kind(inner) in IVF and not native_product.coarse_is_trained(inner)
+    trains_coarse = kind_of(inner).trains_coarse
+    coarse = trains_coarse and not coarse_is_trained(inner)
     if coarse and len(x) < inner.nlist:
         raise ValueError(f"expected at least nlist={inner.nlist} vectors, got {len(x)}")
     for level in found:
@@ -223,9 +190,9 @@ def train_coarse(index: Any, xt: Any) -> None:
             level.refine_index.train(x)
     if coarse:
         inner.train_q1(len(x), faiss.swig_ptr(x), inner.verbose, inner.metric_type)
-    if kind(inner) in IVF:
+    if trains_coarse:
         inner.is_trained = True
-        native_product.prepare(inner)
+        kind_of(inner).quantizer.prepare(inner)
     follow_training(found)
 
 

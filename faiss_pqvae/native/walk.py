@@ -5,15 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from faiss_pqvae.native import faiss
+from faiss_pqvae.native.kinds import KINDS
 
-PRODUCT = ("IndexPQ", "IndexPQFastScan", "IndexIVFPQ", "IndexIVFPQFastScan", "IndexHNSWPQ")
-ADDITIVE = (
-    "IndexResidualQuantizer",
-    "IndexLocalSearchQuantizer",
-    "IndexProductResidualQuantizer",
-    "IndexProductLocalSearchQuantizer",
-)
-IVF = ("IndexIVFPQ", "IndexIVFPQFastScan")
 INNER = {  # what wraps, and the attribute that is wrapped
     "IndexIDMap": "index",
     "IndexIDMap2": "index",
@@ -42,7 +35,7 @@ def levels(index: Any) -> list[Any]:
             raise TypeError(_expected(index, found))
         index = _as_its_own_class(index)
         found.append(index)
-        if kind(index) in PRODUCT + ADDITIVE:
+        if kind(index) in KINDS:
             return found
         if kind(index) not in INNER:
             raise TypeError(_expected(index, found[:-1]))
@@ -93,7 +86,7 @@ def _as_its_own_class(index: Any) -> Any:
 
 
 def _expected(index: Any, outer: list[Any]) -> str:
-    names = ", ".join((*PRODUCT, *ADDITIVE))
+    names = ", ".join(KINDS)
     where = f" in {kind(outer[-1])}" if outer else ""
     return (
         f"expected a faiss.IndexPQ or another index that holds codebooks ({names}; also inside "

@@ -1,7 +1,7 @@
 """Native files: written whole, and believed only when all their parts agree.
 
-What a file could harm the reading with is found in its bytes (`native_layout`), before FAISS reads
-them; what could lead a later search out of bounds is found in the index (`native_checks`).
+What a file could harm the reading with is found in its bytes (`layout`), before FAISS reads
+them; what could lead a later search out of bounds is found in the index (`checks`).
 """
 
 from __future__ import annotations
@@ -12,11 +12,14 @@ from typing import Any
 import numpy as np
 
 from faiss_pqvae.native import faiss
-from faiss_pqvae.native.files.checks import DisagreementError, check_index, values
-from faiss_pqvae.native.files.layout import LayoutError, Role, check_layout
-from faiss_pqvae.native.store.ids import list_ids
+from faiss_pqvae.native.compare import DisagreementError, values
+from faiss_pqvae.native.files.checks import check_index
+from faiss_pqvae.native.files.layout import Role, check_layout
+from faiss_pqvae.native.ids import list_ids
+from faiss_pqvae.native.kinds import KINDS, kind_of, known_kind
+from faiss_pqvae.native.reader import LayoutError
 
-_BLOCKED = {"IPfs", "IwPf"}  # FAISS's names for the FastScan indexes
+_UNMAPPED = {kind.file for kind in KINDS.values() if not kind.maps}
 # Tables are computed after the checks, by `prepare_search`.
 _FLAGS = faiss.IO_FLAG_SKIP_PRECOMPUTE_TABLE | faiss.IO_FLAG_PQ_SKIP_SDC_TABLE
 
@@ -55,7 +58,7 @@ def read_native(path: Path, role: Role, *, mmap: bool = False) -> Any:
     """
     try:
         kinds = check_layout(path, role)
-        if mmap and kinds & _BLOCKED:
+        if mmap and kinds & _UNMAPPED:
             raise ValueError(
                 "FAISS cannot map the blocks of a FastScan index into memory: read it with "
                 "mmap=False"
@@ -73,13 +76,9 @@ def read_native(path: Path, role: Role, *, mmap: bool = False) -> Any:
 def is_mapped(index: Any) -> bool:
     """Whether codes of an index lie in a file that is mapped into memory, and so cannot change."""
     bare = _unwrapped(index)
-    if isinstance(bare, faiss.IndexHNSW):
-        bare = faiss.downcast_index(bare.storage)
-    if isinstance(bare, faiss.IndexIVF):
-        lists = faiss.downcast_InvertedLists(bare.invlists)
-        return isinstance(lists, faiss.ArrayInvertedLists) and not all(
-            lists.codes.at(number).is_owned for number in range(lists.nlist)
-        )
+    kind = known_kind(bare)
+    if kind is not None:
+        return kind.is_mapped(bare)
     return isinstance(bare, faiss.IndexFlatCodes) and not bare.codes.is_owned
 
 
@@ -92,7 +91,7 @@ def check_keys(index: Any, refine_index: Any) -> None:
     n, bare = index.ntotal, _unwrapped(index)
     if refine_index.ntotal != n:
         raise ValueError(f"expected {n} items to refine with, got {refine_index.ntotal}")
-    lists = isinstance(bare, faiss.IndexIVF)
+    lists = kind_of(bare).has_lists
     own_ids = isinstance(refine_index, faiss.IndexIDMap)
     keys = ids = np.arange(n if lists or own_ids else 0)
     if lists:
@@ -113,16 +112,9 @@ def _renew(index: Any) -> None:
                 transform.set_is_orthonormal()
         return
     bare = _unwrapped(index)
-    if isinstance(bare, faiss.IndexIVF):
-        bare.nprobe = min(bare.nprobe, bare.nlist)  # FAISS may take memory for all the others
-        kind = bare.direct_map.type
-        if kind != faiss.DirectMap.NoMap:
-            bare.set_direct_map_type(faiss.DirectMap.NoMap)
-            bare.set_direct_map_type(kind)
-    # Which loop scans: some of them are not for every index.
-    for name in ("implem", "qbs", "qbs2"):
-        if hasattr(bare, name):
-            setattr(bare, name, 0)
+    kind = known_kind(bare)
+    if kind is not None:
+        kind.renew(bare)
 
 
 def _unwrapped(index: Any) -> Any:

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from faiss_pqvae.arguments import at_least_1
-from faiss_pqvae.native import faiss
-from faiss_pqvae.native.inject import check_metric, check_residual, extract_codebooks
-from faiss_pqvae.native.product import SDC_NBITS
-from faiss_pqvae.native.scan import kernels, packing
+from faiss_pqvae.native import faiss, packing
+from faiss_pqvae.native.inject import check_metric, extract_codebooks
+from faiss_pqvae.native.kinds import KINDS, kind_of
+from faiss_pqvae.native.kinds.product import SDC_NBITS
+from faiss_pqvae.native.scan import kernels
 from faiss_pqvae.types import CodeArray, FloatArray, IdArray
 
 Results = tuple[FloatArray, IdArray]
@@ -55,12 +56,12 @@ class Scan:
     """
 
     def __init__(self, index: Any) -> None:
-        if isinstance(index, faiss.IndexResidualQuantizer):
-            check_residual(index)
-        elif not isinstance(index, faiss.IndexPQ):
+        scanned = [name for name, kind in KINDS.items() if kind.scanned]
+        if type(index).__name__ not in scanned:
             raise TypeError(
-                f"expected a faiss.IndexPQ or IndexResidualQuantizer, got {type(index).__name__}"
+                f"expected an index of {' or '.join(scanned)}, got {type(index).__name__}"
             )
+        kind_of(index).check(index)
         check_metric(index.metric_type)
         codebooks = extract_codebooks(index)
         self._index = index
@@ -249,7 +250,7 @@ def _heap(D: FloatArray, I: IdArray, ip: bool) -> Any:  # noqa: E741
 
 def _index_search(index: Any, z: FloatArray, k: int, search_type: int) -> Results:
     params = None
-    if isinstance(index, faiss.IndexPQ):  # others take none
+    if "search_type" in kind_of(index).parameters(None).names:  # others take none
         params = faiss.SearchParametersPQ()
         params.search_type = search_type
     D, I = index.search(z, k, params=params)  # noqa: E741

@@ -6,9 +6,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
+
 from faiss_pqvae.native import faiss
-from faiss_pqvae.native.store.contents import clear_ends
-from faiss_pqvae.native.store.ids import id_map_changed
+from faiss_pqvae.native.ids import as_ids, id_map_changed
+from faiss_pqvae.native.inject import extract_codebooks
+from faiss_pqvae.native.kinds import index_pq, known_kind
+from faiss_pqvae.native.kinds.lists import coarse_centroids
+from faiss_pqvae.native.store import id_map
+from faiss_pqvae.native.store.held import Held
+from faiss_pqvae.types import IdArray
 
 
 @contextmanager
@@ -16,61 +23,114 @@ def all_or_nothing(index: Any) -> Iterator[None]:
     """Takes back what was added to an index within, if an exception (Ctrl-C too) leaves the block.
 
     By place and not by id: an id may be there twice, and one of them is to stay. A graph cannot
-    forget: to an HNSW index add everything in one call.
+    forget: it gets everything in one call.
+
+    Args:
+        index: of one of the `KINDS`, or of other flat codes; alone or in an IDMap.
     """
-    in_id_map = isinstance(index, faiss.IndexIDMap)
+    in_id_map = id_map.in_id_map(index)
     bare = faiss.downcast_index(index.index) if in_id_map else index
-    before = int(bare.ntotal)
-    is_ivf = isinstance(bare, faiss.IndexIVF)
-    sizes = [bare.invlists.list_size(i) for i in range(bare.nlist)] if is_ivf else []
+    kind = known_kind(bare) or index_pq.KIND  # flat codes of every kind are forgotten alike
+    before, marked = int(bare.ntotal), kind.mark(bare)
     try:
         yield
     except BaseException:
-        if is_ivf:
-            for number, size in enumerate(sizes):
-                bare.invlists.resize(number, size)
-            bare.ntotal = before
-            kind = bare.direct_map.type
-            bare.set_direct_map_type(faiss.DirectMap.NoMap)
-            bare.set_direct_map_type(kind)
-        elif bare.ntotal > before and not isinstance(bare, faiss.IndexHNSW):
-            bare.remove_ids(faiss.IDSelectorRange(before, bare.ntotal))
-        tidy(bare)
+        kind.roll_back(bare, marked)
+        kind.tidy(bare)
         if in_id_map:
             index.id_map.resize(before)
             id_map_changed(index)
         raise
 
 
-def tidy(bare: Any) -> None:
-    """What FAISS forgets after it has taken vectors out of an index with fast scan."""
-    if isinstance(bare, faiss.IndexPQFastScan) and not bare.ntotal:
-        bare.ntotal2 = 0  # a search would read as many codes, which are gone
-    if isinstance(bare, faiss.IndexPQFastScan | faiss.IndexIVFPQFastScan):
-        clear_ends(bare)
+def check_ids(held: Held, ids: Any, n: int) -> IdArray | None:
+    """The ids for n vectors as (n,) int64; None where the index numbers them itself.
 
-
-@contextmanager
-def uninterrupted() -> Iterator[None]:
-    """Holds Ctrl-C back while a graph is linked: half of the links would be none."""
-    faiss.InterruptCallback.clear_instance()
-    try:
-        yield
-    finally:
-        faiss.PythonInterruptCallback.reset()
-
-
-@contextmanager
-def without_direct_map(bare: Any) -> Iterator[None]:
-    """Around changes that a direct map of inverted lists does not follow, or forbids.
-
-    An array of ids that start at 0 and leave none out may not fit any more: it is gone then.
+    Raises:
+        TypeError: ids that are not integers.
+        ValueError: another number of ids; ids for an index that numbers its vectors itself, or
+            none for an IDMap.
     """
-    kind = bare.direct_map.type if isinstance(bare, faiss.IndexIVF) else faiss.DirectMap.NoMap
-    if kind != faiss.DirectMap.NoMap:
-        bare.set_direct_map_type(faiss.DirectMap.NoMap)
+    if ids is None and held.in_id_map:
+        raise ValueError("an IDMap needs an id for every item: use add_with_ids")
+    if ids is None:
+        return None
+    if not held.in_id_map and not held.kind.has_lists:
+        raise ValueError(
+            f"{held.kind.name} numbers its vectors itself: write 'IDMap2,' in front of the "
+            "description for ids of your own"
+        )
+    return as_ids(ids, n)
+
+
+def remove(held: Held, sel: Any) -> tuple[int, IdArray | None]:
+    """Removes the vectors that a selector of ids names.
+
+    Returns:
+        How many; and for an inverted file in an IDMap, whose keys are places, the new key of
+        every old one, -1 for those that are gone.
+
+    Raises:
+        ValueError: an index whose graph cannot lose vectors.
+    """
+    index, bare, kind = held
+    if kind.grows_only:
+        raise ValueError(
+            f"an {kind.grows_only} index cannot remove vectors, its graph runs through them: "
+            "search with a selector that leaves them out, or build the index anew"
+        )
+    with kind.changing(bare):
+        if held.in_id_map and kind.has_lists:
+            keys = id_map.remove_places(index, bare, kind, sel)
+            return int((keys < 0).sum()), keys
+        removed = int(index.remove_ids(sel))
+        kind.tidy(bare)
+    return removed, None
+
+
+def check_compatible(held: Held, other: Held) -> None:
+    """Whether `merge` can take the vectors of another index.
+
+    Raises:
+        ValueError: another kind, other codebooks or coarse centroids, or a graph.
+    """
+    graph = held.kind.grows_only or other.kind.grows_only
+    if graph:
+        raise ValueError(f"{graph} indexes cannot be merged: add the vectors to one of them")
+    kinds = [(type(each.index).__name__, each.kind.name) for each in (held, other)]
+    if kinds[0] != kinds[1]:
+        raise ValueError(f"expected an index of {kinds[0]} to merge, got {kinds[1]}")
+    if extract_codebooks(held.bare) != extract_codebooks(other.bare):
+        raise ValueError("expected an index with the same codebooks, got other ones")
+    if held.kind.has_lists:  # FAISS compares their number only
+        centroids = coarse_centroids(held.bare), coarse_centroids(other.bare)
+        if not np.array_equal(*centroids):
+            raise ValueError("expected an index with the same coarse centroids, got other ones")
     try:
-        yield
-    finally:
-        if kind == faiss.DirectMap.Hashtable:
-            bare.set_direct_map_type(kind)
+        held.index.check_compatible_for_merge(other.index)
+    except RuntimeError as error:
+        raise ValueError(f"FAISS cannot merge these indexes: {error}") from error
+
+
+def merge(held: Held, other: Held, add_id: int) -> None:
+    """Takes the vectors of another index over, which is empty then.
+
+    Args:
+        held: an index.
+        other: what `check_compatible` accepts.
+        add_id: added to its ids.
+    """
+    if held.in_id_map and held.kind.has_lists:
+        id_map.merge_places(held.index, held.bare, other.index, other.bare, add_id)
+    else:
+        held.index.merge_from(other.index, add_id)
+        other.kind.tidy(other.bare)
+    held.kind.tidy(held.bare)
+
+
+def reset(held: Held) -> None:
+    """Forgets the vectors."""
+    held.index.reset()
+    if held.in_id_map:
+        id_map_changed(held.index)  # an IDMap2 still finds the old ids
+    held.kind.tidy(held.bare)

@@ -6,19 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from faiss_pqvae.native import faiss
-
-_IVF_NAMES = (
-    "nprobe",
-    "max_codes",
-    "max_lists_num",
-    "max_empty_result_buckets",
-    "ensure_topk_full",
-    "quantizer_params",
-    "inverted_list_context",
-)
-_IVFPQ_NAMES = (*_IVF_NAMES, "scan_table_threshold", "polysemous_ht")
-_PQ_NAMES = ("search_type", "polysemous_ht")
-_HNSW_NAMES = ("efSearch", "check_relative_distance", "bounded_queue")
+from faiss_pqvae.native.kinds import kind_of
 
 
 def selector_of(params: Any, index: Any, over_keys: Callable[[Any], Any]) -> Any:
@@ -34,7 +22,7 @@ def selector_of(params: Any, index: Any, over_keys: Callable[[Any], Any]) -> Any
     """
     if params is None:
         return None
-    kind, _ = _parameters(params, index)
+    kind, _ = kind_of(index).parameters(params)
     # A selector alone is for every kind.
     if type(params) is not faiss.SearchParameters and (
         kind is faiss.SearchParameters or not isinstance(params, kind)
@@ -63,8 +51,8 @@ def native_parameters(params: Any, index: Any, sel: Any) -> Any:
     """
     if params is None:
         return None
-    kind, names = _parameters(params, index)
-    own = index.hnsw if isinstance(index, faiss.IndexHNSW) else index
+    kind, names = kind_of(index).parameters(params)
+    own = kind_of(index).settings(index)
     # A selector alone leaves the rest as the index has it.
     source = own if type(params) is faiss.SearchParameters else params
     native = kind()
@@ -73,16 +61,3 @@ def native_parameters(params: Any, index: Any, sel: Any) -> Any:
             setattr(native, name, getattr(source, name))
     native.sel = sel
     return native
-
-
-def _parameters(params: Any, index: Any) -> tuple[Any, tuple[str, ...]]:
-    """The class of parameters that an index wants, and the names of what is in them."""
-    if isinstance(index, faiss.IndexIVF):
-        if isinstance(params, faiss.IVFPQSearchParameters):
-            return faiss.IVFPQSearchParameters, _IVFPQ_NAMES
-        return faiss.SearchParametersIVF, _IVF_NAMES
-    if isinstance(index, faiss.IndexHNSW):
-        return faiss.SearchParametersHNSW, _HNSW_NAMES
-    if isinstance(index, faiss.IndexPQ):
-        return faiss.SearchParametersPQ, _PQ_NAMES
-    return faiss.SearchParameters, ()

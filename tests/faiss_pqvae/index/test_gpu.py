@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faiss_pqvae import LatentIndex, index_cpu_to_gpu, index_gpu_to_cpu
+from faiss_pqvae import CodeSpec, LatentIndex, index_cpu_to_gpu, index_gpu_to_cpu
 from faiss_pqvae.codebooks import Codebooks
 from faiss_pqvae.index.gpu import GpuLatentIndex, distribute
 from faiss_pqvae.index.transforms import Transforms
@@ -373,7 +373,9 @@ def test_copy__refuses_codewords_that_are_added(id_map):
     native = new_residual_index(8, 2, 4)
     inject_codebooks(native, Codebooks(_vectors(32, 8).reshape(2, 16, 8), structure="residual"))
     native = native if id_map is None else id_map(native)
-    index = SimpleNamespace(refiner=None, ntotal=9, faiss_index=native)
+    spec = CodeSpec(structure="residual", metric="inner_product")
+    model = SimpleNamespace(spec=spec)
+    index = SimpleNamespace(refiner=None, ntotal=9, faiss_index=native, model=model)
     with pytest.raises(TypeError, match="so DPQ's codes are searched on the CPU"):
         _on_cpu(index)
 

@@ -25,7 +25,8 @@ import torch
 
 from faiss_pqvae import PQVAE, LatentIndex, ModelConfig, index_factory, read_index, write_index
 from faiss_pqvae.native import faiss
-from faiss_pqvae.native.files.layout import _KINDS, _Layout
+from faiss_pqvae.native.files.layout import FILES, LAYOUTS
+from faiss_pqvae.native.reader import Reader
 
 D = 8
 N = 12
@@ -153,39 +154,39 @@ class Field(NamedTuple):
     counter: bool = False
 
 
-class Recorder(_Layout):
+class Recorder(Reader):
     """Follows a file, and remembers where its numbers lie."""
 
     def __init__(self, content: bytes) -> None:
-        super().__init__(content)
+        super().__init__(content, LAYOUTS)
         self.fields: list[Field] = []
 
-    def _take(self, form: str) -> Any:
+    def take(self, form: str) -> Any:
         at = self._at
-        values = super()._take(form)
+        values = super().take(form)
         for each in form:
             self.fields.append(Field(at, each))
             at += struct.calcsize(f"={each}")
         return values
 
-    def _vector(self, width: int) -> int:
+    def vector(self, width: int) -> int:
         counter = Field(self._at, "Q", counter=True)
-        n = super()._vector(width)
+        n = super().vector(width)
         self.fields[-1] = counter
         if n:
             form, each = ("q", 8) if width == 16 else ({1: "B", 4: "i", 8: "q"}[width], width)
             self.fields.append(Field(self._at - n * width, form, n * width // each))
         return n
 
-    def _kind(self, allowed: Any) -> str:
+    def kind(self, allowed: Any) -> str:
         self.fields.append(Field(self._at, "4s"))
-        return super()._kind(allowed)
+        return super().kind(allowed)
 
 
 WHOLE = [0, 1, -1, 2, 3, 7, 8, 15, 16, 31, 32, 33, 64, 100, 255, 256, 1000, 4096, 65536, 10**6]
 HUGE = [2**30, 2**31 - 1, 2**31, -(2**31), 2**32, 2**40, 2**48, 2**61, 2**62, 2**63 - 1, -(2**63)]
 FLOATS = [float("nan"), float("inf"), -float("inf"), 1e38, -1e38, 1e-45, 0.0, -1.0, 1e9]
-FOURS = sorted({kind for kinds in _KINDS.values() for kind in kinds} | {
+FOURS = sorted({kind for kinds in FILES.values() for kind in kinds} | {
     "IHNf", "IxFI", "IxF2", "IxFl", "IxSQ", "ilar", "ilbl", "ilod", "il00", "full", "sprs", "LTra",
     "rrot", "Pcam", "PCAm", "PcAm", "Viqm", "Viqt", "VNrm", "VCnt", "RmDT", "HRot", "IxRq", "IxLS",
     "IwFl", "INSf", "IxRF", "IxLa", "null", "IwSh", "IHNc", "IHN2", "Imiq", "ilpn", "Ixrr", "IxHe",
@@ -244,7 +245,7 @@ def resize_vector(rng: np.random.Generator, content: bytearray, fields: list[Fie
 
 def mutate_native(rng: np.random.Generator, content: bytes, role: str) -> tuple[bytes, str]:
     recorder = Recorder(content)
-    recorder.index(_KINDS[role])
+    recorder.index(FILES[role])
     damaged, fields = bytearray(content), recorder.fields
     if not rng.integers(6):
         what = resize_vector(rng, damaged, fields)

@@ -19,7 +19,7 @@ from hostile import Recorder, limit_memory, mutate_bytes, mutate_field, resize_v
 from faiss_pqvae.codebooks import Codebooks
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.files.io import read_native
-from faiss_pqvae.native.files.layout import _KINDS
+from faiss_pqvae.native.files.layout import FILES
 from faiss_pqvae.native.inject import inject_codebooks, new_residual_index
 from faiss_pqvae.native.store.store import Store
 
@@ -45,7 +45,7 @@ def write(nbits: int, id_map: str | None, path: Path) -> bytes:
 
 def mutate(rng: np.random.Generator, content: bytes) -> tuple[bytes, str]:
     recorder = Recorder(content)
-    recorder.index(_KINDS["index"])
+    recorder.index(FILES["index"])
     damaged = bytearray(content)
     choice = rng.integers(10)
     if choice == 0:

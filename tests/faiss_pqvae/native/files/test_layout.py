@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from faiss_pqvae.native import faiss
-from faiss_pqvae.native.files.layout import LayoutError, check_layout
+from faiss_pqvae.native.files.layout import check_layout
+from faiss_pqvae.native.reader import LayoutError
 
 D, N = 8, 40
 HEADER = 4 + 33  # four characters; d, ntotal, two unused, is_trained, metric_type

@@ -14,8 +14,9 @@ import pytest
 from faiss_pqvae.codebooks import Codebooks
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.files.io import is_mapped, read_native, write_native
-from faiss_pqvae.native.files.layout import LayoutError, check_layout
+from faiss_pqvae.native.files.layout import check_layout
 from faiss_pqvae.native.inject import extract_codebooks, inject_codebooks, new_residual_index
+from faiss_pqvae.native.reader import LayoutError
 from faiss_pqvae.native.store.store import Store
 
 D, M, N = 6, 3, 40

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from faiss_pqvae.codebooks import Codebooks
 from faiss_pqvae.native import faiss
-from faiss_pqvae.native.scan.packing import Unpacker, flatten_blocks, merge_codebooks
+from faiss_pqvae.native.packing import Unpacker, flatten_blocks, merge_codebooks
 
 
 def _pack(ids: np.ndarray, nbits: int) -> np.ndarray:

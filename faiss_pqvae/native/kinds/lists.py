@@ -1,0 +1,295 @@
+"""What inverted files have in common: lists of codes, under keys of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+
+from faiss_pqvae.native import faiss
+from faiss_pqvae.native.compare import MAX_VALUE, expect, require
+from faiss_pqvae.native.ids import list_ids, places_of
+from faiss_pqvae.native.kinds import plain
+from faiss_pqvae.native.kinds.kind import Contents, Parameters
+from faiss_pqvae.native.reader import Header, LayoutError, Reader, expect_in_file
+from faiss_pqvae.types import CodeArray, FloatArray, IdArray
+
+_NAMES = (
+    "nprobe",
+    "max_codes",
+    "max_lists_num",
+    "max_empty_result_buckets",
+    "ensure_topk_full",
+    "quantizer_params",
+    "inverted_list_context",
+)
+_PQ_NAMES = (*_NAMES, "scan_table_threshold", "polysemous_ht")
+
+Entries = Callable[[Any, int], tuple[CodeArray, IdArray]]
+AddEntries = Callable[[Any, int, CodeArray, IdArray], None]
+
+
+def coarse_is_trained(index: Any) -> bool:
+    """Whether the coarse quantizer of an inverted file has its centroids."""
+    return bool(index.quantizer.is_trained) and index.quantizer.ntotal == index.nlist
+
+
+def coarse_centroids(bare: Any) -> FloatArray:
+    """(nlist, d) float32, as the coarse quantizer has them."""
+    quantizer = faiss.downcast_index(bare.quantizer)
+    centroids: FloatArray = quantizer.reconstruct_n(0, quantizer.ntotal)
+    return centroids
+
+
+def derive(index: Any) -> None:
+    """Tables of coarse centroids and codewords."""
+    if coarse_is_trained(index):
+        index.precompute_table()
+
+
+def parameters(params: Any) -> Parameters:
+    """Those of IVFPQ where the caller has them, else those of every inverted file."""
+    if isinstance(params, faiss.IVFPQSearchParameters):
+        return Parameters(faiss.IVFPQSearchParameters, _PQ_NAMES)
+    return Parameters(faiss.SearchParametersIVF, _NAMES)
+
+
+# -- searching and stored vectors
+
+
+def quantize(bare: Any, z: FloatArray) -> FloatArray:
+    """Every latent's own codewords; by residuals those of what a centroid leaves over."""
+    return plain.by_codes(bare, z) if bare.by_residual else plain.quantize(bare, z)
+
+
+def search_and_reconstruct(
+    bare: Any, z: FloatArray, k: int, params: Any
+) -> tuple[FloatArray, IdArray, FloatArray]:
+    """FAISS's own: while it searches, an inverted file knows where its results lie."""
+    D, I, R = bare.search_and_reconstruct(z, k, params=params)  # noqa: E741
+    return D, I, R
+
+
+def reconstruct(bare: Any, keys: IdArray) -> FloatArray:
+    """Looks through all lists, unless there is a direct map."""
+    if bare.direct_map.type != faiss.DirectMap.NoMap:
+        return plain.reconstruct(bare, keys)
+    lists = [list_ids(bare, i) for i in range(bare.nlist)]
+    starts = np.concatenate([[0], np.cumsum([len(ids) for ids in lists])])
+    places = places_of(np.concatenate(lists), keys)
+    latents = np.empty((len(keys), bare.d), np.float32)
+    numbers = np.searchsorted(starts, places, side="right") - 1
+    for row, (number, place) in enumerate(zip(numbers, places, strict=True)):
+        out = faiss.swig_ptr(latents[row])
+        bare.reconstruct_from_offset(int(number), int(place - starts[number]), out)
+    return latents
+
+
+# -- codes, whose first bytes name a list
+
+
+def list_numbers(bare: Any, codes: CodeArray) -> IdArray:
+    """Which inverted list every code belongs to: its first bytes, little-endian."""
+    numbers = np.zeros(len(codes), np.int64)
+    for byte in range(bare.coarse_code_size()):
+        numbers |= codes[:, byte].astype(np.int64) << (8 * byte)
+    return numbers
+
+
+def check_codes(bare: Any, codes: CodeArray) -> None:
+    """Refuses codes of a list that does not exist; raises ValueError."""
+    numbers = list_numbers(bare, codes)
+    if len(codes) and numbers.max() >= bare.nlist:
+        raise ValueError(
+            f"expected codes of inverted lists in [0, {bare.nlist}), got "
+            f"{numbers.max()} in row {numbers.argmax()}"
+        )
+
+
+# -- changes
+
+
+def mark(bare: Any) -> tuple[int, list[int]]:
+    """How many vectors there are, in all and in every list."""
+    return int(bare.ntotal), [bare.invlists.list_size(i) for i in range(bare.nlist)]
+
+
+def roll_back(bare: Any, marked: tuple[int, list[int]]) -> None:
+    """Forgets the vectors that came since. By place: an id may be there twice."""
+    before, sizes = marked
+    for number, size in enumerate(sizes):
+        bare.invlists.resize(number, size)
+    bare.ntotal = before
+    renew_direct_map(bare)
+
+
+@contextmanager
+def changing(bare: Any) -> Iterator[None]:
+    """Around changes that a direct map does not follow, or forbids.
+
+    An array of ids that start at 0 and leave none out may not fit any more: it is gone then.
+    """
+    kind = bare.direct_map.type
+    if kind != faiss.DirectMap.NoMap:
+        bare.set_direct_map_type(faiss.DirectMap.NoMap)
+    try:
+        yield
+    finally:
+        if kind == faiss.DirectMap.Hashtable:
+            bare.set_direct_map_type(kind)
+
+
+def renew_direct_map(bare: Any) -> None:
+    """Makes a direct map anew from the lists."""
+    kind = bare.direct_map.type
+    if kind != faiss.DirectMap.NoMap:
+        bare.set_direct_map_type(faiss.DirectMap.NoMap)
+        bare.set_direct_map_type(kind)
+
+
+# -- contents
+
+
+def contents(entries: Entries) -> Callable[[Any], Contents]:
+    """Reads all lists, by what reads one."""
+
+    def read(bare: Any) -> Contents:
+        lists = [entries(bare, list_no) for list_no in range(bare.nlist)]
+        codes, keys = (np.concatenate(parts) for parts in zip(*lists, strict=True))
+        return Contents(codes, keys, np.array([len(codes) for codes, _ in lists]))
+
+    return read
+
+
+def fill(add_entries: AddEntries) -> Callable[[Any, Contents], None]:
+    """Fills all lists, by what appends to one."""
+
+    def write(bare: Any, contents: Contents) -> None:
+        sizes = contents.list_sizes
+        assert sizes is not None
+        for list_no, (start, size) in enumerate(zip(np.cumsum(sizes) - sizes, sizes, strict=True)):
+            rows = slice(start, start + size)
+            add_entries(bare, list_no, contents.codes[rows], contents.keys[rows])
+
+    return write
+
+
+def empty(bare: Any, *more: Any) -> Any:
+    """An untrained inverted file with the same coarse quantizer, of codes of vectors.
+
+    Args:
+        bare: the index.
+        more: arguments behind the metric.
+    """
+    quantizer = faiss.clone_index(bare.quantizer)
+    sizes = (bare.d, bare.nlist, bare.pq.M, bare.pq.nbits)
+    other = type(bare)(quantizer, *sizes, bare.metric_type, *more)
+    other.by_residual, other.nprobe = False, bare.nprobe
+    return other
+
+
+# -- files
+
+
+def layout(
+    quantizers: frozenset[str], *, before: str, form: str, lists: Callable[[Reader, int], None]
+) -> Callable[[Reader, Header], None]:
+    """Follows an inverted file.
+
+    Args:
+        quantizers: kinds of coarse quantizers, in FAISS's four characters.
+        before: what stands before the product quantizer, as `struct` calls it.
+        form: FAISS's four characters for the lists.
+        lists: follows them.
+    """
+
+    def follow(file: Reader, header: Header) -> None:
+        nlist, _ = file.take("QQ")  # and nprobe
+        quantizer = file.index(quantizers)
+        # FAISS computes a table from these while it reads.
+        expect_in_file("d of the coarse quantizer", header.d, quantizer.d)
+        expect_in_file("number of coarse centroids", nlist, quantizer.ntotal)
+        hashed = file.take("B") == 2
+        file.vector(8)  # the direct map
+        if hashed:
+            file.vector(16)
+        file.take("?Q")  # by_residual, code_size
+        if before:
+            file.take(before)
+        file.product_quantizer(header.d)
+        file.kind({form})
+        lists(file, nlist)
+
+    return follow
+
+
+def array_lists(file: Reader, nlist: int) -> None:
+    """Follows lists of codes one after another."""
+    found, code_size = file.take("QQ")
+    expect_in_file("number of inverted lists", nlist, found)
+    sparse = file.kind({"full", "sprs"}) == "sprs"
+    start = file.at
+    n = file.vector(8)
+    sizes = np.frombuffer(file.bytes_of(start + 8), np.uint64)
+    if sparse:
+        sizes = sizes[1::2]
+    else:
+        expect_in_file("sizes of inverted lists", nlist, n)
+    # As floats first, which do not overflow.
+    if sizes.sum(dtype=np.float64) > file.left:
+        raise LayoutError("expected inverted lists within the file")
+    file.skip(int(sizes.sum()) * (code_size + 8))
+
+
+def block_lists(file: Reader, nlist: int) -> None:
+    """Follows lists of codes in blocks."""
+    found, _, _, _ = file.take("QQQQ")  # code_size, n_per_block, block_size
+    expect_in_file("number of inverted lists", nlist, found)
+    for _ in range(nlist):
+        file.vector(8)
+        file.vector(1)
+
+
+def agrees(
+    check_lists: Callable[[Any], None],
+) -> Callable[[Any, Callable[[Any], None]], None]:
+    """Whether coarse quantizer and lists fit together, by what looks at the lists."""
+
+    def check(bare: Any, check_inner: Callable[[Any], None]) -> None:
+        quantizer, lists = faiss.downcast_index(bare.quantizer), bare.invlists
+        require("a coarse quantizer and inverted lists", None not in (quantizer, lists))
+        coarse = faiss.IndexFlatCodes | faiss.IndexHNSWFlat | faiss.IndexHNSWSQ
+        expected = "coarse centroids as Flat, SQ or PQ codes, or in a graph"
+        require(expected, isinstance(quantizer, coarse))
+        check_inner(quantizer)
+        expect("d of the coarse quantizer", bare.d, quantizer.d)
+        require("nlist and nprobe of 1 or more", bare.nlist >= 1 and bare.nprobe >= 1)
+        expect("number of inverted lists", bare.nlist, lists.nlist)
+        expect("number of coarse centroids", bare.nlist, quantizer.ntotal)
+        centroids = quantizer.reconstruct_n(0, bare.nlist)
+        finite = (np.abs(centroids) < MAX_VALUE).all()
+        require("coarse centroids with finite distances", finite)
+        check_lists(bare)
+        sizes = [lists.list_size(number) for number in range(bare.nlist)]
+        expect("vectors in the inverted lists", bare.ntotal, sum(sizes))
+        kinds = (faiss.DirectMap.NoMap, faiss.DirectMap.Array, faiss.DirectMap.Hashtable)
+        require("a direct map of a known type", bare.direct_map.type in kinds)
+
+    return check
+
+
+def is_mapped(bare: Any) -> bool:
+    """Whether lists of codes lie in a file."""
+    lists = faiss.downcast_InvertedLists(bare.invlists)
+    return isinstance(lists, faiss.ArrayInvertedLists) and not all(
+        lists.codes.at(number).is_owned for number in range(lists.nlist)
+    )
+
+
+def renew(bare: Any) -> None:
+    """As other kinds; and the direct map, and an nprobe that FAISS takes memory for."""
+    bare.nprobe = min(bare.nprobe, bare.nlist)
+    renew_direct_map(bare)
+    plain.renew(bare)

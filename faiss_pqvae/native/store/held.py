@@ -1,0 +1,52 @@
+"""An index, what is in its IDMap, and the kind of that."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from faiss_pqvae.native import faiss
+from faiss_pqvae.native.kinds import KINDS, kind_of
+from faiss_pqvae.native.kinds.kind import Kind
+from faiss_pqvae.native.walk import codebook_index
+
+
+class Held(NamedTuple):
+    """An index that stores.
+
+    Attributes:
+        index: as it was given, by its own class.
+        bare: the same without its IDMap.
+        kind: of that.
+    """
+
+    index: Any
+    bare: Any
+    kind: Kind
+
+    @classmethod
+    def of(cls, index: Any) -> Held:
+        """Looks at an index of one of the `KINDS` that store, alone or in an IDMap or IDMap2.
+
+        Raises:
+            TypeError: any other index.
+            ValueError: a residual quantizer that `new_residual_index` does not make.
+        """
+        index = faiss.downcast_index(index) if type(index) is faiss.Index else index
+        bare = codebook_index(index)
+        kind = kind_of(bare)
+        if not kind.stores:
+            known = ", ".join(kind.name for kind in KINDS.values() if kind.stores)
+            raise TypeError(f"expected one of {known}, alone or in an IDMap, got {kind.name}")
+        inner = index.index if isinstance(index, faiss.IndexIDMap) else index
+        if int(inner.this) != int(bare.this):
+            raise TypeError(
+                f"expected the {kind.name} alone or in an IDMap, got it inside "
+                f"{type(faiss.downcast_index(inner)).__name__}"
+            )
+        kind.check(bare)
+        return cls(index, bare, kind)
+
+    @property
+    def in_id_map(self) -> bool:
+        """Whether there is an IDMap."""
+        return isinstance(self.index, faiss.IndexIDMap)
