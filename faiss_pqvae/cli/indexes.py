@@ -30,14 +30,14 @@ _DATA_HELP = (
     "a folder of images; a Parquet file with a column of images or of vectors; a .npy file "
     "(n, c, h, w) or (n, d); vectors in .fvecs, .bvecs, .fbin, .u8bin, .i8bin or .hdf5, where "
     "FILE.hdf5/test is one of its data sets; or the name of a data set (mnist5k, mnist, cifar10, "
-    "cifar10-jpeg)"
+    "cifar10-jpeg, or one of another package, or package.module:attribute)"
 )
 Data = Annotated[str, tyro.conf.Positional, tyro.conf.arg(help=_DATA_HELP)]
 Folder = tyro.conf.Positional[Path]
 Metric = Literal["l2", "inner_product", "cosine"]
 
 
-_METRICS: dict[Metric, Any] = {**METRICS, "cosine": "cosine"}
+_METRICS: dict[str, Any] = {"cosine": "cosine", **{name: n for name, n in METRICS.items()}}
 
 
 def train(
@@ -295,19 +295,20 @@ def open_data(data: str, size: tuple[int, int] | None) -> Source:
 
 def open_labelled(
     data: str, size: tuple[int, int] | None
-) -> tuple[Source, npt.NDArray[np.int64] | None]:
-    """The items that an argument names, and their labels (n,) int64, where they have any."""
+) -> tuple[Source, npt.NDArray[Any] | None]:
+    """The items that an argument names, and their labels, where they have any."""
     path = Path(data)
     if size is not None:
         if not path.is_dir():
             raise ValueError(f"expected a folder of images to resize, got {data}")
         folder = ImageFolder(path, size=size)
         return folder, folder.labels
-    if not path.exists() and path.name == data and not path.suffix:
+    named = ":" in data or (path.name == data and not path.suffix)
+    if named and not path.exists():
         # The extra "eval" is needed for data sets only.
         from faiss_pqvae.eval.data.load import load
 
         found = load(data)
-        return found.database, found.database_labels
+        return found.database, getattr(found, "database_labels", None)
     source = open_source(path)
     return source, getattr(source, "labels", None)

@@ -99,7 +99,7 @@ def with_objectives(command: Callable[..., None], arguments: Sequence[str]) -> C
     shown = _shown_kinds(arguments)
     fields = [(name, kind, dataclasses.field(default_factory=kind)) for name, kind in shown]
     group = dataclasses.make_dataclass("Objectives", fields, frozen=True)
-    annotation: Any = Annotated[group, tyro.conf.arg(name="")]  # type: ignore[valid-type]
+    annotation: Any = Annotated[group, tyro.conf.arg(name="")]
 
     @functools.wraps(command)
     def run(*given: Any, **options: Any) -> None:
