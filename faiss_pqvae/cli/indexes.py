@@ -37,7 +37,7 @@ Folder = tyro.conf.Positional[Path]
 Metric = Literal["l2", "inner_product", "cosine"]
 
 
-_METRICS: dict[str, Any] = {"cosine": "cosine", **{name: n for name, n in METRICS.items()}}
+_METRICS: dict[Any, Any] = {"cosine": "cosine", **METRICS}
 
 
 def train(
