@@ -74,9 +74,10 @@ class Stock:
 
     def hnsw(self, description: str) -> Any:
         """The native graph; raises as `ivf`."""
-        if not self.store.kind.grows_only:
+        settings = self.store.kind.settings(self.store.bare)
+        if not hasattr(settings, "efSearch"):
             raise ValueError(f"{description} has no HNSW graph, and so no efSearch")
-        return self.store.kind.settings(self.store.bare)
+        return settings
 
     def add(self, batches: Iterator[Batch], n: int, ids: Any) -> None:
         """Stores n items, batch by batch, under the next ids or under ids (n,) int64.

@@ -1,15 +1,19 @@
-"""Graphs in files: sizes, and links that lead nowhere else."""
+"""What graphs over codes have in common; and in files, sizes, and links that lead nowhere else."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterable, Iterator, Set
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.compare import expect, require, values
+from faiss_pqvae.native.kinds import plain
+from faiss_pqvae.native.kinds.kind import Contents
 from faiss_pqvae.native.reader import Header, Reader, expect_in_file
+from faiss_pqvae.types import CodeArray, FloatArray, IdArray
 
 # Far beyond anything of use, but not beyond memory.
 _MAX_SDC_BYTES = 2**32
@@ -18,7 +22,63 @@ _MAX_LINKS = 2**16
 _MAX_EF = 2**24
 
 
-def layout(storage: Set[str]) -> Callable[[Reader, Header], None]:
+def storage(index: Any) -> Any:
+    """The IndexPQ whose codes the graph links; it keeps the graph alive."""
+    inner = faiss.downcast_index(index.storage)
+    inner.referenced_objects = [index]
+    return inner
+
+
+def quantize(bare: Any, z: FloatArray) -> FloatArray:
+    """Every latent's own codewords."""
+    return plain.quantize(storage(bare), z)
+
+
+def code_size(bare: Any) -> int:
+    """Bytes of a code."""
+    return int(storage(bare).pq.code_size)
+
+
+def encode(bare: Any, z: FloatArray) -> CodeArray:
+    """Codes of latents."""
+    codes: CodeArray = storage(bare).pq.compute_codes(z)
+    return codes
+
+
+def decode(bare: Any, codes: CodeArray) -> FloatArray:
+    """Latents of codes."""
+    latents: FloatArray = storage(bare).pq.decode(codes)
+    return latents
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Holds Ctrl-C back while a graph is linked: half of the links would be none."""
+    faiss.InterruptCallback.clear_instance()
+    try:
+        yield
+    finally:
+        faiss.PythonInterruptCallback.reset()
+
+
+def add(index: Any, batches: Iterable[FloatArray], ids: IdArray | None) -> None:
+    """All at once: a graph cannot forget what was added before a batch that fails."""
+    everything = np.concatenate(list(batches))
+    with _uninterrupted():
+        plain.add(index, [everything], ids)
+
+
+def contents(bare: Any) -> Contents:
+    """What the storage holds."""
+    return Contents(*plain.contents(storage(bare)))
+
+
+def is_mapped(bare: Any) -> bool:
+    """Whether the storage's codes lie in a file."""
+    return plain.is_mapped(storage(bare))
+
+
+def layout(kinds: Set[str]) -> Callable[[Reader, Header], None]:
     """Follows a graph, and its storage of some kinds."""
 
     def follow(file: Reader, header: Header) -> None:
@@ -26,21 +86,21 @@ def layout(storage: Set[str]) -> Callable[[Reader, Header], None]:
         for width in (8, 4, 4, 8, 4):
             file.vector(width)
         file.take("iiiii")  # entry_point, max_level, efConstruction, efSearch, one unused
-        expect_in_file("d and ntotal of the graph", header, file.index(storage))
+        expect_in_file("d and ntotal of the graph", header, file.index(kinds))
 
     return follow
 
 
 def check_graph(index: Any, check_inner: Callable[[Any], None]) -> None:
     """Whether a graph leads nowhere but to the vectors of its storage."""
-    storage, graph, n = faiss.downcast_index(index.storage), index.hnsw, index.ntotal
-    require("a storage of codes", isinstance(storage, faiss.IndexFlatCodes))
-    check_inner(storage)
-    if isinstance(storage, faiss.IndexPQ):
-        table_bytes = 4 * storage.pq.M * storage.pq.ksub**2
+    inner, graph, n = faiss.downcast_index(index.storage), index.hnsw, index.ntotal
+    require("a storage of codes", isinstance(inner, faiss.IndexFlatCodes))
+    check_inner(inner)
+    if isinstance(inner, faiss.IndexPQ):
+        table_bytes = 4 * inner.pq.M * inner.pq.ksub**2
         require("a table of distances that fits into memory", table_bytes <= _MAX_SDC_BYTES)
     for name in ("d", "ntotal", "metric_type", "is_trained"):
-        expect(f"{name} of the graph", getattr(storage, name), getattr(index, name))
+        expect(f"{name} of the graph", getattr(inner, name), getattr(index, name))
     for name in ("efSearch", "efConstruction"):
         require(f"{name} from 1 to {_MAX_EF}", 1 <= getattr(graph, name) <= _MAX_EF)
     _check_room(graph)
