@@ -9,13 +9,16 @@ PAPER ?=
 # Threads that wait sleep: on a busy machine spinning ones take the processor from those that work.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: help demo test stress lint format typecheck bench paper clean
+.PHONY: help demo test jury stress lint format typecheck bench paper clean
 
 demo: $(READY)  ## train on real images, compare, write runs/demo/report.html
 	$(BIN)/faiss-pqvae demo $(DEMO)
 
-test: $(READY)
+test: $(READY)  ## the tests; of those marked jury each value once
 	$(BIN)/pytest
+
+jury: $(READY)  ## the tests, in every combination
+	$(BIN)/pytest --jury
 
 stress: $(READY)  ## 10,000 mutated bundles, of which `test` tries a part
 	FAISS_PQVAE_HOSTILE=10000 $(BIN)/pytest tests/faiss_pqvae/native/files/test_hostile_files.py

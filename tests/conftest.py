@@ -1,6 +1,7 @@
 """What the tests share: one thread, and small indexes that need no training."""
 
-from collections.abc import Callable, Iterator
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterator
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,39 @@ from faiss_pqvae.training import new_model
 # A busy machine is slow, not wrong; and a run that failed can be repeated.
 settings.register_profile("seeded", deadline=None, derandomize=True)
 settings.load_profile("seeded")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--jury", action="store_true", help="every combination of tests marked jury")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Without --jury, leaves out the combinations of a test in which it has seen every value."""
+    if config.getoption("--jury"):
+        return
+    seen: dict[Any, set[Any]] = defaultdict(set)  # by test
+    kept, left_out = [], []
+    for item in items:
+        values = _values(item)
+        test = (item.path, item.name.partition("[")[0])
+        (kept if not values or values - seen[test] else left_out).append(item)
+        seen[test] |= values
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = kept
+
+
+def _values(item: pytest.Item) -> set[Any]:
+    """The values that a combination is made of; none of a test that is never thinned.
+
+    One with the attribute `jury` says itself what it is made of.
+    """
+    if item.get_closest_marker("jury") is None or not hasattr(item, "callspec"):
+        return set()
+    return {
+        (name, part if isinstance(part, Hashable) else id(part))
+        for name, value in item.callspec.params.items()
+        for part in getattr(value, "jury", (value,))
+    }
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -18,6 +18,8 @@ import pytest
 from faiss_pqvae import LatentIndex
 from faiss_pqvae.native import faiss
 
+pytestmark = pytest.mark.jury
+
 L2, IP = faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT
 D, N, NLIST = 8, 150, 4
 
@@ -54,6 +56,11 @@ class Case:
 
     def __str__(self) -> str:
         return f"{self.id_map}{self.kind}x{self.nbits}{'' if self.metric == L2 else 'ip'}"
+
+    @property
+    def jury(self) -> tuple[str, int, int]:
+        """Every kind alone and in every IDMap, and each of the other values once."""
+        return f"{self.id_map}{self.kind}", self.nbits, self.metric
 
     @property
     def takes_ids(self) -> bool:

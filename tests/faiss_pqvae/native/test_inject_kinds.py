@@ -21,6 +21,8 @@ from faiss_pqvae.native.inject import (
 )
 from faiss_pqvae.native.walk import codebook_index
 
+pytestmark = pytest.mark.jury
+
 L2, IP = faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT
 AQ = faiss.AdditiveQuantizer
 M, DSUB = 4, 4
