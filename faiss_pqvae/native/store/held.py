@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.kinds import KINDS, kind_of
 from faiss_pqvae.native.kinds.kind import Kind
-from faiss_pqvae.native.walk import codebook_index
+from faiss_pqvae.native.walk import levels
 
 
 class Held(NamedTuple):
@@ -31,20 +31,21 @@ class Held(NamedTuple):
             TypeError: any other index.
             ValueError: a residual quantizer that `new_residual_index` does not make.
         """
-        index = faiss.downcast_index(index) if type(index) is faiss.Index else index
-        bare = codebook_index(index)
+        found = levels(index)
+        index, bare = found[0], found[-1]
         kind = kind_of(bare)
         if not kind.stores:
             known = ", ".join(kind.name for kind in KINDS.values() if kind.stores)
             raise TypeError(f"expected one of {known}, alone or in an IDMap, got {kind.name}")
-        inner = index.index if isinstance(index, faiss.IndexIDMap) else index
-        if int(inner.this) != int(bare.this):
+        held = cls(index, bare, kind)
+        between = found[held.in_id_map : -1]
+        if between:
             raise TypeError(
                 f"expected the {kind.name} alone or in an IDMap, got it inside "
-                f"{type(faiss.downcast_index(inner)).__name__}"
+                f"{type(between[0]).__name__}"
             )
         kind.check(bare)
-        return cls(index, bare, kind)
+        return held
 
     @property
     def in_id_map(self) -> bool:
