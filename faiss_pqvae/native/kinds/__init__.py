@@ -1,37 +1,24 @@
 """Native index kinds: one file a kind, one line here. What differs between them is asked here."""
+# ruff: noqa: F401, I001 - importing lists, and the order is wanted
 
 from __future__ import annotations
 
 from typing import Any
 
 from faiss_pqvae.native.kinds import (
-    hnsw_pq,
     index_pq,
+    pq_fast_scan,
     ivf_pq,
     ivf_pq_fast_scan,
-    local_search_quantizer,
-    pq_fast_scan,
-    product_local_search_quantizer,
-    product_residual_quantizer,
+    hnsw_pq,
     residual_quantizer,
+    local_search_quantizer,
+    product_residual_quantizer,
+    product_local_search_quantizer,
 )
-from faiss_pqvae.native.kinds.kind import Kind
+from faiss_pqvae.native.kinds.kind import KINDS, Kind
 
-# By the name of FAISS's class, exact: a subclass holds what we do not know.
-KINDS: dict[str, Kind] = {
-    kind.name: kind
-    for kind in (
-        index_pq.KIND,
-        pq_fast_scan.KIND,
-        ivf_pq.KIND,
-        ivf_pq_fast_scan.KIND,
-        hnsw_pq.KIND,
-        residual_quantizer.KIND,
-        local_search_quantizer.KIND,
-        product_residual_quantizer.KIND,
-        product_local_search_quantizer.KIND,
-    )
-}
+__all__ = ["KINDS", "kind_of", "known_kind"]
 
 
 def known_kind(index: Any) -> Kind | None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.kinds import graph, plain
-from faiss_pqvae.native.kinds.kind import Kind, Parameters
+from faiss_pqvae.native.kinds.kind import Kind, Parameters, listed
 from faiss_pqvae.native.kinds.product import Product, fill_inner_products
 
 
@@ -26,23 +26,25 @@ def _settings(bare: Any) -> Any:
     return bare.hnsw
 
 
-KIND = Kind(
-    name="IndexHNSWPQ",
-    quantizer=Product(holder=graph.storage, derive=_derive),
-    grows_only="HNSW",
-    quantize=graph.quantize,
-    code_size=graph.code_size,
-    encode=graph.encode,
-    decode=graph.decode,
-    add=graph.add,
-    add_codes=plain.adds_decoded(graph.decode, graph.add),
-    roll_back=plain.nothing,
-    parameters=_parameters,
-    settings=_settings,
-    contents=graph.contents,
-    empty=None,
-    file="IHNp",
-    layout=graph.layout({"IxPq"}),
-    agrees=graph.check_graph,
-    is_mapped=graph.is_mapped,
+KIND = listed(
+    Kind(
+        name="IndexHNSWPQ",
+        quantizer=Product(holder=graph.storage, derive=_derive),
+        grows_only="HNSW",
+        quantize=graph.quantize,
+        code_size=graph.code_size,
+        encode=graph.encode,
+        decode=graph.decode,
+        add=graph.add,
+        add_codes=plain.adds_decoded(graph.decode, graph.add),
+        roll_back=plain.nothing,
+        parameters=_parameters,
+        settings=_settings,
+        contents=graph.contents,
+        empty=None,
+        file="IHNp",
+        layout=graph.layout({"IxPq"}),
+        agrees=graph.check_graph,
+        is_mapped=graph.is_mapped,
+    )
 )

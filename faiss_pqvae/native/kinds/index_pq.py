@@ -8,7 +8,7 @@ from typing import Any
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.compare import check_pq, expect
 from faiss_pqvae.native.kinds import scanned
-from faiss_pqvae.native.kinds.kind import Kind, Parameters
+from faiss_pqvae.native.kinds.kind import Kind, Parameters, listed
 from faiss_pqvae.native.kinds.product import SDC_NBITS, Product, check_searchable
 from faiss_pqvae.native.reader import Header, Reader
 
@@ -38,13 +38,15 @@ def _agrees(bare: Any, check_inner: Callable[[Any], None]) -> None:
     expect("bytes of codes", bare.ntotal * bare.code_size, bare.codes.size())
 
 
-KIND = Kind(
-    name="IndexPQ",
-    quantizer=Product(searchable=_searchable, derive=_derive),
-    scanned=True,
-    search=scanned.search,
-    parameters=_parameters,
-    file="IxPq",
-    layout=_layout,
-    agrees=_agrees,
+KIND = listed(
+    Kind(
+        name="IndexPQ",
+        quantizer=Product(searchable=_searchable, derive=_derive),
+        scanned=True,
+        search=scanned.search,
+        parameters=_parameters,
+        file="IxPq",
+        layout=_layout,
+        agrees=_agrees,
+    )
 )

@@ -11,7 +11,7 @@ from faiss_pqvae.native.compare import check_pq, expect
 from faiss_pqvae.native.ids import list_ids
 from faiss_pqvae.native.kinds import lists, plain
 from faiss_pqvae.native.kinds.coarse import COARSE
-from faiss_pqvae.native.kinds.kind import Kind
+from faiss_pqvae.native.kinds.kind import Kind, listed
 from faiss_pqvae.native.kinds.product import Product
 from faiss_pqvae.types import CodeArray, IdArray
 
@@ -38,26 +38,28 @@ def _check_lists(bare: Any) -> None:
     expect("code_size of the lists", bare.code_size, bare.invlists.code_size)
 
 
-KIND = Kind(
-    name="IndexIVFPQ",
-    quantizer=Product(derive=lists.derive, is_trained=lists.coarse_is_trained),
-    has_lists=True,
-    trains_coarse=True,
-    search_and_reconstruct=lists.search_and_reconstruct,
-    quantize=lists.quantize,
-    check_keys=plain.nothing,
-    reconstruct=lists.reconstruct,
-    check_codes=lists.check_codes,
-    mark=lists.mark,
-    roll_back=lists.roll_back,
-    changing=lists.changing,
-    parameters=lists.parameters,
-    contents=lists.contents(entries),
-    fill=lists.fill(add_entries),
-    empty=lists.empty,
-    file="IwPQ",
-    layout=lists.layout(COARSE, before="", form="ilar", lists=lists.array_lists),
-    agrees=lists.agrees(_check_lists),
-    is_mapped=lists.is_mapped,
-    renew=lists.renew,
+KIND = listed(
+    Kind(
+        name="IndexIVFPQ",
+        quantizer=Product(derive=lists.derive, is_trained=lists.coarse_is_trained),
+        has_lists=True,
+        trains_coarse=True,
+        search_and_reconstruct=lists.search_and_reconstruct,
+        quantize=lists.quantize,
+        check_keys=plain.nothing,
+        reconstruct=lists.reconstruct,
+        check_codes=lists.check_codes,
+        mark=lists.mark,
+        roll_back=lists.roll_back,
+        changing=lists.changing,
+        parameters=lists.parameters,
+        contents=lists.contents(entries),
+        fill=lists.fill(add_entries),
+        empty=lists.empty,
+        file="IwPQ",
+        layout=lists.layout(COARSE, before="", form="ilar", lists=lists.array_lists),
+        agrees=lists.agrees(_check_lists),
+        is_mapped=lists.is_mapped,
+        renew=lists.renew,
+    )
 )

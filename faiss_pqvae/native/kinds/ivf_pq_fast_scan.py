@@ -12,7 +12,7 @@ from faiss_pqvae.native.ids import id_map_changed, list_ids
 from faiss_pqvae.native.kinds import ivf_pq, lists, plain
 from faiss_pqvae.native.kinds.blocks import clear_end, pack, unpack
 from faiss_pqvae.native.kinds.coarse import COARSE
-from faiss_pqvae.native.kinds.kind import Kind
+from faiss_pqvae.native.kinds.kind import Kind, listed
 from faiss_pqvae.native.kinds.product import Product
 from faiss_pqvae.types import CodeArray, IdArray
 
@@ -99,29 +99,31 @@ def _check_lists(bare: Any) -> None:
     expect("bytes a block", bare.bbs * bare.M2 // 2, blocks.block_size)
 
 
-KIND = Kind(
-    name="IndexIVFPQFastScan",
-    quantizer=Product(derive=_derive, is_trained=lists.coarse_is_trained),
-    has_lists=True,
-    trains_coarse=True,
-    exact=_flat,
-    quantize=lists.quantize,
-    check_keys=plain.nothing,
-    reconstruct=lists.reconstruct,
-    check_codes=lists.check_codes,
-    add_codes=_add_codes,
-    mark=lists.mark,
-    roll_back=lists.roll_back,
-    changing=lists.changing,
-    tidy=_tidy,
-    parameters=lists.parameters,
-    contents=lists.contents(entries),
-    fill=lists.fill(add_entries),
-    empty=_empty,
-    file="IwPf",
-    layout=lists.layout(COARSE, before="iQiQ", form="ilbl", lists=lists.block_lists),
-    agrees=lists.agrees(_check_lists),
-    maps=False,
-    is_mapped=lists.is_mapped,
-    renew=lists.renew,
+KIND = listed(
+    Kind(
+        name="IndexIVFPQFastScan",
+        quantizer=Product(derive=_derive, is_trained=lists.coarse_is_trained),
+        has_lists=True,
+        trains_coarse=True,
+        exact=_flat,
+        quantize=lists.quantize,
+        check_keys=plain.nothing,
+        reconstruct=lists.reconstruct,
+        check_codes=lists.check_codes,
+        add_codes=_add_codes,
+        mark=lists.mark,
+        roll_back=lists.roll_back,
+        changing=lists.changing,
+        tidy=_tidy,
+        parameters=lists.parameters,
+        contents=lists.contents(entries),
+        fill=lists.fill(add_entries),
+        empty=_empty,
+        file="IwPf",
+        layout=lists.layout(COARSE, before="iQiQ", form="ilbl", lists=lists.block_lists),
+        agrees=lists.agrees(_check_lists),
+        maps=False,
+        is_mapped=lists.is_mapped,
+        renew=lists.renew,
+    )
 )

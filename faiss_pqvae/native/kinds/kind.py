@@ -188,3 +188,14 @@ class Kind:
     maps: bool = True
     is_mapped: Callable[[Any], bool] = plain.is_mapped
     renew: Callable[[Any], None] = plain.renew
+
+
+# By the name of FAISS's class, exact: a subclass holds what we do not know.
+KINDS: dict[str, Kind] = {}
+
+
+def listed(kind: Kind) -> Kind:
+    """Puts a kind into the table."""
+    assert kind.name not in KINDS, kind.name
+    KINDS[kind.name] = kind
+    return kind

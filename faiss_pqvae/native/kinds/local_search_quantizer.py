@@ -6,16 +6,18 @@ from collections.abc import Iterable
 from typing import Any
 
 from faiss_pqvae.native.kinds.additive import Additive, Block, limit_perturbations, whole
-from faiss_pqvae.native.kinds.kind import Kind
+from faiss_pqvae.native.kinds.kind import Kind, listed
 
 
 def _blocks(index: Any) -> Iterable[Block]:
     return whole(index.lsq)
 
 
-KIND = Kind(
-    name="IndexLocalSearchQuantizer",
-    quantizer=Additive(_blocks, limit_perturbations),
-    stores=False,
-    empty=None,
+KIND = listed(
+    Kind(
+        name="IndexLocalSearchQuantizer",
+        quantizer=Additive(_blocks, limit_perturbations),
+        stores=False,
+        empty=None,
+    )
 )

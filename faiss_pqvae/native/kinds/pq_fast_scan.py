@@ -11,7 +11,7 @@ from faiss_pqvae.native import faiss
 from faiss_pqvae.native.compare import check_fast_scan, expect, round_up
 from faiss_pqvae.native.kinds import index_pq, plain
 from faiss_pqvae.native.kinds.blocks import clear_end, pack, unpack
-from faiss_pqvae.native.kinds.kind import Contents, Found, Kind, Request
+from faiss_pqvae.native.kinds.kind import Contents, Found, Kind, Request, listed
 from faiss_pqvae.native.kinds.product import Product
 from faiss_pqvae.native.reader import Header, Reader
 
@@ -70,19 +70,21 @@ def _is_mapped(bare: Any) -> bool:
     return False
 
 
-KIND = Kind(
-    name="IndexPQFastScan",
-    quantizer=Product(),
-    search=_search,
-    exact=_flat,
-    add_codes=plain.adds_decoded(plain.decode, plain.add),
-    tidy=_tidy,
-    contents=_contents,
-    fill=_fill,
-    empty=_empty,
-    file="IPfs",
-    layout=_layout,
-    agrees=_agrees,
-    maps=False,
-    is_mapped=_is_mapped,
+KIND = listed(
+    Kind(
+        name="IndexPQFastScan",
+        quantizer=Product(),
+        search=_search,
+        exact=_flat,
+        add_codes=plain.adds_decoded(plain.decode, plain.add),
+        tidy=_tidy,
+        contents=_contents,
+        fill=_fill,
+        empty=_empty,
+        file="IPfs",
+        layout=_layout,
+        agrees=_agrees,
+        maps=False,
+        is_mapped=_is_mapped,
+    )
 )

@@ -7,7 +7,7 @@ from typing import Any
 
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.kinds.additive import Additive, Block, limit_perturbations, split
-from faiss_pqvae.native.kinds.kind import Kind
+from faiss_pqvae.native.kinds.kind import Kind, listed
 
 
 def _blocks(index: Any) -> Iterable[Block]:
@@ -17,9 +17,11 @@ def _blocks(index: Any) -> Iterable[Block]:
 # FAISS ends the process when it searches so.
 _ABORTS = (faiss.AdditiveQuantizer.ST_norm_from_LUT,)
 
-KIND = Kind(
-    name="IndexProductLocalSearchQuantizer",
-    quantizer=Additive(_blocks, limit_perturbations, aborts=_ABORTS),
-    stores=False,
-    empty=None,
+KIND = listed(
+    Kind(
+        name="IndexProductLocalSearchQuantizer",
+        quantizer=Additive(_blocks, limit_perturbations, aborts=_ABORTS),
+        stores=False,
+        empty=None,
+    )
 )

@@ -9,7 +9,7 @@ from faiss_pqvae.native import faiss
 from faiss_pqvae.native.compare import check_rq, expect
 from faiss_pqvae.native.kinds import plain, scanned
 from faiss_pqvae.native.kinds.additive import Additive, Block, limit_beam, nbits_of, whole
-from faiss_pqvae.native.kinds.kind import Kind
+from faiss_pqvae.native.kinds.kind import Kind, listed
 from faiss_pqvae.native.kinds.product import check_searchable
 from faiss_pqvae.native.reader import Header, Reader
 
@@ -51,15 +51,17 @@ def _agrees(bare: Any, check_inner: Callable[[Any], None]) -> None:
     expect("bytes of codes", bare.ntotal * bare.code_size, bare.codes.size())
 
 
-KIND = Kind(
-    name="IndexResidualQuantizer",
-    quantizer=Additive(_blocks, limit_beam),
-    scanned=True,
-    check=check_residual,
-    search=scanned.search,
-    quantize=plain.by_codes,
-    empty=None,
-    file="IxRq",
-    layout=_layout,
-    agrees=_agrees,
+KIND = listed(
+    Kind(
+        name="IndexResidualQuantizer",
+        quantizer=Additive(_blocks, limit_beam),
+        scanned=True,
+        check=check_residual,
+        search=scanned.search,
+        quantize=plain.by_codes,
+        empty=None,
+        file="IxRq",
+        layout=_layout,
+        agrees=_agrees,
+    )
 )
