@@ -72,3 +72,24 @@ def id_map_changed(index: Any) -> None:
     index.ntotal = index.id_map.size()
     if isinstance(index, faiss.IndexIDMap2):
         index.construct_rev_map()
+
+
+def selected(sel: Any, n: int, rows: int = 2**20) -> IdArray:
+    """The ids below n that an IDSelector takes: (n',) int64, ascending.
+
+    Args:
+        sel: a faiss.IDSelector.
+        n: a number of ids, from 0 on.
+        rows: ids that it is asked about at a time.
+    """
+    taken = [np.empty(0, np.int64)]
+    for start in range(0, n, rows):
+        ids = np.arange(start, min(n, start + rows))
+        id_map = faiss.Int64Vector()
+        faiss.copy_array_to_vector(ids, id_map)
+        # FAISS asks a selector about many ids only where it removes: from the ids themselves.
+        asked = faiss.IndexBinaryFlat(64)
+        asked.add(ids.view(np.uint8).reshape(-1, 8))
+        asked.remove_ids(faiss.IDSelectorNot(faiss.IDSelectorTranslated(id_map, sel)))
+        taken.append(faiss.vector_to_array(asked.xb).view(np.int64))
+    return np.concatenate(taken)

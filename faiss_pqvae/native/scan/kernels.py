@@ -73,16 +73,17 @@ def scan_mode() -> str:
     return mode
 
 
-def choose(mode: str, lookups: int) -> Kernels:
+def choose(mode: str, lookups: int, worth_measuring: int = WORTH_MEASURING) -> Kernels:
     """The kernels for a scan; the first large one measures them, unless that was done before.
 
     Args:
         mode: "auto", "scalar" or "simd".
         lookups: table look-ups of the scan, over all queries.
+        worth_measuring: how many of them make a scan a large one.
     """
     if mode != "auto":
         return SCALAR if mode == "scalar" else SIMD
-    if _measured is None and lookups < WORTH_MEASURING:
+    if _measured is None and lookups < worth_measuring:
         return SIMD
     return fastest()
 

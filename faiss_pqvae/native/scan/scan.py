@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from faiss_pqvae.arguments import at_least_1
 from faiss_pqvae.native import faiss, packing
+from faiss_pqvae.native.ids import selected
 from faiss_pqvae.native.inject import check_metric, extract_codebooks
 from faiss_pqvae.native.kinds import KINDS, kind_of
 from faiss_pqvae.native.kinds.product import SDC_NBITS
 from faiss_pqvae.native.scan import kernels
+from faiss_pqvae.native.scan.plan import MEASURED, Plan, Sizes, plan_of
 from faiss_pqvae.types import CodeArray, FloatArray, IdArray
 
 Results = tuple[FloatArray, IdArray]
-
-CHUNK_BYTES = 2**18  # of codes unpacked at a time: they stay in the cache for all queries
-BLOCK_QUERIES = 256  # whose look-up tables are in memory at a time
-SELECT_ROWS = 2**20  # ids that a selector is asked about at a time
-# Fewer codes to search, or distances to compute, are left to the index: measured.
-FEW_CODES = 1024
-FEW_DISTANCES = 8192
-FEW_PADDED = 2**18
 
 
 class Scan:
@@ -49,13 +41,14 @@ class Scan:
         index: a trained faiss.IndexPQ, L2 or inner product, or an IndexResidualQuantizer as
             `new_residual_index` makes it. Codes may be added to it and removed between searches;
             its codebooks must stay.
+        sizes: how much is taken at a time, and what is left to the index.
 
     Raises:
         TypeError: another kind of index.
         ValueError: an untrained index, another metric, another residual quantizer.
     """
 
-    def __init__(self, index: Any) -> None:
+    def __init__(self, index: Any, sizes: Sizes = MEASURED) -> None:
         scanned = [name for name, kind in KINDS.items() if kind.scanned]
         if type(index).__name__ not in scanned:
             raise TypeError(
@@ -64,7 +57,7 @@ class Scan:
         kind_of(index).check(index)
         check_metric(index.metric_type)
         codebooks = extract_codebooks(index)
-        self._index = index
+        self._index, self._sizes = index, sizes
         self._ip = index.metric_type == faiss.METRIC_INNER_PRODUCT
         self._additive = codebooks.structure == "residual"
         self._centroids = codebooks.centroids
@@ -74,7 +67,7 @@ class Scan:
         if group > 1:
             self._centroids = packing.merge_codebooks(self._centroids, group, codebooks.structure)
         self._nbits, self._group, self._bits = nbits, group, group * nbits
-        self._plans: dict[bool | None, _Plan] = {}
+        self._plans: dict[bool | None, Plan] = {}
 
     @property
     def name(self) -> str:
@@ -83,7 +76,7 @@ class Scan:
         if mode == "plain" or self._bits > 8:
             return f"{self._nbits}-bit codes, FAISS's own search"
         merged = {1: "", 2: " in pairs"}.get(self._group, f" in groups of {self._group}")
-        chosen = kernels.choose(mode, kernels.WORTH_MEASURING)
+        chosen = self._kernels(mode, self._sizes.worth_measuring)
         unpacked = ", unpacked" if self._plan(chosen).unpack else ""
         used = "scalar" if chosen.scalar else "vector"
         return f"{self._nbits}-bit codes{merged}{unpacked}, {used} kernels"
@@ -108,8 +101,10 @@ class Scan:
         """
         k = self._check(z, k)
         index = self._index
-        positions = None if sel is None else _selected(sel, int(index.ntotal))
-        n = int(index.ntotal) if positions is None else len(positions)
+        n, positions = int(index.ntotal), None
+        if sel is not None:
+            positions = selected(sel, n, self._sizes.select_rows)
+            n = len(positions)
         chosen = self._choose(n, len(z))
         if positions is None and sdc and self._has_sdc_table() and (chosen is None or chosen.sdc):
             return _index_search(index, z, k, faiss.IndexPQ.ST_SDC)
@@ -125,10 +120,13 @@ class Scan:
     def _choose(self, n: int, nq: int) -> kernels.Kernels | None:
         """The kernels for nq queries of n codes; None for FAISS's own search."""
         mode = kernels.scan_mode()
-        if mode == "plain" or self._bits > 8 or n < FEW_CODES:
+        if mode == "plain" or self._bits > 8 or n < self._sizes.few_codes:
             return None
-        chosen = kernels.choose(mode, n * nq * len(self._centroids))
+        chosen = self._kernels(mode, n * nq * len(self._centroids))
         return chosen if n * nq >= self._plan(chosen).few else None
+
+    def _kernels(self, mode: str, lookups: int) -> kernels.Kernels:
+        return kernels.choose(mode, lookups, self._sizes.worth_measuring)
 
     def _check(self, z: FloatArray, k: int) -> int:
         if not isinstance(z, np.ndarray) or z.dtype != np.float32:
@@ -145,14 +143,14 @@ class Scan:
         own = self._nbits == SDC_NBITS and not self._ip
         return own and self._index.pq.sdc_table.size() > 0
 
-    def _plan(self, chosen: kernels.Kernels | None) -> _Plan:
+    def _plan(self, chosen: kernels.Kernels | None) -> Plan:
         scalar = None if chosen is None else chosen.scalar
         if scalar not in self._plans:
             if scalar is None:
                 own = int(self._index.code_size)
-                self._plans[scalar] = _Plan(self._quantizer(), own, self._bits, unpack=False, few=0)
+                self._plans[scalar] = Plan(self._quantizer(), own, self._bits, unpack=False, few=0)
             else:
-                self._plans[scalar] = _plan(self._centroids, self._bits, scalar)
+                self._plans[scalar] = plan_of(self._centroids, self._bits, scalar, self._sizes)
         return self._plans[scalar]
 
     def _quantizer(self) -> Any:
@@ -165,18 +163,20 @@ class Scan:
         faiss.copy_array_to_vector(centroids.ravel(), pq.centroids)
         return pq
 
-    def _scan(self, plan: _Plan, z: FloatArray, k: int, positions: IdArray | None) -> Results:
+    def _scan(self, plan: Plan, z: FloatArray, k: int, positions: IdArray | None) -> Results:
         copies = plan.pq.d // z.shape[1] if self._additive else 1
         if copies * z.shape[1] != plan.pq.d:  # zeros for sub-quantizers that only fill up
             z = np.pad(z, ((0, 0), (0, plan.pq.d - z.shape[1])))
         D, I = np.empty((len(z), k), np.float32), np.empty((len(z), k), np.int64)  # noqa: E741
-        blocks = [slice(i, i + BLOCK_QUERIES) for i in range(0, len(z), BLOCK_QUERIES)]
+        step = self._sizes.block_queries
+        blocks = [slice(i, i + step) for i in range(0, len(z), step)]
         heaps = [(z[rows], _heap(D[rows], I[rows], self._ip)) for rows in blocks]
         search = plan.pq.search_ip if self._ip else plan.pq.search
         for _, heap in heaps:
             heap.heapify()
         first = 0
-        for start, codes in plan.chunks(_view_codes(self._index), positions):
+        packed, chunk_bytes = _view_codes(self._index), self._sizes.chunk_bytes
+        for start, codes in plan.chunks(packed, positions, chunk_bytes):
             # FAISS counts from the chunk's first code: let the ids found so far do the same.
             I -= start - first  # noqa: E741
             first = start
@@ -189,55 +189,6 @@ class Scan:
         for _, heap in heaps:
             heap.reorder()
         return D, I
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """How the index's codes become those that a quantizer searches.
-
-    Attributes:
-        pq: a faiss.ProductQuantizer.
-        width: bytes of a code that `pq` searches.
-        bits: of one code in the index, where they are unpacked.
-        unpack: whether the index's own bytes are not yet these.
-        few: distances to compute, below which the index's own search is faster.
-    """
-
-    pq: Any
-    width: int
-    bits: int
-    unpack: bool
-    few: int
-
-    def chunks(
-        self, packed: CodeArray, positions: IdArray | None
-    ) -> Iterator[tuple[int, CodeArray]]:
-        """Codes to search, each with the number of codes before; good until the next.
-
-        Args:
-            packed: (n, code_size) uint8, of the index.
-            positions: (n',) int64, which of them; None for all.
-        """
-        n = len(packed) if positions is None else len(positions)
-        rows = max(1, CHUNK_BYTES // self.width) if self.unpack or positions is not None else n
-        unpack = packing.Unpacker(packed.shape[1], self.bits, self.width) if self.unpack else None
-        for start in range(0, n, max(1, rows)):
-            stop = start + rows
-            codes = packed[start:stop] if positions is None else packed[positions[start:stop]]
-            yield start, codes if unpack is None else unpack(codes)
-
-
-def _plan(centroids: FloatArray, bits: int, scalar: bool) -> _Plan:
-    fields = width = len(centroids)
-    packed = bits < 8 and fields > 1
-    # FAISS unrolls the plain loop for multiples of 4 only: worth more bytes, except one or two.
-    if packed or (scalar and fields > 2):
-        width = -(-fields // 4) * 4
-    padded = np.zeros((width, *centroids.shape[1:]), np.float32)
-    padded[:fields] = centroids
-    few = FEW_DISTANCES if packed or width == fields else FEW_PADDED
-    pq = kernels.byte_quantizer(padded, scalar=scalar)
-    return _Plan(pq, width, bits, unpack=packed or width != fields, few=few)
 
 
 def _heap(D: FloatArray, I: IdArray, ip: bool) -> Any:  # noqa: E741
@@ -264,18 +215,3 @@ def _view_codes(index: Any) -> CodeArray:
         return np.empty((0, code_size), np.uint8)
     codes: CodeArray = faiss.rev_swig_ptr(index.codes.data(), n * code_size)
     return codes.reshape(n, code_size)
-
-
-def _selected(sel: Any, n: int) -> IdArray:
-    """The positions below n that an IDSelector takes: (n',) int64, ascending."""
-    selected = [np.empty(0, np.int64)]
-    for start in range(0, n, SELECT_ROWS):
-        ids = np.arange(start, min(n, start + SELECT_ROWS))
-        id_map = faiss.Int64Vector()
-        faiss.copy_array_to_vector(ids, id_map)
-        # FAISS asks a selector about many ids only where it removes: from the ids themselves.
-        rows = faiss.IndexBinaryFlat(64)
-        rows.add(ids.view(np.uint8).reshape(-1, 8))
-        rows.remove_ids(faiss.IDSelectorNot(faiss.IDSelectorTranslated(id_map, sel)))
-        selected.append(faiss.vector_to_array(rows.xb).view(np.int64))
-    return np.concatenate(selected)

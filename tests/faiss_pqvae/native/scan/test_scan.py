@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from faiss_pqvae.codebooks import Codebooks
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.inject import new_index_pq
 from faiss_pqvae.native.scan import kernels, scan
+from faiss_pqvae.native.scan.plan import Sizes
 from faiss_pqvae.native.scan.scan import Scan
 from faiss_pqvae.native.store.contents import flat_codes
 
@@ -23,19 +25,19 @@ METRICS = [faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT]
 SEARCHES = {"ADC": faiss.IndexPQ.ST_PQ, "SDC": faiss.IndexPQ.ST_SDC}
 
 
+# Chunks and blocks that a few codes and queries fill, and nothing is left to the index.
+NONE_LEFT = Sizes(few_codes=0, few_distances=0, few_padded=0)
+SMALL = replace(NONE_LEFT, chunk_bytes=64, block_queries=3, select_rows=50)
+
+
 @pytest.fixture(autouse=True, scope="module")
-def small_sizes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[pytest.MonkeyPatch]:
-    """Chunks and blocks that a few codes and queries fill; no measurement of this machine's."""
+def no_measurement(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """None of this machine's is read."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.delenv(kernels.VARIABLE, raising=False)
         patch.setattr(kernels, "_measured", None)
-        patch.setattr(scan, "CHUNK_BYTES", 64)
-        patch.setattr(scan, "BLOCK_QUERIES", 3)
-        patch.setattr(scan, "SELECT_ROWS", 50)
-        for name in ("FEW_CODES", "FEW_DISTANCES", "FEW_PADDED"):
-            patch.setattr(scan, name, 0)
-        yield patch
+        yield
 
 
 def _index(
@@ -66,11 +68,17 @@ def _queries(index: Any, n: int, seed: int = 2, *, integers: bool = False) -> np
 
 
 def _search(
-    monkeypatch: pytest.MonkeyPatch, mode: str, index: Any, z: np.ndarray, k: int, **more: Any
+    monkeypatch: pytest.MonkeyPatch,
+    mode: str,
+    index: Any,
+    z: np.ndarray,
+    k: int,
+    sizes: Sizes = SMALL,
+    **more: Any,
 ) -> tuple[np.ndarray, np.ndarray]:
     with monkeypatch.context() as patch:
         patch.setenv(kernels.VARIABLE, mode)
-        return Scan(index).search(z, k, **more)
+        return Scan(index, sizes).search(z, k, **more)
 
 
 def _assert_same(found: tuple[np.ndarray, ...], expected: tuple[np.ndarray, ...]) -> None:
@@ -162,7 +170,7 @@ def test_search__is_the_table_sum(
 @pytest.mark.parametrize("mode", ["scalar", "simd"])
 @pytest.mark.parametrize(("M", "nbits"), [(8, 8), (6, 8), (8, 4), (8, 6), (5, 3)])
 def test_search__at_the_real_sizes(
-    M: int, nbits: int, mode: str, small_sizes: pytest.MonkeyPatch
+    M: int, nbits: int, mode: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     index = _index(M, nbits, n=1, integers=True)
     codes = np.random.default_rng(0).integers(0, 256, (70_000, index.code_size), dtype=np.uint8)
@@ -170,10 +178,7 @@ def test_search__at_the_real_sizes(
         codes[:, -1] &= 0x7F  # the bit that no code of 5 x 3 bits has
     index.add_sa_codes(codes)
     z = _queries(index, 5, integers=True)
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in (("CHUNK_BYTES", 2**18), ("BLOCK_QUERIES", 256)):
-            patch.setattr(scan, name, value)
-        found = _search(patch, mode, index, z, 100)
+    found = _search(monkeypatch, mode, index, z, 100, NONE_LEFT)
     _assert_same(found, index.search(z, 100))
 
 
@@ -223,9 +228,9 @@ def test_search__asks_for_the_search_that_was_faster(
     calls = []
     search = scan._index_search
     monkeypatch.setattr(scan, "_index_search", lambda *a: calls.append(a[-1]) or search(*a))
-    monkeypatch.setattr(kernels, "choose", lambda mode, lookups: chosen)
+    monkeypatch.setattr(kernels, "choose", lambda *a: chosen)
     index = _index(4, 8)
-    Scan(index).search(_queries(index, 5), 3, sdc=search_type == "SDC")
+    Scan(index, SMALL).search(_queries(index, 5), 3, sdc=search_type == "SDC")
     native = search_type == "SDC" and chosen.sdc
     assert calls == ([faiss.IndexPQ.ST_SDC] if native else [])
 
@@ -310,7 +315,7 @@ def test_search__of_a_range(
 def test_search__of_a_selector_that_takes_nothing(n: int, metric: int) -> None:
     index = _index(4, 8, metric=metric, n=n)
     z = _queries(index, 3)
-    found = Scan(index).search(z, 4, sel=faiss.IDSelectorRange(30, 40))
+    found = Scan(index, SMALL).search(z, 4, sel=faiss.IDSelectorRange(30, 40))
     _assert_same(found, _index(4, 8, metric=metric, n=0).search(z, 4))
     assert (found[1] == -1).all()
 
@@ -357,22 +362,21 @@ def test_search__leaves_few_codes_to_the_index(monkeypatch: pytest.MonkeyPatch) 
     search, own = Scan._scan, scan._index_search
     monkeypatch.setattr(Scan, "_scan", lambda *a: ways.append("scan") or search(*a))
     monkeypatch.setattr(scan, "_index_search", lambda *a: ways.append("index") or own(*a))
-    monkeypatch.setattr(scan, "FEW_CODES", 100)
-    monkeypatch.setattr(scan, "FEW_DISTANCES", 600)
+    sizes = replace(SMALL, few_codes=100, few_distances=600)
     for n, nq in ((99, 50), (100, 5), (100, 6)):
         index = _index(4, 4, n=n)
-        Scan(index).search(_queries(index, nq), 3)
+        Scan(index, sizes).search(_queries(index, nq), 3)
     assert ways == ["index", "index", "scan"]
 
 
 def test_search__measures_when_it_is_worth_it(monkeypatch: pytest.MonkeyPatch) -> None:
     measured = []
     monkeypatch.setattr(kernels, "fastest", lambda: measured.append(1) or kernels.SCALAR)
-    monkeypatch.setattr(kernels, "WORTH_MEASURING", 100 * 4 * 6)
+    sizes = replace(SMALL, worth_measuring=100 * 4 * 6)
     index = _index(4, 8, n=100)
-    Scan(index).search(_queries(index, 5), 3)
+    Scan(index, sizes).search(_queries(index, 5), 3)
     assert not measured
-    Scan(index).search(_queries(index, 6), 3)
+    Scan(index, sizes).search(_queries(index, 6), 3)
     assert measured
 
 
@@ -383,7 +387,7 @@ def test_search__measures_when_it_is_worth_it(monkeypatch: pytest.MonkeyPatch) -
 def test_search__sees_codes_added_and_removed(nbits: int) -> None:
     index = _index(4, nbits, n=0, integers=True)
     z = _queries(index, 5, integers=True)
-    searching = Scan(index)
+    searching = Scan(index, SMALL)
     for n in (10, 300, 1):
         index.add(_queries(index, n, seed=n, integers=True))
         _assert_same(searching.search(z, 20), index.search(z, 20))
@@ -399,7 +403,7 @@ def test_search__of_a_mapped_file(nbits: int, tmp_path: Path) -> None:
     z = _queries(index, 5, integers=True)
     faiss.write_index(index, str(tmp_path / "index.faiss"))
     mapped = faiss.read_index(str(tmp_path / "index.faiss"), faiss.IO_FLAG_MMAP_IFC)
-    _assert_same(Scan(mapped).search(z, 20), index.search(z, 20))
+    _assert_same(Scan(mapped, SMALL).search(z, 20), index.search(z, 20))
     np.testing.assert_array_equal(flat_codes(mapped), flat_codes(index))
 
 
@@ -408,7 +412,7 @@ def test_search__changes_nothing_of_the_caller_s() -> None:
     z = _queries(index, 5)
     before = z.copy(), flat_codes(index)
     z.flags.writeable = False
-    Scan(index).search(z, 20, sdc=True)
+    Scan(index, SMALL).search(z, 20, sdc=True)
     _assert_same((z, flat_codes(index)), before)
 
 
@@ -424,10 +428,10 @@ def test_search__from_many_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(kernels.VARIABLE, "scalar")
     level = _level()
     indexes = [_index(M, nbits, n=2000) for M, nbits in ((8, 8), (8, 4), (6, 6), (3, 8))]
-    expected = [Scan(index).search(_queries(index, 9), 10) for index in indexes]
+    expected = [Scan(index, SMALL).search(_queries(index, 9), 10) for index in indexes]
     searches: list[Callable[[], tuple[np.ndarray, ...]]] = [
         # Fresh ones: that they prepare themselves in several threads at once is tested, too.
-        partial(Scan(index).search, _queries(index, 9), 10)
+        partial(Scan(index, SMALL).search, _queries(index, 9), 10)
         for index in indexes
     ]
     fast = faiss.IndexPQFastScan(24, 8, 4)
@@ -455,7 +459,7 @@ def test_search__with_several_threads_of_faiss() -> None:
     before = faiss.omp_get_max_threads()
     try:
         faiss.omp_set_num_threads(3)
-        _assert_same(Scan(index).search(z, 10), expected)
+        _assert_same(Scan(index, SMALL).search(z, 10), expected)
     finally:
         faiss.omp_set_num_threads(before)
 
@@ -489,7 +493,7 @@ def test_scan__refuses_other_indexes() -> None:
     index = _index(2, 8)
     index.metric_type = faiss.METRIC_L1
     with pytest.raises(ValueError, match="metric_type"):
-        Scan(index)
+        Scan(index, SMALL)
 
 
 def test_search__refuses_an_unknown_mode(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,8 @@ from faiss_pqvae.native.inject import (
     new_residual_index,
     prepare_search,
 )
-from faiss_pqvae.native.scan import kernels, scan
+from faiss_pqvae.native.scan import kernels
+from faiss_pqvae.native.scan.plan import Sizes
 from faiss_pqvae.native.scan.scan import Scan
 from faiss_pqvae.native.store.contents import codeword_ids, first_levels
 from faiss_pqvae.native.store.store import Store
@@ -27,17 +28,17 @@ AQ = faiss.AdditiveQuantizer
 IP = faiss.METRIC_INNER_PRODUCT
 
 
+# Chunks and blocks that a few codes and queries fill, and nothing is left to the index.
+SMALL = Sizes(chunk_bytes=64, block_queries=3, few_codes=0, few_distances=0, few_padded=0)
+
+
 @pytest.fixture(autouse=True, scope="module")
-def small_sizes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Chunks and blocks that a few codes and queries fill; no measurement of this machine's."""
+def no_measurement(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """None of this machine's is read."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.delenv(kernels.VARIABLE, raising=False)
         patch.setattr(kernels, "_measured", None)
-        patch.setattr(scan, "CHUNK_BYTES", 64)
-        patch.setattr(scan, "BLOCK_QUERIES", 3)
-        for name in ("FEW_CODES", "FEW_DISTANCES", "FEW_PADDED"):
-            patch.setattr(scan, name, 0)
         yield
 
 
@@ -233,7 +234,7 @@ def test_scan__of_exact_sums_is_the_index_s_to_the_bit(
 def _scan(mode: str, index: Any, z: np.ndarray, k: int, **how: Any) -> Any:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv(kernels.VARIABLE, mode)
-        return Scan(index).search(z, k, **how)
+        return Scan(index, SMALL).search(z, k, **how)
 
 
 @pytest.mark.parametrize("mode", kernels.MODES)
