@@ -24,10 +24,10 @@ from common import Figure, Options, run_script
 from faiss_pqvae.eval.data.labelled import LabelledData
 from faiss_pqvae.eval.data.load import load
 from faiss_pqvae.eval.measure import runner
-from faiss_pqvae.eval.measure.metrics import map_at_k, relevance
 from faiss_pqvae.eval.measure.raw import read_raw
 from faiss_pqvae.eval.methods.baselines import baselines
 from faiss_pqvae.eval.methods.method import Method
+from faiss_pqvae.eval.metrics.precision import map_at_k, relevance
 from faiss_pqvae.eval.report.page import write_report
 from faiss_pqvae.native import faiss
 

@@ -19,8 +19,8 @@ import tyro
 
 import faiss_pqvae as fpq
 from faiss_pqvae.eval.data.load import load
-from faiss_pqvae.eval.measure.metrics import map_at_k, relevance
 from faiss_pqvae.eval.measure.runner import environment
+from faiss_pqvae.eval.metrics.precision import map_at_k, relevance
 from faiss_pqvae.files import replace_bytes
 from faiss_pqvae.training import fit, new_model
 from faiss_pqvae.training.tune.scores import view_recall

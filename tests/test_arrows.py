@@ -194,15 +194,15 @@ PLANTED = [
     ("index.latent_index", "from faiss_pqvae.index.factory import parse"),  # by way of it
     ("index.gpu", "from faiss_pqvae.index.factory import index_factory"),
     ("index.bundle", "from faiss_pqvae.cli import main"),
-    ("index.factory", "from faiss_pqvae.eval.measure.metrics import Ranking"),
+    ("index.factory", "from faiss_pqvae.eval.metrics.precision import Ranking"),
     ("training.loop", "if True:\n    import faiss"),
     ("training.loop", "from faiss_pqvae import read_index"),  # by way of the face
     ("training.loop", "from .objectives.dqn import DQN"),
     ("training.build", "from .objectives import Ranking"),  # which the loop imports
     ("eval.measure.searching", "from ..methods.itq import rows"),
     ("eval.measure.runner", "from ..data.sets import mnist"),
-    ("training.data.views", "from faiss_pqvae.eval.measure import metrics"),
-    ("eval.measure.metrics", "from faiss_pqvae.training.config import TrainingConfig"),
+    ("training.data.views", "from faiss_pqvae.eval.metrics import precision"),
+    ("eval.metrics.precision", "from faiss_pqvae.training.config import TrainingConfig"),
     ("eval.measure.runner", "from faiss_pqvae import training"),
     ("eval.measure.runner", "from faiss_pqvae.native import faiss"),
     ("eval.measure.runner", "import faiss"),

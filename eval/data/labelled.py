@@ -11,8 +11,8 @@ import numpy as np
 from faiss_pqvae.data.source import Source
 from faiss_pqvae.types import BoolArray, IdArray
 
-from ..measure.curves import precision_curve, recall_curve
-from ..measure.metrics import (
+from ..metrics.curves import precision_curve, recall_curve
+from ..metrics.precision import (
     average_precisions_at_k,
     count_relevant,
     precision_at_k,

@@ -9,7 +9,7 @@ import numpy as np
 from faiss_pqvae.data.source import Source
 from faiss_pqvae.types import IdArray
 
-from ..measure.recalls import k_recall_at_k, one_recall_at_k
+from ..metrics.recalls import k_recall_at_k, one_recall_at_k
 from .brute_force import Metric, Neighbours, distances
 from .protocol import Scores, curve_ks
 from .truth import DEPTH

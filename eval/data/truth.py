@@ -21,7 +21,7 @@ from faiss_pqvae.data.source import Source, chunks
 from faiss_pqvae.files import replace_bytes
 from faiss_pqvae.types import FloatArray, IdArray
 
-from ..measure.recalls import TIE_TOLERANCE
+from ..metrics.recalls import TIE_TOLERANCE
 from .brute_force import BLOCK_BYTES, Metric, Neighbours, block_rows, distances, float_rows, nearest
 
 DEPTH = 100  # neighbours of every query

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy.typing as npt
 
@@ -14,8 +14,30 @@ from faiss_pqvae.types import FloatArray, IdArray
 from ..data.protocol import LabelArray
 from .method import Shape
 
-if TYPE_CHECKING:
-    from .learned_code import LearnedCode
+
+class TrainedCode(Protocol):
+    """A learned code that trains and fills one index for all its rows, see `learned_code`."""
+
+    M: int
+    nbits: int
+    train_s: float
+    add_s: float
+
+    def new(self, item_shape: Shape, factory: str) -> LatentIndex:
+        """An untrained index of the code, or of what a factory string makes of it."""
+        ...
+
+    def train(self, index: LatentIndex, x: Source, labels: LabelArray | None) -> None:
+        """Trains an index in the code's folder."""
+        ...
+
+    def trained(self, item_shape: Shape, x: Source, labels: LabelArray | None) -> LatentIndex:
+        """The code's own index, trained the first time."""
+        ...
+
+    def fill(self, x: Source, *, from_bundle: bool = True) -> LatentIndex:
+        """The same with items in it."""
+        ...
 
 
 class Scanned:
@@ -27,7 +49,7 @@ class Scanned:
         item_shape: of one item.
     """
 
-    def __init__(self, code: LearnedCode, n_levels: int | None, item_shape: Shape) -> None:
+    def __init__(self, code: TrainedCode, n_levels: int | None, item_shape: Shape) -> None:
         self.code, self.n_levels, self.item_shape = code, n_levels, item_shape
         self.search_type = "adc"
         self._index: LatentIndex | None = None
@@ -79,7 +101,7 @@ class Behind:
         index: trained by `train`.
     """
 
-    def __init__(self, code: LearnedCode, factory: str, item_shape: Shape) -> None:
+    def __init__(self, code: TrainedCode, factory: str, item_shape: Shape) -> None:
         self.code, self.index = code, code.new(item_shape, factory)
 
     @property

@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from ..measure.recalls import pareto
 from ..measure.results import Comparison, Results, Row, sort_rows
+from ..metrics.recalls import pareto
 from .shown import Shown, best_settings, search_type
 from .svg import COLOURS, INK, LINES, PAGE_INCHES, Drawing, inline, label_text
 from .text import cite, metric_label

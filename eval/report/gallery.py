@@ -15,9 +15,9 @@ from faiss_pqvae.types import CodeArray, IdArray
 
 from ..data.labelled import LabelledData
 from ..data.protocol import Evaluated, LabelArray
-from ..measure.metrics import relevance
 from ..measure.raw import read_ids
 from ..measure.results import Results, main_metric
+from ..metrics.precision import relevance
 from .shown import best_settings, common_bits
 
 N_QUERIES = 10

@@ -140,7 +140,7 @@ def _score(
 def mean_precision(model: PQVAE, stored: Part, held: Part, labels: npt.NDArray[np.int64]) -> float:
     """Mean average precision at 1,000 of held-out items (1,000 at most) among those stored."""
     # Here, so that the extra "eval" is needed for this score only.
-    from faiss_pqvae.eval.measure.metrics import map_at_k, relevance
+    from faiss_pqvae.eval.metrics.precision import map_at_k, relevance
 
     index = LatentIndex(model)
     index.add(stored)

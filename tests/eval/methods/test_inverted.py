@@ -5,9 +5,9 @@ import pytest
 
 from faiss_pqvae.eval.data.brute_force import nearest
 from faiss_pqvae.eval.data.neighbours import VectorData
-from faiss_pqvae.eval.measure.recalls import pareto
 from faiss_pqvae.eval.measure.runner import run
 from faiss_pqvae.eval.methods.inverted import inverted_files, list_bytes, list_count
+from faiss_pqvae.eval.metrics.recalls import pareto
 from faiss_pqvae.native import faiss
 
 

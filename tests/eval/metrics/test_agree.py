@@ -13,8 +13,8 @@ from faiss.contrib import evaluation
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from faiss_pqvae.eval.measure.curves import precision_curve, recall_curve
-from faiss_pqvae.eval.measure.metrics import (
+from faiss_pqvae.eval.metrics.curves import precision_curve, recall_curve
+from faiss_pqvae.eval.metrics.precision import (
     average_precision_at_k,
     count_relevant,
     map_at_k,
@@ -22,7 +22,7 @@ from faiss_pqvae.eval.measure.metrics import (
     recall_at_k,
     relevance,
 )
-from faiss_pqvae.eval.measure.recalls import k_recall_at_k, one_recall_at_k, pareto
+from faiss_pqvae.eval.metrics.recalls import k_recall_at_k, one_recall_at_k, pareto
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]

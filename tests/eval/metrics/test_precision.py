@@ -9,8 +9,8 @@ from faiss.contrib.evaluation import knn_intersection_measure
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faiss_pqvae.eval.measure.curves import precision_curve, recall_curve
-from faiss_pqvae.eval.measure.metrics import (
+from faiss_pqvae.eval.metrics.curves import precision_curve, recall_curve
+from faiss_pqvae.eval.metrics.precision import (
     NORMALIZERS,
     Normalizer,
     average_precision_at_k,
@@ -20,7 +20,7 @@ from faiss_pqvae.eval.measure.metrics import (
     recall_at_k,
     relevance,
 )
-from faiss_pqvae.eval.measure.recalls import k_recall_at_k, one_recall_at_k, pareto
+from faiss_pqvae.eval.metrics.recalls import k_recall_at_k, one_recall_at_k, pareto
 
 # rel = 1 0 1 1: P(1) = 1, P(3) = 2/3, P(4) = 3/4. The second query finds nothing, and the third
 # has nothing to find.

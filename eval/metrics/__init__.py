@@ -1,0 +1,1 @@
+"""How good rankings are: functions of arrays, and nothing else."""
