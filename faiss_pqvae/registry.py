@@ -45,6 +45,16 @@ class Registry(Generic[T]):
 
         return keep
 
+    def unregister(self, name: str) -> None:
+        """Takes a name back.
+
+        Raises:
+            ValueError: a name that nothing was registered under.
+        """
+        if name not in self._things:
+            raise ValueError(f"expected a registered {self.kind} to take back, got {name!r}")
+        del self._things[name]
+
     def names(self) -> list[str]:
         """All names, ours first; what other packages offer is not imported for it."""
         importlib.import_module(self.home)

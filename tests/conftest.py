@@ -11,6 +11,7 @@ from hypothesis import settings
 
 from faiss_pqvae import PQVAE, LatentIndex, ModelConfig
 from faiss_pqvae.native import faiss
+from faiss_pqvae.registry import Registry
 from faiss_pqvae.training import new_model
 
 # A busy machine is slow, not wrong; and a run that failed can be repeated.
@@ -67,6 +68,20 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         yield
+
+
+@pytest.fixture
+def register() -> Iterator[Callable[[Registry[Any], str, Any], None]]:
+    """Registers something under a name, for the test alone."""
+    done: list[tuple[Registry[Any], str]] = []
+
+    def put(registry: Registry[Any], name: str, thing: Any) -> None:
+        registry.register(name)(thing)
+        done.append((registry, name))
+
+    yield put
+    for registry, name in done:
+        registry.unregister(name)
 
 
 @pytest.fixture

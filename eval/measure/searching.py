@@ -32,10 +32,14 @@ def built(data: Evaluated, method: Method) -> tuple[Searchable, tuple[float, flo
 
 
 def _train(data: Evaluated, method: Method, index: Any) -> None:
-    if method.supervised:
-        index.train(data.train, data.labels_to_train)
-    else:
-        index.train(data.train)
+    given = [data.labels_to_train] if method.supervised else []
+    try:
+        index.train(data.train, *given)
+    except RuntimeError as error:  # of FAISS: too few items for a PCA, or for its codebooks
+        raise ValueError(
+            f"{method.name} cannot be trained on {len(data.train)} items: {error}; --methods "
+            "chooses others"
+        ) from error
 
 
 def set_search(index: Any, search: str, *, of_several: bool = False) -> None:

@@ -42,10 +42,9 @@ class Settings:
 
 
 @pytest.fixture
-def toy(monkeypatch):
+def toy(register):
     """The toy by name, for one test."""
-    monkeypatch.setattr(objectives, "_things", {**objectives._things})
-    objectives.register("toy")(Toy)
+    register(objectives, "toy", Toy)
 
 
 # -- resolved_objective

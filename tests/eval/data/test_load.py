@@ -117,9 +117,9 @@ def test_load__rejects_an_unknown_name() -> None:
 
 
 @pytest.fixture
-def toy(monkeypatch: pytest.MonkeyPatch) -> LabelledData:
+def toy(register) -> LabelledData:
     data = _labelled()
-    monkeypatch.setitem(datasets._things, "toy", lambda: data)
+    register(datasets, "toy", lambda: data)
     return data
 
 
@@ -141,10 +141,10 @@ def test_load__takes_a_subset_and_says_so(toy: LabelledData) -> None:
 
 
 def test_load__a_subset_keeps_the_labels_of_its_training_items(
-    monkeypatch: pytest.MonkeyPatch,
+    register,
 ) -> None:
     whole = _labelled(train_labels=np.array([0, 1, -1, -1]))
-    monkeypatch.setitem(datasets._things, "toy", lambda: whole)
+    register(datasets, "toy", lambda: whole)
     part = load("toy", n_database=3)
     known = part.labels_to_train
     assert known is not None
@@ -154,9 +154,9 @@ def test_load__a_subset_keeps_the_labels_of_its_training_items(
         assert whole.train_labels[at] == label
 
 
-def test_load__keeps_a_separate_training_set(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load__keeps_a_separate_training_set(register) -> None:
     train = _random(5, 2, seed=1)
-    monkeypatch.setitem(datasets._things, "toy", lambda: _labelled(train=train))
+    register(datasets, "toy", lambda: _labelled(train=train))
     assert load("toy", n_database=1).train is train
 
 
@@ -224,7 +224,7 @@ def test_few_labels__rejects_what_there_is_not(
         few_labels(numbered, **{"labelled_per_class": 1, "queries_per_class": 1, **sizes})
 
 
-def test_load__by_another_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_load__by_another_protocol(register) -> None:
     classes, repeats = (0, 1), (600, 150)
     items = {
         part: np.arange(2 * n * 2).reshape(2 * n, 2).astype(np.uint8)
@@ -238,7 +238,7 @@ def test_load__by_another_protocol(monkeypatch: pytest.MonkeyPatch) -> None:
         database_labels=labels[0],
         query_labels=labels[1],
     )
-    monkeypatch.setitem(datasets._things, "toy", lambda: large)
+    register(datasets, "toy", lambda: large)
     data = load("toy", protocol="few-labels")
     assert data.protocol == "few-labels"
     assert (len(data.queries), len(data.database), len(data.train)) == (200, 300, 1300)

@@ -38,8 +38,8 @@ def mine(request: Request) -> Method:
     return from_factory("Mine", request.bits, request.d, f"PQ{request.bits // 8}np")
 
 
-def test_rows_of__takes_names_and_references(data, monkeypatch):
-    monkeypatch.setitem(methods._things, "mine", mine)
+def test_rows_of__takes_names_and_references(data, register):
+    register(methods, "mine", mine)
     rows = rows_of(data, names=["LSH", "mine", f"{__name__}:mine"][:2], lengths=[16, 32])
     assert [(row.name, row.bits) for row in rows] == [
         *(("LSH", 16), ("Mine", 16), ("LSH", 32), ("Mine", 32))

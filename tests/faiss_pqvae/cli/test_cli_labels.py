@@ -36,7 +36,7 @@ def shapes(n: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.fixture
-def toy(monkeypatch):
+def toy(register, monkeypatch):
     """A data set of that name; "few-labels" takes 10 labelled items and 3 queries a class."""
     (x, labels), (queries, query_labels) = shapes(80), shapes(20, seed=1)
     data = LabelledData(
@@ -50,7 +50,7 @@ def toy(monkeypatch):
         query_labels=query_labels,
         class_names=("dark", "light"),
     )
-    monkeypatch.setitem(datasets._things, "toy", lambda: data)
+    register(datasets, "toy", lambda: data)
     fewer = functools.partial(few_labels, labelled_per_class=10, queries_per_class=3)
     monkeypatch.setattr(data_module, "few_labels", fewer)
     return data

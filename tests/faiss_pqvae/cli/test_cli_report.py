@@ -88,8 +88,8 @@ def test_report__rejects_what_was_not_measured(out, capsys, options, message):
     assert re.search(message, capsys.readouterr().err)
 
 
-def test_report__draws_a_lost_gallery_again(out, toy, capsys, monkeypatch):
-    monkeypatch.setitem(datasets._things, "toy", lambda: toy)
+def test_report__draws_a_lost_gallery_again(out, toy, capsys, register):
+    register(datasets, "toy", lambda: toy)
     page = (out / "report.html").read_text()
     (out / "report_inputs.json").unlink()
     main(["report", str(out)])
@@ -100,8 +100,8 @@ def test_report__draws_a_lost_gallery_again(out, toy, capsys, monkeypatch):
     assert "no gallery" not in capsys.readouterr().out
 
 
-def test_report__rejects_other_data(out, toy, capsys, monkeypatch):
-    monkeypatch.setitem(datasets._things, "other", lambda: replace(toy, name="other"))
+def test_report__rejects_other_data(out, toy, capsys, register):
+    register(datasets, "other", lambda: replace(toy, name="other"))
     with pytest.raises(SystemExit, match="2"):
         main(["report", str(out), "--dataset", "other"])
     assert "expected the data of the run" in capsys.readouterr().err

@@ -284,8 +284,8 @@ def test_decoder__of_somebody_learns_and_comes_back(tmp_path):
     np.testing.assert_array_equal(again.decode(z), index.decode(z))
 
 
-def test_registered__by_name(monkeypatch):
-    monkeypatch.setitem(fpq.encoders._things, "net", make)
+def test_registered__by_name(register):
+    register(fpq.encoders, "net", make)
     index = trained("net")
     assert index.model.config.encoder == "net"
     assert isinstance(index.model.backbone.module, Net)

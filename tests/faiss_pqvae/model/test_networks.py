@@ -121,12 +121,10 @@ class Toy(nn.Sequential):
 
 
 @pytest.fixture
-def registered(monkeypatch) -> None:
+def registered(register) -> None:
     """The toys by name, for one test."""
     for registry, make in ((encoders, make_toy), (decoders, make_toy_decoder)):
-        registry.names()  # ours are there first
-        monkeypatch.setattr(registry, "_things", {**registry._things})
-        registry.register("toy")(make)
+        register(registry, "toy", make)
 
 
 def test_headed__is_a_matrix_behind_the_network(generator: torch.Generator) -> None:
