@@ -16,3 +16,4 @@ from . import product_residual
 from . import rabitq
 from . import learned
 from . import inverted
+from . import random_codes
