@@ -16,4 +16,3 @@ from . import product_residual
 from . import rabitq
 from . import learned
 from . import inverted
-from . import random_codes

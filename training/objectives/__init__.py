@@ -1,6 +1,5 @@
 """What is learned, one file an objective."""
 
-from . import agreement  # noqa: F401 - registers
 from .contrastive import Contrastive
 from .dpq import DPQ
 from .dqn import DQN

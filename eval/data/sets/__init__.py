@@ -4,4 +4,3 @@
 from . import bsds_sift
 from . import cifar10
 from . import mnist
-from . import stripes

@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from faiss_pqvae.model.backbone import Backbone
-from faiss_pqvae.model.networks import conv, linear, mlp, pooled, resnet  # noqa: F401 - registers
+from faiss_pqvae.model.networks import conv, linear, mlp, resnet  # noqa: F401 - they register
 from faiss_pqvae.model.networks.linear import Linear
 from faiss_pqvae.registry import Registry, decoders, encoders, is_ours
 

@@ -11,7 +11,6 @@ from faiss_pqvae.native.kinds import (
     ivf_pq,
     ivf_pq_fast_scan,
     hnsw_pq,
-    nsg_pq,
     residual_quantizer,
     local_search_quantizer,
     product_residual_quantizer,
