@@ -10,6 +10,7 @@ import numpy as np
 
 from faiss_pqvae.codebooks import Codebooks
 from faiss_pqvae.native import faiss
+from faiss_pqvae.native.kinds import plain
 from faiss_pqvae.types import FloatArray
 
 _N_NORMS = 4096  # FAISS quantizes norms to 256 values at most
@@ -37,11 +38,13 @@ class Additive:
         aborts: search types in which FAISS ends the process.
         limit: keeps an encoder, of codebooks with ksub codewords, from asking for more than there
             is: FAISS throws then, or encodes wrongly.
+        is_trained: whether codebooks are all that an index needs, or what else it has by now.
     """
 
     blocks: Callable[[Any], Iterable[Block]]
     limit: Callable[[Any, int], None]
     aborts: tuple[int, ...] = ()
+    is_trained: Callable[[Any], bool] = plain.always
 
     def check_sizes(self, index: Any, codebooks: Codebooks) -> None:
         """Refuses codebooks that are not of the index's shape, or leave its sub-vectors.
@@ -83,7 +86,7 @@ class Additive:
             self.limit(quantizer, codebooks.ksub)
         aq = index.aq
         faiss.copy_array_to_vector(np.concatenate([part.ravel() for part in parts]), aq.codebooks)
-        aq.is_trained = index.is_trained = True
+        aq.is_trained, index.is_trained = True, self.is_trained(index)
         self.prepare(index)
         _train_norms(aq, codebooks)
 
