@@ -9,8 +9,7 @@ import numpy as np
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.compare import check_pq, expect
 from faiss_pqvae.native.ids import list_ids
-from faiss_pqvae.native.kinds import lists, plain
-from faiss_pqvae.native.kinds.coarse import COARSE
+from faiss_pqvae.native.kinds import lists, lists_in_files, plain
 from faiss_pqvae.native.kinds.kind import Kind, listed
 from faiss_pqvae.native.kinds.product import Product
 from faiss_pqvae.types import CodeArray, IdArray
@@ -57,9 +56,11 @@ KIND = listed(
         fill=lists.fill(add_entries),
         empty=lists.empty,
         file="IwPQ",
-        layout=lists.layout(COARSE, before="", form="ilar", lists=lists.array_lists),
-        agrees=lists.agrees(_check_lists),
-        is_mapped=lists.is_mapped,
-        renew=lists.renew,
+        layout=lists_in_files.layout(
+            before="", form="ilar", follow_lists=lists_in_files.array_lists
+        ),
+        agrees=lists_in_files.agrees(_check_lists),
+        is_mapped=lists_in_files.is_mapped,
+        renew=lists_in_files.renew,
     )
 )

@@ -9,9 +9,8 @@ import numpy as np
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.compare import check_fast_scan, expect, require
 from faiss_pqvae.native.ids import id_map_changed, list_ids
-from faiss_pqvae.native.kinds import ivf_pq, lists, plain
+from faiss_pqvae.native.kinds import ivf_pq, lists, lists_in_files, plain
 from faiss_pqvae.native.kinds.blocks import clear_end, pack, unpack
-from faiss_pqvae.native.kinds.coarse import COARSE
 from faiss_pqvae.native.kinds.kind import Kind, listed
 from faiss_pqvae.native.kinds.product import Product
 from faiss_pqvae.types import CodeArray, IdArray
@@ -120,10 +119,12 @@ KIND = listed(
         fill=lists.fill(add_entries),
         empty=_empty,
         file="IwPf",
-        layout=lists.layout(COARSE, before="iQiQ", form="ilbl", lists=lists.block_lists),
-        agrees=lists.agrees(_check_lists),
+        layout=lists_in_files.layout(
+            before="iQiQ", form="ilbl", follow_lists=lists_in_files.block_lists
+        ),
+        agrees=lists_in_files.agrees(_check_lists),
         maps=False,
-        is_mapped=lists.is_mapped,
-        renew=lists.renew,
+        is_mapped=lists_in_files.is_mapped,
+        renew=lists_in_files.renew,
     )
 )
