@@ -22,6 +22,7 @@ from faiss_pqvae.index.latent_index import LatentIndex, check_k
 from faiss_pqvae.index.metrics import METRICS
 from faiss_pqvae.model.clustering import histogram, perplexity, usage
 from faiss_pqvae.model.config import ModelConfig
+from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.store.contents import codeword_ids
 from faiss_pqvae.training import TrainingConfig
@@ -94,7 +95,7 @@ def train(
         model=model,
         training=training,
         encoder=encoder,
-        pretrained=None if pretrained is None else read_index(pretrained).model,
+        pretrained=None if pretrained is None else _pretrained(pretrained, encoder),
     )
     given = _supervision(index, factory, known, labels, word_vectors)
     index.train(source, **given, folder=out / "training")
@@ -103,6 +104,12 @@ def train(
         f"trained on {len(source)} items in {_summary(index)}; the bundle is {out}\n"
         f"next: faiss-pqvae build {shlex.quote(str(out))} DATA"
     )
+
+
+def _pretrained(bundle: Path, encoder: str | None) -> PQVAE:
+    """The model of a bundle, with the encoder that both trainings have, if it is not ours."""
+    needed = read_config(bundle).get("encoder") is not None
+    return read_index(bundle, encoder=encoder if needed else None).model
 
 
 def _supervision(

@@ -128,3 +128,22 @@ def test_command_line__evaluates(tmp_path, capsys):
     names = {row["method"] for row in results["rows"]}
     assert {"PQ", "Signs", "PQ-VAE, agreement"} <= {name.removeprefix("PCA+") for name in names}
     assert (out / "report.html").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("encoder", ["people-pools", "outside_people.encoder:tuned"])
+def test_command_line__evaluates_codes_behind_its_encoder(tmp_path, encoder):
+    out, options = tmp_path / "run", ["--bits", "16", "--methods", "learned", *FAST]
+    command = ["evaluate", "--dataset", "people-stripes", "--out", str(out), *options]
+    for _ in range(2):  # the second time from what is there
+        main([*command, "--model.encoder", encoder])
+    results = json.loads((out / "results.json").read_text())
+    assert {row["bytes_per_vector"] for row in results["rows"]} >= {2}
+    bundle = next(out.glob("*/config.json")).parent
+    given = tmp_path / "given"
+    main(
+        [
+            *("evaluate", "--dataset", "people-stripes", "--out", str(given)),
+            *("--index", str(bundle), "--model.encoder", encoder, *FAST),
+        ]
+    )
+    assert (given / "report.html").exists()
