@@ -69,8 +69,8 @@ class Request:
         k: results of each.
         sdc: quantize the queries first.
         params: the caller's faiss.SearchParameters of the kind, or None.
-        native: the same for the native index, its selector over keys; or None.
         sel: a selector of keys, or None.
+        own_params: gives the same parameters for the native index, their selector over keys.
         quantize: gives every latent's own codewords.
         scan: gives the exact scan over an index's codes, of which the index's own is kept.
     """
@@ -79,8 +79,8 @@ class Request:
     k: int
     sdc: bool
     params: Any
-    native: Any
     sel: Any
+    own_params: Callable[[], Any]
     quantize: Callable[[FloatArray], FloatArray]
     scan: Callable[[Any], Any]
 

@@ -30,13 +30,13 @@ def always(bare: Any) -> bool:
 
 
 def search(bare: Any, request: Any) -> tuple[FloatArray, IdArray]:
-    """FAISS's own search, with the native parameters that the request has."""
+    """FAISS's own search, with its own parameters."""
     z = request.quantized if request.sdc else request.z
     # A fast scan begins with what lies in D, and finds nothing if that is a largest distance:
     # FAISS itself takes memory as it comes, from an earlier search that found too little.
     D = np.zeros((len(z), request.k), np.float32)
     try:
-        D, I = bare.search(z, request.k, params=request.native, D=D)  # noqa: E741
+        D, I = bare.search(z, request.k, params=request.own_params(), D=D)  # noqa: E741
     except RuntimeError as error:
         if request.params is None:
             raise

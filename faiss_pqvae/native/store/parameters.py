@@ -6,15 +6,16 @@ from collections.abc import Callable
 from typing import Any
 
 from faiss_pqvae.native import faiss
-from faiss_pqvae.native.kinds import kind_of
+from faiss_pqvae.native.kinds.kind import Kind
+from faiss_pqvae.native.store.held import Held
 
 
-def selector_of(params: Any, index: Any, over_keys: Callable[[Any], Any]) -> Any:
+def selector_of(params: Any, kind: Kind, over_keys: Callable[[Any], Any]) -> Any:
     """The selector of search parameters, over keys instead of ids; None without one.
 
     Args:
         params: a caller's faiss.SearchParameters, or None.
-        index: the native index that is searched, without its IDMap.
+        kind: of the native index that is searched.
         over_keys: makes a selector of keys of one of ids.
 
     Raises:
@@ -22,15 +23,13 @@ def selector_of(params: Any, index: Any, over_keys: Callable[[Any], Any]) -> Any
     """
     if params is None:
         return None
-    kind, _ = kind_of(index).parameters(params)
-    # A selector alone is for every kind.
-    if type(params) is not faiss.SearchParameters and (
-        kind is faiss.SearchParameters or not isinstance(params, kind)
-    ):
-        raise TypeError(
-            f"expected parameters of type {kind.__name__} for {type(index).__name__}, got "
-            f"{type(params).__name__}"
-        )
+    if type(params) is not faiss.SearchParameters:  # a selector alone is for every kind
+        own, _ = kind.parameters(params)
+        if own is faiss.SearchParameters or not isinstance(params, own):
+            raise TypeError(
+                f"expected parameters of type {own.__name__} for {kind.name}, got "
+                f"{type(params).__name__}"
+            )
     if params.sel is None:
         return None
     # FAISS hands the selector out as its base class; the one that went in is kept beside.
@@ -39,23 +38,23 @@ def selector_of(params: Any, index: Any, over_keys: Callable[[Any], Any]) -> Any
     return sel if isinstance(sel, faiss.IDSelectorTranslated) else over_keys(sel)
 
 
-def native_parameters(params: Any, index: Any, sel: Any) -> Any:
+def native_parameters(params: Any, held: Held, sel: Any) -> Any:
     """Parameters of the class that the index wants, with a selector over keys.
 
     The caller's own are never changed: another thread may be searching with them.
 
     Args:
         params: what `selector_of` accepts.
-        index: the native index that is searched, without its IDMap.
+        held: the index that is searched.
         sel: what `selector_of` gave.
     """
     if params is None:
         return None
-    kind, names = kind_of(index).parameters(params)
-    own = kind_of(index).settings(index)
+    own, names = held.kind.parameters(params)
     # A selector alone leaves the rest as the index has it.
-    source = own if type(params) is faiss.SearchParameters else params
-    native = kind()
+    alone = type(params) is faiss.SearchParameters
+    source = held.kind.settings(held.bare) if alone else params
+    native = own()
     for name in names:
         if hasattr(source, name):
             setattr(native, name, getattr(source, name))

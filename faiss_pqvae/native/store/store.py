@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -76,9 +77,9 @@ class Store:
             TypeError: parameters of another kind of index.
             ValueError: parameters that FAISS does not take for this index.
         """
-        sel = selector_of(params, self.bare, self.over_keys)
-        native = native_parameters(params, self.bare, sel)
-        request = Request(z, k, sdc, params, native, sel, self.quantize, self._exact)
+        sel = selector_of(params, self.kind, self.over_keys)
+        own_params = partial(native_parameters, params, self.held, sel)
+        request = Request(z, k, sdc, params, sel, own_params, self.quantize, self._exact)
         return self.kind.search(self.bare, request)
 
     def range_search(
@@ -89,26 +90,26 @@ class Store:
         Returns:
             lims (n + 1,) int64, D (lims[n],) float32 and keys (lims[n],) int64, as FAISS has them.
         """
-        sel = selector_of(params, self.bare, self.over_keys)
+        sel = selector_of(params, self.kind, self.over_keys)
         if not self.bare.ntotal:  # FAISS aborts the process in an empty graph
             return np.zeros(len(z) + 1, np.int64), np.empty(0, np.float32), np.empty(0, np.int64)
         z = self.quantize(z) if sdc else z
-        params = native_parameters(params, self.bare, sel)
-        index = self.kind.exact(self.bare)
-        lims, D, I = index.range_search(z, thresh, params=params)  # noqa: E741
+        params = native_parameters(params, self.held, sel)
+        exact = self.kind.exact(self.bare)
+        lims, D, I = exact.range_search(z, thresh, params=params)  # noqa: E741
         return lims.astype(np.int64), D, I
 
     def search_and_reconstruct(
         self, z: FloatArray, k: int, *, params: Any = None, sdc: bool = False
     ) -> Reconstructed:
         """As `search`, with the quantized latents R (n, k, d) float32, NaN where there is none."""
-        sel = selector_of(params, self.bare, self.over_keys)
+        sel = selector_of(params, self.kind, self.over_keys)
         own = self.kind.search_and_reconstruct
         if own is None or sel is not None:
             D, I = self.search(z, k, params=params, sdc=sdc)  # noqa: E741
             return D, I, self.reconstruct_found(I)
-        native = native_parameters(params, self.bare, None)
-        return own(self.bare, self.quantize(z) if sdc else z, k, native)
+        z = self.quantize(z) if sdc else z
+        return own(self.bare, z, k, native_parameters(params, self.held, None))
 
     def quantize(self, z: FloatArray) -> FloatArray:
         """Every latent's own codewords: (n, d) float32 to (n, d) float32."""
@@ -194,6 +195,5 @@ class Store:
         if index is not self.bare:
             return Scan(index)
         with self._lock:
-            if self._scan is None:
-                self._scan = Scan(index)
+            self._scan = self._scan or Scan(index)
             return self._scan
