@@ -74,7 +74,8 @@ def index_factory(
             `Backbone`, which says what it wants to see and whether it learns along. A network that
             is not ours keeps its weights, from which it learns at a rate of its own. A frozen one
             (`trainable=False`) stands before everything else: transforms, code and refinement are
-            those of its features, which are computed once for the training.
+            those of its features, which are computed once for the training; they are vectors, which
+            the encoder that `model` names codes.
         decoder: likewise, of latents (n, latent_dim) to normalised items (n, *input_shape).
         pretrained: a trained model, such as another index's, whose encoder `train` starts from.
 
@@ -132,8 +133,9 @@ def _encoder(
     backbone = resolved_encoder(key, shape, _latent_dim(config, parsed, shape), width=config.width)
     if backbone.trainable:
         return replace(config, encoder=backbone.reference), None, backbone
-    # What is learned is a code of its features.
-    return replace(config, encoder=None), Front(backbone, shape), None
+    # What is learned is a code of its features, by a network of ours that the settings may name.
+    head = config.encoder if is_named_ours(encoders, config.encoder) else None
+    return replace(config, encoder=head), Front(backbone, shape), None
 
 
 def _decoder(

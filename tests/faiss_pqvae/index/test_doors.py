@@ -337,3 +337,10 @@ def test_vectors__of_a_frozen_network_have_transforms_and_start_at_opq():
     assert "start" in index.history[0]
     assert (index.transforms.d_in, index.model.input_shape) == (12, (8,))
     assert (index.search(x[:50], 10)[1] == np.arange(50)[:, None]).any(1).mean() > 0.8
+
+
+def test_frozen__features_are_coded_by_the_encoder_that_the_settings_name():
+    model = ModelConfig(encoder="mlp", width=8)
+    index = trained(Backbone(Net(), trainable=False), model=model)
+    assert (index.model.config.encoder, index.model.input_shape) == ("mlp", (24,))
+    assert "start" not in index.history[0]
