@@ -8,7 +8,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from faiss_pqvae.codebooks import MAX_NBITS, MIN_NBITS, Codebooks
 from faiss_pqvae.native import faiss
@@ -16,6 +15,7 @@ from faiss_pqvae.native.kinds import kind_of
 from faiss_pqvae.native.kinds.lists import coarse_is_trained
 from faiss_pqvae.native.kinds.residual_quantizer import check_residual
 from faiss_pqvae.native.walk import codebook_index, follow_training, kind, levels, transforms
+from faiss_pqvae.types import FloatArray
 
 _UNTRAINED = "expected a trained index, got an untrained one: it has no codebooks yet"
 
@@ -196,7 +196,7 @@ def train_coarse(index: Any, xt: Any) -> None:
     follow_training(found)
 
 
-def _vectors(xt: Any, d: int) -> npt.NDArray[np.float32]:
+def _vectors(xt: Any, d: int) -> FloatArray:
     x = np.ascontiguousarray(xt, dtype=np.float32)
     if x.ndim != 2 or x.shape[1] != d:
         raise ValueError(f"expected vectors of shape (n, {d}), got {x.shape}")
@@ -205,7 +205,7 @@ def _vectors(xt: Any, d: int) -> npt.NDArray[np.float32]:
     return x
 
 
-def _train_transforms(index: Any, x: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+def _train_transforms(index: Any, x: FloatArray) -> FloatArray:
     for transform in transforms(index):
         if not transform.is_trained:
             transform.train(x)

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from faiss_pqvae.codebooks import Structure
-from faiss_pqvae.types import CodeArray, FloatArray
+from faiss_pqvae.types import CodeArray, FloatArray, WordArray
 
 _LANES = 8  # codes spread in one 64-bit word, a byte each
 # Where FastScan puts each of 16 vectors: 0, 2, ..., 14, 1, 3, ...
@@ -86,7 +85,7 @@ class Unpacker:
         return self._out[:n]
 
 
-def _spread(words: npt.NDArray[np.uint64], scratch: npt.NDArray[np.uint64], bits: int) -> None:
+def _spread(words: WordArray, scratch: WordArray, bits: int) -> None:
     """Spreads the lowest 8 * bits bits of each word to 8 bytes, in place.
 
     First the halves of the word's codes move apart, then the halves of these, then pairs.
