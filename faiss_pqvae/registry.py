@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
@@ -79,7 +79,7 @@ class Registry(Generic[T]):
             return registered
         offered = self._offered()
         if key in offered:
-            return self._imported(offered[key])
+            return self._loaded(offered[key])
         known = ", ".join(map(repr, self.names()))
         raise ValueError(
             f"expected {self._one} of {known}, or 'package.module:attribute', got {key!r}"
@@ -99,9 +99,19 @@ class Registry(Generic[T]):
             importlib.import_module(self.home)
         return self._things.get(name)
 
-    def _offered(self) -> dict[str, str]:
-        """The references of entry points, by name."""
-        return {point.name: point.value for point in entry_points(group=self.group)}
+    def _offered(self) -> dict[str, EntryPoint]:
+        """Entry points by name."""
+        return {point.name: point for point in entry_points(group=self.group)}
+
+    def _loaded(self, point: EntryPoint) -> T:
+        try:
+            thing: T = point.load()
+        except Exception as error:  # whatever somebody's package raises
+            raise ValueError(
+                f"the {self.kind} {point.name!r} that an installed package offers as "
+                f"{point.value!r} cannot be imported: {type(error).__name__}: {error}"
+            ) from error
+        return thing
 
     def _imported(self, reference: str) -> T:
         module, _, attribute = reference.partition(":")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import is_dataclass, replace
+import json
+from dataclasses import asdict, is_dataclass, replace
 from typing import Any, cast
 
 from torch import nn
@@ -43,6 +44,12 @@ def resolved_objective(key: Any = None) -> Objective:
         raise TypeError(
             f"expected an objective as a dataclass of its settings, got {type(found).__name__}"
         )
+    try:
+        json.dumps(asdict(cast(Any, found)))
+    except TypeError as error:
+        raise TypeError(
+            f"expected settings that JSON can hold, for the log, in {found}: {error}"
+        ) from error
     objective: Any = found
     return cast(Objective, objective)
 

@@ -79,12 +79,20 @@ def _labelled(
 ) -> LabelledData | LabelledItems:
     given = found.get("class_names")
     names = None if given is None else tuple(map(str, given))
+    if names is not None and len(set(names)) < len(names):
+        raise ValueError(f"expected class names of which every class has its own, got {names}")
     database = found["database"]
     if "queries" not in found:
         (one,), class_names = classes_of([found["labels"]], [names])
         return LabelledItems(name, description, database, one, class_names)
     if "query_labels" not in found:
         raise ValueError(f"expected 'query_labels' beside 'queries' in the data {name!r}")
+    for of_items, items in (("labels", database), ("query_labels", found["queries"])):
+        if len(items) != len(found[of_items]):
+            raise ValueError(
+                f"expected as many {of_items.replace('_', ' ')} as items in the data {name!r}, got "
+                f"{len(found[of_items])} and {len(items)}"
+            )
     parts = ["labels", "query_labels", *(["train_labels"] if "train_labels" in found else [])]
     labels, class_names = classes_of([found[part] for part in parts], [names] * len(parts))
     return LabelledData(

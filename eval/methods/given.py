@@ -7,6 +7,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from faiss_pqvae import ModelConfig
@@ -72,6 +73,8 @@ class GivenIndex:
         if self.native:
             for chunk in flat_chunks(x, self.index.d):
                 self.index.add(chunk)
+        elif isinstance(self.index.faiss_index, faiss.IndexIDMap):
+            self.index.add_with_ids(x, np.arange(len(x)))
         else:
             self.index.add(x)
 

@@ -168,6 +168,7 @@ def build(
     *,
     out: Path | None = None,
     encoder: str | None = None,
+    decoder: str | None = None,
 ) -> None:
     """Encode items and store their codes in a trained index, in place of what it held.
 
@@ -178,8 +179,9 @@ def build(
         data: what to store; the ids count from 0 in its order.
         out: folder for the filled index; by default BUNDLE itself.
         encoder: the encoder that the index was trained with, if it is not ours.
+        decoder: likewise.
     """
-    index = read_index(bundle, encoder=encoder)
+    index = read_index(bundle, encoder=encoder, decoder=decoder)
     source = _open_for(index, data)
     index.reset()
     with tqdm(total=len(source), unit="item", desc="adding", disable=None) as bar:
@@ -210,6 +212,7 @@ def search(
     k_factor: float | None = None,
     mmap: bool = False,
     encoder: str | None = None,
+    decoder: str | None = None,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
     """Print the nearest stored items of every query, as a table or as JSON.
@@ -227,10 +230,11 @@ def search(
         k_factor: candidates per result that a refined index looks at a second time.
         mmap: leave the codes on the disk, for collections larger than memory.
         encoder: the encoder that the index was trained with, if it is not ours.
+        decoder: likewise.
         as_json: print {"D": [[...]], "I": [[...]]} instead of a table.
     """
     k = check_k(k)
-    index = read_index(bundle, mmap=mmap, encoder=encoder)
+    index = read_index(bundle, mmap=mmap, encoder=encoder, decoder=decoder)
     if search_type is not None:
         index.search_type = search_type  # type: ignore[assignment]  # checked by the setter
     if nprobe is not None:
@@ -249,15 +253,16 @@ def search(
         print(f"{number:>7}  {'  '.join(pairs)}")
 
 
-def info(bundle: Folder, /, *, encoder: str | None = None) -> None:
+def info(bundle: Folder, /, *, encoder: str | None = None, decoder: str | None = None) -> None:
     """Print what a bundle holds.
 
     Args:
         bundle: folder of an index.
         encoder: the encoder that the index was trained with, if it is not ours.
+        decoder: likewise.
     """
     config = read_config(bundle)
-    index = read_index(bundle, encoder=encoder)
+    index = read_index(bundle, encoder=encoder, decoder=decoder)
     model = config["model"]
     lines = {
         "index": f"{config['factory']}, {config['metric']}, search type {config['search_type']}",

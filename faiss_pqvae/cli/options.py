@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import keyword
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
@@ -121,13 +122,14 @@ def _shown_kinds(arguments: Sequence[str]) -> list[tuple[str, type]]:
     if named is not None:
         return [(_shown(named), type(resolved_objective(named)))]
     found = ((name, objectives.registered(name)) for name in objectives.names())
-    return [(name, kind) for name, kind in found if isinstance(kind, type)]
+    return [(_shown(name), kind) for name, kind in found if isinstance(kind, type)]
 
 
 def _shown(key: str) -> str:
     """A name that options can begin with: of "package.module:Attribute" the attribute."""
     words = re.sub("(?<=[a-z])(?=[A-Z])", "_", key.rpartition(":")[2])
-    return re.sub(r"\W", "_", words).lower()
+    name = re.sub(r"\W", "_", words).lower()
+    return name if name.isidentifier() and not keyword.iskeyword(name) else f"of_{name}"
 
 
 def _value_of(option: str, arguments: Sequence[str]) -> str | None:

@@ -139,7 +139,6 @@ def read_index(
 
     Raises:
         FileNotFoundError: no bundle there.
-        TypeError: an encoder or a decoder that is no module.
         ValueError: a damaged or altered file, parts that do not fit together, the format of a
             newer version, or a FastScan index with `mmap`, which FAISS cannot map; an encoder or
             decoder that is missing (the message says which), not asked for, or another one.
@@ -279,7 +278,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ValueError(f"damaged bundle {folder}: config.json is not JSON: {error}") from error
     version = config.get("format") if isinstance(config, dict) else None
-    if not isinstance(version, int) or version < 1:
+    if type(version) is not int or version < 1:
         raise ValueError(f"damaged bundle {folder}: config.json names no format version")
     if version > FORMAT:
         raise ValueError(
@@ -304,7 +303,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 def _write_model(model: PQVAE, path: Path) -> None:
     tensors = {
-        name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()
+        # A copy each: what a network uses twice would share memory, which no file can.
+        name: value.detach().cpu().contiguous().clone()
+        for name, value in model.state_dict().items()
     }
     # Not `save_file`: it goes by a temporary of its own, which a crash would leave behind.
     path.write_bytes(safetensors.torch.save(tensors))
@@ -335,10 +336,18 @@ def _read_model(path: Path, config: dict[str, Any], spec: CodeSpec, given: Given
         model.load_state_dict(weights)
     except (safetensors.SafetensorError, RuntimeError, OverflowError) as error:
         raise ValueError(f"the weights {path} do not fit the configuration: {error}") from error
-    if not all(bool(value.isfinite().all()) for value in weights.values()):
+    # A network that is not ours may have infinity among its constants, as in a mask.
+    theirs = {
+        id(value)
+        for network in model.handed_in()
+        for value in network.state_dict(keep_vars=True).values()
+    }
+    ours = model.state_dict(keep_vars=True).values()
+    if not all(bool(value.isfinite().all()) for value in ours if id(value) not in theirs):
         raise ValueError(f"expected finite weights in {path}, got NaN or infinity")
     if not model.is_trained:
         raise ValueError(f"expected trained weights in {path}, got untrained ones")
+    given.check_probe(model)
     return model
 
 

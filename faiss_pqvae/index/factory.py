@@ -97,8 +97,10 @@ def index_factory(
     items = shape if front is None else (front.d_out,)
     transforms = _transforms(parsed, items)
     inputs = items if transforms is None else (transforms.d_out,)
-    learned = _objective(objective, config, parsed, inputs)
+    if backbone is not None and inputs != shape:  # it learns along behind the transforms
+        config, _, backbone = _encoder(encoder, config, parsed, inputs)
     config, given_decoder = _decoder(decoder, config, parsed, inputs)
+    learned = _objective(objective, config, parsed, inputs)
     network = new_model(
         inputs,
         parsed.M,
@@ -130,7 +132,9 @@ def _encoder(
     key = config.encoder if encoder is None else encoder
     if key is None or is_named_ours(encoders, key):
         return replace(config, encoder=key), None, None
-    backbone = resolved_encoder(key, shape, _latent_dim(config, parsed, shape), width=config.width)
+    # Somebody's network is no matrix of ours, which would be a rotation.
+    sizes = _latent_dim(replace(config, encoder="of somebody"), parsed, shape)
+    backbone = resolved_encoder(key, shape, sizes, width=config.width)
     if backbone.trainable:
         return replace(config, encoder=backbone.reference), None, backbone
     # What is learned is a code of its features, by a network of ours that the settings may name.

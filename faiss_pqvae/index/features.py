@@ -87,6 +87,7 @@ class _Computing:
         self.digest = hashlib.sha256(self._header)
         if hashed:
             self.digest.update(self.front.fingerprint().encode())
+            self.digest.update(np.array(self.front.probe(), np.float64).tobytes())
         off = None if self.progress else True
         with tqdm(total=len(self.x), desc=doing, unit=" items", disable=off) as bar:
             for items in read_batches(self.x, self.batch_size, self.what):

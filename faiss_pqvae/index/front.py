@@ -5,10 +5,12 @@ from __future__ import annotations
 import copy
 import itertools
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from faiss_pqvae.model.backbone import Backbone
 
@@ -45,6 +47,7 @@ class Front:
         self.backbone, self.input_shape = backbone, tuple(input_shape)
         self.chunk_bytes = chunk_bytes
         self.d_out = backbone.features_of(self.input_shape)
+        self._remembered: str | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Front:
         return self  # frozen: a copy of an index needs no second network
@@ -65,6 +68,19 @@ class Front:
         """A hash of all weights and of what is done to items, see `Backbone.fingerprint`."""
         return self.backbone.fingerprint()
 
+    def probe(self) -> list[float]:
+        """What it gives for made-up items, see `Backbone.probe`."""
+        return self.backbone.probe(self.input_shape)
+
+    def remember(self) -> None:
+        """Keeps what the network is, from when codes are learned behind it."""
+        self._remembered = self.fingerprint()
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether its weights are others than those that codes were learned behind."""
+        return self._remembered is not None and self._remembered != self.fingerprint()
+
     def to(self, device: torch.device) -> Front:
         """A copy with a network of its own on a device."""
         other = copy.copy(self)
@@ -81,21 +97,21 @@ class Front:
         Raises:
             ValueError: NaN or infinity in them, or another number of them.
         """
-        self.backbone.eval()  # whatever its owner did: running statistics are weights, too
         weights = itertools.chain(self.backbone.parameters(), self.backbone.buffers())
         device = next((weight.device for weight in weights), torch.device("cpu"))
-        parts = [self.backbone(part.to(device)) for part in torch.split(items, self._chunk())]
+        with evaluating(self.backbone):
+            parts = [self.backbone(part.to(device)) for part in torch.split(items, self._chunk())]
         features = torch.cat(parts)
         if features.shape[1] != self.d_out:
             raise ValueError(
                 f"expected {self.d_out} features an item from {self.backbone.reference}, got "
                 f"{features.shape[1]}"
             )
-        finite = features.isfinite().all(1)
+        finite = (4 * features.square().sum(1)).isfinite()
         if not finite.all():
             raise ValueError(
-                f"expected finite features from {self.backbone.reference}, got NaN or infinity "
-                f"for {int((~finite).sum())} of {len(features)} items"
+                f"expected finite features below 1e18 from {self.backbone.reference}, got larger "
+                f"ones, NaN or infinity for {int((~finite).sum())} of {len(features)} items"
             )
         return features
 
@@ -105,3 +121,16 @@ class Front:
         if self.backbone.size is not None and len(shape) == 3:
             shape = (shape[0], *self.backbone.size)
         return max(1, self.chunk_bytes // (4 * math.prod(shape)))
+
+
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """A network in evaluation mode, whatever its owner did; afterwards as it was."""
+    modes = [(module, module.training) for module in network.modules()]
+    try:
+        for module, _ in modes:
+            module.training = False
+        yield
+    finally:
+        for module, mode in modes:
+            module.training = mode

@@ -9,7 +9,7 @@ from torch import nn
 
 from faiss_pqvae.index.front import Front
 from faiss_pqvae.index.latent_index import LatentIndex
-from faiss_pqvae.model.backbone import Backbone
+from faiss_pqvae.model.backbone import Backbone, alike
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.networks import resolved_decoder, resolved_encoder
 from faiss_pqvae.model.pqvae import PQVAE, latent_dim_of
@@ -23,15 +23,27 @@ def record_of_encoder(index: LatentIndex) -> Record | None:
 
     Of a frozen one a hash of the weights, which stay with its owner; the weights of one that
     learned along are among those of the model.
+
+    Raises:
+        ValueError: a frozen one whose weights changed since the training, or one that gives other
+            features for the same items.
     """
-    if index.front is not None:
+    front, backbone = index.front, index.model.backbone
+    if front is not None:
+        if front.has_changed:
+            raise ValueError(
+                f"the frozen encoder {front.backbone.reference} has other weights than when the "
+                "codes were learned behind it: give it those again, or train anew"
+            )
         return {
-            **index.front.backbone.record(),
-            "input_shape": list(index.front.input_shape),
-            "sha256": index.front.fingerprint(),
+            **front.backbone.record(),
+            "input_shape": list(front.input_shape),
+            "sha256": front.fingerprint(),
+            "probe": front.probe(),
         }
-    backbone = index.model.backbone
-    return None if backbone is None else backbone.record()
+    if backbone is None:
+        return None
+    return {**backbone.record(), "probe": backbone.probe(index.model.input_shape)}
 
 
 def record_of_decoder(model: PQVAE) -> Record | None:
@@ -98,14 +110,26 @@ class Given(NamedTuple):
             spec: of its codes.
             M: sub-quantizers.
         """
-        sizes, width = (shape, latent_dim_of(config, spec, M)), config.width
+        latent_dim = latent_dim_of(config, spec, M)
         found = HandedIn()
         if self.encoder_record is not None and self.encoder_record["trainable"]:
-            backbone = resolved_encoder(self.encoder, *sizes, width=width)
+            backbone = _resolved(self.encoder, self.encoder_record, shape)
             found["encoder"] = _as_recorded(copy.deepcopy(backbone), self.encoder_record)
         if self.decoder_record is not None:
-            found["decoder"] = copy.deepcopy(resolved_decoder(self.decoder, *sizes, width=width))
+            made = resolved_decoder(self.decoder, shape, latent_dim, width=config.width)
+            found["decoder"] = copy.deepcopy(made)
         return found
+
+    def check_probe(self, model: PQVAE) -> None:
+        """Refuses an encoder that computes something else than the one that was written.
+
+        Raises:
+            ValueError: such as one with the same weights and another activation.
+        """
+        record = self.encoder_record
+        if record is None or model.backbone is None:
+            return
+        _check_probe(model.backbone, model.input_shape, record)
 
     def front(self, model: PQVAE) -> Front | None:
         """The frozen network before the model, where there is one.
@@ -117,7 +141,7 @@ class Given(NamedTuple):
         if record is None or record["trainable"]:
             return None
         shape = tuple(record["input_shape"])
-        found = resolved_encoder(self.encoder, shape, model.latent_dim, width=model.config.width)
+        found = _resolved(self.encoder, record, shape)
         front = Front(_as_recorded(found, record), shape)
         if front.fingerprint() != record["sha256"]:
             raise ValueError(
@@ -126,6 +150,8 @@ class Given(NamedTuple):
                 f"{record['sha256'][:12]}...; pass {_described(record)} with its weights as they "
                 "were, as read_index(path, encoder=...)"
             )
+        _check_probe(front.backbone, shape, record)
+        front.remember()
         return front
 
     def explained(self, message: str) -> str:
@@ -137,9 +163,28 @@ class Given(NamedTuple):
         return f"{message} with the network that was handed in: expected {' and '.join(asked)}"
 
 
+def _resolved(encoder: Any, record: Record, shape: tuple[int, ...]) -> Backbone:
+    """The network, made with what it was made with before; ValueError for no network."""
+    made_with = record["made_with"]
+    try:
+        return resolved_encoder(
+            encoder, shape, made_with.get("latent_dim", 1), width=made_with.get("width", 1)
+        )
+    except TypeError as error:
+        raise ValueError(f"{error}; pass {_described(record)}") from error
+
+
+def _check_probe(backbone: Backbone, shape: tuple[int, ...], record: Record) -> None:
+    if not alike(record["probe"], backbone.probe(shape)):
+        raise ValueError(
+            "the encoder has the weights that it had, but gives other features than the one that "
+            f"the codes were learned with: pass {_described(record)}"
+        )
+
+
 def _as_recorded(found: Backbone, record: Record) -> Backbone:
     """The network, seeing what it saw when the bundle was written."""
-    return Backbone(
+    backbone = Backbone(
         found.module,
         trainable=record["trainable"],
         lr=found.lr,
@@ -149,6 +194,8 @@ def _as_recorded(found: Backbone, record: Record) -> Backbone:
         reference=record["reference"],
         arguments=record["arguments"],
     )
+    backbone.made_with = record["made_with"]
+    return backbone
 
 
 def _described(record: Record) -> str:
@@ -165,7 +212,13 @@ def _record(config: dict[str, Any], name: str) -> Record | None:
         return None
     kinds: dict[str, type] = {"reference": str, "arguments": dict}
     if name == "encoder":
-        kinds |= {"trainable": bool, "mean": list, "deviation": list}
+        kinds |= {
+            "trainable": bool,
+            "mean": list,
+            "deviation": list,
+            "probe": list,
+            "made_with": dict,
+        }
         if isinstance(record, dict) and record.get("trainable") is False:
             kinds |= {"input_shape": list, "sha256": str}
     if not isinstance(record, dict) or not all(

@@ -36,8 +36,11 @@ def linear_starts(
         The starts; the first one is OPQ.
     """
     d, ksub = x.shape[1], 2**nbits
-    if len(x) < ksub:  # k-means wants as many points as centroids: they come more than once
-        x = x[np.resize(np.arange(len(x)), ksub)]
+    # k-means wants as many points as centroids, and FAISS's OPQ writes beyond its memory where
+    # there are fewer points than dimensions: they come more than once.
+    least = max(ksub, d, d_out)
+    if len(x) < least:
+        x = x[np.resize(np.arange(len(x)), least)]
     x = np.ascontiguousarray(x, np.float32)
     if d < d_out:
         x = np.pad(x, ((0, 0), (0, d_out - d)))

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
+import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+_PROBED = 64  # features that tell a network from another one
 
 
 class Backbone(nn.Module):
@@ -51,11 +55,17 @@ class Backbone(nn.Module):
         if not isinstance(module, nn.Module):
             raise TypeError(f"expected a torch.nn.Module, got {type(module).__name__}")
         sizes = (size, size) if isinstance(size, int) else size
-        if sizes is not None and (len(sizes) != 2 or min(sizes) < 1):
+        if sizes is not None and not (
+            len(sizes) == 2 and all(type(part) is int and part >= 1 for part in sizes)
+        ):
             raise ValueError(f"expected a size (height, width) of at least 1, got {size}")
+        try:
+            json.dumps(arguments := dict(arguments or {}), sort_keys=True, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"expected arguments that JSON can hold: {error}") from error
         if not 0 <= lr < float("inf"):
             raise ValueError(f"expected lr >= 0, got {lr}")
-        self.module, self.trainable, self.lr = module, trainable, lr
+        self.module, self.lr, self._trainable = module, lr, trainable
         self.size = None if sizes is None else tuple(sizes)
         self.mean, self.deviation = _numbers("mean", mean), _numbers("deviation", deviation)
         if min(self.deviation) <= 0:
@@ -63,13 +73,19 @@ class Backbone(nn.Module):
         kind = type(module)
         self.is_named = reference is not None
         self.reference = reference or f"{kind.__module__}:{kind.__qualname__}"
-        self.arguments = dict(arguments or {})
-        if not trainable:
-            self.eval().requires_grad_(False)
+        self.arguments = arguments
+        self.made_with: dict[str, int] = {}
+
+    @property
+    def trainable(self) -> bool:
+        """Whether it learns along."""
+        return self._trainable
 
     def train(self, mode: bool = True) -> Backbone:
         """A frozen network stays in evaluation mode: its running statistics are weights, too."""
-        super().train(mode and self.trainable)
+        if self.trainable:
+            return super().train(mode)
+        self.training = False
         return self
 
     def prepare(self, x: Tensor) -> Tensor:
@@ -92,13 +108,16 @@ class Backbone(nn.Module):
             ValueError: a network that gives something else than a tensor with a row an item.
         """
         features = self.module(self.prepare(x))
-        if not isinstance(features, Tensor) or features.ndim < 2 or len(features) != len(x):
-            found = tuple(getattr(features, "shape", ())) or type(features).__name__
+        fits = isinstance(features, Tensor) and features.ndim >= 2 and len(features) == len(x)
+        if not fits or not features.numel() or features.is_complex() or features.is_sparse:
+            shape = tuple(getattr(features, "shape", ()))
+            kind = f"{shape} of {features.dtype}" if shape else type(features).__name__
             raise ValueError(
-                f"expected an encoder that gives a tensor ({len(x)}, ...) of features for "
-                f"{len(x)} items, got {found}"
+                f"expected an encoder that gives a tensor ({len(x)}, ...) of real features for "
+                f"{len(x)} items, got {kind}"
             )
-        return features.flatten(1).float()
+        dense: Tensor = features.flatten(1).float()
+        return dense
 
     @torch.no_grad()
     def features_of(self, input_shape: tuple[int, ...]) -> int:
@@ -107,24 +126,46 @@ class Backbone(nn.Module):
         Raises:
             ValueError: a network that cannot take such items, with what it said.
         """
-        trial = copy.deepcopy(self).eval()  # which leaves no trace of the run
         device = next((p.device for p in self.parameters()), torch.device("cpu"))
         try:
+            trial = copy.deepcopy(self)  # which leaves no trace of the run
+            trial.module.eval()
             found = trial(torch.zeros(2, *input_shape, device=device))
-        except (RuntimeError, ValueError, IndexError, TypeError) as error:
+        except Exception as error:  # whatever somebody's network raises
             raise ValueError(
                 f"expected an encoder for items of shape {input_shape}, but {self.reference} "
-                f"cannot take them: {error}"
+                f"cannot take them: {type(error).__name__}: {error}"
             ) from error
         return int(found.shape[1])
+
+    @torch.no_grad()
+    def probe(self, input_shape: tuple[int, ...]) -> list[float]:
+        """What it gives for two made-up items, in part: weights alone do not tell a network.
+
+        Raises:
+            ValueError: a network that gives something else for the same items.
+        """
+        device = next((p.device for p in self.parameters()), torch.device("cpu"))
+        items = torch.rand(2, *input_shape, generator=torch.Generator().manual_seed(0)).to(device)
+        trial = copy.deepcopy(self)
+        trial.module.eval()
+        first, second = (trial(items).flatten()[:_PROBED].cpu() for _ in range(2))
+        if not alike(first.tolist(), second.tolist()):
+            raise ValueError(
+                f"expected an encoder that gives the same features for the same items, but "
+                f"{self.reference} does not"
+            )
+        return [float(value) for value in first]
 
     def fingerprint(self) -> str:
         """A hash of all weights and of what is done to the items, to know the network again."""
         digest = hashlib.sha256(repr((self.size, self.mean, self.deviation)).encode())
         for name, value in sorted(self.module.state_dict().items()):
-            data = value.detach().cpu().contiguous().view(-1)
+            if not isinstance(value, Tensor):  # extra state
+                digest.update(f"{name} {value!r}".encode())
+                continue
             digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-            digest.update(data.view(torch.uint8).numpy().tobytes())
+            digest.update(bytes_of(value))
         return digest.hexdigest()
 
     def record(self) -> dict[str, Any]:
@@ -136,11 +177,26 @@ class Backbone(nn.Module):
             "size": None if self.size is None else list(self.size),
             "mean": list(self.mean),
             "deviation": list(self.deviation),
+            "made_with": self.made_with,
         }
 
 
+def bytes_of(value: Tensor) -> bytes:
+    """The bytes of a tensor of any dtype."""
+    return value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+
+
+def alike(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether two probes are those of one network, on machines that may round otherwise."""
+    if len(one) != len(other):
+        return False
+    a, b = torch.tensor(one, dtype=torch.float64), torch.tensor(other, dtype=torch.float64)
+    scale = float(a.abs().mean())
+    return bool(torch.allclose(a, b, rtol=1e-2, atol=1e-2 * scale, equal_nan=True))
+
+
 def _numbers(name: str, values: float | Sequence[float]) -> tuple[float, ...]:
-    found = (values,) if isinstance(values, int | float) else tuple(values)
+    found = (values,) if isinstance(values, numbers.Real) else tuple(values)  # type: ignore[arg-type]
     if not found or not all(abs(float(value)) < float("inf") for value in found):
         raise ValueError(f"expected finite numbers as {name}, got {values}")
     return tuple(float(value) for value in found)

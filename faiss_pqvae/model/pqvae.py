@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from faiss_pqvae.codebooks import Codebooks, Structure
-from faiss_pqvae.model.backbone import Backbone
+from faiss_pqvae.model.backbone import Backbone, bytes_of
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.networks import Headed, build_decoder, build_encoder, check_decoder
 from faiss_pqvae.model.product import ProductQuantizer, Quantized
@@ -214,7 +214,7 @@ class PQVAE(nn.Module):
         """A hash of all weights, to know a model again."""
         digest = hashlib.sha256()
         for name, value in sorted(self.state_dict().items()):
-            digest.update(name.encode() + value.cpu().contiguous().numpy().tobytes())
+            digest.update(name.encode() + bytes_of(value))
         return digest.hexdigest()[:16]
 
     def prefix(self, n_levels: int) -> PQVAE:

@@ -69,6 +69,7 @@ def resolved_encoder(
     backbone = module if isinstance(module, Backbone) else Backbone(module)
     if isinstance(key, str) and not backbone.is_named:
         backbone.reference, backbone.is_named = key, True  # what to pass again
+    backbone.made_with = {"latent_dim": latent_dim, "width": width}
     return backbone
 
 
@@ -104,7 +105,7 @@ def check_decoder(decoder: nn.Module, latent_dim: int, input_shape: tuple[int, .
     device = next((p.device for p in decoder.parameters()), torch.device("cpu"))
     try:
         found = trial(torch.zeros(2, latent_dim, device=device))
-    except (RuntimeError, ValueError, IndexError, TypeError) as error:
+    except Exception as error:  # whatever somebody's network raises
         raise ValueError(
             f"expected a decoder of latents with {latent_dim} dimensions, but "
             f"{type(decoder).__name__} cannot take them: {error}"

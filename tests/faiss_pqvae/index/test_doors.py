@@ -344,3 +344,74 @@ def test_frozen__features_are_coded_by_the_encoder_that_the_settings_name():
     index = trained(Backbone(Net(), trainable=False), model=model)
     assert (index.model.config.encoder, index.model.input_shape) == ("mlp", (24,))
     assert "start" not in index.history[0]
+
+
+class Sized(nn.Module):
+    """As wide as it was asked to be, and one weight under two names."""
+
+    def __init__(self, d, activation):
+        super().__init__()
+        self.first = nn.Linear(int(np.prod(SHAPE)), d)
+        self.again = self.first
+        self.activation = activation
+        # What a mask of attention has.
+        self.register_buffer("mask", torch.tensor([0.0, -float("inf")]))
+
+    def forward(self, x):
+        return self.activation(self.again(x.flatten(1)))
+
+
+def make_sized(input_shape, latent_dim, *, width, activation=torch.tanh):
+    """A network that needs what it is made with."""
+    torch.manual_seed(0)
+    return Sized(latent_dim + width, activation)
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_bundle__of_a_network_made_for_the_code_comes_back_twice(tmp_path, register, trainable):
+    register(fpq.encoders, "sized", make_sized)
+    encoder = Backbone(make_sized(SHAPE, 16, width=8), trainable=trainable, reference="sized")
+    index = trained("sized" if trainable else encoder)
+    _, expected = index.search(images()[:7], 5)
+    for name in ("a", "b"):
+        fpq.write_index(index, tmp_path / name)
+        index = read_index(tmp_path / name, encoder="sized" if trainable else encoder)
+        _, I = index.search(images()[:7], 5)  # noqa: E741
+        np.testing.assert_array_equal(I, expected)
+
+
+@pytest.mark.parametrize("trainable", [True, False])
+def test_bundle__refuses_the_same_weights_with_another_activation(tmp_path, trainable):
+    index = trained(Backbone(make_sized(SHAPE, 16, width=8), trainable=trainable))
+    fpq.write_index(index, tmp_path / "a")
+    other = make_sized(SHAPE, 16, width=8, activation=torch.sin)
+    with pytest.raises(ValueError, match="gives other features than the one that the codes"):
+        read_index(tmp_path / "a", encoder=Backbone(other, trainable=trainable))
+
+
+def test_frozen__that_is_trained_further_is_not_written(tmp_path):
+    net = Net()
+    index = trained(Backbone(net, trainable=False))
+    with torch.no_grad():
+        net.layers[0].weight.add_(1)
+    with pytest.raises(ValueError, match="weights"):
+        fpq.write_index(index, tmp_path / "a")
+    assert not (tmp_path / "a").exists()
+
+
+def test_decoder__of_vectors_is_used():
+    class Decoder(nn.Linear):
+        pass
+
+    index = index_factory(16, "PQVAE4x4", training=TRAINING, decoder=Decoder(16, 16))
+    x = np.random.default_rng(0).normal(size=(80, 16)).astype(np.float32)
+    index.train(x, progress=False)
+    assert isinstance(index.model.decoder, Decoder)
+
+
+def test_train__of_vectors_fewer_than_dimensions():
+    x = np.random.default_rng(0).normal(size=(60, 64)).astype(np.float32)
+    index = index_factory(64, "PQVAE4x4", training=TRAINING)
+    index.train(x, progress=False)
+    index.add(x)
+    assert index.ntotal == 60

@@ -74,6 +74,7 @@ def _features(front: Front, x: np.ndarray) -> np.ndarray:
 def test_front__gives_what_the_network_gives() -> None:
     front = _front(mean=0.5, deviation=0.25)
     x = torch.from_numpy(_images(5))
+    front.backbone.module.eval()
     with torch.no_grad():
         expected = front.backbone.module((x.float() / 255 - 0.5) / 0.25).flatten(1)
     found = front.apply(x)
@@ -95,10 +96,21 @@ def test_front__sees_so_many_items_at_a_time() -> None:
 def test_front__stays_as_it_was_whatever_its_owner_does() -> None:
     front = _front()
     before = _weights(front)
+    expected = _features(front, _images(9))
     front.backbone.module.train()
-    front.apply(torch.from_numpy(_images(9)))
+    np.testing.assert_array_equal(_features(front, _images(9)), expected)
     _assert_unchanged(front, before)
-    assert not any(p.requires_grad for p in front.backbone.parameters())
+
+
+def test_front__leaves_its_owners_network_as_it_was() -> None:
+    front = _front()
+    front.backbone.module.train()
+    front.backbone.module.layers[0].eval()
+    modes = [module.training for module in front.backbone.modules()]
+    front.apply(torch.from_numpy(_images(2)))
+    assert [module.training for module in front.backbone.modules()] == modes
+    assert all(p.requires_grad for p in front.backbone.parameters())
+    assert all(p.grad is None for p in front.backbone.parameters())
 
 
 @pytest.mark.parametrize(
@@ -128,7 +140,7 @@ def test_front__refuses_features_that_are_not_finite(value: float) -> None:
     x = torch.zeros(3, 4)
     assert front.apply(x).shape == (3, 4)
     x[1, 2] = 3
-    with pytest.raises(ValueError, match=r"expected finite features from .*Broken.* 1 of 3 items"):
+    with pytest.raises(ValueError, match=r"finite features below 1e18 .*Broken.* 1 of 3 items"):
         front.apply(x)
 
 
