@@ -6,6 +6,7 @@ import importlib
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import tyro
 
@@ -36,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     given = with_present_names(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
+        # For "package.module:attribute"; last, to stand before nothing that is installed.
+        if (here := str(Path.cwd())) not in sys.path:
+            sys.path.append(here)
         tyro.extras.subcommand_cli_from_dict(
             _commands(given), prog="faiss-pqvae", description=_DESCRIPTION, args=given
         )

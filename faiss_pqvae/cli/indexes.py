@@ -18,6 +18,7 @@ from faiss_pqvae.cli.options import Learning
 from faiss_pqvae.data.open import ImageFolder, Source, chunks, open_source
 from faiss_pqvae.index.bundle import read_config, read_index, write_index
 from faiss_pqvae.index.factory import Training
+from faiss_pqvae.index.handed_in import record_of_decoder
 from faiss_pqvae.index.latent_index import LatentIndex, check_k
 from faiss_pqvae.index.metrics import METRICS
 from faiss_pqvae.model.clustering import histogram, perplexity, usage
@@ -100,10 +101,18 @@ def train(
     given = _supervision(index, factory, known, labels, word_vectors)
     index.train(source, **given, folder=out / "training")
     write_index(index, out)
-    print(
-        f"trained on {len(source)} items in {_summary(index)}; the bundle is {out}\n"
-        f"next: faiss-pqvae build {shlex.quote(str(out))} DATA"
-    )
+    print(f"trained on {len(source)} items in {_summary(index)}; the bundle is {out}")
+    _print_next(index, f"build {shlex.quote(str(out))} DATA")
+
+
+def _print_next(index: LatentIndex, command: str) -> None:
+    """The command to go on with, and the networks that a bundle of the index asks for."""
+    backbone = index.model.backbone if index.front is None else index.front.backbone
+    networks = {} if backbone is None else {"encoder": backbone.reference}
+    if (decoder := record_of_decoder(index.model)) is not None:
+        networks["decoder"] = decoder["reference"]
+    given = [f" --{name} {shlex.quote(reference)}" for name, reference in networks.items()]
+    print(f"next: faiss-pqvae {command}{''.join(given)}")
 
 
 def _pretrained(bundle: Path, encoder: str | None) -> PQVAE:
@@ -194,10 +203,8 @@ def build(
             bar.update(len(chunk))
     target = bundle if out is None else out
     write_index(index, target)
-    print(
-        f"{index.ntotal} items of {index.sa_code_size()} bytes in {target}\n"
-        f"next: faiss-pqvae search {shlex.quote(str(target))} QUERIES"
-    )
+    print(f"{index.ntotal} items of {index.sa_code_size()} bytes in {target}")
+    _print_next(index, f"search {shlex.quote(str(target))} QUERIES")
 
 
 def search(

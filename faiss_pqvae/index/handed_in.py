@@ -95,7 +95,8 @@ class Given(NamedTuple):
             if record is not None and given is None:
                 raise ValueError(
                     f"the bundle's {name} is not ours and has to be handed in, for a file imports "
-                    f"no code: pass {_described(record)} as read_index(path, {name}=...)"
+                    f"no code: pass {_described(record)} as read_index(path, {name}=...), or in a "
+                    f"shell --{name} package.module:attribute"
                 )
         return cls(encoder, decoder, *records)
 
@@ -116,7 +117,10 @@ class Given(NamedTuple):
             backbone = _resolved(self.encoder, self.encoder_record, shape)
             found["encoder"] = _as_recorded(copy.deepcopy(backbone), self.encoder_record)
         if self.decoder_record is not None:
-            made = resolved_decoder(self.decoder, shape, latent_dim, width=config.width)
+            try:
+                made = resolved_decoder(self.decoder, shape, latent_dim, width=config.width)
+            except TypeError as error:
+                raise ValueError(f"{error}; pass {_described(self.decoder_record)}") from error
             found["decoder"] = copy.deepcopy(made)
         return found
 
@@ -148,7 +152,7 @@ class Given(NamedTuple):
                 f"the encoder {found.reference} is not the one that the codes were learned behind: "
                 f"its weights have the sha256 {front.fingerprint()[:12]}..., expected "
                 f"{record['sha256'][:12]}...; pass {_described(record)} with its weights as they "
-                "were, as read_index(path, encoder=...)"
+                "were, as read_index(path, encoder=...), or in a shell --encoder"
             )
         _check_probe(front.backbone, shape, record)
         front.remember()

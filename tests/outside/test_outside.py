@@ -102,7 +102,9 @@ def test_command_line__trains_builds_and_searches(tmp_path, capsys):
     out, encoder = str(tmp_path / "bundle"), ["--encoder", "people-pools"]
     objective = ["--model.objective", "people-agreement", "--people-agreement.spread", "2"]
     main(["train", "people-stripes", out, "--factory", "PQVAE4x4", *objective, *encoder, *FAST])
-    assert "0.000" not in capsys.readouterr().err
+    said = capsys.readouterr()
+    assert "0.000" not in said.err
+    assert said.out.endswith(f"next: faiss-pqvae build {out} DATA --encoder people-pools\n")
     main(["build", out, "people-stripes", *encoder])
     main(["info", out, *encoder])
     assert "200 of 2 bytes" in capsys.readouterr().out
@@ -112,7 +114,20 @@ def test_command_line__trains_builds_and_searches(tmp_path, capsys):
     assert json.loads(log[0])["objective"]["spread"] == 2
     with pytest.raises(SystemExit):
         main(["info", out])
-    assert "pass 'people-pools'" in capsys.readouterr().err
+    message = capsys.readouterr().err
+    assert "'people-pools'" in message
+    assert "in a shell --encoder" in message
+
+
+def test_command_line__finds_a_module_of_the_folder_it_runs_in(tmp_path, monkeypatch):
+    (tmp_path / "of_this_folder.py").write_text(
+        "from outside_people.encoder import pools as make\n"
+    )
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
+    encoder = ["--encoder", "of_this_folder:make"]
+    main(["train", "people-stripes", "bundle", "--factory", "PQVAE4x4", *encoder, *FAST])
+    main(["info", "bundle", *encoder])
 
 
 def test_command_line__evaluates(tmp_path, capsys):

@@ -85,7 +85,13 @@ def _module(
 ) -> nn.Module:
     found: Any = registry.get(key)
     if not isinstance(found, nn.Module) and callable(found):
-        found = found(input_shape, latent_dim, width=width)
+        try:
+            found = found(input_shape, latent_dim, width=width)
+        except TypeError as error:
+            raise TypeError(
+                f"expected as {registry.kind} a torch.nn.Module, or a function "
+                f"make(input_shape, latent_dim, *, width) that makes one: {error}"
+            ) from error
     if not isinstance(found, nn.Module):
         raise TypeError(
             f"expected a name, 'package.module:attribute' or a torch.nn.Module as {registry.kind}, "

@@ -415,3 +415,16 @@ def test_train__of_vectors_fewer_than_dimensions():
     index.train(x, progress=False)
     index.add(x)
     assert index.ntotal == 60
+
+
+@pytest.mark.parametrize("door", ["encoder", "decoder"])
+def test_maker__of_other_arguments_is_told_what_they_are(door):
+    with pytest.raises(TypeError, match=r"make\(input_shape, latent_dim, \*, width\)"):
+        index_factory(SHAPE, "PQVAE4x4", **{door: lambda: Net()})
+
+
+def test_bundle__a_maker_that_makes_nothing_is_no_damage(tmp_path):
+    fpq.write_index(trained(Backbone(Net(), trainable=False)), tmp_path / "a")
+    with pytest.raises(ValueError, match="a function make") as caught:
+        read_index(tmp_path / "a", encoder="torch.nn.modules.container:Sequential")
+    assert "damaged" not in str(caught.value)
