@@ -2,6 +2,8 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
+# Every test uses one thread: on two cores, two at a time.
+PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 READY := .venv/ready
 DEMO ?=
 PAPER ?=
@@ -15,10 +17,10 @@ demo: $(READY)  ## train on real images, compare, write runs/demo/report.html
 	$(BIN)/faiss-pqvae demo $(DEMO)
 
 test: $(READY)  ## the tests; of those marked jury each value once
-	$(BIN)/pytest
+	$(PYTEST)
 
 jury: $(READY)  ## the tests, in every combination
-	$(BIN)/pytest --jury
+	$(PYTEST) --jury
 
 stress: $(READY)  ## 10,000 mutated bundles, of which `test` tries a part
 	FAISS_PQVAE_HOSTILE=10000 $(BIN)/pytest tests/faiss_pqvae/native/files/test_hostile_files.py

@@ -81,7 +81,6 @@ def test_resolved_objective__takes_names_references_classes_and_objects(key, exp
         (Settings(), TypeError, "a dataclass of its settings, got Settings"),
         (Settings, TypeError, "a dataclass of its settings, got Settings"),
     ],
-    ids=str,
 )
 def test_resolved_objective__says_what_is_wrong(key, error, message):
     with pytest.raises(error, match=message):

@@ -171,7 +171,7 @@ def test_resolved_decoder__of_all_kinds(registered) -> None:
 
 
 @pytest.mark.parametrize("resolved", [resolved_encoder, resolved_decoder])
-@pytest.mark.parametrize("key", [3, None, lambda *_, width: 3, {"width": 4}], ids=str)
+@pytest.mark.parametrize("key", [3, None, lambda *_, width: 3, {"width": 4}])
 def test_resolved__what_neither_is_nor_makes_a_module(resolved, key) -> None:
     with pytest.raises(TypeError, match=r"or a torch.nn.Module as (en|de)coder, got"):
         resolved(key, (5,), 6, width=4)
