@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import itertools
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ class Front:
 
     Attributes:
         d_out: features of an item.
+        learned_behind: the fingerprint that it had when codes were learned behind it.
 
     Raises:
         TypeError: no Backbone.
@@ -47,7 +47,7 @@ class Front:
         self.backbone, self.input_shape = backbone, tuple(input_shape)
         self.chunk_bytes = chunk_bytes
         self.d_out = backbone.features_of(self.input_shape)
-        self._remembered: str | None = None
+        self.learned_behind: str | None = None
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Front:
         return self  # frozen: a copy of an index needs no second network
@@ -72,15 +72,6 @@ class Front:
         """What it gives for made-up items, see `Backbone.probe`."""
         return self.backbone.probe(self.input_shape)
 
-    def remember(self) -> None:
-        """Keeps what the network is, from when codes are learned behind it."""
-        self._remembered = self.fingerprint()
-
-    @property
-    def has_changed(self) -> bool:
-        """Whether its weights are others than those that codes were learned behind."""
-        return self._remembered is not None and self._remembered != self.fingerprint()
-
     def to(self, device: torch.device) -> Front:
         """A copy with a network of its own on a device."""
         other = copy.copy(self)
@@ -97,8 +88,7 @@ class Front:
         Raises:
             ValueError: NaN or infinity in them, or another number of them.
         """
-        weights = itertools.chain(self.backbone.parameters(), self.backbone.buffers())
-        device = next((weight.device for weight in weights), torch.device("cpu"))
+        device = self.backbone.device
         with evaluating(self.backbone):
             parts = [self.backbone(part.to(device)) for part in torch.split(items, self._chunk())]
         features = torch.cat(parts)

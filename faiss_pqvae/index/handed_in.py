@@ -30,7 +30,8 @@ def record_of_encoder(index: LatentIndex) -> Record | None:
     """
     front, backbone = index.front, index.model.backbone
     if front is not None:
-        if front.has_changed:
+        fingerprint = front.fingerprint()
+        if front.learned_behind not in (None, fingerprint):
             raise ValueError(
                 f"the frozen encoder {front.backbone.reference} has other weights than when the "
                 "codes were learned behind it: give it those again, or train anew"
@@ -38,7 +39,7 @@ def record_of_encoder(index: LatentIndex) -> Record | None:
         return {
             **front.backbone.record(),
             "input_shape": list(front.input_shape),
-            "sha256": front.fingerprint(),
+            "sha256": fingerprint,
             "probe": front.probe(),
         }
     if backbone is None:
@@ -147,15 +148,16 @@ class Given(NamedTuple):
         shape = tuple(record["input_shape"])
         found = _resolved(self.encoder, record, shape)
         front = Front(_as_recorded(found, record), shape)
-        if front.fingerprint() != record["sha256"]:
+        fingerprint = front.fingerprint()
+        if fingerprint != record["sha256"]:
             raise ValueError(
                 f"the encoder {found.reference} is not the one that the codes were learned behind: "
-                f"its weights have the sha256 {front.fingerprint()[:12]}..., expected "
+                f"its weights have the sha256 {fingerprint[:12]}..., expected "
                 f"{record['sha256'][:12]}...; pass {_described(record)} with its weights as they "
                 "were, as read_index(path, encoder=...), or in a shell --encoder"
             )
         _check_probe(front.backbone, shape, record)
-        front.remember()
+        front.learned_behind = fingerprint
         return front
 
     def explained(self, message: str) -> str:

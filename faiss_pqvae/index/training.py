@@ -138,7 +138,7 @@ def _read(parts: Parts, x: Any, folder: Path | None, *, progress: bool, batch_si
         )
     if front is None:
         return x
-    front.remember()
+    front.learned_behind = front.fingerprint()
     return keep_features(x, front, folder, what=WHAT, batch_size=batch_size, progress=progress)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import itertools
 import json
 import numbers
 from collections.abc import Mapping, Sequence
@@ -81,6 +82,18 @@ class Backbone(nn.Module):
         """Whether it learns along."""
         return self._trainable
 
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are; the CPU where there are none."""
+        weights = itertools.chain(self.parameters(), self.buffers())
+        return next((weight.device for weight in weights), torch.device("cpu"))
+
+    def _trial(self) -> Backbone:
+        """A copy in evaluation mode, whose runs leave no trace."""
+        trial = copy.deepcopy(self)
+        trial.module.eval()
+        return trial
+
     def train(self, mode: bool = True) -> Backbone:
         """A frozen network stays in evaluation mode: its running statistics are weights, too."""
         if self.trainable:
@@ -126,11 +139,8 @@ class Backbone(nn.Module):
         Raises:
             ValueError: a network that cannot take such items, with what it said.
         """
-        device = next((p.device for p in self.parameters()), torch.device("cpu"))
         try:
-            trial = copy.deepcopy(self)  # which leaves no trace of the run
-            trial.module.eval()
-            found = trial(torch.zeros(2, *input_shape, device=device))
+            found = self._trial()(torch.zeros(2, *input_shape, device=self.device))
         except Exception as error:  # whatever somebody's network raises
             raise ValueError(
                 f"expected an encoder for items of shape {input_shape}, but {self.reference} "
@@ -145,10 +155,9 @@ class Backbone(nn.Module):
         Raises:
             ValueError: a network that gives something else for the same items.
         """
-        device = next((p.device for p in self.parameters()), torch.device("cpu"))
-        items = torch.rand(2, *input_shape, generator=torch.Generator().manual_seed(0)).to(device)
-        trial = copy.deepcopy(self)
-        trial.module.eval()
+        generator = torch.Generator().manual_seed(0)
+        items = torch.rand(2, *input_shape, generator=generator).to(self.device)
+        trial = self._trial()
         first, second = (trial(items).flatten()[:_PROBED].cpu() for _ in range(2))
         if not alike(first.tolist(), second.tolist()):
             raise ValueError(
