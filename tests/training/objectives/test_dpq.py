@@ -5,26 +5,14 @@ import math
 import numpy as np
 import pytest
 import torch
+from draws import classes_of, unit
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from torch.nn import functional
 
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.spec import CodeSpec
 from faiss_pqvae.training import new_model
 from faiss_pqvae.training.objectives.dpq import DPQ, Classes, class_loss, prefix_losses
-
-
-def unit(*shape: int, seed: int = 0) -> torch.Tensor:
-    draws = torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-    return functional.normalize(draws, dim=-1)
-
-
-def classes_of(n: int, C: int, seed: int) -> torch.Tensor:
-    rng = np.random.default_rng(seed)
-    y = rng.random((n, C)) < 0.4
-    y[np.arange(n), rng.integers(0, C, n)] = True
-    return torch.from_numpy(y).float()
 
 
 @settings(max_examples=30)
