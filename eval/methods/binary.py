@@ -54,6 +54,34 @@ class HammingIndex:
         return D.astype(np.float32), I
 
 
+class Hashing:
+    """A method whose bits are compared by Hamming distance: what follows from its `encode`.
+
+    Args:
+        bits: bits of a code, a multiple of 8.
+    """
+
+    def __init__(self, bits: int) -> None:
+        self.bits = bits
+        self._codes = HammingIndex(bits)
+
+    def encode(self, x: npt.NDArray[Any], /) -> BoolArray:
+        """The bits of x: (n, d) floats to (n, bits) bool."""
+        raise NotImplementedError
+
+    def add(self, x: npt.NDArray[Any], /) -> None:
+        """Appends the codes of x: (n, d) floats."""
+        self._codes.add(self.encode(x))
+
+    def search(self, xq: npt.NDArray[Any], k: int, /) -> tuple[FloatArray, IdArray]:
+        """D: (nq, k) float32, Hamming distances, and I: (nq, k) int64, of xq: (nq, d) floats."""
+        return self._codes.search(self.encode(xq), k)
+
+    def sa_code_size(self) -> int:
+        """Bytes per stored vector."""
+        return self.bits // 8
+
+
 def pack(bits: BoolArray) -> CodeArray:
     """Bits to bytes, the first bit lowest: (n, bits) bool to (n, bits / 8) uint8, contiguous."""
     return np.ascontiguousarray(np.packbits(bits, axis=1, bitorder="little"))

@@ -10,9 +10,9 @@ import numpy.typing as npt
 import torch
 
 from faiss_pqvae.registry import methods
-from faiss_pqvae.types import BoolArray, FloatArray, IdArray
+from faiss_pqvae.types import BoolArray
 
-from .binary import HammingIndex, check_rows, check_sizes, check_trained, check_training
+from .binary import Hashing, check_rows, check_sizes, check_trained, check_training
 from .build import from_class, reduced_by_pca
 from .method import Method, Request
 
@@ -22,7 +22,7 @@ Tensor = torch.Tensor
 Layers = Sequence[tuple[Tensor, Tensor]]
 
 
-class DeepHashing:
+class DeepHashing(Hashing):
     """Unsupervised Deep Hashing (Liong, Lu, Wang, Moulin and Zhou, CVPR 2015).
 
     Layers h_m = tanh(W_m h_(m-1) + c_m), codes sign(h_M), learned by gradient descent on
@@ -72,7 +72,8 @@ class DeepHashing:
                 "expected steps >= 1, batch_size >= 2 and learning_rate > 0, got "
                 f"{steps}, {batch_size} and {learning_rate}"
             )
-        self.d, self.bits, self.seed = d, bits, seed
+        super().__init__(bits)
+        self.d, self.seed = d, seed
         self.steps, self.batch_size, self.learning_rate = steps, batch_size, learning_rate
         self.weights = (variance_weight, independence_weight, decay_weight)
         self.settings = {
@@ -89,7 +90,6 @@ class DeepHashing:
         self.history: list[float] = []
         self._mean: Tensor
         self._scale: Tensor
-        self._codes = HammingIndex(bits)
 
     def train(self, x: npt.NDArray[Any], /) -> None:
         """Learns from x: (n, d) floats.
@@ -126,18 +126,6 @@ class DeepHashing:
         with torch.no_grad():
             bits: BoolArray = (forward(self.layers, (rows - self._mean) / self._scale) > 0).numpy()
         return bits
-
-    def add(self, x: npt.NDArray[Any], /) -> None:
-        """Appends the codes of x: (n, d) floats."""
-        self._codes.add(self.encode(x))
-
-    def search(self, xq: npt.NDArray[Any], k: int, /) -> tuple[FloatArray, IdArray]:
-        """D: (nq, k) float32, Hamming distances, and I: (nq, k) int64, of xq: (nq, d) floats."""
-        return self._codes.search(self.encode(xq), k)
-
-    def sa_code_size(self) -> int:
-        """Bytes per stored vector."""
-        return self.bits // 8
 
 
 @methods.register("Deep Hashing")

@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 
 from faiss_pqvae.registry import methods
-from faiss_pqvae.types import BoolArray, DoubleArray, FloatArray, IdArray
+from faiss_pqvae.types import BoolArray, DoubleArray, IdArray
 
-from .binary import HammingIndex, check_rows, check_sizes, check_trained, check_training
+from .binary import Hashing, check_rows, check_sizes, check_trained, check_training
 from .build import from_class
 from .method import Method, Request
 
 
-class SpectralHashing:
+class SpectralHashing(Hashing):
     """Spectral Hashing (Weiss, Torralba and Fergus, NIPS 2008).
 
     Codes of neighbours that differ in few bits, with bits that are balanced and uncorrelated, are
@@ -44,7 +44,8 @@ class SpectralHashing:
 
     def __init__(self, d: int, bits: int, *, seed: int = 0) -> None:
         check_sizes(bits, d)
-        self.d, self.bits, self.seed = d, bits, seed
+        super().__init__(bits)
+        self.d, self.seed = d, seed
         self.settings: dict[str, float] = {}
         self.is_trained = False
         self.mean: DoubleArray
@@ -52,7 +53,6 @@ class SpectralHashing:
         self.low: DoubleArray
         self.width: DoubleArray
         self.modes: IdArray
-        self._codes = HammingIndex(bits)
 
     def train(self, x: npt.NDArray[Any], /) -> None:
         """Learns from x: (n, d) floats.
@@ -81,18 +81,6 @@ class SpectralHashing:
         phase = (projected - self.low)[:, direction] / self.width[direction]
         bits: BoolArray = np.cos(np.pi * frequency * phase) > 0
         return bits
-
-    def add(self, x: npt.NDArray[Any], /) -> None:
-        """Appends the codes of x: (n, d) floats."""
-        self._codes.add(self.encode(x))
-
-    def search(self, xq: npt.NDArray[Any], k: int, /) -> tuple[FloatArray, IdArray]:
-        """D: (nq, k) float32, Hamming distances, and I: (nq, k) int64, of xq: (nq, d) floats."""
-        return self._codes.search(self.encode(xq), k)
-
-    def sa_code_size(self) -> int:
-        """Bytes per stored vector."""
-        return self.bits // 8
 
 
 @methods.register("Spectral Hashing")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from faiss_pqvae.registry import methods
 
@@ -14,26 +14,23 @@ from .opq import opq_code
 @methods.register("PQ, 8 bits")
 def pq_rows(request: Request) -> Iterator[Method]:
     """PQ, with M x 8 in its name."""
-    if _differs(request):
-        pca, label = reduced_by_pca(request.d)
-        count = request.bits // 8
-        factory = pq_code(pca, min(request.d, PCA_DIM), count, 8)
-        yield from_factory(
-            f"{label}PQ ({count}x8)", request.bits, request.d, factory, seed=request.seed
-        )
+    yield from _rows(request, "PQ", pq_code)
 
 
 @methods.register("OPQ, 8 bits")
 def opq_rows(request: Request) -> Iterator[Method]:
     """OPQ, with M x 8 in its name."""
-    if _differs(request):
+    yield from _rows(request, "OPQ", opq_code)
+
+
+def _rows(
+    request: Request, name: str, code: Callable[[str, int, int, int], str]
+) -> Iterator[Method]:
+    """One row, where the sub-quantizers of the comparison are others."""
+    if request.bits % 8 == 0 and request.bits != 8 * request.M:
         pca, label = reduced_by_pca(request.d)
         count = request.bits // 8
-        factory = opq_code(pca, min(request.d, PCA_DIM), count, 8)
+        factory = code(pca, min(request.d, PCA_DIM), count, 8)
         yield from_factory(
-            f"{label}OPQ ({count}x8)", request.bits, request.d, factory, seed=request.seed
+            f"{label}{name} ({count}x8)", request.bits, request.d, factory, seed=request.seed
         )
-
-
-def _differs(request: Request) -> bool:
-    return request.bits % 8 == 0 and request.bits != 8 * request.M
