@@ -25,6 +25,9 @@ _TRAINED_NORMS = (
     _AQ.ST_norm_rq2x4,
 )
 
+# FAISS ends the process when it searches a product of additive quantizers so.
+ABORTS_IN_PRODUCTS = (_AQ.ST_norm_from_LUT,)
+
 # A quantizer that encodes, its levels, and the dimensions that it covers.
 Block = tuple[Any, slice, slice]
 

@@ -5,8 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from faiss_pqvae.native import faiss
-from faiss_pqvae.native.kinds.additive import Additive, Block, limit_beam, split
+from faiss_pqvae.native.kinds.additive import (
+    ABORTS_IN_PRODUCTS,
+    Additive,
+    Block,
+    limit_beam,
+    split,
+)
 from faiss_pqvae.native.kinds.kind import Kind, listed
 
 
@@ -14,13 +19,10 @@ def _blocks(index: Any) -> Iterable[Block]:
     return split(index.prq)
 
 
-# FAISS ends the process when it searches so.
-_ABORTS = (faiss.AdditiveQuantizer.ST_norm_from_LUT,)
-
 KIND = listed(
     Kind(
         name="IndexProductResidualQuantizer",
-        quantizer=Additive(_blocks, limit_beam, aborts=_ABORTS),
+        quantizer=Additive(_blocks, limit_beam, aborts=ABORTS_IN_PRODUCTS),
         stores=False,
         empty=None,
     )
