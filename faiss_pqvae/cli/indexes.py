@@ -18,7 +18,7 @@ from faiss_pqvae.cli.options import Learning
 from faiss_pqvae.data.open import ImageFolder, Source, chunks, open_source
 from faiss_pqvae.index.bundle import read_config, read_index, write_index
 from faiss_pqvae.index.factory import Training
-from faiss_pqvae.index.handed_in import record_of_decoder
+from faiss_pqvae.index.handed_in import backbone_of, record_of_decoder
 from faiss_pqvae.index.latent_index import LatentIndex, check_k
 from faiss_pqvae.index.metrics import METRICS
 from faiss_pqvae.model.clustering import histogram, perplexity, usage
@@ -107,7 +107,7 @@ def train(
 
 def _print_next(index: LatentIndex, command: str) -> None:
     """The command to go on with, and the networks that a bundle of the index asks for."""
-    backbone = index.model.backbone if index.front is None else index.front.backbone
+    backbone = backbone_of(index)
     networks = {} if backbone is None else {"encoder": backbone.reference}
     if (decoder := record_of_decoder(index.model)) is not None:
         networks["decoder"] = decoder["reference"]

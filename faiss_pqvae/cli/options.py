@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import tyro
 
 from faiss_pqvae.index.factory import Training, index_factory
+from faiss_pqvae.index.handed_in import backbone_of
 from faiss_pqvae.index.latent_index import LatentIndex
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.registry import objectives
@@ -83,6 +84,8 @@ class Learning:
         settings = self.objective(usual.model.spec.name, model, usual.model.input_shape)
         if settings == usual.fit.objective:
             return usual
+        if (backbone := backbone_of(usual)) is not None:  # which may have been downloaded
+            options["encoder"] = backbone
         return index_factory(input_shape, factory, metric, objective=settings, **options)
 
 

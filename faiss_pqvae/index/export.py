@@ -13,6 +13,7 @@ from faiss_pqvae.index.transforms import Transforms
 from faiss_pqvae.model.networks.linear import Linear
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.native import faiss
+from faiss_pqvae.native.ids import in_id_map, unwrapped
 from faiss_pqvae.native.inject import prepare_search
 
 
@@ -27,15 +28,14 @@ def export(
     encoder = encoder_transforms(model)
     if encoder is None:
         return _owned(index)
-    in_id_map = isinstance(index, faiss.IndexIDMap)
-    whole = faiss.IndexPreTransform(faiss.downcast_index(index.index) if in_id_map else index)
+    whole = faiss.IndexPreTransform(unwrapped(index))
     for transform in reversed([*([] if transforms is None else transforms.chain), *encoder]):
         whole.prepend_transform(transform)
     if refiner is not None:
         whole = faiss.IndexRefine(whole, _by_place(refiner))
         whole.k_factor = k_factor
-    if in_id_map:
-        whole = _in_id_map(whole, index)
+    if in_id_map(index):
+        whole = _with_ids(whole, index)
     return _owned(whole)
 
 
@@ -81,7 +81,7 @@ def encoder_transforms(model: PQVAE) -> list[Any] | None:
     return [linear]
 
 
-def _in_id_map(index: Any, like: Any) -> Any:
+def _with_ids(index: Any, like: Any) -> Any:
     """The index with the ids of another one's IDMap; copies of it can look ids up."""
     n, index.ntotal = index.ntotal, 0  # an IDMap is made around empty ones only
     id_map = type(like)(index)
@@ -103,7 +103,7 @@ def _by_place(refiner: StoredVectors | Decoder) -> Any:
             "export it without"
         )
     index = refiner.index
-    if not isinstance(index, faiss.IndexIDMap):
+    if not in_id_map(index):
         return index
     ids = faiss.vector_to_array(index.id_map)
     if not np.array_equal(ids, np.arange(len(ids))):
@@ -111,4 +111,4 @@ def _by_place(refiner: StoredVectors | Decoder) -> Any:
             "faiss.IndexRefine needs the ids 0, 1, 2, ... in an inverted file, and this index has "
             "others: set index.refiner = None, and export it without"
         )
-    return faiss.downcast_index(index.index)
+    return unwrapped(index)

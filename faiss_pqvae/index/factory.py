@@ -23,7 +23,7 @@ from faiss_pqvae.index.transforms import Transforms
 from faiss_pqvae.model.backbone import Backbone
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.networks import is_named_ours, resolved_decoder, resolved_encoder
-from faiss_pqvae.model.pqvae import PQVAE
+from faiss_pqvae.model.pqvae import PQVAE, latent_dim_of
 from faiss_pqvae.model.spec import Metric
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.inject import new_residual_index
@@ -157,9 +157,8 @@ def _decoder(
 
 def _latent_dim(config: ModelConfig, parsed: Description, shape: tuple[int, ...]) -> int:
     """Dimension of the latents, as somebody's network is asked for it."""
-    dsub = config.for_items(shape, parsed.M, parsed.nbits, parsed.structure).dsub
-    assert dsub is not None
-    return dsub if parsed.structure == "residual" else parsed.M * dsub
+    config = config.for_items(shape, parsed.M, parsed.nbits, parsed.structure)
+    return latent_dim_of(config, parsed.structure, parsed.M)
 
 
 def _objective(

@@ -18,6 +18,11 @@ from faiss_pqvae.model.spec import CodeSpec
 Record = dict[str, Any]
 
 
+def backbone_of(index: LatentIndex) -> Backbone | None:
+    """The encoder that was handed in, frozen or learning along; None for one of ours."""
+    return index.model.backbone if index.front is None else index.front.backbone
+
+
 def record_of_encoder(index: LatentIndex) -> Record | None:
     """What a bundle keeps of an encoder that was handed in; plain values.
 
@@ -112,7 +117,7 @@ class Given(NamedTuple):
             spec: of its codes.
             M: sub-quantizers.
         """
-        latent_dim = latent_dim_of(config, spec, M)
+        latent_dim = latent_dim_of(config, spec.structure, M)
         found = HandedIn()
         if self.encoder_record is not None and self.encoder_record["trainable"]:
             backbone = _resolved(self.encoder, self.encoder_record, shape)

@@ -16,12 +16,13 @@ from faiss_pqvae.data.batches import read_sample
 from faiss_pqvae.index.encoding import Batch, Encoding
 from faiss_pqvae.model.pqvae import PQVAE, to_float
 from faiss_pqvae.native import faiss
+from faiss_pqvae.native.ids import in_id_map, unwrapped
 from faiss_pqvae.native.kinds.kind import Found
 from faiss_pqvae.native.store.changes import all_or_nothing
 from faiss_pqvae.native.store.store import Store
 from faiss_pqvae.types import FloatArray, IdArray
 
-_CHUNK_BYTES = 2**26  # of candidates looked at together
+_CHUNK_BYTES = 2**26
 _STORING = (
     faiss.IndexFlat,
     faiss.IndexFlatL2,
@@ -29,7 +30,6 @@ _STORING = (
     faiss.IndexScalarQuantizer,
     faiss.IndexPQ,
 )
-_MAX_TRAINING = 2**14  # items that a scalar quantizer is fitted to
 
 
 class StoredVectors:
@@ -40,36 +40,44 @@ class StoredVectors:
             scalar or product quantizer.
         unit: bring items to length 1, so that inner products are cosines.
         has_ids: the keys are no places, counted from 0: an IDMap2 is put around the index.
+        chunk_bytes: of candidates looked at together.
 
     Raises:
         ValueError: another kind of index: it could not give single vectors back.
     """
 
-    def __init__(self, index: Any, *, unit: bool = False, has_ids: bool = False) -> None:
-        in_id_map = has_ids and isinstance(index, faiss.IndexIDMap2)
-        codes = faiss.downcast_index(index.index if in_id_map else index)
+    def __init__(
+        self,
+        index: Any,
+        *,
+        unit: bool = False,
+        has_ids: bool = False,
+        chunk_bytes: int = _CHUNK_BYTES,
+    ) -> None:
+        has_map = has_ids and isinstance(index, faiss.IndexIDMap2)
+        codes = unwrapped(index) if has_map else faiss.downcast_index(index)
         if type(codes) not in _STORING:  # no subclass: some keep their vectors in another order
             raise ValueError(
                 "expected an index to refine with that gives single vectors back (Flat, SQfp16, "
                 f"SQ8, PQ16, ...), got {type(codes).__name__}"
             )
-        self.index = faiss.IndexIDMap2(index) if has_ids and not in_id_map else index
-        self.unit = unit
+        self.index = faiss.IndexIDMap2(index) if has_ids and not has_map else index
+        self.unit, self.chunk_bytes = unit, chunk_bytes
 
     @property
     def is_trained(self) -> bool:
         """Whether vectors can be stored."""
         return bool(self.index.is_trained)
 
-    def train(self, x: Any, what: str) -> None:
-        """Fits the second index, which is empty, to a sample of items (n, *input_shape).
+    def train(self, x: Any, what: str, *, n_max: int = 2**14) -> None:
+        """Fits the second index, which is empty, to at most n_max of the items (n, *input_shape).
 
         Raises:
             ValueError: items that FAISS cannot fit it to, such as too few of them.
         """
         if isinstance(self._codes(), faiss.IndexFlat):
             return
-        vectors = self._vectors(read_sample(x, _MAX_TRAINING, what)).numpy()
+        vectors = self._vectors(read_sample(x, n_max, what)).numpy()
         try:
             self.index.train(vectors)
         except RuntimeError as error:
@@ -83,7 +91,7 @@ class StoredVectors:
         Raises:
             ValueError: a key that is there already, or twice among these.
         """
-        if not isinstance(self.index, faiss.IndexIDMap):
+        if not in_id_map(self.index):
             return
         unique, counts = np.unique(keys, return_counts=True)
         there = np.isin(unique, faiss.vector_to_array(self.index.id_map))
@@ -97,7 +105,7 @@ class StoredVectors:
     def add(self, batch: Batch, keys: IdArray) -> None:
         """Stores the items of a batch under their keys (n,) int64."""
         vectors = self._vectors(batch.items).numpy()
-        if isinstance(self.index, faiss.IndexIDMap):
+        if in_id_map(self.index):
             self.index.add_with_ids(vectors, keys)
         else:
             self.index.add(vectors)
@@ -133,8 +141,8 @@ class StoredVectors:
         Raises:
             ValueError: keys that are there already; both are then as before.
         """
-        in_id_map = isinstance(self.index, faiss.IndexIDMap)
-        keys = faiss.vector_to_array(other.index.id_map) + add_to_keys if in_id_map else None
+        own = in_id_map(self.index)
+        keys = faiss.vector_to_array(other.index.id_map) + add_to_keys if own else None
         if keys is not None:
             self.check_new(keys)
         if type(self._codes()) is not type(other._codes()):
@@ -147,8 +155,7 @@ class StoredVectors:
 
     def _codes(self) -> Any:
         """The index without its IDMap."""
-        in_id_map = isinstance(self.index, faiss.IndexIDMap)
-        return faiss.downcast_index(self.index.index if in_id_map else self.index)
+        return unwrapped(self.index)
 
     @property
     def kind(self) -> str:
@@ -174,6 +181,7 @@ class StoredVectors:
             keys,
             lambda wanted: torch.from_numpy(self.index.reconstruct_batch(wanted)),
             self.index.metric_type,
+            self.chunk_bytes,
         )
 
     def _vectors(self, x: Tensor) -> Tensor:
@@ -192,11 +200,18 @@ class Decoder:
         model: of the index.
         reconstruct: gives quantized latents (n, latent_dim) float32 for keys (n,) int64.
         metric_type: of the search.
+        chunk_bytes: of candidates looked at together.
     """
 
     def __init__(
-        self, model: PQVAE, reconstruct: Callable[[IdArray], FloatArray], metric_type: int
+        self,
+        model: PQVAE,
+        reconstruct: Callable[[IdArray], FloatArray],
+        metric_type: int,
+        *,
+        chunk_bytes: int = _CHUNK_BYTES,
     ) -> None:
+        self.chunk_bytes = chunk_bytes
         self.model, self.reconstruct, self.metric_type = model, reconstruct, metric_type
 
     def distances(self, batch: Batch, keys: IdArray) -> FloatArray:
@@ -208,7 +223,7 @@ class Decoder:
 
         with torch.inference_mode():
             queries = self._unit(self.model.normalize(batch.inputs).flatten(1))
-            return _distances(queries, keys, decode, self.metric_type)
+            return _distances(queries, keys, decode, self.metric_type, self.chunk_bytes)
 
     def _unit(self, x: Tensor) -> Tensor:
         return functional.normalize(x) if self.model.spec.latents == "unit" else x
@@ -324,11 +339,15 @@ def refine(refiner: Refiner, batch: Batch, keys: IdArray, k: int, metric_type: i
 
 
 def _distances(
-    queries: Tensor, keys: IdArray, look_up: Callable[[IdArray], Tensor], metric_type: int
+    queries: Tensor,
+    keys: IdArray,
+    look_up: Callable[[IdArray], Tensor],
+    metric_type: int,
+    chunk_bytes: int,
 ) -> FloatArray:
     """Distances (n, k) float32 from queries (n, d) to what keys (n, k) stand for."""
     D = torch.empty(keys.shape)
-    step = max(1, _CHUNK_BYTES // (4 * keys.shape[1] * queries.shape[1]))
+    step = max(1, chunk_bytes // (4 * keys.shape[1] * queries.shape[1]))
     for start in range(0, len(keys), step):
         rows = slice(start, start + step)
         # Queries share candidates: each is looked up once.

@@ -13,8 +13,6 @@ from faiss_pqvae.data.batches import read_rows, read_sample
 from faiss_pqvae.native import faiss
 from faiss_pqvae.types import FloatArray
 
-_MAX_TRAINING = 2**16  # vectors that a transform is fitted to
-
 
 class Transforms:
     """A chain of faiss.VectorTransform.
@@ -67,8 +65,8 @@ class Transforms:
         """Whether vectors can be transformed."""
         return all(transform.is_trained for transform in self.chain)
 
-    def trained(self, x: Any, what: str) -> Transforms:
-        """A chain like this one, fitted to a sample of vectors x (n, d_in).
+    def trained(self, x: Any, what: str, *, n_max: int = 2**16) -> Transforms:
+        """A chain like this one, fitted to a sample of at most n_max vectors x (n, d_in).
 
         One that was given without a description keeps the transforms that are trained.
 
@@ -80,7 +78,7 @@ class Transforms:
             if self.description is None
             else Transforms.from_description(self.d_in, self.description)
         )
-        z: FloatArray = read_sample(x, _MAX_TRAINING, what).float().cpu().contiguous().numpy()
+        z: FloatArray = read_sample(x, n_max, what).float().cpu().contiguous().numpy()
         for transform in fitted.chain:
             if not transform.is_trained:
                 _train(transform, z)

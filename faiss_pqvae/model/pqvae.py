@@ -80,7 +80,7 @@ class PQVAE(nn.Module):
         self.input_shape, self.M, self.nbits = input_shape, M, nbits
         self.config, self.spec = config, spec
         self.quantizer = _quantizer(config, spec, M, nbits)
-        self.latent_dim = latent_dim_of(config, spec, M)
+        self.latent_dim = latent_dim_of(config, spec.structure, M)
         self.encoder = self._encoder(encoder)
         self.decoder, self.decoder_is_ours = self._decoder(decoder)
         self.latent_norm: nn.Module = (
@@ -243,16 +243,16 @@ class PQVAE(nn.Module):
         return prefix.train(self.training)
 
 
-def latent_dim_of(config: ModelConfig, spec: CodeSpec, M: int) -> int:
+def latent_dim_of(config: ModelConfig, structure: Structure, M: int) -> int:
     """Dimension of the latents of a model of M sub-quantizers, or levels."""
     assert config.dsub is not None  # `for_items` filled it in
-    return config.dsub if spec.structure == "residual" else M * config.dsub
+    return config.dsub if structure == "residual" else M * config.dsub
 
 
 def _quantizer(
     config: ModelConfig, spec: CodeSpec, M: int, nbits: int
 ) -> ProductQuantizer | ResidualQuantizer:
-    latent_dim = latent_dim_of(config, spec, M)
+    latent_dim = latent_dim_of(config, spec.structure, M)
     if spec.structure == "residual":
         return ResidualQuantizer(M, nbits, latent_dim=latent_dim)
     return ProductQuantizer(

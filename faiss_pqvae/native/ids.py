@@ -10,6 +10,16 @@ from faiss_pqvae.native import faiss
 from faiss_pqvae.types import IdArray
 
 
+def in_id_map(index: Any) -> bool:
+    """Whether an index is an IDMap or an IDMap2."""
+    return isinstance(index, faiss.IndexIDMap)
+
+
+def unwrapped(index: Any) -> Any:
+    """What is in an IDMap, or an index without one: by its own class, valid as long as `index`."""
+    return faiss.downcast_index(index.index if in_id_map(index) else index)
+
+
 def as_ids(ids: Any, n: int | None = None) -> IdArray:
     """Ids as (n,) int64.
 

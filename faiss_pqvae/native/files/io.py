@@ -15,7 +15,7 @@ from faiss_pqvae.native import faiss
 from faiss_pqvae.native.compare import DisagreementError, values
 from faiss_pqvae.native.files.checks import check_index
 from faiss_pqvae.native.files.layout import Role, check_layout
-from faiss_pqvae.native.ids import list_ids
+from faiss_pqvae.native.ids import in_id_map, list_ids, unwrapped
 from faiss_pqvae.native.kinds import KINDS, kind_of, known_kind
 from faiss_pqvae.native.reader import LayoutError
 
@@ -75,7 +75,7 @@ def read_native(path: Path, role: Role, *, mmap: bool = False) -> Any:
 
 def is_mapped(index: Any) -> bool:
     """Whether codes of an index lie in a file that is mapped into memory, and so cannot change."""
-    bare = _unwrapped(index)
+    bare = unwrapped(index)
     kind = known_kind(bare)
     if kind is not None:
         return kind.is_mapped(bare)
@@ -88,11 +88,11 @@ def check_keys(index: Any, refine_index: Any) -> None:
     Raises:
         ValueError: others, or another number of them.
     """
-    n, bare = index.ntotal, _unwrapped(index)
+    n, bare = index.ntotal, unwrapped(index)
     if refine_index.ntotal != n:
         raise ValueError(f"expected {n} items to refine with, got {refine_index.ntotal}")
     lists = kind_of(bare).has_lists
-    own_ids = isinstance(refine_index, faiss.IndexIDMap)
+    own_ids = in_id_map(refine_index)
     keys = ids = np.arange(n if lists or own_ids else 0)
     if lists:
         keys = np.concatenate([list_ids(bare, number) for number in range(bare.nlist)])
@@ -111,12 +111,7 @@ def _renew(index: Any) -> None:
                 # FAISS asks itself while it reads, before it knows the dimensions.
                 transform.set_is_orthonormal()
         return
-    bare = _unwrapped(index)
+    bare = unwrapped(index)
     kind = known_kind(bare)
     if kind is not None:
         kind.renew(bare)
-
-
-def _unwrapped(index: Any) -> Any:
-    """What is in an IDMap, valid as long as that."""
-    return faiss.downcast_index(index.index) if isinstance(index, faiss.IndexIDMap) else index

@@ -8,8 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from faiss_pqvae.native import faiss
-from faiss_pqvae.native.ids import as_ids, id_map_changed
+from faiss_pqvae.native.ids import as_ids, id_map_changed, in_id_map, unwrapped
 from faiss_pqvae.native.inject import extract_codebooks
 from faiss_pqvae.native.kinds import index_pq, known_kind
 from faiss_pqvae.native.kinds.lists import coarse_centroids
@@ -28,8 +27,7 @@ def all_or_nothing(index: Any) -> Iterator[None]:
     Args:
         index: of one of the `KINDS`, or of other flat codes; alone or in an IDMap.
     """
-    in_id_map = id_map.in_id_map(index)
-    bare = faiss.downcast_index(index.index) if in_id_map else index
+    bare, wrapped = unwrapped(index), in_id_map(index)
     kind = known_kind(bare) or index_pq.KIND  # flat codes of every kind are forgotten alike
     before, marked = int(bare.ntotal), kind.mark(bare)
     try:
@@ -37,7 +35,7 @@ def all_or_nothing(index: Any) -> Iterator[None]:
     except BaseException:
         kind.roll_back(bare, marked)
         kind.tidy(bare)
-        if in_id_map:
+        if wrapped:
             index.id_map.resize(before)
             id_map_changed(index)
         raise

@@ -10,7 +10,7 @@ import numpy as np
 
 from faiss_pqvae.codebooks import Codebooks
 from faiss_pqvae.native import faiss
-from faiss_pqvae.native.ids import id_map_changed
+from faiss_pqvae.native.ids import id_map_changed, in_id_map, unwrapped
 from faiss_pqvae.native.inject import extract_codebooks, inject_codebooks, new_residual_index
 from faiss_pqvae.native.kinds import KINDS, kind_of
 from faiss_pqvae.native.kinds.kind import Contents
@@ -82,10 +82,9 @@ def write(index: Any, stored: Stored) -> None:
 
 def _unwrap(index: Any) -> tuple[Any, IdArray | None]:
     """The index in an IDMap, and the IDMap's ids; raises as `read` does."""
-    native, id_map = faiss.downcast_index(index), None
-    if isinstance(native, faiss.IndexIDMap):
-        id_map = faiss.vector_to_array(native.id_map)
-        native = faiss.downcast_index(native.index)
+    outer = faiss.downcast_index(index)
+    id_map = faiss.vector_to_array(outer.id_map) if in_id_map(outer) else None
+    native = unwrapped(outer)
     known = [name for name, kind in KINDS.items() if kind.empty is not None]
     if type(native).__name__ not in known:  # a subclass may search otherwise
         raise TypeError(
@@ -140,10 +139,8 @@ def first_levels(index: Any, n_levels: int) -> Any:
         ValueError: an n_levels out of range, an untrained index, another residual quantizer.
     """
     outer = faiss.downcast_index(index)
-    ids = None
-    if isinstance(outer, faiss.IndexIDMap):
-        ids = faiss.vector_to_array(outer.id_map)
-    bare = outer if ids is None else faiss.downcast_index(outer.index)
+    ids = faiss.vector_to_array(outer.id_map) if in_id_map(outer) else None
+    bare = unwrapped(outer)
     if not isinstance(bare, faiss.IndexResidualQuantizer):
         raise TypeError(
             f"expected an IndexResidualQuantizer, alone or in an IDMap, got {type(bare).__name__}"

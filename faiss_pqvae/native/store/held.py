@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from faiss_pqvae.native import faiss
+from faiss_pqvae.native.ids import in_id_map
 from faiss_pqvae.native.kinds import KINDS, kind_of
 from faiss_pqvae.native.kinds.kind import Kind
 from faiss_pqvae.native.walk import levels
@@ -50,4 +50,4 @@ class Held(NamedTuple):
     @property
     def in_id_map(self) -> bool:
         """Whether there is an IDMap."""
-        return isinstance(self.index, faiss.IndexIDMap)
+        return in_id_map(self.index)

@@ -7,14 +7,9 @@ from typing import Any
 import numpy as np
 
 from faiss_pqvae.native import faiss
-from faiss_pqvae.native.ids import id_map_changed, list_ids, places_of, view_ids
+from faiss_pqvae.native.ids import id_map_changed, in_id_map, list_ids, places_of, view_ids
 from faiss_pqvae.native.kinds.kind import Kind
 from faiss_pqvae.types import FloatArray, IdArray
-
-
-def in_id_map(index: Any) -> bool:
-    """Whether an index is an IDMap or an IDMap2."""
-    return isinstance(index, faiss.IndexIDMap)
 
 
 def ids_by_place(index: Any) -> IdArray:

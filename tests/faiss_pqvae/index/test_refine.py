@@ -328,13 +328,13 @@ def test_search_and_reconstruct__is_search_with_latents(make, make_items, coarse
     np.testing.assert_array_equal(R[2, 1], index.reconstruct(I[2, 1]))
 
 
-def test_search__in_chunks_is_search_at_once(make, make_items, monkeypatch):
+def test_search__in_chunks_is_search_at_once(make, make_items):
     index = make("IVF4,PQVAE3x6,RFlat", L2, 150)
     index.k_factor = 4.0
     queries = make_items(10, (D_IN,), 1)
     D, I = index.search(queries, 5)  # noqa: E741
     for size in (1, 2500):
-        monkeypatch.setattr("faiss_pqvae.index.refine._CHUNK_BYTES", size)
+        index.refiner.chunk_bytes = size
         again = index.search(queries, 5)
         np.testing.assert_array_equal(again[1], I)
         np.testing.assert_allclose(again[0], D, rtol=1e-5)

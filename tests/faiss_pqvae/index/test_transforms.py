@@ -10,6 +10,7 @@ import torch
 
 from faiss_pqvae import LatentIndex, ModelConfig, TrainingConfig, index_factory
 from faiss_pqvae.data.batches import check_items
+from faiss_pqvae.index.refine import StoredVectors
 from faiss_pqvae.index.transforms import Transformed, Transforms
 from faiss_pqvae.native import faiss
 
@@ -202,19 +203,33 @@ def test_index__decodes_through_them(make_items):
         index.decode(index.encode(x[:5]))
 
 
-def test_index__reads_in_pieces(make_items, monkeypatch):
-    monkeypatch.setattr("faiss_pqvae.index.transforms._MAX_TRAINING", 100)
-    monkeypatch.setattr("faiss_pqvae.index.refine._MAX_TRAINING", 100)
+def test_index__reads_in_pieces(make_items):
     x = make_items(3000, (D_IN,))
+    index = _index("IVF2,PQVAE3x4")
+    source = Source(x, 1024)  # the training keeps what it trains with, and reads it so
+    index.train(source, progress=False)
+    assert source.rows_read > 3000
     index = _index("L2norm,PCA4,IVF2,PQVAE3x4,Refine(SQ8)")
     index.batch_size = 64
-    source = Source(x, 1024)  # the training keeps what it trains with, and reads it so
+    # What transforms and the second index are fitted to is a sample, read at once: see below.
+    source = Source(x, 3000)
     index.train(source, progress=False)
     assert source.rows_read > 3000
     source = Source(x, 64)
     index.add(source)
     assert (index.ntotal, source.rows_read) == (3000, 3000)
     index.search(Source(x, 64), 2)
+
+
+def test_training__of_transforms_and_of_vectors_to_refine_with_reads_a_sample(make_items):
+    source = Source(make_items(3000, (D_IN,)), 100)
+    transforms = Transforms.from_description(D_IN, "PCA4")
+    assert transforms.trained(source, "items", n_max=100).is_trained
+    assert source.rows_read == 100
+    vectors = StoredVectors(faiss.index_factory(D_IN, "SQ8"))
+    vectors.train(source, "items", n_max=100)
+    assert vectors.is_trained
+    assert source.rows_read == 200
 
 
 def test_index__of_a_trained_model_wants_trained_transforms(make_model):

@@ -82,7 +82,7 @@ def test_model__asks_the_spec_alone(structure, latents, metric, latent_dim) -> N
     config = ModelConfig(encoder="mlp", width=8, dsub=4, objective="nobody's")
     model = PQVAE((5,), 3, 4, config, spec=spec)
     assert (model.spec, model.structure) == (spec, structure)
-    assert model.latent_dim == latent_dim == latent_dim_of(model.config, spec, 3)
+    assert model.latent_dim == latent_dim == latent_dim_of(model.config, spec.structure, 3)
     assert model.codebooks().structure == structure
     assert model.config.objective == "nobody's"
 
