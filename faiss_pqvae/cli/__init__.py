@@ -14,13 +14,13 @@ from faiss_pqvae.cli.options import with_objectives, with_present_names
 
 _MODULES = {
     "demo": "evaluate",
-    "train": "indexes",
-    "build": "indexes",
-    "search": "indexes",
+    "train": "train",
+    "build": "build",
+    "search": "search",
     "evaluate": "evaluate",
     "tune": "tune",
     "report": "report",
-    "info": "indexes",
+    "info": "info",
 }
 _DESCRIPTION = (
     "Train a PQ-VAE end to end, put its codebooks into a native FAISS index, and search. "

@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import tyro
 
-from faiss_pqvae.cli.indexes import Data, open_labelled
 from faiss_pqvae.cli.options import Learning, options_of
+from faiss_pqvae.cli.reading import Data, open_labelled
 from faiss_pqvae.index.factory import index_factory
 from faiss_pqvae.index.grammar import parse
 from faiss_pqvae.index.latent_index import LatentIndex

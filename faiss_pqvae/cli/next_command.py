@@ -1,0 +1,18 @@
+"""The command to go on with."""
+
+from __future__ import annotations
+
+import shlex
+
+from faiss_pqvae.index.handed_in import backbone_of, record_of_decoder
+from faiss_pqvae.index.latent_index import LatentIndex
+
+
+def print_next(index: LatentIndex, command: str) -> None:
+    """The command to go on with, and the networks that a bundle of the index asks for."""
+    backbone = backbone_of(index)
+    networks = {} if backbone is None else {"encoder": backbone.reference}
+    if (decoder := record_of_decoder(index.model)) is not None:
+        networks["decoder"] = decoder["reference"]
+    given = [f" --{name} {shlex.quote(reference)}" for name, reference in networks.items()]
+    print(f"next: faiss-pqvae {command}{''.join(given)}")

@@ -1,0 +1,144 @@
+"""The command `train`."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from faiss_pqvae.cli.next_command import print_next
+from faiss_pqvae.cli.options import Learning
+from faiss_pqvae.cli.reading import Data, Folder, open_labelled
+from faiss_pqvae.index.bundle import read_config, read_index, write_index
+from faiss_pqvae.index.factory import Training
+from faiss_pqvae.index.latent_index import LatentIndex
+from faiss_pqvae.index.metrics import METRICS
+from faiss_pqvae.model.config import ModelConfig
+from faiss_pqvae.model.pqvae import PQVAE
+from faiss_pqvae.training import TrainingConfig
+
+Metric = Literal["l2", "inner_product", "cosine"]
+
+
+_METRICS: dict[Any, Any] = {"cosine": "cosine", **METRICS}
+
+
+def train(
+    data: Data,
+    out: Folder,
+    /,
+    *,
+    factory: str = "PQVAE8x8",
+    metric: Metric | None = None,
+    labels: Path | None = None,
+    word_vectors: Path | None = None,
+    size: tuple[int, int] | None = None,
+    pretrained: Path | None = None,
+    encoder: str | None = None,
+    model: ModelConfig = ModelConfig(),  # noqa: B008 - frozen
+    training: TrainingConfig = TrainingConfig(),  # noqa: B008 - frozen
+    learning: Learning = Learning({}),  # noqa: B008 - replaced by the options of objectives
+) -> None:
+    """Train encoder, decoder and codebooks on images or vectors, and write an empty index.
+
+    The log is in OUT/training/log.jsonl. The same command goes on after an interruption.
+
+    Args:
+        data: what to train on.
+        out: folder for the bundle.
+        factory: PQVAE{M}x{nbits}: M sub-quantizers of nbits bits each (8x8: 8 bytes an item), with
+            FAISS's own items around: IVF1024,PQVAE16 or HNSW32,PQVAE8 (fewer items searched),
+            PQVAE16x4fs (the fastest scan), PCA256,PQVAE16 (vectors), PQVAE8,RFlat (refined by the
+            items themselves), PQVAE8,RDecoder (refined by their reconstructions). DQN4x8 and
+            DPQ4x8 learn from labels: DQN's code is a product as PQ-VAE's is, of DPQ's code every
+            first so many bytes are a code.
+        metric: what searches compare latents by: l2, and for DPQ inner_product by default.
+        labels: for DQN and DPQ: a .npy file with labels of the items, (n,) integers, -1 for none,
+            or (n, classes) of bool for several each. By default those that the data have: a data
+            set's, the column "label" of a Parquet file, or the folders of images.
+        word_vectors: for DPQ: a .npy file with word vectors of the classes, (classes, e) floats.
+        size: height and width that images of a folder are resized to.
+        pretrained: folder of a trained index whose encoder the training starts from: for another
+            code length, or for other images; of the same network and width.
+        encoder: a name of a registered encoder, or package.module:attribute for one of your own: a
+            torch module, or a function make(input_shape, latent_dim, width=...) that makes one. It
+            keeps its weights; a Backbone(..., trainable=False) is left as it is, and codes of its
+            features are learned.
+        model: networks and bottleneck.
+        training: the loop.
+        learning: the objective.
+    """
+    source, known = open_labelled(data, size)
+    shape = tuple(source.shape[1:])
+    index = learning.index(
+        shape,
+        factory,
+        None if metric is None else _METRICS[metric],
+        model=model,
+        training=training,
+        encoder=encoder,
+        pretrained=None if pretrained is None else _pretrained(pretrained, encoder),
+    )
+    given = _supervision(index, factory, known, labels, word_vectors)
+    index.train(source, **given, folder=out / "training")
+    write_index(index, out)
+    print(f"trained on {len(source)} items in {_summary(index)}; the bundle is {out}")
+    print_next(index, f"build {shlex.quote(str(out))} DATA")
+
+
+def _pretrained(bundle: Path, encoder: str | None) -> PQVAE:
+    """The model of a bundle, with the encoder that both trainings have, if it is not ours."""
+    needed = read_config(bundle).get("encoder") is not None
+    return read_index(bundle, encoder=encoder if needed else None).model
+
+
+def _supervision(
+    index: LatentIndex,
+    factory: str,
+    known: npt.NDArray[Any] | None,
+    labels: Path | None,
+    word_vectors: Path | None,
+) -> dict[str, Any]:
+    """What `LatentIndex.train` gets besides the items: labels from a file, or else the known."""
+    assert isinstance(index.fit, Training)
+    if "labels" not in index.fit.objective.learns_from:
+        if labels is not None or word_vectors is not None:
+            raise ValueError(
+                f"expected --labels and --word-vectors with DQN or DPQ only, got {factory}"
+            )
+        return {}
+    found = known if labels is None else _read_array(labels)
+    if found is None:
+        raise ValueError(
+            f"expected labels for {factory}: --labels FILE.npy, a labelled data set, a Parquet "
+            "file with a column 'label', or a folder of images per class"
+        )
+    if word_vectors is None:
+        return {"labels": found}
+    return {"labels": found, "word_vectors": _read_array(word_vectors)}
+
+
+def _read_array(path: Path) -> npt.NDArray[Any]:
+    """An array of a .npy file; `LatentIndex.train` looks at its shape and dtype."""
+    try:
+        with path.open("rb") as file:
+            array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
+            return array
+    except ValueError as error:
+        raise ValueError(f"cannot read {path}: expected an array as .npy; {error}") from error
+
+
+def _summary(index: LatentIndex) -> str:
+    """What a training took, and how many codewords are in use after its last epoch."""
+    end = index.history[-1]
+    text = f"{end['elapsed_s']:.0f} s and {end['step']} steps"
+    used = [event["perplexity"] for event in index.history if event.get("perplexity")]
+    if used:
+        text += (
+            f"; perplexity {np.mean(used[-1]):.0f} of {index.model.quantizer.ksub} codewords (low: "
+            "train longer)"
+        )
+    return text
