@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import numpy.typing as npt
 import tyro
 
-from faiss_pqvae.data.open import ImageFolder, Source, open_source
+from faiss_pqvae.data.open import IMAGE_SUFFIXES, ImageFolder, Source, open_source
 from faiss_pqvae.index.latent_index import LatentIndex
 
 _DATA_HELP = (
@@ -22,8 +22,15 @@ Folder = tyro.conf.Positional[Path]
 
 
 def open_for(index: LatentIndex, data: str) -> Source:
-    """As `open_data`, with the images of a folder in the size and the channels of the index."""
-    if len(index.input_shape) == 3 and Path(data).is_dir():
+    """As `open_data`, with photographs in the size and the channels of the index.
+
+    Args:
+        index: what the items are for.
+        data: also a single photograph.
+    """
+    path = Path(data)
+    photograph = path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES
+    if len(index.input_shape) == 3 and (photograph or path.is_dir()):
         channels, height, width = index.input_shape
         return ImageFolder(data, (height, width), mode="L" if channels == 1 else "RGB")
     return open_data(data, None)

@@ -43,7 +43,7 @@ class ImageFolder:
         """Lists the folder and, when `size` is None, reads the header of every image.
 
         Args:
-            path: the folder.
+            path: the folder, or a single image.
             size: (height, width) in pixels to which every image is resized (bilinear,
                 antialiased); None requires that all have one size.
             mode: "RGB", 3 channels, or "L", 1.
@@ -54,9 +54,9 @@ class ImageFolder:
             ImportError: Pillow is not installed.
         """
         root = Path(path)
-        if not root.is_dir():
+        if not root.exists():
             raise FileNotFoundError(f"expected a folder of images, got {root}")
-        self.paths = _image_paths(root)
+        self.paths = _image_paths(root) if root.is_dir() else [root]
         if not self.paths:
             raise ValueError(
                 f"no images in {root}: expected files {', '.join(sorted(IMAGE_SUFFIXES))}"
@@ -238,7 +238,7 @@ def _folder_classes(
     root: Path, paths: Sequence[Path]
 ) -> tuple[tuple[str, ...] | None, npt.NDArray[np.int64] | None]:
     parts = [path.relative_to(root).parts for path in paths]
-    if any(len(names) == 1 for names in parts):
+    if any(len(names) <= 1 for names in parts):
         return None, None
     folders = [names[0] for names in parts]
     class_names, labels = np.unique(folders, return_inverse=True)

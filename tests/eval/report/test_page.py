@@ -203,14 +203,6 @@ def test_gallery__stops_at_its_bytes(report_run, blobs):
     assert len(gallery.gallery(results, blobs, out, limit_bytes=1)["queries"]) == 1
 
 
-def test_png__makes_large_images_small():
-    colour = gallery._png(np.zeros((3, 200, 100), np.uint8))
-    grey = gallery._png(np.zeros((1, 8, 8), np.uint8))
-    for encoded, size in ((colour, (32, 64)), (grey, (8, 8))):
-        image = gallery.Image.open(gallery.io.BytesIO(gallery.base64.b64decode(encoded)))
-        assert image.size == size
-
-
 def test_write_report__draws_what_learns_from_labels(report_run, tmp_path):
     epochs = [
         {
