@@ -6,6 +6,7 @@ import os
 import shlex
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,11 +14,11 @@ from faiss_pqvae.cli.next_command import print_next
 from faiss_pqvae.cli.reading import Data, Folder, open_for
 from faiss_pqvae.cli.storing import Named, named, next_id, store
 from faiss_pqvae.cli.text import listed
-from faiss_pqvae.index.bundle import read_index, write_index
 from faiss_pqvae.index.items import Items
-from faiss_pqvae.index.latent_index import LatentIndex
-from faiss_pqvae.native.ids import stored_ids
 from faiss_pqvae.types import IdArray
+
+if TYPE_CHECKING:
+    from faiss_pqvae import LatentIndex
 
 
 def add(
@@ -45,6 +46,9 @@ def add(
         encoder: the encoder that the index was trained with, if it is not ours.
         decoder: likewise.
     """
+    # Here, because they import torch, which --help does without.
+    from faiss_pqvae import read_index, write_index
+
     index = read_index(bundle, encoder=encoder, decoder=decoder)
     if root is not None and index.items is not None:
         index.items = replace(index.items, root=os.path.realpath(root))
@@ -104,6 +108,8 @@ def _ids(index: LatentIndex, found: Named, rows: IdArray) -> IdArray | None:
     Raises:
         ValueError: ids for an index that counts, or ids that are there already.
     """
+    from faiss_pqvae.native.ids import stored_ids
+
     if found.ids is not None:
         if not index.takes_ids:
             raise ValueError(
@@ -115,6 +121,4 @@ def _ids(index: LatentIndex, found: Named, rows: IdArray) -> IdArray | None:
         if len(there):
             raise ValueError(f"expected ids that are not there yet, got {listed(there)}")
         return ids
-    if not index.takes_ids:
-        return None
-    return next_id(index) + (rows if found.gaps is None else found.gaps[rows])
+    return next_id(index) + np.arange(len(rows)) if index.takes_ids else None

@@ -10,10 +10,7 @@ import numpy as np
 from faiss_pqvae.cli.next_command import print_next
 from faiss_pqvae.cli.reading import Data, Folder, open_for
 from faiss_pqvae.cli.storing import Named, named, store
-from faiss_pqvae.index.bundle import read_index, write_index
 from faiss_pqvae.index.items import Items
-from faiss_pqvae.index.latent_index import with_native
-from faiss_pqvae.native import faiss
 from faiss_pqvae.types import IdArray
 
 
@@ -44,6 +41,11 @@ def build(
         encoder: the encoder that the index was trained with, if it is not ours.
         decoder: likewise.
     """
+    # Here, because they import torch, which --help does without.
+    from faiss_pqvae import read_index, write_index
+    from faiss_pqvae.index.latent_index import with_native
+    from faiss_pqvae.native import faiss
+
     index = read_index(bundle, encoder=encoder, decoder=decoder)
     source = open_for(index, data)
     found = named(source, data, ids, id_column)

@@ -19,8 +19,6 @@ from faiss_pqvae.cli.search_page import Pictures
 from faiss_pqvae.cli.search_page import page as html_page
 from faiss_pqvae.cli.text import printable
 from faiss_pqvae.files import replace_bytes
-from faiss_pqvae.index.bundle import read_index
-from faiss_pqvae.index.latent_index import check_k
 from faiss_pqvae.index.naming import items_of
 from faiss_pqvae.types import FloatArray, IdArray
 
@@ -63,6 +61,10 @@ def search(
         as_json: print {"D": [[...]], "I": [[...]], "names": [[...]], "queries": [...]} instead of
             a table; a name is null where nobody knows it.
     """
+    # Here, because they import torch, which --help does without.
+    from faiss_pqvae import read_index
+    from faiss_pqvae.index.latent_index import check_k
+
     k = check_k(k)
     index = read_index(bundle, mmap=mmap, encoder=encoder, decoder=decoder)
     if search_type is not None:

@@ -26,9 +26,8 @@ def items_of(source: Any, where: str | Path) -> Items:
     if paths is not None:
         return Items.of_files([_absolute(path, folder, root) for path in paths], root)
     parts = getattr(source, "parts", None) or [(where, len(source))]
-    dataset = getattr(source, "dataset", None)
-    if dataset is not None:  # of an HDF5 file, which has several
-        parts = [(Path(path, dataset), n) for path, n in parts]
+    if hasattr(source, "dataset"):  # of an HDF5 file, which has several
+        parts = [(Path(source.path, source.dataset), len(source))]
     rows = Items.of_parts([(_absolute(path, folder, root), n) for path, n in parts], root)
     places = getattr(source, "ids", None)  # those that could be read, of all rows
     return rows if places is None else rows.under(np.arange(len(places)), places)
