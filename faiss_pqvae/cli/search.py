@@ -79,33 +79,33 @@ def search(
         index.items = replace(index.items, root=os.path.realpath(root))
     source = open_for(index, queries)
     D, I = index.search(source, k)  # noqa: E741 - FAISS's names
-    asked = items_of(source, queries)
     names = np.full(I.shape, "", object) if index.items is None else index.items.names(I)
+    asked = items_of(source, queries)
     if page is not None:
         read = partial(open_for, index) if len(index.input_shape) == 3 else None
         stored = Pictures(index.items, read)
         text, shown = html_page(f"{queries} in {bundle}", source, asked, (D, I), stored)
         replace_bytes(page, text.encode())
         print(f"{shown} of {len(source)} queries in {page}", file=sys.stderr)
-    called = asked.names(np.arange(len(source)))
     if as_json:
         known = [[name or None for name in row] for row in names]
-        found = {"D": D.tolist(), "I": I.tolist(), "names": known, "queries": called.tolist()}
-        print(json.dumps(found))
+        called = asked.names(np.arange(len(source))).tolist()
+        print(json.dumps({"D": D.tolist(), "I": I.tolist(), "names": known, "queries": called}))
         return
-    titles = [printable(name) for name in called] if hasattr(source, "paths") else None
-    _print_table(D, I, names, titles, index.search_type)
+    titles = [str(number) for number in range(len(source))]
+    if hasattr(source, "paths"):
+        titles = [printable(name) for name in asked.names(np.arange(len(source)))]
+    _print_table(titles, D, I, names, index.search_type)
 
 
 def _print_table(
+    titles: list[str],
     D: FloatArray,
     I: IdArray,  # noqa: E741
     names: npt.NDArray[np.object_],
-    titles: list[str] | None,
     search_type: str,
 ) -> None:
-    """A line a query: its number or title, and the ids, names and distances of what was found."""
-    titles = titles or [str(number) for number in range(len(I))]
+    """A line a query: its title, and the ids, names and distances of what was found."""
     width = max(7, *map(len, titles))
     what = "ids and names" if names.any() else "ids"
     print(f"{'query':>{width}}  nearest {what} (distance), {search_type}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +25,12 @@ def items_of(source: Any, where: str | Path) -> Items:
     root = "" if folder is None else os.path.realpath(folder)
     paths = getattr(source, "paths", None)
     if paths is not None:
-        return Items.of_files([_absolute(path, folder, root) for path in paths], root)
+        return Items.of_files(_absolute(paths, folder, root), root)
     parts = getattr(source, "parts", None) or [(where, len(source))]
     if hasattr(source, "dataset"):  # of an HDF5 file, which has several
         parts = [(Path(source.path, source.dataset), len(source))]
-    rows = Items.of_parts([(_absolute(path, folder, root), n) for path, n in parts], root)
+    files = _absolute([path for path, _ in parts], folder, root)
+    rows = Items.of_parts(list(zip(files, (n for _, n in parts), strict=True)), root)
     places = getattr(source, "ids", None)  # those that could be read, of all rows
     return rows if places is None else rows.under(np.arange(len(places)), places)
 
@@ -41,10 +43,17 @@ def _folder_of(where: Path) -> Path | None:
     return None if file is None else file.parent
 
 
-def _absolute(path: str | Path, folder: Path | None, root: str) -> str:
-    """A path with that of its folder resolved; links inside the folder keep their names."""
+def _absolute(paths: Sequence[str | Path], folder: Path | None, root: str) -> list[str]:
+    """Paths with that of their folder resolved; links inside the folder keep their names."""
     if folder is None:
-        return str(path)
-    path = Path(path)
-    inside = path.is_relative_to(folder)
-    return str(Path(root, path.relative_to(folder)) if inside else Path(os.path.realpath(path)))
+        return [str(path) for path in paths]
+    # As text: pathlib is slow for millions.
+    before = "" if folder == Path() else str(folder).rstrip(os.sep) + os.sep
+    outside = "" if before else os.sep
+    after = root.rstrip(os.sep) + os.sep
+    return [
+        after + text[len(before) :]
+        if text.startswith(before) and not (outside and text.startswith(outside))
+        else os.path.realpath(text)
+        for text in map(str, paths)
+    ]
