@@ -15,6 +15,7 @@ from faiss_pqvae import LatentIndex, read_index, write_index
 from faiss_pqvae.cli import main
 from faiss_pqvae.index.items import Items
 from faiss_pqvae.native import faiss
+from faiss_pqvae.registry import datasets
 
 NATIVE = {
     "plain": lambda: faiss.IndexPQ(8, 2, 8),
@@ -38,7 +39,9 @@ def bundle(tmp_path, make_model):
 
     def make(kind="plain", shape=(3, 8, 8)):
         flat = faiss.IndexFlatL2(math.prod(shape))
-        index = LatentIndex(make_model(shape), faiss_index=NATIVE[kind](), refine_index=flat)
+        index = LatentIndex(
+            make_model(shape, encoder="linear"), faiss_index=NATIVE[kind](), refine_index=flat
+        )
         index.k_factor, index.description = 100, "PQVAE2x8,RFlat"
         write_index(index, tmp_path / "b")
         return str(tmp_path / "b")
@@ -148,13 +151,12 @@ def test_search__a_name_is_not_obeyed_by_the_terminal(bundle, photos, capsys):
     assert "\x1b" not in capsys.readouterr().out
 
 
-def test_build__of_vectors_and_data_sets_names_rows(bundle, vectors, capsys):
-    b = bundle(shape=(4,))
-    main(["build", b, str(vectors)])
-    assert _nearest(_found(capsys, b, vectors)) == [f"x.npy:{i}" for i in range(6)]
-    c = bundle(shape=(1, 28, 28))
-    main(["build", c, "mnist5k"])
-    assert _names(c)[3999] == "mnist5k:3999"
+def test_build__of_a_data_set_names_rows(bundle, register, make_items):
+    x = make_items(40, (1, 8, 8))
+    register(datasets, "tiny", lambda: (x, np.arange(40) % 2))
+    b = bundle(shape=(1, 8, 8))
+    main(["build", b, "tiny"])
+    assert _names(b)[3] == "tiny:3"
 
 
 @pytest.mark.parametrize(
@@ -163,6 +165,7 @@ def test_build__of_vectors_and_data_sets_names_rows(bundle, vectors, capsys):
         ("hdf5", "x.hdf5/emb", "x.hdf5/emb:5"),
         ("parquet", "x.parquet", "x.parquet:5"),
         ("fvecs", "x.fvecs", "x.fvecs:5"),
+        ("npy", "x.npy", "x.npy:5"),
     ],
 )
 def test_build__of_other_formats_names_rows(bundle, vectors, tmp_path, write, data, name):
@@ -173,7 +176,7 @@ def test_build__of_other_formats_names_rows(bundle, vectors, tmp_path, write, da
             file["emb"], file["other"] = x, x
     elif write == "parquet":
         pq.write_table(pa.table({"v": list(x)}), tmp_path / "x.parquet")
-    else:
+    elif write == "fvecs":
         head = np.full((6, 1), 4, np.int32)
         np.hstack([head.view(np.float32), x]).tofile(tmp_path / "x.fvecs")
     b = bundle(shape=(4,))
