@@ -31,7 +31,7 @@ class Named(NamedTuple):
     gaps: IdArray | None
 
 
-def named(source: Source, data: str, ids: Path | None, id_column: str | None) -> Named:
+def named(source: Any, data: str, ids: Path | None, id_column: str | None) -> Named:
     """What the items of a source are called: by files, a file of ids, or a column.
 
     Raises:
@@ -41,8 +41,8 @@ def named(source: Source, data: str, ids: Path | None, id_column: str | None) ->
     own = _own_ids(source, data, ids, id_column)
     if own is None:
         return Named(names, None, gaps)
-    n_all = len(source) if gaps is None else max(int(gaps[-1]) + 1, len(source))
-    if len(own) < n_all or (gaps is None and len(own) > n_all):
+    n_all = len(source) if gaps is None else source.total
+    if len(own) != n_all:
         raise ValueError(f"expected an id for each of {n_all} items, got {len(own)}")
     check_once(own, "ids")
     if isinstance(own, list):

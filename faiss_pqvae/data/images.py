@@ -128,6 +128,11 @@ class ParquetImages:
         self._decoder = _Decoder(size or _image_size(*self._read(0)), mode, resize=size is not None)
         self.shape = (int(self._starts[-1]), *self._decoder.shape)
 
+    @property
+    def parts(self) -> list[tuple[Path, int]]:
+        """The files in order, each with its number of rows."""
+        return [(table.path, len(table.images)) for table in self._tables]
+
     def __len__(self) -> int:
         return self.shape[0]
 

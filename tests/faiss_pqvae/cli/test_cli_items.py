@@ -184,6 +184,19 @@ def test_build__of_other_formats_names_rows(bundle, vectors, tmp_path, write, da
     assert _names(b)[5] == name
 
 
+def test_build__of_a_folder_of_tables_names_rows_of_files(bundle, photos, tmp_path):
+    encoded = [path.read_bytes() for path in sorted(photos.rglob("*.png"))]
+    (tmp_path / "tables").mkdir()
+    for part, rows in enumerate((encoded[:3], encoded[3:])):
+        pq.write_table(pa.table({"image": rows}), tmp_path / "tables" / f"{part}.parquet")
+    b = bundle()
+    main(["build", b, str(tmp_path / "tables")])
+    assert list(_names(b).values()) == [
+        *(f"0.parquet:{i}" for i in range(3)),
+        *(f"1.parquet:{i}" for i in range(2)),
+    ]
+
+
 @pytest.mark.parametrize("kind", ["IDMap2", "IVF"])
 def test_build__again_keeps_the_ids_of_files(bundle, photos, kind, capsys):
     b = bundle(kind)
@@ -283,7 +296,7 @@ class _Holed:
 
     def __init__(self, x, where):
         self.x, self.ids, self.parts = x[[0, 1, 3]], np.array([0, 1, 3]), [(where, 4)]
-        self.shape, self.dtype = self.x.shape, self.x.dtype
+        self.shape, self.dtype, self.total = self.x.shape, self.x.dtype, 4
 
     def __len__(self):
         return 3
@@ -297,8 +310,6 @@ class _Holed:
 def test_build__what_was_left_out_leaves_its_place(
     bundle, vectors, tmp_path, monkeypatch, kind, ids
 ):
-    from faiss_pqvae.cli import build
-
     holed = _Holed(np.load(vectors), vectors)
     monkeypatch.setattr("faiss_pqvae.cli.build.open_for", lambda *_: holed)
     b, options = bundle(kind, (4,)), []
@@ -312,7 +323,6 @@ def test_build__what_was_left_out_leaves_its_place(
     elif ids:
         names = {i: ids[i] for i in names}
     assert _names(b) == names
-    assert build is not None
 
 
 # -- add
