@@ -30,7 +30,8 @@ def open_for(index: LatentIndex, data: str) -> Source:
     """
     path = Path(data)
     photograph = path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES
-    if len(index.input_shape) == 3 and (photograph or path.is_dir()):
+    folder = path.is_dir() and not any(path.glob("*.parquet"))
+    if len(index.input_shape) == 3 and (photograph or folder):
         channels, height, width = index.input_shape
         return ImageFolder(data, (height, width), mode="L" if channels == 1 else "RGB")
     return open_data(data, None)
