@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tqdm import tqdm
 
-from faiss_pqvae.data.own_ids import OwnIds, read_id_column, read_own_ids
+from faiss_pqvae.data.own_ids import OwnIds, check_once, read_id_column, read_own_ids
 from faiss_pqvae.data.source import Source
-from faiss_pqvae.index.items import Items, check_once
+from faiss_pqvae.index.items import Items
 from faiss_pqvae.index.naming import items_of
 from faiss_pqvae.types import IdArray
 

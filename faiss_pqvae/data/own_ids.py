@@ -87,6 +87,25 @@ def as_own_ids(values: Any) -> OwnIds:
     return _checked(np.asarray(values, np.int64), -1)
 
 
+def check_once(values: Any, what: str) -> None:
+    """Refuses what is there twice.
+
+    Raises:
+        ValueError: the first value that is there again, and where.
+    """
+    array = np.asarray(values)
+    first = np.unique(array, return_index=True)[1]
+    if len(first) < len(array):
+        again = np.ones(len(array), bool)
+        again[first] = False
+        at = int(again.argmax())
+        before = int(np.flatnonzero(array == array[at])[0])
+        raise ValueError(
+            f"expected {what} of which every item has its own, got {array[at].item()!r} in places "
+            f"{before} and {at}" + (f", and {again.sum() - 1} more" if again.sum() > 1 else "")
+        )
+
+
 def _checked(ids: OwnIds, nothing: int | str) -> OwnIds:
     """Ids none of which means that nothing is there."""
     places = [at for at, value in enumerate(ids) if value == nothing] if nothing in ids else []

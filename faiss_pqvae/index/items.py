@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from faiss_pqvae.data.own_ids import check_once
 from faiss_pqvae.index.texts import Texts
 from faiss_pqvae.types import IdArray
 
@@ -241,7 +242,7 @@ class Items:
     def _text_for(self, run: int, root: str) -> str:
         """The text of a run in a table with another root."""
         text = self.texts[int(self.files[run])]
-        if self.numbers[run] == OWN or self.root in ("", root):
+        if self.numbers[run] == OWN or self.root == root:
             return text
         return relative(Path(self.root, text), root)
 
@@ -288,30 +289,10 @@ def check_items_fit(items: Items, ntotal: int, *, counted: bool) -> None:
     n = int(items.counts.astype(np.uint64).sum())
     if n > ntotal:
         raise ValueError(f"expected names of at most the {ntotal} items of the index, got {n}")
-    if counted and n and not (items.ids[0] >= 0 and items.ids[-1] + items.counts[-1] <= ntotal):
-        raise ValueError(
-            f"expected names of the ids 0 to {ntotal - 1}, got {items.ids[0]} to "
-            f"{items.ids[-1] + items.counts[-1] - 1}"
-        )
-
-
-def check_once(values: Any, what: str) -> None:
-    """Refuses what is there twice.
-
-    Raises:
-        ValueError: the first value that is there again, and where.
-    """
-    array = np.asarray(values)
-    first = np.unique(array, return_index=True)[1]
-    if len(first) < len(array):
-        again = np.ones(len(array), bool)
-        again[first] = False
-        at = int(again.argmax())
-        before = int(np.flatnonzero(array == array[at])[0])
-        raise ValueError(
-            f"expected {what} of which every item has its own, got {array[at].item()!r} in places "
-            f"{before} and {at}" + (f", and {again.sum() - 1} more" if again.sum() > 1 else "")
-        )
+    if counted and n:
+        low, high = int(items.ids[0]), int(items.ids[-1]) + int(items.counts[-1]) - 1
+        if low < 0 or high >= ntotal:
+            raise ValueError(f"expected names of the ids 0 to {ntotal - 1}, got {low} to {high}")
 
 
 def _checked_name(name: Any) -> str:

@@ -287,6 +287,37 @@ def test_index__merge_where_one_has_names(make, named):
     assert _named(one.items) == ({i + 8: name for i, name in second.items()} if named else first)
 
 
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "HNSW"])
+def test_index__names_follow_any_sequence_of_changes(make, make_items, kind):
+    rng = np.random.default_rng(len(kind))
+    index, names = make(kind)
+    for step in range(15):
+        ids = np.array(sorted(names), np.int64)
+        choice = rng.integers(3)
+        if choice == 0:  # names for one of two that are added
+            n, new = index.ntotal, 1000 * step + np.arange(2)
+            x = make_items(2, (8,), seed=step)
+            index.add_with_ids(x, new) if index.takes_ids else index.add(x)
+            new = new if index.takes_ids else n + np.arange(2)
+            index.items = index.items.joined(Items.of_names([f"n{step}"], new[1:]))
+            names[int(new[1])] = f"n{step}"
+        elif choice == 1 and len(ids):
+            removed = rng.choice(ids, 1 + len(ids) // 5, replace=False)
+            index.remove_ids(removed)
+            names = {
+                i if index.takes_ids else i - int((removed < i).sum()): name
+                for i, name in names.items()
+                if i not in removed
+            }
+        else:
+            other, theirs = make(kind, [f"{c}{step}" for c in "abcdefgh"], 10**6 + 100 * step)
+            n = 0 if index.takes_ids else index.ntotal
+            index.merge_from(other)
+            names |= {i + n: name for i, name in theirs.items()}
+        assert _named(index.items) == names
+    assert _named(from_bytes(to_bytes(index.items))) == names
+
+
 def test_index__reset_forgets_and_copies_keep(make):
     index, names = make("IDMap2")
     copies = copy.deepcopy(index), pickle.loads(pickle.dumps(index))
@@ -300,6 +331,7 @@ def test_index__reset_forgets_and_copies_keep(make):
     [
         ("PQ", Items.of_names("a", [8]), "ids 0 to 7"),
         ("PQ", Items.of_names("a", [-2]), "ids 0 to 7"),
+        ("PQ", Items.of_names("a", [BIG]), "ids 0 to 7"),
         ("PQ", Items.of_names("abcdefghi"), "at most the 8 items"),
         ("IVF", Items.of_names("abcdefghi"), "at most the 8 items"),
     ],
