@@ -60,7 +60,7 @@ def add(
         return
     numbers = _ids(index, found, rows)
     start = index.ntotal
-    store(index, source, numbers, rows)
+    store(index, source, numbers, data, rows if len(rows) < len(source) else None)
     new = names.under(start + np.arange(len(rows)) if numbers is None else numbers, rows)
     index.items = new if index.items is None else index.items.joined(new)
     write_index(index, bundle)

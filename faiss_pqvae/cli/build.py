@@ -56,7 +56,7 @@ def build(
         index.description = f"IDMap2,{index.description}"
         print(f"the index counted its items; to keep these ids it is now {index.description}")
     numbers = _ids(found, before) if index.takes_ids else None
-    store(index, source, numbers)
+    store(index, source, numbers, data)
     index.items = found.names if numbers is None else found.names.under(numbers)
     target = bundle if out is None else out
     write_index(index, target)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -80,23 +81,34 @@ def next_id(index: LatentIndex) -> int:
 
 
 def store(
-    index: LatentIndex, source: Source, ids: IdArray | None, rows: IdArray | None = None
+    index: LatentIndex, source: Source, ids: IdArray | None, data: str, rows: IdArray | None = None
 ) -> None:
     """Adds items, batch by batch, with a bar.
 
     Args:
         index: what gets them.
         source: of the items.
-        ids: (len(rows),) int64, of an index that takes ids; None where it counts.
+        ids: (n,) int64 of what is added, of an index that takes ids; None where it counts.
+        data: what messages call the source, whose rows they count.
         rows: (n,) int64, which items of the source; None for all.
     """
-    n = len(source) if rows is None else len(rows)
-    with tqdm(total=n, unit="item", desc="adding", disable=None) as bar:
-        for start in range(0, n, index.batch_size):
-            some = slice(start, min(n, start + index.batch_size))
-            items = source[some if rows is None else rows[some]]
+    start = 0
+    total = len(source) if rows is None else len(rows)
+    with tqdm(total=total, unit="item", desc="adding", disable=None) as bar:
+        for items in _batches(source, rows, index.batch_size, f"items of {data}"):
             if ids is None:
                 index.add(items)
             else:
-                index.add_with_ids(items, ids[some])
+                index.add_with_ids(items, ids[start : start + len(items)])
+            start += len(items)
             bar.update(len(items))
+
+
+def _batches(source: Source, rows: IdArray | None, size: int, what: str) -> Iterator[Any]:
+    from faiss_pqvae.data.batches import read_batches, read_rows
+
+    if rows is None:
+        yield from read_batches(source, size, what)
+        return
+    for start in range(0, len(rows), size):
+        yield read_rows(source, rows[start : start + size], what)

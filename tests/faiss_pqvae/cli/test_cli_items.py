@@ -373,6 +373,19 @@ def test_add__of_a_file_that_has_grown(bundle, vectors, capsys):
     assert _nearest(_found(capsys, b, vectors)) == [f"x.npy:{i}" for i in range(6)]
 
 
+def test_add__of_a_bad_row_names_it_and_changes_nothing(bundle, vectors, tmp_path, capsys):
+    b, x = bundle(shape=(4,)), np.load(vectors)
+    np.save(vectors, x[:4])
+    main(["build", b, str(vectors)])
+    before = {path: path.read_bytes() for path in (tmp_path / "b").iterdir()}
+    x[5] = np.nan
+    np.save(vectors, x)
+    with pytest.raises(SystemExit):
+        main(["add", b, str(vectors)])
+    assert f"finite items of {vectors}, got NaN or infinity in row 5" in capsys.readouterr().err
+    assert {path: path.read_bytes() for path in (tmp_path / "b").iterdir()} == before
+
+
 @pytest.mark.parametrize("kind", ["IDMap2", "IVF"])
 def test_add__counts_on_from_the_largest_id(bundle, photos, kind, tmp_path):
     b = bundle(kind)
