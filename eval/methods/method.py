@@ -100,7 +100,7 @@ class Method:
 
     Raises:
         TypeError: a field of another kind, or a `config` that JSON does not have.
-        ValueError: no bits or no search.
+        ValueError: no search.
     """
 
     name: str
@@ -124,11 +124,8 @@ class Method:
                 )
         if not callable(self.build):
             raise TypeError(f"expected build of {self.name} to be callable, got {self.build!r}")
-        if self.bits < 1 or not self.searches:
-            raise ValueError(
-                f"expected bits >= 1 and searches of {self.name}, got {self.bits} and "
-                f"{self.searches}"
-            )
+        if not all(isinstance(search, str) for search in self.searches) or not self.searches:
+            raise ValueError(f"expected texts as searches of {self.name}, got {self.searches}")
         try:
             json.dumps(self.config, allow_nan=False)
         except (TypeError, ValueError) as error:

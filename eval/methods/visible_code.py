@@ -7,6 +7,7 @@ packages, are not seen.
 
 from __future__ import annotations
 
+import copyreg
 import functools
 import hashlib
 import sys
@@ -102,6 +103,8 @@ class _Seen:
             yield thing.__wrapped__
         elif self._follows(type(thing)) and not is_ours(_module_of(type(thing))):
             yield from (type(thing), getattr(thing, "__dict__", {}))
+            slots = copyreg._slotnames(type(thing))  # type: ignore[attr-defined]
+            yield [getattr(thing, name, None) for name in slots]
 
     def _of_function(self, function: types.FunctionType) -> Iterator[Any]:
         yield from (function.__code__, function.__defaults__, function.__kwdefaults__)

@@ -186,20 +186,21 @@ def test_table__sorted_aligned_and_marked():
     text = table(
         results(
             row("Exact L2", 25088, 0.9, reference=True, search="exact"),
-            row("PQ-VAE", 64, 0.61, search="sdc"),
-            row("PQ-VAE", 64, 0.62),
             row("PQ", 64, 0.5),
+            row("PQ-VAE", 64, 0.61, search="sdc", marked=True),
+            row("PQ-VAE", 64, 0.62),
             row("PQ", 32, 0.25),
         )
     )
     lines = text.splitlines()
     assert lines[0].split()[:4] == ["method", "bits", "bytes", "search"]
     assert [line.split()[0] for line in lines if "---" not in line] == [
-        "method", "PQ", "PQ", "PQ-VAE", "PQ-VAE", "Exact"
+        "method", "PQ", "PQ-VAE", ">", "PQ", "Exact"
     ]  # fmt: skip
-    assert [line.endswith("*") for line in lines[2:6]] == [True, False, True, False]
+    assert [line.endswith("*") for line in lines[2:6]] == [True, True, False, False]
+    assert lines[4].startswith("> PQ-VAE ")
     values = ["8", "adc", "62.00", "31.00", "62.00", "1.00", "0.25", "2.00", "*"]
-    assert lines[4].split() == ["PQ-VAE", "64", *values]
+    assert lines[3].split() == ["PQ-VAE", "64", *values]
     assert lines[6] == lines[1]
     ends = {line.index(".", 30) for line in lines[2:6]}
     assert len(ends) == 1

@@ -17,7 +17,7 @@ from faiss_pqvae.eval.methods.code_shape import (
     shape_of_learned_code,
     usual_lengths,
 )
-from faiss_pqvae.eval.methods.given import given
+from faiss_pqvae.eval.methods.given import given, opened
 from faiss_pqvae.eval.methods.learned_code import codeword_counts
 from faiss_pqvae.eval.methods.method import Method, Request
 from faiss_pqvae.eval.methods.settings import CodeSettings
@@ -111,6 +111,11 @@ def test_code_shape__is_asked_of_the_objective():
 # An index that exists ----------------------------------------------------------------------------
 
 
+def given_at(path, n=300):
+    """The row of an index at a path, for items of 16 values."""
+    return given(opened(path), path, (16,), n)
+
+
 def test_given__a_native_file_is_filled_or_taken_as_it_is(data, tmp_path):
     native = faiss.index_factory(16, "PQ4x4np")
     native.pq.cp.min_points_per_centroid = 1
@@ -119,7 +124,7 @@ def test_given__a_native_file_is_filled_or_taken_as_it_is(data, tmp_path):
     faiss.write_index(native, str(empty))
     native.add(data.database)
     faiss.write_index(native, str(full))
-    rows = [given(path, (16,)) for path in (empty, full)]
+    rows = [given_at(path) for path in (empty, full)]
     assert rows[0].name == "IndexPQ (FAISS file empty.index)"
     results = run(data, rows, tmp_path / "out", k=10)
     assert {row.bytes_per_vector for row in results.rows} == {2}
@@ -129,20 +134,20 @@ def test_given__a_native_file_is_filled_or_taken_as_it_is(data, tmp_path):
     native.add(data.database[:5])
     faiss.write_index(native, str(full))
     with pytest.raises(ValueError, match="with the 300 items of the database, got 305 items"):
-        run(data, [given(full, (16,))], tmp_path / "out", k=10)
+        given_at(full)
 
 
 def test_given__a_bundle_is_filled_or_taken_as_it_is(data, make_model, tmp_path):
     index = fpq.LatentIndex(make_model((16,), 2, 4))
     index.description = "PQVAE2x4"
     fpq.write_index(index, tmp_path / "photos")
-    row = given(tmp_path / "photos", (16,))
+    row = given_at(tmp_path / "photos")
     assert row.name == "PQVAE2x4 (bundle photos)"
     assert (row.bits, row.searches) == (8, ("adc", "sdc"))
     results = run(data, [row], tmp_path / "out", k=10)
     index.add(data.database)
     fpq.write_index(index, tmp_path / "photos")
-    again = run(data, [given(tmp_path / "photos", (16,))], tmp_path / "out2", k=10)
+    again = run(data, [given_at(tmp_path / "photos")], tmp_path / "out2", k=10)
     assert [row.metrics for row in results.rows] == [row.metrics for row in again.rows]
     counts = codeword_counts(index, 2, 4)
     assert (counts.shape, counts.sum(axis=1).tolist()) == ((2, 16), [300, 300])
@@ -156,7 +161,7 @@ def test_given__says_how_far_a_native_index_searches(data, tmp_path, factory, se
     native.train(data.database)
     native.add(data.database)
     faiss.write_index(native, str(tmp_path / "x.index"))
-    (row,) = run(data, [given(tmp_path / "x.index", (16,))], tmp_path / "out", k=200).rows
+    (row,) = run(data, [given_at(tmp_path / "x.index")], tmp_path / "out", k=200).rows
     assert row.search == search
     assert 0 < row.metrics["recall@200"] < 1  # misses are no error
 
@@ -164,15 +169,15 @@ def test_given__says_how_far_a_native_index_searches(data, tmp_path, factory, se
 def test_given__rejects_other_items_and_other_files(data, make_model, tmp_path):
     fpq.write_index(fpq.LatentIndex(make_model((8,), 2, 4)), tmp_path / "b")
     with pytest.raises(ValueError, match=r"items of shape \(8,\) for .*, got \(16,\)"):
-        given(tmp_path / "b", (16,))
+        given_at(tmp_path / "b")
     faiss.write_index(faiss.IndexFlatL2(8), str(tmp_path / "flat.index"))
     with pytest.raises(ValueError, match="expected items of 8 values"):
-        given(tmp_path / "flat.index", (16,))
+        given_at(tmp_path / "flat.index")
     (tmp_path / "text.index").write_text("no index")
     with pytest.raises(ValueError, match=r"cannot read .* as a FAISS index"):
-        given(tmp_path / "text.index", (16,))
+        given_at(tmp_path / "text.index")
     with pytest.raises(FileNotFoundError, match="got nothing at"):
-        given(tmp_path / "missing", (16,))
+        given_at(tmp_path / "missing")
     faiss.write_index(faiss.IndexPQ(16, 2, 4), str(tmp_path / "untrained.index"))
     with pytest.raises(ValueError, match="expected a trained index"):
-        run(data, [given(tmp_path / "untrained.index", (16,))], tmp_path / "out", k=10)
+        given_at(tmp_path / "untrained.index")
