@@ -17,9 +17,10 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from ..data.protocol import Evaluated, roles_of
+from ..methods.errors import told
 from ..methods.method import Method, Searchable, TooFewItemsError
 from .environment import environment, software
-from .failures import FailedMethodsError, lines_of, told
+from .failures import FailedMethodsError, lines_of
 from .raw import Raw, check_scores, fingerprint, job_key, read_raw, write_raw, write_scores
 from .results import FILE_NAME, LeftOut, Results, write_results
 from .scored import Measured, with_rows

@@ -38,7 +38,7 @@ def _of_transforms(index: Any) -> Iterator[tuple[int, str]]:
 def _of_quantizers(index: Any) -> Iterator[tuple[int, str]]:
     """What the code needs; local search and codes without training need nothing."""
     base = parts_of(index)[1]
-    if isinstance(base, faiss.IndexIVF) and not base.quantizer.is_trained:
+    if isinstance(base, faiss.IndexIVF) and base.quantizer.ntotal != base.nlist:
         yield base.nlist, f"k-means of {base.nlist} inverted lists"
     if isinstance(getattr(base, "pq", None), faiss.ProductQuantizer):
         yield base.pq.ksub, f"k-means of {base.pq.ksub} codewords"

@@ -483,9 +483,7 @@ def test_run__recomputes_exact_distances(data, tmp_path, change):
 
     truthful = exact(64)
     lying = replace(truthful, build=lambda shape: Lying(truthful.build(shape)))
-    with pytest.raises(
-        ValueError, match="2048 bits: exact: expected .* between query 0 and"
-    ):
+    with pytest.raises(ValueError, match=r"2048 bits: exact: expected .* between query 0 and"):
         run(data, [lying], tmp_path, k=5)
 
 

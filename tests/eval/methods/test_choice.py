@@ -1,13 +1,17 @@
 """Which rows an evaluation has: by name, from other packages, and of an index that exists."""
 
+import sys
+import types
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 
 import faiss_pqvae as fpq
 from faiss_pqvae.eval import load
+from faiss_pqvae.eval.measure.raw import job_key
 from faiss_pqvae.eval.measure.runner import run
 from faiss_pqvae.eval.methods.baselines import YARDSTICKS
 from faiss_pqvae.eval.methods.build import from_factory
@@ -181,3 +185,26 @@ def test_given__rejects_other_items_and_other_files(data, make_model, tmp_path):
     faiss.write_index(faiss.IndexPQ(16, 2, 4), str(tmp_path / "untrained.index"))
     with pytest.raises(ValueError, match="expected a trained index"):
         given_at(tmp_path / "untrained.index")
+
+
+def test_rows_of__other_code_of_an_encoder_is_another_training(data, tmp_path, monkeypatch):
+    def make(bias):
+        def encoder(input_shape, latent_dim, *, width):
+            return torch.nn.Linear(input_shape[0], latent_dim, bias=bias)
+
+        return encoder
+
+    module = types.ModuleType("of_somebody")
+    monkeypatch.setitem(sys.modules, "of_somebody", module)
+    found = []
+    for encoder in (make(True), make(True), make(False), None):
+        module.make = encoder
+        name = None if encoder is None else "of_somebody:make"
+        settings = CodeSettings(
+            fpq.Reconstruction(), tmp_path, fpq.ModelConfig(encoder=name or "mlp", dsub=2)
+        )
+        (row,) = rows_of(data, names=["learned"], lengths=[16], learned=settings)
+        found.append((row.finish.__self__.folder.name, job_key(data, row, "adc", 9, "")))
+    assert found[0] == found[1]
+    assert len(set(found)) == len(dict(found)) == 3
+    assert found[3][0] == "pqvae-16"  # ours have no code in their names
