@@ -10,12 +10,13 @@ from faiss_pqvae.eval.measure.results import (
     best_rows,
     main_metric,
     metric_names,
+    ranked_rows,
     read_results,
     sort_rows,
     write_results,
 )
 from faiss_pqvae.eval.report.shown import best_settings
-from faiss_pqvae.eval.report.text import comparison_table, sentences, table
+from faiss_pqvae.eval.report.text import comparison_table, seeds_table, sentences, table
 
 
 def row(method="PQ", bits=64, value=0.5, **changes):
@@ -158,6 +159,7 @@ def test_read_results__rejects_what_is_no_json(path, content):
         ),
         (lambda c: c["rows"][0].update(keys=[1]), "expected 'keys' in row 0 as str, got int"),
         (lambda c: c.update(comparisons=[{}]), "expected a key 'method' in comparison 0"),
+        (lambda c: c.update(left_out=[{}]), "expected a key 'method' in leftout 0"),
     ],
 )
 def test_read_results__names_what_is_wrong(path, change, message):
@@ -292,3 +294,19 @@ def test_read_results__knows_the_former_name_of_a_split(tmp_path):
         found = read_results(tmp_path / "results.json").protocol
         present = {"dqn": "few-labels", f"dqn{subset}": f"few-labels{subset}"}
         assert found == present.get(protocol, protocol)
+
+
+def test_seeds_table__mean_deviation_and_range_over_seeds():
+    values = [0.70, 0.74, 0.78]
+    one = row("PQ-VAE", 32, 0.74, seeds={"map@1000": values}, marked=True, keys=["0" * 20] * 3)
+    lines = seeds_table(results(row(), one)).splitlines()
+    assert lines[0] == "mAP@1000 % over seeds:"
+    numbers = ["74.00", "4.00", "70.00", "78.00"]
+    assert lines[-1].split() == [">", "PQ-VAE", "32", "adc", "3", *numbers]
+    assert len(lines) == 4
+    assert seeds_table(results(row())) == ""
+
+
+def test_ranked_rows__by_bits_then_the_best_first_and_the_unmeasured_last():
+    rows = [row("A", 32, 0.1), row("B", 32, 0.3), row("C", 16, 0.2), row("D", 32, metrics={})]
+    assert [one.method for one in ranked_rows(rows, "map@1000")] == ["C", "B", "A", "D"]

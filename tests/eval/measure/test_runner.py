@@ -373,6 +373,7 @@ def test_run__seeds_of_a_method_are_one_row(data, tmp_path, of_seeds):
     alternating = [(1 + 2 / 3 + 3 / 5) / 3, (1 / 2 + 2 / 4 + 3 / 6) / 3]
     assert row.seeds["map@6"] == pytest.approx([1 / 3, 1 / 3, sum(alternating) / 3])
     assert row.metrics["map@6"] == pytest.approx(np.mean(row.seeds["map@6"]))
+    assert row.seed_deviations["map@6"] == pytest.approx(np.std(row.seeds["map@6"], ddof=1))
     assert row.seed_intervals["map@6"] == pytest.approx([1 / 3, sum(alternating) / 3])
     assert row.key == row.keys[0]
     assert len(list((tmp_path / "raw").glob("*.scores.npz"))) == 6

@@ -117,7 +117,7 @@ def test_report__renders(shown, report_run):
         "How this was made",
     ):
         assert heading in shown.dom.headings
-    assert shown.dom.tags.count("svg") == 9
+    assert shown.dom.tags.count("svg") == 21
     # Rows of both tables, and their two headings.
     assert shown.dom.tags.count("tr") == len(results.rows) + len(results.comparisons) + 2
 
