@@ -23,8 +23,6 @@ from faiss_pqvae.eval.methods.choice import LEARNED, reference, rows_of
 from faiss_pqvae.eval.methods.given import given, opened
 from faiss_pqvae.eval.methods.method import Method
 from faiss_pqvae.eval.methods.settings import CodeSettings, read_bundle
-from faiss_pqvae.eval.report.page import write_report
-from faiss_pqvae.eval.report.text import comparison_table, seeds_table, sentences, table
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.training import TrainingConfig
 
@@ -166,6 +164,9 @@ def measure(
     Raises:
         FailedMethodsError: methods failed; it is raised when the others are measured and shown.
     """
+    # Here, so that --help does not draw; and first, before anything is trained without it.
+    from faiss_pqvae.eval.report import page  # noqa: F401
+
     command = shlex.join(["faiss-pqvae", *sys.argv[1:]])
     failed = None
     try:
@@ -180,6 +181,8 @@ def measure(
 
 def _show(results: Results, data: Evaluated, rows: Sequence[Method], out: Path) -> None:
     """Prints results, writes their page, and finishes the trainings behind rows that there are."""
+    from faiss_pqvae.eval.report.page import write_report
+
     print_results(results)
     missing = {(one.method, one.bits, one.seed) for one in results.left_out}
     there = [row for row in rows if (row.name, row.bits, row.seed) not in missing]
@@ -200,6 +203,8 @@ def _show(results: Results, data: Evaluated, rows: Sequence[Method], out: Path) 
 
 def print_results(results: Results) -> None:
     """Prints the tables of an evaluation, and what a reader has to know of it."""
+    from faiss_pqvae.eval.report.text import comparison_table, seeds_table, sentences, table
+
     print(
         f"{results.data}: {results.n_queries:,} queries in {results.n_database:,} items; "
         "* is the best at its bytes, > what the others are compared with\n"

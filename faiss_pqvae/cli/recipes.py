@@ -58,7 +58,7 @@ SPREADS: tuple[Spread, ...] = ()
 
 def note_on_seeds(spreads: tuple[Spread, ...] = SPREADS) -> str:
     """What a reader of one training of each code has to know of others."""
-    text = "One training of each code, with seed 0; other seeds and other processors end elsewhere"
+    text = "One training of each code, with one seed; other seeds and processors end elsewhere"
     if not spreads:
         return f"{text}: --seeds 0 1 2 3 4 shows how far apart."
     told = [

@@ -13,7 +13,6 @@ from faiss_pqvae.eval.data.own import OwnData
 from faiss_pqvae.eval.data.protocol import Evaluated
 from faiss_pqvae.eval.measure.results import FILE_NAME, Results, main_metric, read_results
 from faiss_pqvae.eval.measure.scored import stored_scores, with_confidence
-from faiss_pqvae.eval.report.page import read_inputs, rebuild_report
 from faiss_pqvae.registry import datasets
 
 
@@ -38,6 +37,9 @@ def report(
         method: compare this method with the others instead of the best one.
         metric: compare by this metric, "precision@100" for example.
     """
+    # Here, so that --help does not draw.
+    from faiss_pqvae.eval.report.page import read_inputs, rebuild_report
+
     if not (out / FILE_NAME).exists():
         raise FileNotFoundError(
             f"no evaluation in {out}: expected {FILE_NAME}, which `faiss-pqvae evaluate --out "
