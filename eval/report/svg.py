@@ -24,11 +24,13 @@ except ImportError as missing:
 
 PANEL_INCHES = 4.7  # of a panel: two stand side by side, one fills the screen of a telephone
 PIXELS_PER_INCH = 105
-# Okabe and Ito's palette, which the colour-blind can tell apart, with grey for its pale yellow.
-COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#7F7F7F")
-_OF_MARKED = 3  # the first colours, which no other method gets beside them
+# Okabe and Ito's palette, which the colour-blind can tell apart; yellow, pale on white, is last.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#F0E442")
+# What is marked has the first three, all else others, which markers and lines tell apart besides.
+_MARKED = COLOURS[:3]
+_OTHERS = (*COLOURS[3:6], "#7F7F7F", "#44AA99", "#AA4499", "#999933", "#8C564B")
 MARKERS = "os^Dv<>"
-DASHES: tuple[Any, ...] = ("--", "-.", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)))
+_DASHES: tuple[Any, ...] = ("--", "-.", (0, (5, 1)), (0, (3, 1, 1, 1, 1, 1)))
 LINES = {"sdc": {"ls": ":", "markerfacecolor": "none"}, "exact": {"ls": "--"}}
 LEGEND_CHARACTERS = 24  # of a label, for two columns
 INK = "#1a2b3c"  # stands for the page's text colour
@@ -73,16 +75,14 @@ def method_styles(rows: Sequence[Row]) -> dict[str, dict[str, Any]]:
         row.method: {"color": INK, "ls": "--"} for row in rows if row.reference
     }
     for i, name in enumerate(marked):
-        colour = COLOURS[i % _OF_MARKED]
-        styles[name] = {"color": colour, "marker": MARKERS[i % 7], "ls": "-", "lw": 2.4}
-    colours = COLOURS[_OF_MARKED if marked else 0 :]
+        styles[name] = _style(i, _MARKED) | {"ls": "-", "lw": 2.4}
     for i, name in enumerate(others):
-        styles[name] = {
-            "color": colours[i % len(colours)],
-            "marker": MARKERS[(i + i // len(MARKERS)) % len(MARKERS)],
-            "ls": DASHES[(i // len(colours)) % len(DASHES)],
-        }
+        styles[name] = _style(i, _OTHERS) | {"ls": _DASHES[i % len(_DASHES)]}
     return styles
+
+
+def _style(i: int, colours: Sequence[str]) -> dict[str, Any]:
+    return {"color": colours[i % len(colours)], "marker": MARKERS[i % len(MARKERS)]}
 
 
 def legend_of(axes: Axes) -> Figure:

@@ -251,6 +251,8 @@ def test_method_styles__are_distinct_and_keep_colours_for_what_is_marked(report_
     styles = method_styles(rows)
     looks = [(style["color"], style["marker"], str(style["ls"])) for style in styles.values()]
     assert len(set(looks)) == 16
+    others = [name for name in styles if name not in ("M3", "M8")]
+    assert len({styles[name]["color"] for name in others[:8]}) == 8
     kept = {styles[name]["color"] for name in ("M3", "M8")}
     assert len(kept) == 2
     assert not kept & {style["color"] for name, style in styles.items() if name not in ("M3", "M8")}
