@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+import faiss_pqvae as fpq
 from faiss_pqvae.eval.methods.binary import check_training
 from faiss_pqvae.eval.methods.build import from_class, from_factory
+from faiss_pqvae.eval.methods.learned_code import LearnedCode
 from faiss_pqvae.eval.methods.method import TooFewItemsError
 from faiss_pqvae.eval.methods.spectral import SpectralHashing
 
@@ -71,3 +73,21 @@ def test_train__counts_what_is_drawn():
 def test_check_training__wants_two_that_differ(n):
     with pytest.raises(TooFewItemsError, match=f"2 different training items, got {n} of them"):
         check_training(np.ones((n, 3), np.float32), 3)
+
+
+@pytest.mark.parametrize(
+    ("nlist", "n", "message"),
+    [
+        (None, 3, "a training needs at least 4 training items, got 3"),
+        (8, 7, "k-means of 8 inverted lists needs at least 8 training items, got 7"),
+    ],
+)
+def test_train__of_a_learned_code(tmp_path, nlist, n, message):
+    model = fpq.ModelConfig(encoder="mlp", dsub=2, width=4)
+    code = LearnedCode(
+        2, 4, model, fpq.TrainingConfig(), objective=fpq.Reconstruction(), folder=tmp_path
+    )
+    row = code.method(8, (16,)) if nlist is None else code.inverted_file(nlist, (16,))
+    items = np.random.default_rng(0).standard_normal((n, 16), dtype=np.float32)
+    with pytest.raises(TooFewItemsError, match=message):
+        row.build((16,)).train(items)
