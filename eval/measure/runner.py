@@ -7,7 +7,7 @@ data's content. An interrupted run finds them again; a changed configuration doe
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from functools import partial
@@ -172,16 +172,9 @@ def _measured(
     if stored:
         _log.info(
             "using stored results of %s, %d of %d searches; --fresh (fresh=True) measures again",
-            *(_some(dict.fromkeys(stored)), len(stored), total),
+            *("; ".join(stored[:3]) + "; ..." * (len(stored) > 3), len(stored), total),
         )
     return measured, missing
-
-
-def _some(names: Iterable[str], most: int = 3) -> str:
-    """The first names, and how many more there are."""
-    names = [*names]
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return "; ".join(names[:most]) + more
 
 
 def _measure(

@@ -289,3 +289,10 @@ def test_write_report__tabulates_seeds(report_run, report_page):
     cells = [row.metrics["map@50"] * 100, np.std(values, ddof=1), min(values), max(values)]
     part = report_page.split('<table id="seeds">')[1].split("</table>")[0]
     assert [f"{cell:.2f}" for cell in cells] == re.findall(r"<td>(\d+\.\d\d)</td>", part)
+
+
+def test_write_report__has_a_row_a_result_comparison_and_seeded_row(report_run, report_page):
+    results = report_run[0]
+    seeded = [row for row in results.rows if row.seeds]
+    counted = len(results.rows) + len(results.comparisons) + len(seeded) + 3  # and headings
+    assert Page(report_page).tags.count("tr") == counted
