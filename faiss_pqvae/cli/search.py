@@ -61,5 +61,5 @@ def search(
         return
     print(f"{'query':>7}  nearest ids (distance), {index.search_type}")
     for number, (distances, ids) in enumerate(zip(D, I, strict=True)):
-        pairs = (f"{i} ({d:.4g})" for d, i in zip(distances, ids, strict=True) if i >= 0)
+        pairs = (f"{i} ({d:.4g})" for d, i in zip(distances, ids, strict=True) if i != -1)
         print(f"{number:>7}  {'  '.join(pairs)}")
