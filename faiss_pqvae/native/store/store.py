@@ -172,6 +172,8 @@ class Store:
 
     def add_sa_codes(self, codes: CodeArray, ids: IdArray | None) -> None:
         """Stores codes (n, sa_code_size()) uint8, as `add`; ValueError: of no inverted list."""
+        if not len(codes):  # FAISS's fast scan crashes on none
+            return
         self.kind.check_codes(self.bare, codes)
         with changes.all_or_nothing(self.index):
             self.kind.add_codes(self.index, self.bare, codes, ids)
