@@ -84,9 +84,12 @@ def given_ids(index: Any) -> Iterator[IdArray]:
 def check_given_ids(index: Any) -> None:
     """Refuses an index that holds the id -1, which FAISS itself takes; raises ValueError."""
     if any((ids == -1).any() for ids in given_ids(index)):
+        # FAISS's own `remove_ids` gives wrong ids where an IDMap is around lists.
+        remedy = "give it another by faiss.copy_array_to_vector(ids, index.id_map)"
+        if not in_id_map(index):
+            remedy = "take it out by index.remove_ids(numpy.array([-1]))"
         raise ValueError(
-            f"expected {POSSIBLE_IDS}, got a vector with it: take it out first, by "
-            "faiss_index.remove_ids(numpy.array([-1]))"
+            f"expected {POSSIBLE_IDS}, got a vector with it: in the faiss index, {remedy}"
         )
 
 

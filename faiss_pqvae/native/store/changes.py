@@ -131,16 +131,18 @@ def check_moved(held: Held, add_id: int) -> None:
         ValueError: ids beyond int64; the id -1.
     """
     limits = np.iinfo(np.int64)
+    if not add_id:
+        return
+    if not limits.min <= add_id <= limits.max:
+        raise ValueError(f"expected an add_id within int64, got {add_id}")
     for ids in given_ids(held.index):
-        if not len(ids):
-            continue
-        low, high = int(ids.min()) + add_id, int(ids.max()) + add_id
-        if low < limits.min or high > limits.max:
+        beyond = (ids < limits.min - add_id) | (ids > limits.max - add_id)
+        if beyond.any():
             raise ValueError(
-                f"expected an add_id that leaves ids within int64, got {add_id} for ids from "
-                f"{ids.min()} to {ids.max()}"
+                f"expected an add_id that leaves ids within int64, got {add_id} for the id "
+                f"{ids[beyond][0]}"
             )
-        if low <= -1 <= high and (ids == -1 - add_id).any():
+        if (ids == -1 - add_id).any():
             raise ValueError(
                 f"expected an add_id that makes {POSSIBLE_IDS}, got {add_id} for the id "
                 f"{-1 - add_id}"

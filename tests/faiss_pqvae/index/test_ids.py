@@ -152,9 +152,13 @@ def test_add__refuses_minus_one(make, case, refine):
     ("ids", "add_id", "match"),
     [
         ([5, -3, 9], 2, "an add_id that makes ids other than -1, .* got 2 for the id -3"),
-        ([5, LIMITS.max - 3, 9], 4, "leaves ids within int64, got 4 for ids from 5 to"),
-        ([5, LIMITS.min + 3, 9], -4, "leaves ids within int64, got -4 for ids from -"),
-        ([5, 6, 7], 2**70, "leaves ids within int64"),
+        ([5, LIMITS.max - 3, 9], 4, f"leaves ids within int64, got 4 for the id {LIMITS.max - 3}"),
+        (
+            [5, LIMITS.min + 3, 9],
+            -4,
+            f"leaves ids within int64, got -4 for the id {LIMITS.min + 3}",
+        ),
+        ([5, 6, 7], 2**70, "expected an add_id within int64, got 1"),
     ],
 )
 def test_merge__refuses_to_make_ids_that_nobody_may_give(make, case, refine, ids, add_id, match):
@@ -172,7 +176,7 @@ def test_minus_one__of_an_index_that_is_handed_in(make, tmp_path, case):
     """FAISS itself takes it, and its own `remove_ids` takes it out."""
     index = make(*case)
     index.faiss_index.add_with_ids(vectors(3), np.array([4, -1, 5]))
-    with pytest.raises(ValueError, match=f"{MINUS_ONE}, got a vector with it: take it out"):
+    with pytest.raises(ValueError, match=f"{MINUS_ONE}, got a vector with it: in the faiss index"):
         LatentIndex(index.model, L2, faiss_index=index.faiss_index)
     with pytest.raises(ValueError, match=MINUS_ONE):
         Store(index.faiss_index)
