@@ -185,7 +185,7 @@ class Stock:
             raise ValueError(
                 f"expected add_id=0 for an index that numbers its items itself, got {add_id}"
             )
-        other.store.check_moved(add_id)
+        self.store.check_add_id(other.store, add_id)
         if self.vectors is not None and other.vectors is not None:
             places = self.store.has_id_map
             self.vectors.merge(other.vectors, self.store.index.ntotal if places else add_id)

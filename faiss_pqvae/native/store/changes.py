@@ -124,8 +124,8 @@ def check_compatible(held: Held, other: Held) -> None:
         raise ValueError(f"FAISS cannot merge these indexes: {error}") from error
 
 
-def check_moved(held: Held, add_id: int) -> None:
-    """Refuses to add to the ids of an index what would make other ids than users may give.
+def check_add_id(other: Held, add_id: int) -> None:
+    """Refuses what would make ids of an index, which `merge` takes over, none that users may give.
 
     Raises:
         ValueError: ids beyond int64; the id -1.
@@ -135,7 +135,7 @@ def check_moved(held: Held, add_id: int) -> None:
         return
     if not limits.min <= add_id <= limits.max:
         raise ValueError(f"expected an add_id within int64, got {add_id}")
-    for ids in given_ids(held.index):
+    for ids in given_ids(other.index):
         beyond = (ids < limits.min - add_id) | (ids > limits.max - add_id)
         if beyond.any():
             raise ValueError(

@@ -190,9 +190,9 @@ class Store:
         """Refuses what `merge` cannot take, with a ValueError."""
         changes.check_compatible(self.held, other.held)
 
-    def check_moved(self, add_id: int) -> None:
-        """Refuses an `add_id` for the ids of this store with a ValueError."""
-        changes.check_moved(self.held, add_id)
+    def check_add_id(self, other: Store, add_id: int) -> None:
+        """Refuses what would make of ids others than users may give, with a ValueError."""
+        changes.check_add_id(other.held, add_id)
 
     def merge(self, other: Store, add_id: int) -> None:
         """Takes the vectors of another index over, `add_id` added to their ids."""
