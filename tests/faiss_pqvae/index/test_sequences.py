@@ -78,9 +78,16 @@ class Play:
     def _selector(self, rng: np.random.Generator) -> tuple[Any, np.ndarray]:
         """A selector and the ids it takes."""
         ids = self._some_ids(rng)
-        how = rng.integers(3)
+        how = rng.integers(5)
         if how == 0:
             return faiss.IDSelectorBatch(ids), ids
+        if how == 2:
+            return faiss.IDSelectorArray(ids), ids
+        if how == 3:
+            bits = rng.integers(0, 256, 8, dtype=np.uint8)
+            return faiss.IDSelectorBitmap(bits), np.flatnonzero(
+                np.unpackbits(bits, bitorder="little")
+            )
         if how == 1 and len(ids):
             low, high = np.sort(rng.choice(ids, 2))
             stored = self.reference.ids
@@ -301,13 +308,25 @@ class Play:
             index = LatentIndex(self.index.model, self.metric, faiss_index=native)
             index.batch_size = self.index.batch_size
             self.index = index
-        elif rng.random() < 0.3:  # which waits for the disk
+        elif rng.random() < 0.2:  # which waits for the disk
             with tempfile.TemporaryDirectory() as folder:
                 write_index(self.index, Path(folder) / "index")
-                self.index = read_index(Path(folder) / "index")
+                mmap = not self.kind.endswith("fs") and rng.random() < 0.5
+                self.index = read_index(Path(folder) / "index", mmap=mmap)
+                if mmap:  # the copy is in memory
+                    self._check_mapped()
+                    self.index = copy.deepcopy(self.index)
             self.index.batch_size, self.index.k_factor = 4, 1000.0
         if self.is_ivf:
             self.index.nprobe = NLIST
+
+    def _check_mapped(self) -> None:
+        self.index.k_factor = 1000.0
+        if self.is_ivf:
+            self.index.nprobe = NLIST
+        self.check(POOL[:2], len(self.reference.ids) + 1)
+        with pytest.raises(ValueError, match="memory-mapped"):
+            self.index.add(POOL[:2])
 
 
 OPERATIONS = [
