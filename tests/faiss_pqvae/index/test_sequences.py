@@ -347,11 +347,15 @@ def test_sequence(kind, make_identity, make_reference):
         metric=st.sampled_from([L2, IP]),
         id_map=st.sampled_from(["", "IDMap", "IDMap2"]),
         refined=st.sampled_from([False, False, True]),
+        first=st.integers(0, 9),
         steps=STEPS,
     )
-    def play(metric: int, id_map: str, refined: bool, steps: list[tuple[str, int]]) -> None:
+    def play(
+        metric: int, id_map: str, refined: bool, first: int, steps: list[tuple[str, int]]
+    ) -> None:
         game = Play(make_identity, make_reference, (*kind, metric, id_map), refined)
-        game.run("add", np.random.default_rng(1))
+        game.run("add", np.random.default_rng(first))
+        game.run("make_direct_map", np.random.default_rng(first))
         for operation, seed in steps:
             game.run(operation, np.random.default_rng(seed))
         game.index.search_type = "adc"
