@@ -42,3 +42,25 @@ def at_least_1(name: str, value: Any) -> int:
     if value < 1:
         raise ValueError(f"expected {name} >= 1, got {value}")
     return int(value)
+
+
+def how_to_convert(dtype: Any, name: str) -> str:
+    """What to write to make numbers of an array whose dtype has none that are plain.
+
+    Args:
+        dtype: of numpy.
+        name: of the array in the code to write.
+
+    Returns:
+        The end of a message, from a colon on.
+    """
+    dtype = np.dtype(dtype)
+    if dtype.kind == "c":
+        return f": write {name}.real, or numpy.hstack([{name}.real, {name}.imag])"
+    if dtype.fields is not None:
+        return f": write numpy.lib.recfunctions.structured_to_unstructured({name})"
+    if dtype.kind == "V":
+        return f": write {name}.astype(numpy.float32) where its type is known, such as bfloat16"
+    if dtype.kind in "mM":
+        return f": write {name}.astype(numpy.int64).astype(numpy.float32)"
+    return f": write {name}.astype(numpy.float32)"

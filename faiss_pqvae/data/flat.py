@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from faiss_pqvae.data.source import Rows, Source
+from faiss_pqvae.data.source import Parts, Rows, Source
 from faiss_pqvae.types import FloatArray
 
 # Little endian, on every machine. In the TEXMEX formats every row starts with its dimension, in
@@ -31,9 +31,11 @@ class Float32Rows:
 
     Attributes:
         shape: that of the source.
+        parts: the files that it lies in, where it is of files.
     """
 
     dtype: np.dtype[Any] = _FLOAT
+    parts: Parts
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -57,14 +59,20 @@ class FlatVectors:
         path: the file.
         record: of one row, with the values in the field "values".
         offset: bytes before the first row.
-        shape: (n, d).
+        shape: (n, d), or (n, ...) of other items.
+        dtype: what rows are converted to.
     """
 
     path: Path
     record: np.dtype[Any]
     offset: int
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     dtype: np.dtype[Any] = _FLOAT
+
+    @property
+    def parts(self) -> Parts:
+        """The file, with its number of rows."""
+        return [(self.path, len(self))]
 
     def __len__(self) -> int:
         return self.shape[0]
