@@ -48,7 +48,7 @@ def _kind(types: Any, column: Any) -> ColumnKind:
 
 
 def choose_columns(
-    schema: Any, pattern: str | None, without: str | None, how_to_name: str
+    schema: Any, pattern: str | None, without: str | None, name_one: str, name_several: str
 ) -> list[str]:
     """The column of vectors, or the columns of numbers that are one dimension each.
 
@@ -61,7 +61,8 @@ def choose_columns(
         pattern: the name of a column of vectors, or a pattern such as "dim_*" that columns of
             numbers match.
         without: a column that is not among them.
-        how_to_name: what to write where the columns are not plain.
+        name_one: what to write where a column of vectors is meant, for messages.
+        name_several: likewise, where dim_0, dim_1, ... are.
 
     Raises:
         ValueError: no such columns, or several that may be meant.
@@ -86,9 +87,7 @@ def choose_columns(
     if len(vectors) == 1:
         return vectors
     if vectors:
-        raise ValueError(
-            f"expected one column of vectors, got {vectors}; name one as {how_to_name}"
-        )
+        raise ValueError(f"expected one column of vectors, got {vectors}; name one as {name_one}")
     floats = [name for name in numbers if kinds[name] == "float"]
     family = _family(numbers)
     if family and not set(floats) - set(family):
@@ -97,8 +96,8 @@ def choose_columns(
         return floats
     raise ValueError(
         "expected a column 'image', one of vectors (lists of numbers), or a column of numbers for "
-        f"every dimension, got {_said(schema)}; where columns of numbers are the dimensions, name "
-        f"them by a pattern, as {how_to_name} with dim_* for dim_0, dim_1, ..."
+        f"every dimension, got {_said(schema)}; name a column as {name_one}, several as "
+        f"{name_several}"
     )
 
 

@@ -45,7 +45,8 @@ class Float32Rows:
         return self.shape[0]
 
     def __getitem__(self, rows: Rows, /) -> FloatArray:
-        return np.array(self.source[rows], dtype=np.float32)
+        with np.errstate(over="ignore"):  # whoever reads looks for infinity
+            return np.array(self.source[rows], dtype=np.float32)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ class FlatVectors:
 
     def __getitem__(self, rows: Rows, /) -> npt.NDArray[Any]:
         # The map is strided; this is the one copy, converted on the way.
-        return np.array(self.records()["values"][rows], dtype=self.dtype)
+        with np.errstate(over="ignore"):  # whoever reads looks for infinity
+            return np.array(self.records()["values"][rows], dtype=self.dtype)
 
     def records(self, start: int = 0, stop: int | None = None) -> npt.NDArray[Any]:
         """The rows from start to stop as they lie in the file, (stop - start,) of `record`."""

@@ -205,7 +205,8 @@ def open_parquet_vectors(
         schema = _schema(file)
         try:
             if names is None:
-                names = choose_columns(schema, column, without, f"{file.name}/COLUMN")
+                name_one, several = f"{file.name}/COLUMN", f"{file.name}/dim_*"
+                names = choose_columns(schema, column, without, name_one, several)
             check_columns(schema, names, paths[0])
             with import_eval("pyarrow.parquet").ParquetFile(file) as table:
                 batches = table.iter_batches(columns=names)

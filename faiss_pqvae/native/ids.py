@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from faiss_pqvae.arguments import as_array
 from faiss_pqvae.native import faiss
 from faiss_pqvae.types import IdArray
 
@@ -27,7 +28,7 @@ def as_ids(ids: Any, n: int | None = None) -> IdArray:
         TypeError: no integers.
         ValueError: another number of them.
     """
-    array = np.asarray(ids)
+    array = as_array(ids, "ids")
     if array.dtype == np.uint64 or not np.issubdtype(array.dtype, np.integer):
         raise TypeError(f"expected ids of dtype int64, got {array.dtype}")
     if array.ndim != 1 or (n is not None and len(array) != n):

@@ -198,7 +198,9 @@ def test_parquet_vectors__rejects_other_columns_and_files(tmp_path: Path) -> Non
     ):
         open_parquet_vectors(tmp_path)
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "z.parquet")
-    with pytest.raises(ValueError, match=r"expected a column 'image', got \['text'\]"):
+    with pytest.raises(
+        ValueError, match=r"a column 'image', one of vectors .*got the columns text \(string\)"
+    ):
         open_source(tmp_path / "z.parquet")
 
 
