@@ -89,10 +89,10 @@ def choose_columns(
     if vectors:
         raise ValueError(f"expected one column of vectors, got {vectors}; name one as {name_one}")
     floats = [name for name in numbers if kinds[name] == "float"]
-    family = _family(numbers)
-    if family and not set(floats) - set(family):
-        return family
-    if floats and len(floats) == len(numbers):
+    families = _families(numbers)
+    if len(families) == 1 and not set(floats) - set(families[0]) and _is_gapless(families[0]):
+        return families[0]
+    if not families and floats and len(floats) == len(numbers):
         return floats
     raise ValueError(
         "expected a column 'image', one of vectors (lists of numbers), or a column of numbers for "
@@ -107,24 +107,23 @@ def _said(schema: Any) -> str:
     return f"the columns {', '.join(shown)}" + (f" and {more} more" if more else "")
 
 
-def _family(names: list[str]) -> list[str]:
-    """The columns x0, x1, ... or x1, x2, ... in this order, where there is one such row of them."""
+def _families(names: list[str]) -> list[list[str]]:
+    """Those of the names that differ by a number at their end alone, in its order."""
     families: dict[str, list[str]] = {}
-    for name in names:
+    for name in sorted(names, key=_by_number):
         if re.search("[0-9]$", name):
             families.setdefault(name.rstrip("0123456789"), []).append(name)
-    families = {prefix: own for prefix, own in families.items() if len(own) > 1}
-    if len(families) != 1:
-        return []
-    (family,) = families.values()
-    family = sorted(family, key=_by_number)
-    found = [_by_number(name)[0] for name in family]
-    return family if found in ([*range(len(found))], [*range(1, len(found) + 1)]) else []
+    return [family for family in families.values() if len(family) > 1]
+
+
+def _is_gapless(family: list[str]) -> bool:
+    numbers = [_by_number(name)[0] for name in family]
+    return numbers[0] in (0, 1) and numbers == [*range(numbers[0], numbers[0] + len(numbers))]
 
 
 def _by_number(name: str) -> tuple[int, str]:
-    digits = re.search("[0-9]*$", name)
-    return int(digits[0] or -1) if digits else -1, name
+    digits = re.search("[0-9]+$", name)
+    return int(digits[0]) if digits else -1, name
 
 
 def check_columns(schema: Any, names: list[str], first: Path) -> None:
@@ -176,11 +175,8 @@ def vectors_of(column: Any) -> npt.NDArray[Any]:
         return join_rows([vectors_of(chunk) for chunk in column.chunks])
     if column.null_count:
         raise ValueError(f"expected a vector in every row, got {column.null_count} nulls")
-    if hasattr(column, "to_numpy_ndarray"):  # a tensor, whose axes may be permuted
-        _check_no_nulls(column.storage.flatten())
-        tensors: npt.NDArray[Any] = column.to_numpy_ndarray()
-        as_bytes = tensors.dtype == np.uint8 and tensors.ndim == 4
-        return tensors if as_bytes else tensors.astype(np.float32)
+    if hasattr(column, "to_numpy_ndarray"):
+        return _tensors(column)
     column = getattr(column, "storage", column)
     if len(column) == 0:
         return np.empty((0, 0), np.float32)
@@ -191,15 +187,25 @@ def vectors_of(column: Any) -> npt.NDArray[Any]:
             f"expected vectors of one dimension, {d or 'at least 1'} as in the first row, got "
             f"dimensions from {lengths.min()} to {lengths.max()}"
         )
+    return _numbers(column).reshape(-1, d).astype(np.float32)
+
+
+def _tensors(column: Any) -> npt.NDArray[Any]:
+    """Tensors of a fixed shape: bytes in three dimensions are images and stay as they are."""
+    kind = column.type
+    tensors = _numbers(column.storage).reshape(-1, *kind.shape)
+    if kind.permutation is not None:  # pyarrow's own to_numpy_ndarray turns some the wrong way
+        tensors = tensors.transpose(0, *(1 + axis for axis in kind.permutation))
+    as_bytes = tensors.dtype == np.uint8 and tensors.ndim == 4
+    return tensors if as_bytes else tensors.astype(np.float32)
+
+
+def _numbers(column: Any) -> npt.NDArray[Any]:
     values = column.flatten()  # unlike .values, this respects a slice's offset
-    _check_no_nulls(values)
-    rows: npt.NDArray[Any] = values.to_numpy(zero_copy_only=False).reshape(-1, d)
-    return rows.astype(np.float32)
-
-
-def _check_no_nulls(values: Any) -> None:
     if values.null_count:
         raise ValueError(f"expected numbers in every vector, got {values.null_count} nulls")
+    numbers: npt.NDArray[Any] = values.to_numpy(zero_copy_only=False)
+    return numbers
 
 
 def join_rows(blocks: list[npt.NDArray[Any]]) -> npt.NDArray[Any]:

@@ -54,8 +54,8 @@ class HDF5Vectors:
 
         Args:
             path: the file.
-            dataset: name; by default "train", the vectors to search in of ann-benchmarks, or the
-                only one that there is.
+            dataset: name, in groups as "emb/clip"; by default "train", the vectors to search in of
+                ann-benchmarks, or the only one that there is.
             run_bytes: most that is read at a time where rows lie apart.
             gap_bytes: between two rows, beyond which it is jumped over and not read.
 
@@ -68,7 +68,7 @@ class HDF5Vectors:
         self.path, self.run_bytes, self.gap_bytes = Path(path), run_bytes, gap_bytes
         if not self.path.is_file():
             raise FileNotFoundError(f"expected an HDF5 file, got {path}")
-        shapes, self.attributes = self._contents()
+        shapes, self.attributes = self._contents(dataset)
         self.names = tuple(sorted(shapes))
         if dataset is None:
             dataset = self.names[0] if len(self.names) == 1 else "train"
@@ -118,7 +118,7 @@ class HDF5Vectors:
         for start, stop in itertools.pairwise(edges):
             yield slice(start, stop)
 
-    def _contents(self) -> tuple[dict[str, tuple[int, int]], dict[str, Any]]:
+    def _contents(self, dataset: str | None) -> tuple[dict[str, tuple[int, int]], dict[str, Any]]:
         shapes: dict[str, tuple[int, int]] = {}
 
         def note(name: str, item: Any) -> None:
@@ -128,6 +128,8 @@ class HDF5Vectors:
 
         with self._open() as file:
             file.visititems(note)
+            if dataset is not None and dataset in file:  # a link, which is not visited
+                note(dataset, file[dataset])
             return shapes, dict(file.attrs)
 
     def _open(self) -> _OpenHDF5:
@@ -164,6 +166,7 @@ def parquet_columns(path: Path) -> dict[str, ColumnKind]:
     """Every column of a Parquet file by name, and what it holds.
 
     Raises:
+        FileNotFoundError: there is no such file.
         ValueError: the file is corrupt.
         ImportError: pyarrow is not installed.
     """
@@ -200,8 +203,6 @@ def open_parquet_vectors(
     names: list[str] | None = None
     sources = []
     for file in paths:
-        if not file.is_file():
-            raise FileNotFoundError(f"expected a .parquet file, got {file}")
         schema = _schema(file)
         try:
             if names is None:
@@ -223,6 +224,8 @@ def open_parquet_vectors(
 
 def _schema(path: Path) -> Any:
     arrow, parquet = import_eval("pyarrow"), import_eval("pyarrow.parquet")
+    if not path.is_file():
+        raise FileNotFoundError(f"expected a .parquet file, got {path}")
     try:
         return parquet.read_schema(path)
     except (ValueError, OSError, arrow.ArrowException) as error:
