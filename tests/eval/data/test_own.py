@@ -4,6 +4,7 @@ import json
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -218,6 +219,16 @@ def test_load__folder_of_npy(vectors: np.ndarray, tmp_path: Path) -> None:
     assert data.class_names == ("3", "4", "5")
     np.testing.assert_array_equal(data.queries, vectors[50:])
     np.testing.assert_array_equal(data.query_labels, 2 - LABELS[50:])
+
+
+def test_load__a_data_set_in_a_group_of_hdf5(vectors: np.ndarray, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.hdf5", "w") as file:
+        file["emb/clip"], file["emb/few"] = vectors, vectors[:4]
+    np.save(tmp_path / "y.npy", LABELS)
+    path = tmp_path / "x.hdf5" / "emb"
+    same_items(load(path / "clip", own=OwnData(labels=tmp_path / "y.npy")), vectors, LABELS)
+    data = load(str(path / "clip"), own=OwnData(queries=path / "few"), cache=tmp_path)
+    np.testing.assert_array_equal(data.queries, vectors[:4])
 
 
 def test_load__npy_with_queries_and_no_labels_is_judged_by_neighbours(
