@@ -77,6 +77,7 @@ def _kind(labels: Any) -> str:
     raise TypeError(
         "expected labels as integers or text (n,), bool (n, classes), or lists of integers or "
         f"text, got {labels.dtype} of shape {labels.shape}"
+        + (": write labels.astype(int)" if labels.dtype.kind == "f" else "")
     )
 
 

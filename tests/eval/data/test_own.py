@@ -249,7 +249,7 @@ def test_load__npy_with_queries_and_no_labels_is_judged_by_neighbours(
         (LABELS[:5], ValueError, "expected 60 labels in .*one an item of .*, got 5"),
         (LABELS - 1, ValueError, "a label for every item, from 0 on, got -1"),
         (LABELS * 0, ValueError, "two classes or more"),
-        (LABELS.astype(np.float32), TypeError, "labels as integers or text"),
+        (LABELS.astype(np.float32), TypeError, r"or text \(n,\).* write labels\.astype\(int\)"),
     ],
 )
 def test_load__rejects_labels_that_do_not_fit(
