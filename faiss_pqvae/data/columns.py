@@ -88,12 +88,8 @@ def choose_columns(
         return vectors
     if vectors:
         raise ValueError(f"expected one column of vectors, got {vectors}; name one as {name_one}")
-    floats = [name for name in numbers if kinds[name] == "float"]
-    families = _families(numbers)
-    if len(families) == 1 and not set(floats) - set(families[0]) and _is_gapless(families[0]):
-        return families[0]
-    if not families and floats and len(floats) == len(numbers):
-        return floats
+    if wide := _dimensions(numbers, [name for name in numbers if kinds[name] == "float"]):
+        return wide
     raise ValueError(
         "expected a column 'image', one of vectors (lists of numbers), or a column of numbers for "
         f"every dimension, got {_said(schema)}; name a column as {name_one}, several as "
@@ -105,6 +101,14 @@ def _said(schema: Any) -> str:
     shown = [f"{field.name} ({field.type})" for field in schema][:12]
     more = len(schema.names) - len(shown)
     return f"the columns {', '.join(shown)}" + (f" and {more} more" if more else "")
+
+
+def _dimensions(numbers: list[str], floats: list[str]) -> list[str]:
+    """The columns of numbers that are plainly one dimension each, in order; else none."""
+    families = _families(numbers)
+    if len(families) == 1 and not set(floats) - set(families[0]) and _is_gapless(families[0]):
+        return families[0]
+    return floats if not families and len(floats) == len(numbers) else []
 
 
 def _families(names: list[str]) -> list[list[str]]:

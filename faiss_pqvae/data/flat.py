@@ -49,6 +49,20 @@ class Float32Rows:
             return np.array(self.source[rows], dtype=np.float32)
 
 
+def comes_as_float32(x: Any) -> bool:
+    """Whether rows of numpy's numbers have to be converted before torch takes them as they are.
+
+    Integers in two dimensions are vectors, not pixels. Of floats those of another byte order, and
+    those of more than 8 bytes.
+
+    Args:
+        x: anything with a shape and a dtype of numpy.
+    """
+    vectors = len(x.shape) == 2 and x.dtype.kind in "iu"
+    foreign = x.dtype.kind == "f" and (x.dtype.itemsize > 8 or not x.dtype.isnative)
+    return bool(vectors or foreign)
+
+
 @dataclass(frozen=True)
 class FlatVectors:
     """Vectors at fixed places in a file, which is mapped anew at every access.

@@ -44,9 +44,7 @@ def files_in(folder: Path) -> tuple[str, list[Path]]:
             f"expected images or .parquet files in {folder}, got both ({_listed(counts)}): name a "
             "folder of one kind"
         )
-    if with_images:
-        return IMAGES, []
-    kinds = [suffix for suffix in sorted(tables) if tables[suffix]]
+    kinds = [] if with_images else [suffix for suffix in sorted(tables) if tables[suffix]]
     if len(kinds) > 1:
         raise ValueError(
             f"expected vectors of one format in {folder}, got {_listed(counts)}: name a file, or a "
@@ -57,7 +55,7 @@ def files_in(folder: Path) -> tuple[str, list[Path]]:
         if suffix != ".parquet":
             _check_shards(folder, tables[suffix], numbered=suffix != ".npy")
         return suffix, tables[suffix]
-    if "" in counts:  # images need no suffix
+    if with_images or "" in counts:  # images need no suffix
         return IMAGES, []
     raise ValueError(
         f"no data in {folder}: expected images ({', '.join(sorted(IMAGE_SUFFIXES))}) or vectors in "

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from faiss_pqvae.arguments import how_to_convert
-from faiss_pqvae.data.flat import FlatVectors, Float32Rows
+from faiss_pqvae.data.flat import FlatVectors, Float32Rows, comes_as_float32
 from faiss_pqvae.data.shards import Shards
 from faiss_pqvae.data.source import Source
 
@@ -29,7 +29,7 @@ def open_npy(path: Path) -> Source:
         raise ValueError(
             f"expected shape (n, ...) with at least one item in {path}, got {array.shape}"
         )
-    source: Any = Float32Rows(array) if _comes_as_float32(array) else array
+    source: Any = Float32Rows(array) if comes_as_float32(array) else array
     source.parts = [(path, len(source))]  # as in `Shards`
     return source  # type: ignore[no-any-return]
 
@@ -69,14 +69,8 @@ def _unmapped(path: Path) -> Source:
     """Rows that are mapped when they are read only: maps of all files would fill the memory."""
     array = _map(path)
     if not array.flags.c_contiguous or array.size == 0:
-        return Float32Rows(array) if _comes_as_float32(array) else array
+        return Float32Rows(array) if comes_as_float32(array) else array
     record = np.dtype([("values", array.dtype, array.shape[1:])])
-    dtype = np.dtype(np.float32) if _comes_as_float32(array) else array.dtype
+    dtype = np.dtype(np.float32) if comes_as_float32(array) else array.dtype
     offset: int = array.offset  # type: ignore[attr-defined]
     return FlatVectors(path, record, offset, array.shape, dtype)
-
-
-def _comes_as_float32(array: npt.NDArray[Any]) -> bool:
-    vectors = array.ndim == 2 and array.dtype.kind in "iu"
-    foreign = array.dtype.kind == "f" and (array.dtype.itemsize > 8 or not array.dtype.isnative)
-    return vectors or foreign

@@ -5,6 +5,7 @@ Rows come as float32, as in `faiss_pqvae.data.flat`.
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -198,35 +199,41 @@ def open_parquet_vectors(
             missing, lengths differ (the message names both files), or there is no row.
         ImportError: pyarrow is not installed.
     """
-    arrow = import_eval("pyarrow")
     paths = parquet_paths(path)
-    names: list[str] | None = None
-    sources = []
-    for file in paths:
-        schema = _schema(file)
-        try:
-            if names is None:
-                name_one, several = f"{file.name}/COLUMN", f"{file.name}/dim_*"
-                names = choose_columns(schema, column, without, name_one, several)
-            check_columns(schema, names, paths[0])
-            with import_eval("pyarrow.parquet").ParquetFile(file) as table:
-                batches = table.iter_batches(columns=names)
-                sources.append(join_rows([rows_of(batch, names) for batch in batches]))
-        except (ValueError, OSError, arrow.ArrowException) as error:
-            raise ValueError(f"cannot read {file}: {error}") from error
+    name_one, several = f"{paths[0].name}/COLUMN", f"{paths[0].name}/dim_*"
+    schema = _schema(paths[0])
+    with _reading(paths[0]):
+        names = choose_columns(schema, column, without, name_one, several)
+    found = [_rows(file, names, paths[0]) for file in paths]
     # Files without rows do not know how many dimensions the vectors of lists have.
-    shape, dtype = next(((x.shape[1:], x.dtype) for x in sources if len(x)), ((0,), np.float32))
-    filled = [x if len(x) else np.empty((0, *shape), dtype) for x in sources]
-    if not any(map(len, filled)):
+    like = next((rows for rows in found if len(rows)), None)
+    if like is None:
         raise ValueError(f"no vectors in {path}: expected at least one row")
-    return Shards(paths, filled)
+    return Shards(paths, [rows if len(rows) else like[:0] for rows in found])
+
+
+def _rows(path: Path, names: list[str], first: Path) -> npt.NDArray[Any]:
+    """Columns of one file, which the first one has, too."""
+    schema, parquet = _schema(path), import_eval("pyarrow.parquet")
+    with _reading(path):
+        check_columns(schema, names, first)
+        with parquet.ParquetFile(path) as table:
+            return join_rows([rows_of(batch, names) for batch in table.iter_batches(columns=names)])
 
 
 def _schema(path: Path) -> Any:
-    arrow, parquet = import_eval("pyarrow"), import_eval("pyarrow.parquet")
+    parquet = import_eval("pyarrow.parquet")
     if not path.is_file():
         raise FileNotFoundError(f"expected a .parquet file, got {path}")
-    try:
+    with _reading(path):
         return parquet.read_schema(path)
+
+
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """What Arrow and we find wrong in a file becomes a ValueError with its name."""
+    arrow = import_eval("pyarrow")
+    try:
+        yield
     except (ValueError, OSError, arrow.ArrowException) as error:
         raise ValueError(f"cannot read {path}: {error}") from error
