@@ -8,7 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from faiss_pqvae.arguments import as_array, how_to_convert
+from faiss_pqvae.foreign import as_array, how_to_convert
 from faiss_pqvae.types import FloatArray
 
 Structure = Literal["product", "residual"]

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from faiss_pqvae.arguments import as_array
+from faiss_pqvae.foreign import as_array
 
 from .protocol import LabelArray
 

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from faiss_pqvae.arguments import how_to_convert
 from faiss_pqvae.data.given import as_rows
+from faiss_pqvae.foreign import how_to_convert
 
 _TOLERANCE = 1e-3  # resizing and rounding may leave [0, 1] by a little
 

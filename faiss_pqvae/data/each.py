@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from faiss_pqvae.arguments import as_array
 from faiss_pqvae.data.flat import Float32Rows, comes_as_float32
 from faiss_pqvae.data.source import Rows, row_ids
+from faiss_pqvae.foreign import as_array
 
 Shape = tuple[int, ...] | None
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from faiss_pqvae.arguments import check_dense
 from faiss_pqvae.data.columns import choose_columns, column_kinds, rows_of, vectors_of
 from faiss_pqvae.data.each import Each, Shape, converted, is_image, no_items, of_list
+from faiss_pqvae.foreign import check_dense
 
 
 def as_rows(x: Any, item_shape: Shape, what: str) -> Any:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from faiss_pqvae.arguments import as_array
+from faiss_pqvae.foreign import as_array
 
 
 class Labels(NamedTuple):

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from faiss_pqvae.arguments import how_to_convert
 from faiss_pqvae.data.flat import FlatVectors, Float32Rows, comes_as_float32
 from faiss_pqvae.data.shards import Shards
 from faiss_pqvae.data.source import Source
+from faiss_pqvae.foreign import how_to_convert
 
 
 def open_npy(path: Path) -> Source:

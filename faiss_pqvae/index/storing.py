@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from faiss_pqvae.arguments import as_array, output
+from faiss_pqvae.arguments import output
+from faiss_pqvae.foreign import as_array
 from faiss_pqvae.index.encoding import Batch, Encoding
 from faiss_pqvae.index.metrics import METRICS
 from faiss_pqvae.index.refine import Refiner, StoredVectors, made_of, make_refiner, refines_by

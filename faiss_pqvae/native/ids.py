@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from faiss_pqvae.arguments import as_array
+from faiss_pqvae.foreign import as_array
 from faiss_pqvae.native import faiss
 from faiss_pqvae.types import IdArray
 

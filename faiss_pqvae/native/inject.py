@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from faiss_pqvae.arguments import as_array, how_to_convert
 from faiss_pqvae.codebooks import MAX_NBITS, MIN_NBITS, Codebooks
+from faiss_pqvae.foreign import as_array, how_to_convert
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.kinds import kind_of
 from faiss_pqvae.native.kinds.lists import coarse_is_trained
