@@ -16,6 +16,9 @@ from faiss_pqvae.data.each import Each, Shape, converted, is_image, no_items, of
 from faiss_pqvae.foreign import check_dense
 
 
+_PLAIN = (np.dtype(np.float32), np.dtype(np.uint8))
+
+
 def as_rows(x: Any, item_shape: Shape, what: str) -> Any:
     """What is handed in, as an array, a tensor, or a source of rows.
 
@@ -32,6 +35,8 @@ def as_rows(x: Any, item_shape: Shape, what: str) -> Any:
         TypeError: what has no plain meaning; the message says how to convert it.
         ValueError: items of several shapes, missing values.
     """
+    if type(x) is np.ndarray and x.dtype in _PLAIN:  # of nearly every search
+        return x
     check_dense(x, what)
     if _is_from("pyarrow", x):
         x = _of_arrow(x, what)
