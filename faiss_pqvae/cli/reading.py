@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import numpy.typing as npt
 import tyro
 
+from faiss_pqvae.data.folders import IMAGES, files_in
 from faiss_pqvae.data.open import IMAGE_SUFFIXES, ImageFolder, Source, open_source
 from faiss_pqvae.index.latent_index import LatentIndex
 
@@ -31,7 +32,7 @@ def open_for(index: LatentIndex, data: str) -> Source:
     """
     path = Path(data)
     photograph = path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES
-    folder = path.is_dir() and not any(path.glob("*.parquet"))
+    folder = path.is_dir() and files_in(path)[0] == IMAGES
     if len(index.input_shape) == 3 and (photograph or folder):
         channels, height, width = index.input_shape
         return ImageFolder(data, (height, width), mode="L" if channels == 1 else "RGB")
