@@ -1,4 +1,4 @@
-"""What a command reads of the path that it gets."""
+"""Vectors and arrays that a command reads of the path that it gets."""
 
 from pathlib import Path
 
