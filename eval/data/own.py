@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from faiss_pqvae.data.folders import IMAGES, files_in
 from faiss_pqvae.data.images import ImageFolder, ParquetImages
 from faiss_pqvae.data.labels import check_labels
 from faiss_pqvae.data.open import open_source
-from faiss_pqvae.data.source import Source, import_eval, parquet_paths
-from faiss_pqvae.data.tables import parquet_columns, read_parquet_vectors
+from faiss_pqvae.data.source import Source, import_eval
+from faiss_pqvae.data.tables import open_parquet_vectors, parquet_columns
 
 from .classes import classes_of
 from .held import HELD_BYTES
@@ -147,10 +148,10 @@ def _held(source: Source) -> Source:
 
 
 def _read(path: Path, labels: Path | None, options: OwnData) -> _Part:
-    is_table = path.suffix == ".parquet" or (path.is_dir() and any(path.glob("*.parquet")))
-    if is_table:
-        part = _read_parquet(path, options)
-    elif path.is_dir():
+    suffix, files = files_in(path) if path.is_dir() else (path.suffix.lower(), [path])
+    if suffix == ".parquet":
+        part = _read_parquet(files, options)
+    elif suffix == IMAGES:
         folder = ImageFolder(path, options.size)
         part = _Part(folder, folder.labels, folder.class_names)
     else:
@@ -174,18 +175,16 @@ def _read_labels(path: Path) -> Any:
         raise ValueError(f"cannot read {path}: expected labels as .npy; {error}") from error
 
 
-def _read_parquet(path: Path, options: OwnData) -> _Part:
-    files = parquet_paths(path)
+def _read_parquet(files: list[Path], options: OwnData) -> _Part:
     columns = parquet_columns(files[0])
     label = options.label_column or ("label" if "label" in columns else None)
     for name in (options.column, options.label_column):
-        if name is not None and name not in columns:
+        # A pattern names several columns of numbers.
+        if name is not None and name not in columns and "*" not in name:
             raise ValueError(f"expected a column {name!r} in {files[0]}, got {[*columns]}")
-    vectors = [name for name, is_vector in columns.items() if is_vector and name != label]
-    column = options.column or ("image" if "image" in columns else None)
-    if column is None and len(vectors) == 1:
-        column = vectors[0]
-    if column is None:
+    vectors = [name for name, kind in columns.items() if kind == "vectors" and name != label]
+    column = options.column or ("image" if columns.get("image") == "images" else None)
+    if column is None and len(vectors) > 1:
         raise ValueError(
             f"expected a column 'image' or one of vectors in {files[0]}, got {[*columns]}, of "
             f"which {vectors} are vectors: name one with --column"
@@ -193,8 +192,8 @@ def _read_parquet(path: Path, options: OwnData) -> _Part:
     names, labels = None, None
     if label is not None:
         labels = np.concatenate([_column(file, label) for file in files])
-    if columns[column]:
-        return _Part(read_parquet_vectors(files, column), labels, None)
+    if column is None or columns.get(column) != "images":
+        return _Part(open_parquet_vectors(files, column, without=label), labels, None)
     whole = labels is not None and labels.dtype.kind in "iu"
     # With integers, the names of classes are in the metadata, as Hugging Face writes them.
     images = ParquetImages(

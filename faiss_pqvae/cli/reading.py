@@ -8,13 +8,15 @@ from typing import Annotated, Any
 import numpy.typing as npt
 import tyro
 
+from faiss_pqvae.data.folders import IMAGES, files_in
 from faiss_pqvae.data.open import IMAGE_SUFFIXES, ImageFolder, Source, open_source
 from faiss_pqvae.index.latent_index import LatentIndex
 
 _DATA_HELP = (
-    "a folder of images; a Parquet file with a column of images or of vectors; a .npy file "
-    "(n, c, h, w) or (n, d); vectors in .fvecs, .bvecs, .fbin, .u8bin, .i8bin or .hdf5, where "
-    "FILE.hdf5/test is one of its data sets; or the name of a data set (mnist5k, mnist, cifar10, "
+    "a folder of images; a Parquet file with a column of images or of vectors, or a column of "
+    "numbers for every dimension; a .npy file (n, c, h, w) or (n, d); a folder of such files; "
+    "vectors in .fvecs, .bvecs, .fbin, .u8bin, .i8bin or .hdf5, where FILE.hdf5/test is one of its "
+    "data sets; or the name of a data set (mnist5k, mnist, cifar10, "
     "cifar10-jpeg, or one of another package, or package.module:attribute)"
 )
 Data = Annotated[str, tyro.conf.Positional, tyro.conf.arg(help=_DATA_HELP)]
@@ -30,7 +32,7 @@ def open_for(index: LatentIndex, data: str) -> Source:
     """
     path = Path(data)
     photograph = path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES
-    folder = path.is_dir() and not any(path.glob("*.parquet"))
+    folder = path.is_dir() and files_in(path)[0] == IMAGES
     if len(index.input_shape) == 3 and (photograph or folder):
         channels, height, width = index.input_shape
         return ImageFolder(data, (height, width), mode="L" if channels == 1 else "RGB")

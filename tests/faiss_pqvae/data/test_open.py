@@ -270,7 +270,7 @@ def test_image_folder__rejects_16_bits(tmp_path: Path) -> None:
 
 
 def test_image_folder__rejects_an_empty_folder(tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match=r"no images in .*expected files \.bmp"):
+    with pytest.raises(ValueError, match=r"no data in .*expected images \(\.bmp.*got no file"):
         open_source(tmp_path)
 
 
