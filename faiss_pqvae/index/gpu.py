@@ -21,6 +21,7 @@ from faiss_pqvae.model.clustering import assign, look_up, split
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.gpu_layout import MAX_SELECTION, collect, deal, from_bytes
 from faiss_pqvae.native.inject import extract_codebooks
+from faiss_pqvae.native.own import own
 from faiss_pqvae.native.store.contents import Stored, empty_like, read, write
 from faiss_pqvae.types import FloatArray, IdArray
 
@@ -214,7 +215,7 @@ class GpuLatentIndex:
             if len(self._parts) == 1:
                 return _search_on_device(self.faiss_index, z, k)
             # Replicas and shards split and merge in the host's memory.
-            found = self.faiss_index.search(z.cpu().numpy(), k)
+            found = own(self.faiss_index, "search")(z.cpu().numpy(), k)
         D, I = (torch.from_numpy(array).to(z.device) for array in found)  # noqa: E741
         return D, I
 

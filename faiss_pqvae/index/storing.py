@@ -22,6 +22,7 @@ from faiss_pqvae.native.inject import (
     prepare_search,
 )
 from faiss_pqvae.native.kinds.product import check_searchable
+from faiss_pqvae.native.own import own
 from faiss_pqvae.native.store.store import Store
 from faiss_pqvae.types import CodeArray, FloatArray, IdArray
 
@@ -154,7 +155,7 @@ class Stock:
         """Removes what a selector or ids (n,) int64 name; returns how many."""
         sel = as_selector(sel)
         if self.vectors is not None and not self.store.kind.grows_only:
-            self.vectors.index.remove_ids(self.store.over_keys(sel))
+            own(self.vectors.index, "remove_ids")(self.store.over_keys(sel))
         removed, renumbered = self.store.remove(sel)
         if self.vectors is not None and renumbered is not None:
             self.vectors.renumber(renumbered)

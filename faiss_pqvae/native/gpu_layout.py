@@ -19,6 +19,7 @@ from faiss_pqvae.codebooks import Codebooks
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.inject import extract_codebooks
 from faiss_pqvae.native.kinds.ivf_pq import add_entries, entries
+from faiss_pqvae.native.own import own
 from faiss_pqvae.native.packing import merge_codebooks
 from faiss_pqvae.native.store.contents import read
 from faiss_pqvae.types import CodeArray, FloatArray, IdArray
@@ -66,7 +67,7 @@ def deal(
     if not 1 <= nlist <= MAX_SELECTION:
         raise ValueError(f"expected nlist from 1 to {MAX_SELECTION}, got {nlist}")
     quantizer = faiss.IndexFlat(M * dsub, metric_type)
-    quantizer.add(np.zeros((nlist, M * dsub), np.float32))
+    own(quantizer, "add")(np.zeros((nlist, M * dsub), np.float32))
     layout = faiss.IndexIVFPQ(quantizer, M * dsub, nlist, M, 8, metric_type)
     faiss.copy_array_to_vector(centroids.ravel(), layout.pq.centroids)
     # A GPU takes residuals only: those to zero are the vectors.
