@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from faiss_pqvae.arguments import metric_name
+
+from .brute_force import Metric
 from .classes import classes_of
 from .labelled import LabelledData
 from .splits import LabelledItems
@@ -27,8 +30,8 @@ def from_arrays(found: Mapping[str, Any] | tuple[Any, ...], name: str) -> Any:
             - "labels", and "queries" with "query_labels" unless these are to be drawn, "train" with
               "train_labels" unless the database is trained on, "class_names"; or
             - "queries" for vectors that are judged by their nearest neighbours, and "train",
-              "neighbors" (nq, depth) int and "metric" ("l2" or "inner_product") where they are
-              known.
+              "neighbors" (nq, depth) int where they are known, and "metric" ("l2", or
+              "inner_product") where it is not L2.
 
             Labels are (n,) integers or text, or bool (n, classes) or lists where items are of
             several classes. A "description" is printed beside the numbers.
@@ -70,8 +73,18 @@ def from_arrays(found: Mapping[str, Any] | tuple[Any, ...], name: str) -> Any:
         queries=found["queries"],
         train=found.get("train"),
         shipped=None if neighbours is None else np.asarray(neighbours, np.int64),
-        metric=found.get("metric", "l2"),
+        metric=_metric(found.get("metric", "l2")),
     )
+
+
+def _metric(given: Any) -> Metric:
+    name = metric_name(given)
+    if name == "cosine":
+        raise ValueError(
+            "expected 'l2' or 'inner_product' between vectors as they are, got 'cosine': scale "
+            "database and queries to length 1 and give 'inner_product'"
+        )
+    return name
 
 
 def _labelled(

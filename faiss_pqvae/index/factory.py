@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import functools
 import math
-import operator
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
+from faiss_pqvae.arguments import integer, metric_name
 from faiss_pqvae.index.front import Front
 from faiss_pqvae.index.grammar import CODES, MAX_M, Description, Item, error, parse
 from faiss_pqvae.index.latent_index import LatentIndex
@@ -24,7 +24,6 @@ from faiss_pqvae.model.backbone import Backbone
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.networks import is_named_ours, resolved_decoder, resolved_encoder
 from faiss_pqvae.model.pqvae import PQVAE, latent_dim_of
-from faiss_pqvae.model.spec import Metric
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.inject import new_residual_index
 from faiss_pqvae.registry import decoders, encoders, objectives
@@ -40,7 +39,7 @@ _faiss_index_factory = faiss.index_factory  # FAISS's own, whatever `register` d
 def index_factory(
     input_shape: int | tuple[int, ...],
     description: str,
-    metric_type: int | Literal["cosine"] | None = None,
+    metric_type: int | str | None = None,
     *,
     model: ModelConfig | None = None,
     training: TrainingConfig | None = None,
@@ -61,9 +60,10 @@ def index_factory(
         description: [IDMap,|IDMap2,] [transforms,] [IVF...,|HNSW{m},] PQVAE{M}[x{nbits}][fs]
             [,RFlat|,Refine(...)|,RDecoder]; nbits is 8 by default. DQN{M}[x{nbits}][fs] may
             take PQVAE's place, and DPQ{blocks}[x{nbits}] without inverted lists or graph.
-        metric_type: faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT, between latents; "cosine" is
-            the inner product between latents of length 1 (`ModelConfig.unit_latents`). None takes
-            L2, and for DPQ inner products, which its codes are made for.
+        metric_type: "l2", "inner_product" or "ip", or FAISS's METRIC_L2 and METRIC_INNER_PRODUCT,
+            between latents; "cosine" is the inner product between latents of length 1
+            (`ModelConfig.unit_latents`). None takes L2, and for DPQ inner products, which its codes
+            are made for.
         model: networks and bottleneck.
         training: how the loop trains.
         objective: what is learned: a name of `faiss_pqvae.objectives`, "package.module:attribute",
@@ -88,11 +88,11 @@ def index_factory(
             parameter out of its range, an encoder that cannot take the items.
     """
     parsed = parse(description)
-    dims = input_shape if isinstance(input_shape, tuple) else (input_shape,)
-    shape = tuple(operator.index(size) for size in dims)
+    shape = _shape(input_shape)
     config = model or ModelConfig()
-    if metric_type == "cosine":
-        config = replace(config, unit_latents=True)
+    asked = None if metric_type is None else metric_name(metric_type)
+    if asked == "cosine":
+        config, asked = replace(config, unit_latents=True), "inner_product"
     config, front, backbone = _encoder(encoder, config, parsed, shape)
     items = shape if front is None else (front.d_out,)
     transforms = _transforms(parsed, items)
@@ -107,7 +107,7 @@ def index_factory(
         parsed.nbits,
         config,
         objective=learned,
-        metric=_metric(metric_type),
+        metric=asked,
         encoder=backbone,
         decoder=given_decoder,
     )
@@ -123,6 +123,14 @@ def index_factory(
     )
     index.description = description
     return index
+
+
+def _shape(input_shape: Any) -> tuple[int, ...]:
+    """A shape as a tuple: of one number, or of any sequence of them."""
+    several = isinstance(input_shape, Sequence) and not isinstance(input_shape, str)
+    return tuple(
+        integer("input shape", size) for size in (input_shape if several else (input_shape,))
+    )
 
 
 def _encoder(
@@ -179,20 +187,6 @@ def _objective(
             f"{name!r}, got {parsed.text!r}"
         )
     return found
-
-
-def _metric(metric_type: int | str | None) -> Metric | None:
-    """The name of a metric; None leaves it to the objective."""
-    if metric_type is None:
-        return None
-    names: dict[Any, Metric] = {number: name for name, number in METRICS.items()}
-    names["cosine"] = "inner_product"
-    if metric_type not in names:
-        raise ValueError(
-            "expected metric_type faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT or 'cosine', got "
-            f"{metric_type!r}"
-        )
-    return names[metric_type]
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import operator
 import threading
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -14,10 +13,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from faiss_pqvae.arguments import at_least_1, check_attribute, integer
 from faiss_pqvae.index.encoding import Encoding
 from faiss_pqvae.index.items import Items
 from faiss_pqvae.index.latent_index import LatentIndex, SearchType, check_k, with_native
 from faiss_pqvae.model.clustering import assign, look_up, split
+from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.gpu_layout import MAX_SELECTION, collect, deal, from_bytes
 from faiss_pqvae.native.inject import extract_codebooks
@@ -85,6 +86,10 @@ class GpuLatentIndex:
         batch_size: items encoded and searched at a time.
     """
 
+    model: PQVAE
+    faiss_index: Any
+    batch_size: int
+
     def __init__(
         self,
         origin: LatentIndex,
@@ -100,6 +105,13 @@ class GpuLatentIndex:
         self._encoding, self._origin, self._parts, self._shard = encoding, origin, parts, shard
         self._list_sizes, self._inner_ids = stored.list_sizes, stored.inner_ids
         self._lock = threading.Lock()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        check_attribute(self, name)
+        super().__setattr__(name, at_least_1(name, value) if name == "batch_size" else value)
+
+    def __len__(self) -> int:
+        return self.ntotal
 
     def __repr__(self) -> str:
         of = type(self.faiss_index).__name__
@@ -301,7 +313,8 @@ def _check_devices(device: int | Sequence[int]) -> list[int]:
         raise RuntimeError("FAISS finds no GPU on this host: does nvidia-smi list one?")
     if not torch.cuda.is_available():
         raise RuntimeError("FAISS finds a GPU, PyTorch does not: install a PyTorch with CUDA")
-    devices = [operator.index(d) for d in (device if isinstance(device, Sequence) else [device])]
+    given = device if isinstance(device, Sequence) else [device]
+    devices = [integer("device", number) for number in given]
     if not devices or not all(0 <= number < count for number in devices):
         raise ValueError(f"expected numbers of GPUs from 0 to {count - 1}, got {device!r}")
     return devices

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from faiss_pqvae.arguments import check_attribute, number
 from faiss_pqvae.data.batches import read_sample
 from faiss_pqvae.index.encoding import Batch, Encoding
 from faiss_pqvae.model.pqvae import PQVAE, to_float
@@ -47,6 +47,10 @@ class StoredVectors:
         ValueError: another kind of index: it could not give single vectors back.
     """
 
+    index: Any
+    unit: bool
+    chunk_bytes: int
+
     def __init__(
         self,
         index: Any,
@@ -64,6 +68,10 @@ class StoredVectors:
             )
         self.index = faiss.IndexIDMap2(index) if has_ids and not has_map else index
         self.unit, self.chunk_bytes = unit, chunk_bytes
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        check_attribute(self, name)
+        super().__setattr__(name, value)
 
     @property
     def is_trained(self) -> bool:
@@ -142,8 +150,8 @@ class StoredVectors:
         Raises:
             ValueError: keys that are there already; both are then as before.
         """
-        own = in_id_map(self.index)
-        keys = faiss.vector_to_array(other.index.id_map) + add_to_keys if own else None
+        has_ids = in_id_map(self.index)
+        keys = faiss.vector_to_array(other.index.id_map) + add_to_keys if has_ids else None
         if keys is not None:
             self.check_new(keys)
         if type(self._codes()) is not type(other._codes()):
@@ -207,6 +215,11 @@ class Decoder:
         chunk_bytes: of candidates looked at together.
     """
 
+    model: PQVAE
+    reconstruct: Callable[[IdArray], FloatArray]
+    metric_type: int
+    chunk_bytes: int
+
     def __init__(
         self,
         model: PQVAE,
@@ -217,6 +230,10 @@ class Decoder:
     ) -> None:
         self.chunk_bytes = chunk_bytes
         self.model, self.reconstruct, self.metric_type = model, reconstruct, metric_type
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        check_attribute(self, name)
+        super().__setattr__(name, value)
 
     def distances(self, batch: Batch, keys: IdArray) -> FloatArray:
         """From the items of a batch to candidates (n, k) int64: (n, k) float32."""
@@ -296,7 +313,7 @@ def refine_parameters(params: Any, k_factor: float, refiner: Refiner | None) -> 
         ValueError: a k_factor below 1; a selector where FAISS ignores it.
     """
     if not isinstance(params, faiss.IndexRefineSearchParameters):
-        return _check_k_factor(k_factor), params
+        return check_k_factor(k_factor), params
     if refiner is None:
         raise TypeError("got IndexRefineSearchParameters for an index that does not refine")
     if params.sel is not None:
@@ -308,13 +325,12 @@ def refine_parameters(params: Any, k_factor: float, refiner: Refiner | None) -> 
     # kept beside.
     kept = getattr(params, "_sp_field_refs", {})
     inner = kept.get("base_index_params", params.base_index_params)
-    return _check_k_factor(params.k_factor), inner
+    return check_k_factor(params.k_factor), inner
 
 
-def _check_k_factor(k_factor: float) -> float:
-    if not (math.isfinite(k_factor) and k_factor >= 1):
-        raise ValueError(f"expected k_factor >= 1, got {k_factor}")
-    return float(k_factor)
+def check_k_factor(k_factor: Any) -> float:
+    """Candidates per result as a float of 1 or more; raises as `arguments.number` does."""
+    return number("k_factor", k_factor, 1)
 
 
 def refine(refiner: Refiner, batch: Batch, keys: IdArray, k: int, metric_type: int) -> Found:
