@@ -15,6 +15,7 @@ from torch import nn
 from faiss_pqvae.arguments import integer, metric_name
 from faiss_pqvae.index.front import Front
 from faiss_pqvae.index.grammar import CODES, MAX_M, Description, Item, error, parse
+from faiss_pqvae.index.guard import guard, unguard
 from faiss_pqvae.index.latent_index import LatentIndex
 from faiss_pqvae.index.metrics import METRICS
 from faiss_pqvae.index.opq import linear_starts
@@ -238,16 +239,20 @@ def register() -> None:
     """Lets faiss.index_factory understand PQVAE, DQN and DPQ, too; `unregister` undoes it.
 
     `faiss.index_factory(d, "IVF1024,PQVAE16")` is then what `index_factory` makes; every other
-    string goes where it went before. Registering twice is the same as once.
+    string goes where it went before. What FAISS cannot do with such an index, as it is no C++
+    object (`faiss.write_index`, `faiss.clone_index`), raises a TypeError that says what to use.
+    Registering twice is the same as once.
     """
     if not isinstance(faiss.index_factory, _WithPQVAE):
         faiss.index_factory = _WithPQVAE(faiss.index_factory)
+    guard()
 
 
 def unregister() -> None:
-    """Puts back the very faiss.index_factory that was there before `register`."""
+    """Puts back the very functions of faiss that were there before `register`."""
     if isinstance(faiss.index_factory, _WithPQVAE):
         faiss.index_factory = faiss.index_factory.before
+    unguard()
 
 
 class _WithPQVAE:

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from faiss_pqvae.native.ids import as_ids, id_map_changed, in_id_map, unwrapped
+from faiss_pqvae.arguments import integer
+from faiss_pqvae.native.ids import as_ids, id_map_changed, in_id_map, list_ids, unwrapped
 from faiss_pqvae.native.inject import extract_codebooks
 from faiss_pqvae.native.kinds import index_pq, known_kind
 from faiss_pqvae.native.kinds.lists import coarse_centroids
@@ -109,6 +110,23 @@ def check_compatible(held: Held, other: Held) -> None:
         held.index.check_compatible_for_merge(other.index)
     except RuntimeError as error:
         raise ValueError(f"FAISS cannot merge these indexes: {error}") from error
+
+
+def check_add_id(other: Held, add_id: int) -> None:
+    """Refuses what would make ids of an index, which `merge` takes over, leave 64 bits.
+
+    Raises:
+        ValueError: such an `add_id`.
+    """
+    index, bare, kind = other
+    if other.in_id_map:
+        ids = id_map.ids_by_place(index)
+    elif kind.has_lists and bare.ntotal:
+        ids = np.concatenate([list_ids(bare, number) for number in range(bare.nlist)])
+    else:
+        return
+    for id_ in (int(ids.min()), int(ids.max())) if len(ids) else ():
+        integer(f"the id {id_} with add_id", id_ + add_id)
 
 
 def merge(held: Held, other: Held, add_id: int) -> None:

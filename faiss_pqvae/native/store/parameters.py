@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from faiss_pqvae.arguments import at_least_1, integer
 from faiss_pqvae.native import faiss
+from faiss_pqvae.native.kinds.graph import MAX_EF
 from faiss_pqvae.native.kinds.kind import Kind
 from faiss_pqvae.native.store.held import Held
 
@@ -47,6 +49,9 @@ def native_parameters(params: Any, held: Held, sel: Any) -> Any:
         params: what `selector_of` accepts.
         held: the index that is searched.
         sel: what `selector_of` gave.
+
+    Raises:
+        ValueError: no list, or no candidate, to search.
     """
     if params is None:
         return None
@@ -57,6 +62,15 @@ def native_parameters(params: Any, held: Held, sel: Any) -> Any:
     native = own()
     for name in names:
         if hasattr(source, name):
-            setattr(native, name, getattr(source, name))
+            setattr(native, name, _settled(name, getattr(source, name), held.bare))
     native.sel = sel
     return native
+
+
+def _settled(name: str, value: Any, bare: Any) -> Any:
+    """A parameter within its limits: FAISS takes memory for as many, and ends in its own errors."""
+    if name == "nprobe":
+        return min(at_least_1(name, value), bare.nlist)
+    if name == "efSearch":
+        return integer(name, value, 1, MAX_EF)
+    return value

@@ -187,6 +187,10 @@ class Store:
         """Refuses what `merge` cannot take, with a ValueError."""
         changes.check_compatible(self.held, other.held)
 
+    def check_add_id(self, other: Store, add_id: int) -> None:
+        """Refuses what would make ids leave 64 bits, with a ValueError."""
+        changes.check_add_id(other.held, add_id)
+
     def merge(self, other: Store, add_id: int) -> None:
         """Takes the vectors of another index over, `add_id` added to their ids."""
         changes.merge(self.held, other.held, add_id)
