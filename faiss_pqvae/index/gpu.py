@@ -57,13 +57,27 @@ def index_cpu_to_gpu(
         RuntimeError: no GPU, or a FAISS or PyTorch without GPU support.
         TypeError, ValueError: no such device, or an index that a GPU cannot take, as DPQ's.
     """
+    if not isinstance(index, LatentIndex):
+        raise TypeError(
+            f"expected a LatentIndex, got {type(index).__name__}: faiss.index_cpu_to_gpu copies "
+            "indexes of FAISS's own"
+        )
     devices = _check_devices(device)
     uploads = [partial(_upload, device=number) for number in devices]
     return distribute(index, torch.device("cuda", devices[0]), uploads, shard=shard, nlist=nlist)
 
 
 def index_gpu_to_cpu(index: GpuLatentIndex) -> LatentIndex:
-    """Copies an index back: the one that was copied to the GPU, code for code."""
+    """Copies an index back: the one that was copied to the GPU, code for code.
+
+    Raises:
+        TypeError: an index that `index_cpu_to_gpu` did not make.
+    """
+    if not isinstance(index, GpuLatentIndex):
+        raise TypeError(
+            f"expected a GpuLatentIndex, got {type(index).__name__}: a LatentIndex is on the CPU "
+            "already, and faiss.index_gpu_to_cpu copies indexes of FAISS's own"
+        )
     return index.gather(faiss.index_gpu_to_cpu)
 
 
