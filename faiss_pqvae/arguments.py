@@ -14,6 +14,7 @@ import numpy.typing as npt
 MetricName = Literal["l2", "inner_product", "cosine"]
 
 _INT64 = np.iinfo(np.int64)
+_FAR = 2**31 - 1  # a limit that nobody has in mind who writes too little
 # As people write them, in any case; the numbers are faiss.METRIC_L2 and METRIC_INNER_PRODUCT.
 _METRICS: dict[Any, MetricName] = {
     "l2": "l2",
@@ -67,7 +68,7 @@ def integer(name: str, value: Any, least: int = _INT64.min, most: int = _INT64.m
             f"expected an integer as {name}, got {value!r} of type {type(value).__name__}"
         ) from None
     if not least <= number <= most:
-        if most == _INT64.max and least != _INT64.min and number < least:
+        if least != _INT64.min and number < least and most >= _FAR:
             raise ValueError(f"expected {name} >= {least}, got {number}")
         raise ValueError(f"expected {name} from {least} to {most}, got {number}")
     return number

@@ -34,7 +34,9 @@ def test_integer__refuses_what_is_none(value: Any) -> None:
     ("value", "limits", "message"),
     [
         (0, (1,), "expected k >= 1, got 0"),
+        (0, (1, 2**31 - 1), "expected k >= 1, got 0"),
         (6, (1, 5), "expected k from 1 to 5, got 6"),
+        (0, (1, 5), "expected k from 1 to 5, got 0"),
         (2**63, (), f"expected k from {-(2**63)} to {2**63 - 1}, got {2**63}"),
         (2**63, (1,), f"expected k from 1 to {2**63 - 1}, got {2**63}"),
     ],
