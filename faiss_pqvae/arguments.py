@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import operator
 import os
 from collections.abc import Iterable
-from typing import Any, Literal
+from typing import Any, Literal, get_args, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
@@ -98,6 +99,51 @@ def number(name: str, value: Any, least: float = -np.inf, most: float = np.inf) 
         limits = limits or (f" from {least:g} to {most:g}" if most < np.inf else "")
         raise ValueError(f"expected a finite {name}{limits}, got {found:g}")
     return found
+
+
+def instance(name: str, value: Any, kind: type, hint: str = "") -> None:
+    """Refuses what is of another class.
+
+    Args:
+        name: what it is called in messages.
+        value: what was given; None is for the caller to look at.
+        kind: the class.
+        hint: the next step, for the message.
+
+    Raises:
+        TypeError: of another class.
+    """
+    if not isinstance(value, kind):
+        raise TypeError(
+            f"expected {name} as a {kind.__name__}, got {type(value).__name__}"
+            f"{f': {hint}' if hint else ''}"
+        )
+
+
+def check_numbers(settings: Any) -> None:
+    """Refuses fields of a dataclass that are no numbers where its annotations say so.
+
+    Raises:
+        TypeError: a float, a bool or text for an int; a bool or text for a float; no bool for one.
+    """
+    for name, kinds in _numeric_fields(type(settings)).items():
+        value = getattr(settings, name)
+        if value is None and type(None) in kinds:
+            continue
+        if bool in kinds:
+            instance(name, value, bool)
+        elif float in kinds and isinstance(value, bool | np.bool_ | str):
+            raise TypeError(f"expected a number as {name}, got {value!r}")
+        elif float not in kinds:
+            integer(name, value)
+
+
+def _numeric_fields(settings: type) -> dict[str, tuple[Any, ...]]:
+    """Of a dataclass: the fields that are numbers or bools, and what they may be."""
+    hints = get_type_hints(settings)
+    kinds = {field.name: hints[field.name] for field in dataclasses.fields(settings)}
+    several = {name: get_args(hint) or (hint,) for name, hint in kinds.items()}
+    return {name: of for name, of in several.items() if set(of) <= {int, float, bool, type(None)}}
 
 
 def check_fits(n_bytes: int, what: str) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from torch import nn
 
-from faiss_pqvae.arguments import integer, metric_name
+from faiss_pqvae.arguments import instance, integer, metric_name
 from faiss_pqvae.index.front import Front
 from faiss_pqvae.index.grammar import CODES, MAX_M, Description, Item, error, parse
 from faiss_pqvae.index.guard import guard, unguard
@@ -89,6 +89,13 @@ def index_factory(
             parameter out of its range, an encoder that cannot take the items.
     """
     parsed = parse(description)
+    for name, given, kind, hint in (
+        ("model", model, ModelConfig, "as in model=ModelConfig(width=32)"),
+        ("training", training, TrainingConfig, "as in training=TrainingConfig(epochs=10)"),
+        ("pretrained", pretrained, PQVAE, "as in pretrained=other.model"),
+    ):
+        if given is not None:
+            instance(name, given, kind, hint)
     shape = _shape(input_shape)
     config = model or ModelConfig()
     asked = None if metric_type is None else metric_name(metric_type)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from faiss_pqvae.arguments import at_least_1, check_attribute, integer, output
+from faiss_pqvae.arguments import at_least_1, check_attribute, instance, integer, output
 from faiss_pqvae.data.batches import check_items
 from faiss_pqvae.index.encoding import Batch, Encoding
 from faiss_pqvae.index.export import export
@@ -109,6 +109,9 @@ class LatentIndex:
         read_only: bool = False,
         front: Front | None = None,
     ) -> None:
+        instance("model", model, PQVAE, "index_factory makes one of a description")
+        if transforms is not None:
+            instance("transforms", transforms, Transforms, "Transforms.from_description makes them")
         self.model, self.fit = model.eval(), fit
         self.transforms, self.front = transforms, front
         self.read_only = read_only

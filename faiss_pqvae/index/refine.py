@@ -271,6 +271,10 @@ def make_refiner(refine_index: Any, encoding: Encoding, store: Store) -> Refiner
         return None
     if refine_index == "decoder":
         return Decoder(encoding.model, store.reconstruct, metric_type)
+    if not isinstance(refine_index, faiss.Index):
+        raise TypeError(
+            f"expected a FAISS index to refine with, 'decoder' or None, got {refine_index!r}"
+        )
     if (refine_index.d, refine_index.metric_type) != (encoding.seen_d, metric_type):
         raise ValueError(
             f"expected an index to refine with of d={encoding.seen_d} and metric_type="
