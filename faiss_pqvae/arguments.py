@@ -6,7 +6,7 @@ import dataclasses
 import difflib
 import operator
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Literal, get_args, get_type_hints
 
 import numpy as np
@@ -78,6 +78,16 @@ def integer(name: str, value: Any, least: int = _INT64.min, most: int = _INT64.m
 def at_least_1(name: str, value: Any) -> int:
     """A positive number as an int; raises as `integer` does."""
     return integer(name, value, 1)
+
+
+def item_shape(given: Any) -> tuple[int, ...]:
+    """The shape of an item as a tuple: of one number, or of any sequence of them.
+
+    Raises:
+        TypeError: no integers.
+    """
+    several = isinstance(given, Sequence) and not isinstance(given, str)
+    return tuple(integer("input shape", size) for size in (given if several else (given,)))
 
 
 def number(name: str, value: Any, least: float = -np.inf, most: float = np.inf) -> float:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from faiss_pqvae.arguments import instance, integer, metric_name
+from faiss_pqvae.arguments import instance, item_shape, metric_name
 from faiss_pqvae.index.front import Front
 from faiss_pqvae.index.grammar import CODES, MAX_M, Description, Item, error, parse
 from faiss_pqvae.index.guard import guard, unguard
@@ -96,7 +96,7 @@ def index_factory(
     ):
         if given is not None:
             instance(name, given, kind, hint)
-    shape = _shape(input_shape)
+    shape = item_shape(input_shape)
     config = model or ModelConfig()
     asked = None if metric_type is None else metric_name(metric_type)
     if asked == "cosine":
@@ -131,14 +131,6 @@ def index_factory(
     )
     index.description = description
     return index
-
-
-def _shape(input_shape: Any) -> tuple[int, ...]:
-    """A shape as a tuple: of one number, or of any sequence of them."""
-    several = isinstance(input_shape, Sequence) and not isinstance(input_shape, str)
-    return tuple(
-        integer("input shape", size) for size in (input_shape if several else (input_shape,))
-    )
 
 
 def _encoder(

@@ -79,7 +79,7 @@ class LatentIndex:
         search_type: "adc" compares the query's latent with the codes; "sdc" quantizes the query
             too, the paper's symmetric tables, eq. (27 to 29). On a shared index set it once:
             it is no argument of a search.
-        batch_size: items encoded at a time.
+        batch_size: items encoded at a time, 1 or more.
         refiner: what looks at results a second time, or None.
         k_factor: candidates per result that it looks at, FAISS's 1 by default.
         history: of the training, see `faiss_pqvae.training.fit`.
@@ -458,8 +458,9 @@ class LatentIndex:
             items, where the search is refined), best first; I (n, k) int64, ids.
 
         Raises:
-            TypeError, ValueError: wrong queries, NaN or infinity, k < 1, an untrained index,
-                parameters of another kind of index, outputs of another shape.
+            TypeError, ValueError: wrong queries, NaN or infinity, k < 1, results that do not fit
+                into memory, an untrained index, parameters of another kind of index, outputs of
+                another shape.
         """
         return self._search(x, k, params, D, I)[:2]
 

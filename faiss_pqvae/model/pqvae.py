@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from faiss_pqvae.arguments import integer
+from faiss_pqvae.arguments import integer, item_shape
 from faiss_pqvae.codebooks import Codebooks, Structure
 from faiss_pqvae.model.backbone import Backbone, bytes_of
 from faiss_pqvae.model.config import ModelConfig
@@ -68,12 +68,12 @@ class PQVAE(nn.Module):
         decoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        input_shape = item_shape(input_shape)
         if len(input_shape) not in (1, 3) or min(input_shape) < 1:
             raise ValueError(
                 f"expected an input shape (c, h, w) of images or (d,) of vectors, got {input_shape}"
             )
-        if M < 1:
-            raise ValueError(f"expected M >= 1, got {M}")
+        M, nbits = integer("M", M, 1), integer("nbits", nbits)
         config = config or ModelConfig()
         if spec is None:
             spec = CodeSpec(latents="unit" if config.unit_latents else "free")

@@ -191,6 +191,26 @@ def test_index_factory__refuses_settings_of_another_class(name, refused, message
         fpq.index_factory(D, "PQVAE4", **{name: refused})
 
 
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (((D,), 4.0, 8), TypeError, "an integer as M, got 4.0"),
+        (((D,), 4, "8"), TypeError, "an integer as nbits, got '8'"),
+        (((D,), 0, 8), ValueError, "M >= 1, got 0"),
+        (((8.0,), 4, 8), TypeError, "an integer as input shape, got 8.0"),
+        (("8", 4, 8), TypeError, "an integer as input shape, got '8'"),
+        (((2, 8), 4, 8), ValueError, "an input shape"),
+    ],
+)
+def test_pqvae__refuses_sizes_that_are_none(arguments, error, message):
+    with pytest.raises(error, match=f"expected {message}"):
+        fpq.PQVAE(*arguments)
+
+
+def test_pqvae__takes_a_dimension_as_a_shape():
+    assert fpq.PQVAE(D, 4, 8).input_shape == (D,)
+
+
 def test_constructor__refuses_parts_of_another_class(make_model):
     model = make_model((D,), encoder="linear")
     for options, message in (
