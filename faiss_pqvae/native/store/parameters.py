@@ -28,9 +28,11 @@ def selector_of(params: Any, kind: Kind, over_keys: Callable[[Any], Any]) -> Any
     if type(params) is not faiss.SearchParameters:  # a selector alone is for every kind
         own, _ = kind.parameters(params)
         if own is faiss.SearchParameters or not isinstance(params, own):
+            alone = isinstance(params, faiss.IDSelector)
+            hint = ": give faiss.SearchParameters(sel=selector)" if alone else ""
             raise TypeError(
                 f"expected parameters of type {own.__name__} for {kind.name}, got "
-                f"{type(params).__name__}"
+                f"{type(params).__name__}{hint}"
             )
     if params.sel is None:
         return None

@@ -81,6 +81,12 @@ COMMON: dict[str, Callable[[LatentIndex], Any]] = {
     "expected a LatentIndex to write, got str": lambda i: write_index("photos", i),
     "give its attribute faiss_index": fpq.extract_codebooks,
     "expected residual codes": lambda i: i.prefix(2.0),
+    "got IDSelectorRange: give faiss.SearchParameters\\(sel=": lambda i: i.search(
+        _x(2), 3, params=faiss.IDSelectorRange(0, 3)
+    ),
+    "expected parameters of type SearchParameters.* got dict$": lambda i: i.search(
+        _x(2), 3, params={"nprobe": 3}
+    ),
 }
 
 
