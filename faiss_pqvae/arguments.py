@@ -124,8 +124,9 @@ def instance(name: str, value: Any, kind: type, hint: str = "") -> None:
         TypeError: of another class.
     """
     if not isinstance(value, kind):
+        article = "an" if kind.__name__[0] in "AEIOaeio" else "a"
         raise TypeError(
-            f"expected {name} as a {kind.__name__}, got {type(value).__name__}"
+            f"expected {name} as {article} {kind.__name__}, got {type(value).__name__}"
             f"{f': {hint}' if hint else ''}"
         )
 

@@ -212,6 +212,7 @@ class LatentIndex:
     @items.setter
     def items(self, items: Items | None) -> None:
         if items is not None:
+            instance("items", items, Items, "as in Items.of_names(names)")
             check_items_fit(items, self.ntotal, counted=not self.takes_ids)
         self._items = items
 

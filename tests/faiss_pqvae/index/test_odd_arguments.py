@@ -80,6 +80,9 @@ COMMON: dict[str, Callable[[LatentIndex], Any]] = {
     "expected a LatentIndex to write, got Index": lambda i: write_index(i.faiss_index, "x"),
     "expected a LatentIndex to write, got str": lambda i: write_index("photos", i),
     "give its attribute faiss_index": fpq.extract_codebooks,
+    "expected items as an Items, got list: as in Items.of_names": (
+        lambda i: setattr(i, "items", ["a.jpg"])
+    ),
     "expected residual codes": lambda i: i.prefix(2.0),
     "got IDSelectorRange: give faiss.SearchParameters\\(sel=": lambda i: i.search(
         _x(2), 3, params=faiss.IDSelectorRange(0, 3)

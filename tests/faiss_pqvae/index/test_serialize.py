@@ -67,6 +67,14 @@ def test_deserialize__of_every_kind(make_identity, make_items, kind, id_map, ref
     assert len(again) == 80
 
 
+def test_deserialize__of_the_names_of_items(index):
+    index.items = fpq.Items.of_names([f"{number}.jpg" for number in range(20)])
+    again = deserialize_index(serialize_index(index))
+    index.items = None
+    assert again.items is not None
+    assert again.items.names(np.array([3, 19])).tolist() == ["3.jpg", "19.jpg"]
+
+
 def test_deserialize__of_transforms(make_model, make_items):
     x = make_items(40, (8,))
     transforms = Transforms.from_description(8, "PCA6").trained(x, "vectors")
