@@ -6,6 +6,7 @@ from faiss_pqvae.index.factory import index_factory, register, unregister
 from faiss_pqvae.index.gpu import index_cpu_to_gpu, index_gpu_to_cpu
 from faiss_pqvae.index.items import Items
 from faiss_pqvae.index.latent_index import LatentIndex
+from faiss_pqvae.index.serialize import deserialize_index, serialize_index
 from faiss_pqvae.model.backbone import Backbone
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.pqvae import PQVAE
@@ -43,6 +44,7 @@ __all__ = [
     "Views",
     "datasets",
     "decoders",
+    "deserialize_index",
     "encoders",
     "extract_codebooks",
     "index_cpu_to_gpu",
@@ -53,6 +55,7 @@ __all__ = [
     "objectives",
     "read_index",
     "register",
+    "serialize_index",
     "unregister",
     "write_index",
 ]

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from faiss_pqvae.arguments import check_numbers
+
 from .data.views import PRESETS, Preset, Views
 
 Precision = Literal["auto", "float32", "bfloat16"]
@@ -57,6 +59,7 @@ class TrainingConfig:
     checkpoint_every: int = 1000
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         lowest = {
             "epochs": 1,
             "batch_size": 2,

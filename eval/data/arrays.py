@@ -7,10 +7,12 @@ from typing import Any
 
 import numpy as np
 
+from faiss_pqvae.arguments import metric_name
 from faiss_pqvae.data.given import as_rows
 from faiss_pqvae.foreign import as_array
 from faiss_pqvae.types import IdArray
 
+from .brute_force import Metric
 from .classes import classes_of
 from .labelled import LabelledData
 from .splits import LabelledItems
@@ -32,8 +34,8 @@ def from_arrays(found: Mapping[str, Any] | tuple[Any, ...], name: str) -> Any:
             - "labels", and "queries" with "query_labels" unless these are to be drawn, "train" with
               "train_labels" unless the database is trained on, "class_names"; or
             - "queries" for vectors that are judged by their nearest neighbours, and "train",
-              "neighbors" (nq, depth) int and "metric" ("l2" or "inner_product") where they are
-              known.
+              "neighbors" (nq, depth) int where they are known, and "metric" ("l2", or
+              "inner_product") where it is not L2.
 
             Labels are (n,) integers or text, or bool (n, classes) or lists where items are of
             several classes. A "description" is printed beside the numbers.
@@ -75,7 +77,7 @@ def from_arrays(found: Mapping[str, Any] | tuple[Any, ...], name: str) -> Any:
         queries=found["queries"],
         train=found.get("train"),
         shipped=None if neighbours is None else _ids(neighbours),
-        metric=found.get("metric", "l2"),
+        metric=_metric(found.get("metric", "l2")),
     )
 
 
@@ -91,6 +93,16 @@ def _ids(neighbours: Any) -> IdArray:
     if not np.issubdtype(ids.dtype, np.integer):
         raise TypeError(f"expected neighbors as ids (nq, depth) of integers, got {ids.dtype}")
     return ids.astype(np.int64)
+
+
+def _metric(given: Any) -> Metric:
+    name = metric_name(given)
+    if name == "cosine":
+        raise ValueError(
+            "expected 'l2' or 'inner_product' between vectors as they are, got 'cosine': scale "
+            "database and queries to length 1 and give 'inner_product'"
+        )
+    return name
 
 
 def _labelled(

@@ -4,26 +4,21 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from faiss_pqvae.arguments import metric_name
 from faiss_pqvae.cli.next_command import print_next
 from faiss_pqvae.cli.options import Learning
 from faiss_pqvae.cli.reading import Data, Folder, open_labelled
 from faiss_pqvae.index.bundle import read_config, read_index, write_index
 from faiss_pqvae.index.factory import Training
 from faiss_pqvae.index.latent_index import LatentIndex
-from faiss_pqvae.index.metrics import METRICS
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.training import TrainingConfig
-
-Metric = Literal["l2", "inner_product", "cosine"]
-
-
-_METRICS: dict[Any, Any] = {"cosine": "cosine", **METRICS}
 
 
 def train(
@@ -32,7 +27,7 @@ def train(
     /,
     *,
     factory: str = "PQVAE8x8",
-    metric: Metric | None = None,
+    metric: str | None = None,
     labels: Path | None = None,
     word_vectors: Path | None = None,
     size: tuple[int, int] | None = None,
@@ -55,7 +50,8 @@ def train(
             items themselves), PQVAE8,RDecoder (refined by their reconstructions). DQN4x8 and
             DPQ4x8 learn from labels: DQN's code is a product as PQ-VAE's is, of DPQ's code every
             first so many bytes are a code.
-        metric: what searches compare latents by: l2, and for DPQ inner_product by default.
+        metric: what searches compare latents by: l2, inner_product (or ip) or cosine, the inner
+            product of latents of length 1; by default l2, and for DPQ inner_product.
         labels: for DQN and DPQ: a .npy file with labels of the items, (n,) integers, -1 for none,
             or (n, classes) of bool for several each. By default those that the data have: a data
             set's, the column "label" of a Parquet file, or the folders of images.
@@ -71,12 +67,13 @@ def train(
         training: the loop.
         learning: the objective.
     """
+    metric = None if metric is None else metric_name(metric)  # before anything is read
     source, known = open_labelled(data, size)
     shape = tuple(source.shape[1:])
     index = learning.index(
         shape,
         factory,
-        None if metric is None else _METRICS[metric],
+        metric,
         model=model,
         training=training,
         encoder=encoder,

@@ -59,11 +59,16 @@ def write_index(index: LatentIndex, path: str | Path) -> None:
         path: the folder; made when missing.
 
     Raises:
-        TypeError: a setting of the index that JSON cannot hold.
+        TypeError: no LatentIndex; a setting of the index that JSON cannot hold.
         ValueError: an untrained index; a file in the folder's place; a native index that could
             not be read again, such as one with another coarse quantizer than bundles know.
         OSError: the disk is full or failing; the bundle before is still there.
     """
+    if not isinstance(index, LatentIndex):
+        raise TypeError(
+            f"expected a LatentIndex to write, got {type(index).__name__}: faiss.write_index "
+            "writes indexes of FAISS's own, and one on a GPU is copied back by index_gpu_to_cpu"
+        )
     if not index.is_trained:
         raise ValueError("expected a trained index to write, got an untrained one")
     folder = Path(path)
@@ -287,6 +292,14 @@ def _config(index: LatentIndex) -> dict[str, Any]:
 
 def _read_config(folder: Path) -> dict[str, Any]:
     path = folder / "config.json"
+    if folder.is_file():
+        within = (folder.parent / path.name).is_file()
+        hint = (
+            f"give the folder {folder.parent}"
+            if within
+            else "faiss.read_index reads files of FAISS's own"
+        )
+        raise FileNotFoundError(f"no bundle in {folder}, which is a file and no folder: {hint}")
     if not path.is_file():
         raise FileNotFoundError(f"no bundle in {folder}: config.json is missing")
     try:

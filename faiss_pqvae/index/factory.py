@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import functools
 import math
-import operator
 import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from torch import nn
 
+from faiss_pqvae.arguments import instance, item_shape, metric_name
 from faiss_pqvae.index.front import Front
 from faiss_pqvae.index.grammar import CODES, MAX_M, Description, Item, error, parse
+from faiss_pqvae.index.guard import guard, unguard
 from faiss_pqvae.index.latent_index import LatentIndex
 from faiss_pqvae.index.metrics import METRICS
 from faiss_pqvae.index.opq import linear_starts
@@ -24,7 +25,6 @@ from faiss_pqvae.model.backbone import Backbone
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.networks import is_named_ours, resolved_decoder, resolved_encoder
 from faiss_pqvae.model.pqvae import PQVAE, latent_dim_of
-from faiss_pqvae.model.spec import Metric
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.inject import new_residual_index
 from faiss_pqvae.registry import decoders, encoders, objectives
@@ -40,7 +40,7 @@ _faiss_index_factory = faiss.index_factory  # FAISS's own, whatever `register` d
 def index_factory(
     input_shape: int | tuple[int, ...],
     description: str,
-    metric_type: int | Literal["cosine"] | None = None,
+    metric_type: int | str | None = None,
     *,
     model: ModelConfig | None = None,
     training: TrainingConfig | None = None,
@@ -61,9 +61,10 @@ def index_factory(
         description: [IDMap,|IDMap2,] [transforms,] [IVF...,|HNSW{m},] PQVAE{M}[x{nbits}][fs]
             [,RFlat|,Refine(...)|,RDecoder]; nbits is 8 by default. DQN{M}[x{nbits}][fs] may
             take PQVAE's place, and DPQ{blocks}[x{nbits}] without inverted lists or graph.
-        metric_type: faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT, between latents; "cosine" is
-            the inner product between latents of length 1 (`ModelConfig.unit_latents`). None takes
-            L2, and for DPQ inner products, which its codes are made for.
+        metric_type: "l2", "inner_product" or "ip", or FAISS's METRIC_L2 and METRIC_INNER_PRODUCT,
+            between latents; "cosine" is the inner product between latents of length 1
+            (`ModelConfig.unit_latents`). None takes L2, and for DPQ inner products, which its codes
+            are made for.
         model: networks and bottleneck.
         training: how the loop trains.
         objective: what is learned: a name of `faiss_pqvae.objectives`, "package.module:attribute",
@@ -88,11 +89,18 @@ def index_factory(
             parameter out of its range, an encoder that cannot take the items.
     """
     parsed = parse(description)
-    dims = input_shape if isinstance(input_shape, tuple) else (input_shape,)
-    shape = tuple(operator.index(size) for size in dims)
+    for name, given, kind, hint in (
+        ("model", model, ModelConfig, "as in model=ModelConfig(width=32)"),
+        ("training", training, TrainingConfig, "as in training=TrainingConfig(epochs=10)"),
+        ("pretrained", pretrained, PQVAE, "as in pretrained=other.model"),
+    ):
+        if given is not None:
+            instance(name, given, kind, hint)
+    shape = item_shape(input_shape)
     config = model or ModelConfig()
-    if metric_type == "cosine":
-        config = replace(config, unit_latents=True)
+    asked = None if metric_type is None else metric_name(metric_type)
+    if asked == "cosine":
+        config, asked = replace(config, unit_latents=True), "inner_product"
     config, front, backbone = _encoder(encoder, config, parsed, shape)
     items = shape if front is None else (front.d_out,)
     transforms = _transforms(parsed, items)
@@ -107,7 +115,7 @@ def index_factory(
         parsed.nbits,
         config,
         objective=learned,
-        metric=_metric(metric_type),
+        metric=asked,
         encoder=backbone,
         decoder=given_decoder,
     )
@@ -181,20 +189,6 @@ def _objective(
     return found
 
 
-def _metric(metric_type: int | str | None) -> Metric | None:
-    """The name of a metric; None leaves it to the objective."""
-    if metric_type is None:
-        return None
-    names: dict[Any, Metric] = {number: name for name, number in METRICS.items()}
-    names["cosine"] = "inner_product"
-    if metric_type not in names:
-        raise ValueError(
-            "expected metric_type faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT or 'cosine', got "
-            f"{metric_type!r}"
-        )
-    return names[metric_type]
-
-
 @dataclass(frozen=True)
 class Training:
     """How an index of the factory trains its model; see `faiss_pqvae.index.training.Fit`.
@@ -244,16 +238,20 @@ def register() -> None:
     """Lets faiss.index_factory understand PQVAE, DQN and DPQ, too; `unregister` undoes it.
 
     `faiss.index_factory(d, "IVF1024,PQVAE16")` is then what `index_factory` makes; every other
-    string goes where it went before. Registering twice is the same as once.
+    string goes where it went before. What FAISS cannot do with such an index, as it is no C++
+    object (`faiss.write_index`, `faiss.clone_index`), raises a TypeError that says what to use.
+    Registering twice is the same as once.
     """
     if not isinstance(faiss.index_factory, _WithPQVAE):
         faiss.index_factory = _WithPQVAE(faiss.index_factory)
+    guard()
 
 
 def unregister() -> None:
-    """Puts back the very faiss.index_factory that was there before `register`."""
+    """Puts back the very functions of faiss that were there before `register`."""
     if isinstance(faiss.index_factory, _WithPQVAE):
         faiss.index_factory = faiss.index_factory.before
+    unguard()
 
 
 class _WithPQVAE:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import operator
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,13 +14,16 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from faiss_pqvae.arguments import at_least_1, check_attribute, integer
 from faiss_pqvae.index.encoding import Encoding
 from faiss_pqvae.index.items import Items
 from faiss_pqvae.index.latent_index import LatentIndex, SearchType, check_k, with_native
 from faiss_pqvae.model.clustering import assign, look_up, split
+from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.gpu_layout import MAX_SELECTION, collect, deal, from_bytes
 from faiss_pqvae.native.inject import extract_codebooks
+from faiss_pqvae.native.own import own
 from faiss_pqvae.native.store.contents import Stored, empty_like, read, write
 from faiss_pqvae.types import FloatArray, IdArray
 
@@ -56,13 +58,27 @@ def index_cpu_to_gpu(
         RuntimeError: no GPU, or a FAISS or PyTorch without GPU support.
         TypeError, ValueError: no such device, or an index that a GPU cannot take, as DPQ's.
     """
+    if not isinstance(index, LatentIndex):
+        raise TypeError(
+            f"expected a LatentIndex, got {type(index).__name__}: faiss.index_cpu_to_gpu copies "
+            "indexes of FAISS's own"
+        )
     devices = _check_devices(device)
     uploads = [partial(_upload, device=number) for number in devices]
     return distribute(index, torch.device("cuda", devices[0]), uploads, shard=shard, nlist=nlist)
 
 
 def index_gpu_to_cpu(index: GpuLatentIndex) -> LatentIndex:
-    """Copies an index back: the one that was copied to the GPU, code for code."""
+    """Copies an index back: the one that was copied to the GPU, code for code.
+
+    Raises:
+        TypeError: an index that `index_cpu_to_gpu` did not make.
+    """
+    if not isinstance(index, GpuLatentIndex):
+        raise TypeError(
+            f"expected a GpuLatentIndex, got {type(index).__name__}: a LatentIndex is on the CPU "
+            "already, and faiss.index_gpu_to_cpu copies indexes of FAISS's own"
+        )
     return index.gather(faiss.index_gpu_to_cpu)
 
 
@@ -85,6 +101,10 @@ class GpuLatentIndex:
         batch_size: items encoded and searched at a time.
     """
 
+    model: PQVAE
+    faiss_index: Any
+    batch_size: int
+
     def __init__(
         self,
         origin: LatentIndex,
@@ -100,6 +120,13 @@ class GpuLatentIndex:
         self._encoding, self._origin, self._parts, self._shard = encoding, origin, parts, shard
         self._list_sizes, self._inner_ids = stored.list_sizes, stored.inner_ids
         self._lock = threading.Lock()
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        check_attribute(self, name)
+        super().__setattr__(name, at_least_1(name, value) if name == "batch_size" else value)
+
+    def __len__(self) -> int:
+        return self.ntotal
 
     def __repr__(self) -> str:
         of = type(self.faiss_index).__name__
@@ -219,7 +246,7 @@ class GpuLatentIndex:
             if self._shard:
                 return _search_shards(self._parts, z, k, self.metric_type)
             # Replicas split in the host's memory.
-            found = self.faiss_index.search(z.cpu().numpy(), k)
+            found = own(self.faiss_index, "search")(z.cpu().numpy(), k)
         D, I = (torch.from_numpy(array).to(z.device) for array in found)  # noqa: E741
         return D, I
 
@@ -297,7 +324,7 @@ def _search_shards(parts: list[Any], z: Tensor, k: int, metric_type: int) -> tup
     """
     queries = z.cpu().numpy()
     with ThreadPoolExecutor(len(parts)) as pool:
-        found = list(pool.map(lambda part: part.search(queries, k), parts))
+        found = list(pool.map(lambda part: own(part, "search")(queries, k), parts))
     D, I = (  # noqa: E741
         torch.from_numpy(np.concatenate(arrays, axis=1)).to(z.device)
         for arrays in zip(*found, strict=True)
@@ -326,7 +353,8 @@ def _check_devices(device: int | Sequence[int]) -> list[int]:
         raise RuntimeError("FAISS finds no GPU on this host: does nvidia-smi list one?")
     if not torch.cuda.is_available():
         raise RuntimeError("FAISS finds a GPU, PyTorch does not: install a PyTorch with CUDA")
-    devices = [operator.index(d) for d in (device if isinstance(device, Sequence) else [device])]
+    given = device if isinstance(device, Sequence) else [device]
+    devices = [integer("device", number) for number in given]
     if not devices or not all(0 <= number < count for number in devices):
         raise ValueError(f"expected numbers of GPUs from 0 to {count - 1}, got {device!r}")
     return devices

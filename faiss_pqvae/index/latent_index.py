@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import copy
 import math
-import operator
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from faiss_pqvae.arguments import at_least_1, output
+from faiss_pqvae.arguments import at_least_1, check_attribute, instance, integer, output
 from faiss_pqvae.data.batches import check_items
 from faiss_pqvae.index.encoding import Batch, Encoding
 from faiss_pqvae.index.export import export
 from faiss_pqvae.index.front import Front
 from faiss_pqvae.index.items import Items, check_items_fit
-from faiss_pqvae.index.refine import Refiner, refine_parameters
+from faiss_pqvae.index.refine import Refiner, check_k_factor, refine_parameters
 from faiss_pqvae.index.searching import Search
 from faiss_pqvae.index.storing import Stock, new_stock
 from faiss_pqvae.index.training import Fit, Parts, trained
@@ -26,13 +26,21 @@ from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.files.io import is_mapped
 from faiss_pqvae.native.ids import as_ids, as_selector, selected, stored_ids, taken_of
+from faiss_pqvae.native.kinds.graph import MAX_EF
 from faiss_pqvae.native.store.contents import first_levels
 from faiss_pqvae.native.store.store import Store
 from faiss_pqvae.types import CodeArray, FloatArray, IdArray
 
 SearchType = Literal["adc", "sdc"]
 
+MAX_K = 2**31 - 1  # FAISS's graphs count results in 32 bits
+
 _SEARCH_TYPES = ("adc", "sdc")
+# What is set is checked at once, and not by the next search.
+_SETTINGS: dict[str, Callable[[Any], Any]] = {
+    "batch_size": partial(at_least_1, "batch_size"),
+    "k_factor": check_k_factor,
+}
 _MAPPED = "the index is a memory-mapped file and cannot change: read it with mmap=False"
 
 
@@ -46,8 +54,9 @@ class LatentIndex:
 
     Args:
         model: the PQ-VAE; it decides about shapes, M and nbits.
-        metric_type: faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT, between latents; None takes
-            what the model's codes are made for.
+        metric_type: "l2", "inner_product" or "ip", FAISS's METRIC_L2 or METRIC_INNER_PRODUCT,
+            between latents, or "cosine" between those of length 1; None takes what the model's
+            codes are made for.
         fit: how `train` trains a model; None for an index that only serves.
         faiss_index: a native index over the latents: IndexPQ, IndexPQFastScan, IndexIVFPQ,
             IndexIVFPQFastScan or IndexHNSWPQ, or for residual codes an IndexResidualQuantizer,
@@ -69,17 +78,28 @@ class LatentIndex:
         search_type: "adc" compares the query's latent with the codes; "sdc" quantizes the query
             too, the paper's symmetric tables, eq. (27 to 29). On a shared index set it once:
             it is no argument of a search.
-        batch_size: items encoded at a time.
+        batch_size: items encoded at a time, 1 or more.
         refiner: what looks at results a second time, or None.
         k_factor: candidates per result that it looks at, FAISS's 1 by default.
         history: of the training, see `faiss_pqvae.training.fit`.
         description: the factory string that makes such an index.
     """
 
+    model: PQVAE
+    fit: Fit | None
+    transforms: Transforms | None
+    front: Front | None
+    read_only: bool
+    batch_size: int
+    k_factor: float
+    history: list[dict[str, Any]]
+    description: str
+    refiner: Refiner | None
+
     def __init__(
         self,
         model: PQVAE,
-        metric_type: int | None = None,
+        metric_type: int | str | None = None,
         *,
         fit: Fit | None = None,
         faiss_index: Any | None = None,
@@ -88,17 +108,28 @@ class LatentIndex:
         read_only: bool = False,
         front: Front | None = None,
     ) -> None:
+        instance("model", model, PQVAE, "index_factory makes one of a description")
+        if transforms is not None:
+            instance("transforms", transforms, Transforms, "Transforms.from_description makes them")
         self.model, self.fit = model.eval(), fit
         self.transforms, self.front = transforms, front
         self.read_only = read_only
         self.batch_size, self.k_factor = 1024, 1.0
-        self.history: list[dict[str, Any]] = []
+        self.history = []
         self.description = f"{model.spec.name}{model.M}x{model.nbits}"
         self._search_type: SearchType = "adc"
         self._items: Items | None = None
         stock = new_stock(self._encoding, metric_type, faiss_index, refine_index)
         self._store: Store = stock.store
-        self.refiner: Refiner | None = stock.refiner
+        self.refiner = stock.refiner
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        check_attribute(self, name)
+        check = _SETTINGS.get(name)
+        super().__setattr__(name, value if check is None else check(value))
+
+    def __len__(self) -> int:
+        return self.ntotal
 
     def __getstate__(self) -> dict[str, Any]:
         native, refine_index = self._stock.state()
@@ -180,6 +211,7 @@ class LatentIndex:
     @items.setter
     def items(self, items: Items | None) -> None:
         if items is not None:
+            instance("items", items, Items, "as in Items.of_names(names)")
             check_items_fit(items, self.ntotal, counted=not self.takes_ids)
         self._items = items
 
@@ -206,7 +238,8 @@ class LatentIndex:
 
     @efSearch.setter
     def efSearch(self, n: int) -> None:  # noqa: N802 - FAISS's name
-        self._stock.hnsw(self.description).efSearch = at_least_1("efSearch", n)
+        graph = self._stock.hnsw(self.description)
+        graph.efSearch = integer("efSearch", n, 1, MAX_EF)
 
     @property
     def train_s(self) -> float:
@@ -258,9 +291,14 @@ class LatentIndex:
             progress=progress,
             batch_size=self.batch_size,
         )
-        # Nothing is called from here on, so that Ctrl-C comes before or after all of it.
-        self.model, self.transforms = new.encoding.model, new.encoding.transforms
-        self._store, self.refiner, self.history = new.stock.store, new.stock.refiner, new.history
+        # One call, so that Ctrl-C comes before or after all of it.
+        self.__dict__.update(
+            model=new.encoding.model,
+            transforms=new.encoding.transforms,
+            _store=new.stock.store,
+            refiner=new.stock.refiner,
+            history=new.history,
+        )
 
     # -- changes
 
@@ -363,7 +401,7 @@ class LatentIndex:
             TypeError, ValueError: an index that cannot be merged; both are then as before.
         """
         self.check_compatible_for_merge(other)
-        add_id, before = operator.index(add_id), self.ntotal
+        add_id, before = integer("add_id", add_id), self.ntotal
         stored = [stored_ids(each.faiss_index) for each in (self, other) if self.takes_ids]
         self._stock.merge(other._stock, add_id)
         mine, theirs = self._items, other._items
@@ -423,8 +461,9 @@ class LatentIndex:
             items, where the search is refined), best first; I (n, k) int64, ids.
 
         Raises:
-            TypeError, ValueError: wrong queries, NaN or infinity, k < 1, an untrained index,
-                parameters of another kind of index, outputs of another shape.
+            TypeError, ValueError: wrong queries, NaN or infinity, k < 1, results that do not fit
+                into memory, an untrained index, parameters of another kind of index, outputs of
+                another shape.
         """
         return self._search(x, k, params, D, I)[:2]
 
@@ -509,7 +548,7 @@ class LatentIndex:
     def reconstruct(self, key: int, x: FloatArray | None = None) -> FloatArray:
         """As `reconstruct_batch`, of one id: (faiss_index.d,) float32."""
         out = None if x is None else output(x, (self.model.latent_dim,), np.float32, "x")[None]
-        latent: FloatArray = self.reconstruct_batch([operator.index(key)], out)[0]
+        latent: FloatArray = self.reconstruct_batch([integer("key", key)], out)[0]
         return latent
 
     def reconstruct_batch(self, key: Any, x: FloatArray | None = None) -> FloatArray:
@@ -540,17 +579,19 @@ class LatentIndex:
         Raises:
             ValueError: an id that is not there, a negative number of them, an untrained index.
         """
-        n0, ni = operator.index(n0), operator.index(ni)
+        n0, ni = integer("n0", n0), integer("ni", ni)
         ni = self.ntotal - n0 if ni == -1 else ni
-        if ni < 0:
+        if not 0 <= ni <= self.ntotal:
             raise ValueError(
-                f"expected ni >= 0, or -1 for all from n0 to {self.ntotal}, got n0={n0}, ni={ni}"
+                f"expected ni from 0 to ntotal, {self.ntotal}, or -1 for all from n0 to it, got "
+                f"n0={n0}, ni={ni}"
             )
+        integer("n0 + ni", n0 + ni)
         return self.reconstruct_batch(np.arange(n0, n0 + ni), x)
 
     def compute_residual(self, x: Any, key: int) -> FloatArray:
         """The latent of one item (*input_shape) less that of a stored one: (faiss_index.d,)."""
-        residual: FloatArray = self.compute_residual_n([x], [operator.index(key)])[0]
+        residual: FloatArray = self.compute_residual_n([x], [integer("key", key)])[0]
         return residual
 
     def compute_residual_n(self, x: Any, keys: Any) -> FloatArray:
@@ -648,14 +689,14 @@ class LatentIndex:
             raise ValueError(_MAPPED)
 
 
-def check_k(k: int) -> int:
+def check_k(k: Any) -> int:
     """A number of results as an int.
 
     Raises:
         TypeError: no integer.
-        ValueError: below 1.
+        ValueError: below 1, or beyond what FAISS counts in.
     """
-    return at_least_1("k", k)
+    return integer("k", k, 1, MAX_K)
 
 
 def with_native(index: LatentIndex, native: Any) -> LatentIndex:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -12,12 +11,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from faiss_pqvae.arguments import check_attribute, number
 from faiss_pqvae.data.batches import read_sample
 from faiss_pqvae.index.encoding import Batch, Encoding
 from faiss_pqvae.model.pqvae import PQVAE, to_float
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.ids import in_id_map, unwrapped
 from faiss_pqvae.native.kinds.kind import Found
+from faiss_pqvae.native.own import own
 from faiss_pqvae.native.store.changes import all_or_nothing
 from faiss_pqvae.native.store.store import Store
 from faiss_pqvae.types import FloatArray, IdArray
@@ -46,6 +47,10 @@ class StoredVectors:
         ValueError: another kind of index: it could not give single vectors back.
     """
 
+    index: Any
+    unit: bool
+    chunk_bytes: int
+
     def __init__(
         self,
         index: Any,
@@ -64,6 +69,10 @@ class StoredVectors:
         self.index = faiss.IndexIDMap2(index) if has_ids and not has_map else index
         self.unit, self.chunk_bytes = unit, chunk_bytes
 
+    def __setattr__(self, name: str, value: Any) -> None:
+        check_attribute(self, name)
+        super().__setattr__(name, value)
+
     @property
     def is_trained(self) -> bool:
         """Whether vectors can be stored."""
@@ -79,7 +88,7 @@ class StoredVectors:
             return
         vectors = self._vectors(read_sample(x, n_max, what)).numpy()
         try:
-            self.index.train(vectors)
+            own(self.index, "train")(vectors)
         except RuntimeError as error:
             raise ValueError(
                 f"FAISS cannot train the index to refine with on {len(x)} items: {error}"
@@ -106,9 +115,9 @@ class StoredVectors:
         """Stores the items of a batch under their keys (n,) int64."""
         vectors = self._vectors(batch.items).numpy()
         if in_id_map(self.index):
-            self.index.add_with_ids(vectors, keys)
+            own(self.index, "add_with_ids")(vectors, keys)
         else:
-            self.index.add(vectors)
+            own(self.index, "add")(vectors)
 
     def all_or_nothing(self) -> AbstractContextManager[None]:
         """Takes back what was added within, if an exception leaves the block."""
@@ -141,14 +150,17 @@ class StoredVectors:
         Raises:
             ValueError: keys that are there already; both are then as before.
         """
-        own = in_id_map(self.index)
-        keys = faiss.vector_to_array(other.index.id_map) + add_to_keys if own else None
+        has_ids = in_id_map(self.index)
+        keys = faiss.vector_to_array(other.index.id_map) + add_to_keys if has_ids else None
         if keys is not None:
             self.check_new(keys)
         if type(self._codes()) is not type(other._codes()):
             # An IndexFlat and what FAISS reads it as, which it refuses to merge.
-            vectors = other._codes().reconstruct_n(0, other.index.ntotal)
-            self.index.add(vectors) if keys is None else self.index.add_with_ids(vectors, keys)
+            vectors = own(other._codes(), "reconstruct_n")(0, other.index.ntotal)
+            if keys is None:
+                own(self.index, "add")(vectors)
+            else:
+                own(self.index, "add_with_ids")(vectors, keys)
             other.reset()
             return
         self.index.merge_from(other.index, 0 if keys is None else add_to_keys)
@@ -203,6 +215,11 @@ class Decoder:
         chunk_bytes: of candidates looked at together.
     """
 
+    model: PQVAE
+    reconstruct: Callable[[IdArray], FloatArray]
+    metric_type: int
+    chunk_bytes: int
+
     def __init__(
         self,
         model: PQVAE,
@@ -213,6 +230,10 @@ class Decoder:
     ) -> None:
         self.chunk_bytes = chunk_bytes
         self.model, self.reconstruct, self.metric_type = model, reconstruct, metric_type
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        check_attribute(self, name)
+        super().__setattr__(name, value)
 
     def distances(self, batch: Batch, keys: IdArray) -> FloatArray:
         """From the items of a batch to candidates (n, k) int64: (n, k) float32."""
@@ -250,6 +271,10 @@ def make_refiner(refine_index: Any, encoding: Encoding, store: Store) -> Refiner
         return None
     if refine_index == "decoder":
         return Decoder(encoding.model, store.reconstruct, metric_type)
+    if not isinstance(refine_index, faiss.Index):
+        raise TypeError(
+            f"expected a FAISS index to refine with, 'decoder' or None, got {refine_index!r}"
+        )
     if (refine_index.d, refine_index.metric_type) != (encoding.seen_d, metric_type):
         raise ValueError(
             f"expected an index to refine with of d={encoding.seen_d} and metric_type="
@@ -292,7 +317,7 @@ def refine_parameters(params: Any, k_factor: float, refiner: Refiner | None) -> 
         ValueError: a k_factor below 1; a selector where FAISS ignores it.
     """
     if not isinstance(params, faiss.IndexRefineSearchParameters):
-        return _check_k_factor(k_factor), params
+        return check_k_factor(k_factor), params
     if refiner is None:
         raise TypeError("got IndexRefineSearchParameters for an index that does not refine")
     if params.sel is not None:
@@ -304,13 +329,12 @@ def refine_parameters(params: Any, k_factor: float, refiner: Refiner | None) -> 
     # kept beside.
     kept = getattr(params, "_sp_field_refs", {})
     inner = kept.get("base_index_params", params.base_index_params)
-    return _check_k_factor(params.k_factor), inner
+    return check_k_factor(params.k_factor), inner
 
 
-def _check_k_factor(k_factor: float) -> float:
-    if not (math.isfinite(k_factor) and k_factor >= 1):
-        raise ValueError(f"expected k_factor >= 1, got {k_factor}")
-    return float(k_factor)
+def check_k_factor(k_factor: Any) -> float:
+    """Candidates per result as a float of 1 or more; raises as `arguments.number` does."""
+    return number("k_factor", k_factor, 1)
 
 
 def refine(refiner: Refiner, batch: Batch, keys: IdArray, k: int, metric_type: int) -> Found:

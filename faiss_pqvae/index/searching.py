@@ -10,12 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from faiss_pqvae.arguments import output
+from faiss_pqvae.arguments import check_fits, number, output
 from faiss_pqvae.index.encoding import Batch
 from faiss_pqvae.index.refine import Refiner, refine
 from faiss_pqvae.native.store.store import Store
 from faiss_pqvae.types import FloatArray, IdArray
 
+_MOST = float(np.finfo(np.float32).max)
 # Of no queries.
 _NOTHING = np.zeros(1, np.int64), np.empty(0, np.float32), np.empty(0, np.int64)
 
@@ -52,6 +53,9 @@ class Search:
             D (n, k) float32, I (n, k) int64, and R (n, k, d) float32, the quantized latents, or
             None where they are not asked for.
         """
+        # Twice: of the batch that is searched, and of all.
+        n_bytes = 4 + 8 + (4 * self.store.index.d if len(outputs) == 3 else 0)
+        check_fits(2 * math.prod(shape) * n_bytes, f"k={shape[1]} of {shape[0]} queries")
         D = output(outputs[0], shape, np.float32, "D")
         I = output(outputs[1], shape, np.int64, "I")  # noqa: E741
         R = None
@@ -69,7 +73,7 @@ class Search:
         store, index = self.store, self.store.index
         how = {"params": self.params, "sdc": self.sdc}
         if self.refiner is not None:
-            candidates = max(k, min(int(k * self.k_factor), int(index.ntotal)))
+            candidates = max(k, int(min(k * self.k_factor, index.ntotal)))
             _, keys = store.search(batch.z, candidates, **how)
             D, keys = refine(self.refiner, batch, keys, k, int(index.metric_type))
             if R is not None:
@@ -93,9 +97,7 @@ class Search:
                 "a refined index has no range_search: the threshold would be between latents and "
                 "the distances between items; search with k, or make the index without refinement"
             )
-        thresh = float(thresh)
-        if not math.isfinite(thresh):
-            raise ValueError(f"expected a finite threshold, got {thresh}")
+        thresh = number("threshold", thresh, -_MOST, _MOST)
         found = [
             self.store.range_search(batch.z, thresh, params=self.params, sdc=self.sdc)
             for batch in batches

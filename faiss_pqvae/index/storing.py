@@ -11,18 +11,18 @@ import numpy as np
 from faiss_pqvae.arguments import output
 from faiss_pqvae.foreign import as_array
 from faiss_pqvae.index.encoding import Batch, Encoding
-from faiss_pqvae.index.metrics import METRICS
+from faiss_pqvae.index.metrics import metric_number
 from faiss_pqvae.index.refine import Refiner, StoredVectors, made_of, make_refiner, refines_by
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.ids import as_ids, as_selector
 from faiss_pqvae.native.inject import (
-    check_metric,
     inject_codebooks,
     new_residual_index,
     prepare_search,
 )
 from faiss_pqvae.native.kinds.product import check_searchable
+from faiss_pqvae.native.own import own
 from faiss_pqvae.native.store.store import Store
 from faiss_pqvae.types import CodeArray, FloatArray, IdArray
 
@@ -155,7 +155,7 @@ class Stock:
         """Removes what a selector or ids (n,) int64 name; returns how many."""
         sel = as_selector(sel)
         if self.vectors is not None and not self.store.kind.grows_only:
-            self.vectors.index.remove_ids(self.store.over_keys(sel))
+            own(self.vectors.index, "remove_ids")(self.store.over_keys(sel))
         removed, renumbered = self.store.remove(sel)
         if self.vectors is not None and renumbered is not None:
             self.vectors.renumber(renumbered)
@@ -211,13 +211,13 @@ def _stored_on_the_way(
 
 
 def new_stock(
-    encoding: Encoding, metric_type: int | None, native: Any | None, refine_index: Any
+    encoding: Encoding, metric_type: int | str | None, native: Any | None, refine_index: Any
 ) -> Stock:
     """What a new index begins with, with the codebooks of a model that is trained.
 
     Args:
         encoding: of the items.
-        metric_type: faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT; None takes the spec's.
+        metric_type: see `LatentIndex`.
         native: see `LatentIndex`.
         refine_index: likewise.
 
@@ -228,9 +228,7 @@ def new_stock(
     model = encoding.model
     if model.structure == "product":
         check_searchable(model.quantizer.dsub, model.nbits)
-    if metric_type is None:
-        metric_type = METRICS[model.spec.metric]
-    check_metric(metric_type)
+    metric_type = metric_number(metric_type, model.spec)
     if native is None:
         native = _new_native(model, metric_type)
     if (native.d, native.metric_type) != (model.latent_dim, metric_type):

@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from faiss_pqvae.arguments import number
+
 _PROBED = 64  # features that tell a network from another one
 
 
@@ -57,15 +59,16 @@ class Backbone(nn.Module):
             raise TypeError(f"expected a torch.nn.Module, got {type(module).__name__}")
         sizes = (size, size) if isinstance(size, int) else size
         if sizes is not None and not (
-            len(sizes) == 2 and all(type(part) is int and part >= 1 for part in sizes)
+            isinstance(sizes, Sequence)
+            and len(sizes) == 2
+            and all(type(part) is int and part >= 1 for part in sizes)
         ):
             raise ValueError(f"expected a size (height, width) of at least 1, got {size}")
         try:
             json.dumps(arguments := dict(arguments or {}), sort_keys=True, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise TypeError(f"expected arguments that JSON can hold: {error}") from error
-        if not 0 <= lr < float("inf"):
-            raise ValueError(f"expected lr >= 0, got {lr}")
+        lr = number("lr", lr, 0)
         self.module, self.lr, self._trainable = module, lr, trainable
         self.size = None if sizes is None else tuple(sizes)
         self.mean, self.deviation = _numbers("mean", mean), _numbers("deviation", deviation)

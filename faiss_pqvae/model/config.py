@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+from faiss_pqvae.arguments import check_numbers
 from faiss_pqvae.codebooks import Structure
 from faiss_pqvae.model.product import Update
 
@@ -53,6 +54,7 @@ class ModelConfig:
     ema_decay: float = 0.99
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         for name in ("objective", "encoder", "decoder"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from faiss_pqvae.arguments import integer, item_shape
 from faiss_pqvae.codebooks import Codebooks, Structure
 from faiss_pqvae.model.backbone import Backbone, bytes_of
 from faiss_pqvae.model.config import ModelConfig
@@ -67,12 +68,12 @@ class PQVAE(nn.Module):
         decoder: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        input_shape = item_shape(input_shape)
         if len(input_shape) not in (1, 3) or min(input_shape) < 1:
             raise ValueError(
                 f"expected an input shape (c, h, w) of images or (d,) of vectors, got {input_shape}"
             )
-        if M < 1:
-            raise ValueError(f"expected M >= 1, got {M}")
+        M, nbits = integer("M", M, 1), integer("nbits", nbits)
         config = config or ModelConfig()
         if spec is None:
             spec = CodeSpec(latents="unit" if config.unit_latents else "free")
@@ -233,8 +234,7 @@ class PQVAE(nn.Module):
                 "expected residual codes, every prefix of which is a code, such as DPQ's; got "
                 f"{self.spec.name}, of {self.structure} codes"
             )
-        if not 1 <= n_levels <= self.M:
-            raise ValueError(f"expected n_levels from 1 to {self.M}, got {n_levels}")
+        n_levels = integer("n_levels", n_levels, 1, self.M)
         prefix = copy.deepcopy(self)
         quantizer = ResidualQuantizer(n_levels, self.nbits, latent_dim=self.latent_dim)
         for name, value in self.quantizer.state_dict().items():

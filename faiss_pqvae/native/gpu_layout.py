@@ -10,15 +10,16 @@ of zeros, which add nothing to a distance, fill up M.
 from __future__ import annotations
 
 import math
-import operator
 from typing import Any
 
 import numpy as np
 
+from faiss_pqvae.arguments import integer
 from faiss_pqvae.codebooks import Codebooks
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.inject import extract_codebooks
 from faiss_pqvae.native.kinds.ivf_pq import add_entries, entries
+from faiss_pqvae.native.own import own
 from faiss_pqvae.native.packing import merge_codebooks
 from faiss_pqvae.native.store.contents import read
 from faiss_pqvae.types import CodeArray, FloatArray, IdArray
@@ -62,11 +63,9 @@ def deal(
     codes = to_bytes(codes, codebooks, M)
     if nlist is None:
         nlist = min(max(math.isqrt(len(codes)) // 16, 1), MAX_SELECTION)
-    nlist = operator.index(nlist)
-    if not 1 <= nlist <= MAX_SELECTION:
-        raise ValueError(f"expected nlist from 1 to {MAX_SELECTION}, got {nlist}")
+    nlist = integer("nlist", nlist, 1, MAX_SELECTION)
     quantizer = faiss.IndexFlat(M * dsub, metric_type)
-    quantizer.add(np.zeros((nlist, M * dsub), np.float32))
+    own(quantizer, "add")(np.zeros((nlist, M * dsub), np.float32))
     layout = faiss.IndexIVFPQ(quantizer, M * dsub, nlist, M, 8, metric_type)
     faiss.copy_array_to_vector(centroids.ravel(), layout.pq.centroids)
     # A GPU takes residuals only: those to zero are the vectors.

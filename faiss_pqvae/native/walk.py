@@ -88,6 +88,8 @@ def _as_its_own_class(index: Any) -> Any:
 def _expected(index: Any, outer: list[Any]) -> str:
     names = ", ".join(KINDS)
     where = f" in {kind(outer[-1])}" if outer else ""
+    if not isinstance(index, faiss.Index) and hasattr(index, "faiss_index"):
+        where += ": give its attribute faiss_index"
     return (
         f"expected a faiss.IndexPQ or another index that holds codebooks ({names}; also inside "
         f"{', '.join(INNER)}), got {kind(index)}{where}"

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from faiss_pqvae.arguments import check_numbers
+
 Preset = Literal["natural", "digits", "vectors"]
 
 
@@ -49,6 +51,7 @@ class Views:
     mixing: float = 0.0
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if not 0 < self.min_scale <= 1:
             raise ValueError(f"expected min_scale in (0, 1], got {self.min_scale}")
         highest = {"shift": 1, "flip": 1, "color": 1, "hue": 0.5, "grayscale": 1, "blur": 0.25}

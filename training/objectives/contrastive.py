@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from faiss_pqvae.arguments import check_numbers
 from faiss_pqvae.model.clustering import split
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.pqvae import PQVAE
@@ -64,6 +65,7 @@ class Contrastive:
     reconstruction: Reconstruction = field(default_factory=Reconstruction)
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         for name in ("temperature", "softness"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from faiss_pqvae.arguments import check_numbers
 from faiss_pqvae.data.labels import check_labels, check_word_vectors
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.pqvae import PQVAE
@@ -52,6 +53,7 @@ class DPQ:
     labels: LabelTraining = field(default_factory=LabelTraining)
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         for name in ("quantization", "soft", "hard", "joint"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):

@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from faiss_pqvae.arguments import check_numbers
 from faiss_pqvae.data.labels import check_labels
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.pqvae import PQVAE
@@ -42,6 +43,7 @@ class DQN:
     labels: LabelTraining = field(default_factory=LabelTraining)
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if not (math.isfinite(self.quantization) and self.quantization >= 0):
             raise ValueError(f"expected quantization >= 0, got {self.quantization}")
 

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from faiss_pqvae.arguments import check_numbers
 from faiss_pqvae.data.labels import Labels
 from faiss_pqvae.model.pqvae import PQVAE, to_float
 
@@ -52,6 +53,7 @@ class LabelTraining:
     small_views: float | None = None
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         if not 0 < self.labelled <= 1:
             raise ValueError(f"expected labelled in (0, 1], got {self.labelled}")
         if not (math.isfinite(self.contrast) and self.contrast >= 0):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from faiss_pqvae.arguments import check_numbers
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.pqvae import PQVAE, to_float
 from faiss_pqvae.model.spec import CodeSpec, Metric
@@ -64,6 +65,7 @@ class Ranking:
     lr: float = 1e-4
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         lowest = {"items": 2, "start_items": 1, "rounds": 0, "epochs": 1, "anchors": 1}
         for name, low in {**lowest, "sample": 1, "pool": 1}.items():
             if getattr(self, name) < low:

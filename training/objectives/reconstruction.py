@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
+from faiss_pqvae.arguments import check_numbers
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.model.product import Quantized
@@ -50,6 +51,7 @@ class Reconstruction:
     warmup_steps: int = 200
 
     def __post_init__(self) -> None:
+        check_numbers(self)
         for name in ("lambda_", "beta"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):

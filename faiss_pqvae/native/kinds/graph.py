@@ -19,7 +19,7 @@ from faiss_pqvae.types import CodeArray, FloatArray, IdArray
 _MAX_SDC_BYTES = 2**32
 _MAX_LEVELS = 64
 _MAX_LINKS = 2**16
-_MAX_EF = 2**24
+MAX_EF = 2**24  # candidates
 
 
 def storage(index: Any) -> Any:
@@ -104,7 +104,7 @@ def check_graph(index: Any, check_inner: Callable[[Any], None]) -> None:
     for name in ("d", "ntotal", "metric_type", "is_trained"):
         expect(f"{name} of the graph", getattr(inner, name), getattr(index, name))
     for name in ("efSearch", "efConstruction"):
-        require(f"{name} from 1 to {_MAX_EF}", 1 <= getattr(graph, name) <= _MAX_EF)
+        require(f"{name} from 1 to {MAX_EF}", 1 <= getattr(graph, name) <= MAX_EF)
     _check_room(graph)
     levels = faiss.vector_to_array(graph.levels)
     offsets = faiss.vector_to_array(graph.offsets).astype(np.int64)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import operator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
+from faiss_pqvae.arguments import integer
 from faiss_pqvae.codebooks import Codebooks
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.ids import id_map_changed, in_id_map, unwrapped
@@ -146,9 +146,8 @@ def first_levels(index: Any, n_levels: int) -> Any:
             f"expected an IndexResidualQuantizer, alone or in an IDMap, got {type(bare).__name__}"
         )
     check_residual(bare)
-    codebooks, n_levels = extract_codebooks(bare), operator.index(n_levels)
-    if not 1 <= n_levels <= codebooks.M:
-        raise ValueError(f"expected n_levels from 1 to {codebooks.M}, got {n_levels}")
+    codebooks = extract_codebooks(bare)
+    n_levels = integer("n_levels", n_levels, 1, codebooks.M)
     first = new_residual_index(codebooks.d, n_levels, codebooks.nbits)
     inject_codebooks(first, Codebooks(codebooks.centroids[:n_levels], structure="residual"))
     # A code begins with the lowest bits of its first byte.

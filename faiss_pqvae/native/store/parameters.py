@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from faiss_pqvae.arguments import at_least_1, integer
 from faiss_pqvae.native import faiss
+from faiss_pqvae.native.kinds.graph import MAX_EF
 from faiss_pqvae.native.kinds.kind import Kind
 from faiss_pqvae.native.store.held import Held
 
@@ -26,9 +28,11 @@ def selector_of(params: Any, kind: Kind, over_keys: Callable[[Any], Any]) -> Any
     if type(params) is not faiss.SearchParameters:  # a selector alone is for every kind
         own, _ = kind.parameters(params)
         if own is faiss.SearchParameters or not isinstance(params, own):
+            alone = isinstance(params, faiss.IDSelector)
+            hint = ": give faiss.SearchParameters(sel=selector)" if alone else ""
             raise TypeError(
                 f"expected parameters of type {own.__name__} for {kind.name}, got "
-                f"{type(params).__name__}"
+                f"{type(params).__name__}{hint}"
             )
     if params.sel is None:
         return None
@@ -47,6 +51,9 @@ def native_parameters(params: Any, held: Held, sel: Any) -> Any:
         params: what `selector_of` accepts.
         held: the index that is searched.
         sel: what `selector_of` gave.
+
+    Raises:
+        ValueError: no list, or no candidate, to search.
     """
     if params is None:
         return None
@@ -57,6 +64,15 @@ def native_parameters(params: Any, held: Held, sel: Any) -> Any:
     native = own()
     for name in names:
         if hasattr(source, name):
-            setattr(native, name, getattr(source, name))
+            setattr(native, name, _settled(name, getattr(source, name), held.bare))
     native.sel = sel
     return native
+
+
+def _settled(name: str, value: Any, bare: Any) -> Any:
+    """A parameter within its limits: FAISS takes memory for as many, and ends in its own errors."""
+    if name == "nprobe":
+        return min(at_least_1(name, value), bare.nlist)
+    if name == "efSearch":
+        return integer(name, value, 1, MAX_EF)
+    return value

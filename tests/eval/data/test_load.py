@@ -224,6 +224,30 @@ def test_few_labels__rejects_what_there_is_not(
         few_labels(numbered, **{"labelled_per_class": 1, "queries_per_class": 1, **sizes})
 
 
+@pytest.mark.parametrize(
+    ("given", "metric"),
+    [("ip", "inner_product"), ("L2", "l2"), (0, "inner_product"), ("METRIC_L2", "l2")],
+)
+def test_load__takes_every_name_of_a_metric(register, tmp_path, given, metric) -> None:
+    x = np.random.default_rng(0).standard_normal((30, 4), dtype=np.float32)
+    register(datasets, "toy", lambda: {"database": x, "queries": x[:5], "metric": given})
+    assert load("toy", cache=tmp_path).metric == metric
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("cosine", "scale database and queries to length 1"),
+        ("inner_prod", "did you mean 'inner_product'"),
+    ],
+)
+def test_load__refuses_another_metric(register, tmp_path, given, message) -> None:
+    x = np.random.default_rng(0).standard_normal((30, 4), dtype=np.float32)
+    register(datasets, "toy", lambda: {"database": x, "queries": x[:5], "metric": given})
+    with pytest.raises(ValueError, match=message):
+        load("toy", cache=tmp_path)
+
+
 def test_load__by_another_protocol(register) -> None:
     classes, repeats = (0, 1), (600, 150)
     items = {

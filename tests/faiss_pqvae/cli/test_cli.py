@@ -54,18 +54,18 @@ def test_train_build_search__vectors_of_bytes_are_no_pixels(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("factory", "options"),
+    ("factory", "metric", "options"),
     [
-        ("IDMap2,PQVAE2x4", []),
-        ("IVF4,PQVAE2x4fs", ["--nprobe", "4"]),
-        ("HNSW8,PQVAE2x4", ["--ef-search", "50"]),
-        ("PQVAE2x4,RFlat", ["--k-factor", "30", "--mmap"]),
-        ("PQVAE2x4,RDecoder", ["--k-factor", "80"]),
+        ("IDMap2,PQVAE2x4", "IP", []),
+        ("IVF4,PQVAE2x4fs", "METRIC_INNER_PRODUCT", ["--nprobe", "4"]),
+        ("HNSW8,PQVAE2x4", "cosine", ["--ef-search", "50"]),
+        ("PQVAE2x4,RFlat", "cosine", ["--k-factor", "30", "--mmap"]),
+        ("PQVAE2x4,RDecoder", "inner_product", ["--k-factor", "80"]),
     ],
 )
-def test_every_kind_of_index(factory, options, images, tmp_path, capsys):
+def test_every_kind_of_index(factory, metric, options, images, tmp_path, capsys):
     folder = str(tmp_path / "kind")
-    main(["train", str(images), folder, "--factory", factory, "--metric", "cosine", *FAST])
+    main(["train", str(images), folder, "--factory", factory, "--metric", metric, *FAST])
     main(["build", folder, str(images)])
     main(["info", folder])
     out = capsys.readouterr().out
@@ -162,6 +162,11 @@ def test_train__folder_of_images_is_resized(tmp_path, capsys):
     ("arguments", "message"),
     [
         (["train", "{images}", "{out}", "--factory", "PQ8"], "faiss.index_factory"),
+        (["train", "{images}", "{out}", "--metric", "cosin"], "did you mean 'cosine'?"),
+        (
+            ["train", "{images}", "{out}", "--metric", "1.5"],
+            "'l2', 'inner_product', 'ip', 'cosine'",
+        ),
         (["train", "nothing-of-this-name", "{out}"], "nothing-of-this-name"),
         (["train", "missing.npy", "{out}"], "missing.npy"),
         (["search", "{out}", "{images}"], "no bundle"),

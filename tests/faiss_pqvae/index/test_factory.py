@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -127,6 +128,31 @@ def test_index_factory__makes_a_decoder_to_refine_with() -> None:
     assert index_factory(12, "PQVAE2", model=SMALL).refiner is None
 
 
+@pytest.mark.parametrize(
+    ("metric", "number", "unit"),
+    [("l2", L2, False), ("ip", IP, False), (IP, IP, False), ("Cosine", IP, True)],
+)
+def test_index_factory__takes_every_name_of_a_metric(metric: Any, number: int, unit: bool) -> None:
+    index = index_factory(12, "PQVAE2,RFlat", metric, model=SMALL)
+    assert (index.metric_type, index.model.config.unit_latents) == (number, unit)
+    assert index.refiner.index.metric_type == number
+    again = LatentIndex(index.model, metric)
+    assert again.metric_type == number
+
+
+def test_index_factory__takes_the_metric_of_dpq_by_every_name() -> None:
+    for metric in ("ip", "inner_product", IP, "cosine"):
+        assert index_factory(12, "DPQ2x4", metric).metric_type == IP
+    with pytest.raises(ValueError, match="METRIC_INNER_PRODUCT for DPQ"):
+        index_factory(12, "DPQ2x4", "l2")
+
+
+def test_constructor__refuses_cosine_of_other_lengths() -> None:
+    model = index_factory(12, "PQVAE2", model=SMALL).model
+    with pytest.raises(ValueError, match="latents of length 1 for 'cosine'"):
+        LatentIndex(model, "cosine")
+
+
 @pytest.mark.parametrize("config", [None, SMALL])
 def test_index_factory__makes_unit_latents_for_cosine(config: ModelConfig | None) -> None:
     index = index_factory(12, "IVF4,PQVAE2,RFlat", "cosine", model=config)
@@ -137,10 +163,15 @@ def test_index_factory__makes_unit_latents_for_cosine(config: ModelConfig | None
     assert index.refiner.unit
 
 
-@pytest.mark.parametrize("shape", [12.0, "12", (1, 8.0, 8), None, [1, 8, 8]])
+@pytest.mark.parametrize("shape", [12.0, "12", (1, 8.0, 8), None, True])
 def test_index_factory__rejects_shapes_of_another_type(shape: Any) -> None:
-    with pytest.raises(TypeError):
+    with pytest.raises(TypeError, match="expected an integer as input shape, got"):
         index_factory(shape, "PQVAE2x4")
+
+
+@pytest.mark.parametrize("shape", [[1, 8, 8], torch.Size([1, 8, 8]), np.zeros((1, 8, 8)).shape])
+def test_index_factory__takes_a_shape_as_any_sequence(shape: Any) -> None:
+    assert index_factory(shape, "PQVAE2x4", model=SMALL).input_shape == (1, 8, 8)
 
 
 @pytest.mark.parametrize("shape", [0, -3, (8, 8), (1, 0, 8), ()])
@@ -171,10 +202,10 @@ def test_index_factory__hands_metric_and_model_on() -> None:
     assert index.model.spec.metric == "inner_product"
 
 
-@pytest.mark.parametrize("metric", [faiss.METRIC_Linf, "l2", "Cosine"])
+@pytest.mark.parametrize("metric", [faiss.METRIC_Linf, "l3", "hamming"])
 @pytest.mark.parametrize("description", ["PQVAE2x4", "IVF4,PQVAE2", "HNSW4,PQVAE2", "PQVAE2,RFlat"])
 def test_index_factory__rejects_another_metric(description: str, metric: Any) -> None:
-    with pytest.raises(ValueError, match=r"METRIC_L2.* or 'cosine'"):
+    with pytest.raises(ValueError, match=r"'cosine', faiss.METRIC_L2 or"):
         index_factory(12, description, metric)
 
 

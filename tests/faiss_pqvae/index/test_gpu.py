@@ -335,6 +335,35 @@ def test_search__refuses_items_whose_distances_overflow(make_kind, scale):
                 refused(np.sign(_vectors(3, D_IN)) * np.float32(scale))
 
 
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("form", [np.asarray, torch.from_numpy, np.asfortranarray])
+@pytest.mark.parametrize(("parts", "shard"), SPREADS)
+def test_queries__are_checked_as_on_the_cpu(make_kind, value, form, parts, shard):
+    index = make_kind("PQ", n=9)
+    copied = _on_cpu(index, parts, shard)
+    index.batch_size = copied.batch_size = 2
+    queries = _vectors(5, D_IN)
+    queries[3, 1] = value  # in the second batch
+    for name, arguments in (("search", (2,)), ("assign", (2,)), ("encode", ())):
+        messages = []
+        for each in (index, copied):
+            with pytest.raises(ValueError, match="got NaN or infinity in row 3") as error:
+                getattr(each, name)(form(queries), *arguments)
+            messages.append(str(error.value))
+        assert messages[0] == messages[1]
+
+
+@pytest.mark.parametrize("value", [-0.5, 1.5, np.nan])
+def test_queries__that_are_images_are_checked_as_on_the_cpu(make_index, make_items, value):
+    index = make_index((1, 8, 8), n=5)
+    copied = _on_cpu(index)
+    queries = make_items(3, (1, 8, 8)) / np.float32(255)
+    queries[2, 0, 1, 1] = value
+    for each in (index, copied):
+        with pytest.raises(ValueError, match=r"float images in \[0, 1\]|NaN or infinity in row 2"):
+            each.search(queries, 2)
+
+
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_search__refuses_latents_that_are_not_finite(make_kind, value):
     copied = _on_cpu(make_kind("PQ", n=9))
@@ -353,6 +382,27 @@ def test_copy__tells_what_the_index_tells(make_kind):
         assert getattr(copied, name) == getattr(index, name)
     assert repr(copied) == "GpuLatentIndex(IndexIVFPQ of 1, ntotal=9)"
     np.testing.assert_allclose(copied.encode(_vectors(5, D_IN)), index.encode(_vectors(5, D_IN)))
+
+
+def test_copy__refuses_a_slip(make_kind):
+    copied = _on_cpu(make_kind("PQ", n=9))
+    assert len(copied) == 9
+    with pytest.raises(AttributeError, match="no attribute 'batchsize': did you mean 'batch_size'"):
+        copied.batchsize = 3
+    with pytest.raises(ValueError, match="expected batch_size >= 1, got 0"):
+        copied.batch_size = 0
+
+
+def test_copies__of_something_else_say_what_is_meant(make_kind):
+    index = make_kind("PQ", n=9)
+    with pytest.raises(TypeError, match="got LatentIndex: a LatentIndex is on the CPU already"):
+        index_gpu_to_cpu(index)
+    with pytest.raises(TypeError, match=r"got IndexPQ: .* faiss.index_gpu_to_cpu copies"):
+        index_gpu_to_cpu(index.faiss_index)
+    with pytest.raises(TypeError, match=r"got IndexPQ: faiss\.index_cpu_to_gpu copies"):
+        index_cpu_to_gpu(index.faiss_index)
+    with pytest.raises(TypeError, match="got GpuLatentIndex"):
+        index_cpu_to_gpu(_on_cpu(index))
 
 
 def test_copy__and_original_do_not_share_settings(make_kind):
@@ -522,6 +572,17 @@ def _reference(index: LatentIndex, z: np.ndarray, search_type: str = "adc") -> F
     if search_type == "sdc":
         z = native.sa_decode(native.sa_encode(z))
     return native.search(z, index.ntotal)
+
+
+@on_gpu
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_gpu__checks_queries_that_are_there_already(make_kind, value):
+    copied = index_cpu_to_gpu(make_kind("PQ", n=9))
+    queries = torch.from_numpy(_vectors(5, D_IN)).cuda()
+    queries[3, 1] = value
+    for refused in (copied.encode, lambda x: copied.search(x, 2)):
+        with pytest.raises(ValueError, match="got NaN or infinity in row 3"):
+            refused(queries)
 
 
 @on_gpu

@@ -3,9 +3,14 @@
 README's table is what this file finds: running it as a script (`python` and its path) writes it.
 """
 
+import copy
+import importlib
+import pickle
 import re
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -286,6 +291,90 @@ def test_operations__impossible_ones_say_why(found, description, impossible):
     also = {"check_compatible_for_merge"} if "merge_from" in impossible else set()
     also |= {"range_search of selected ids"} if "range_search" in impossible else set()
     assert {name for name in found if found[name][description]} == impossible | also | {"prefix"}
+
+
+# -- after `import faiss.contrib.torch_utils`, which replaces methods of every FAISS index
+
+PATCHED = ["PQVAE4", "PQVAE4x4fs", "IVF4,PQVAE4,RFlat", "IDMap2,IVF4,PQVAE4x4fs"]
+PATCHED += ["HNSW8,PQVAE4", "DPQ4,RDecoder"]
+OF_TENSORS: dict[str, Callable[[LatentIndex], Any]] = {
+    "search of a tensor": lambda index: index.search(torch.from_numpy(vectors(1)), 2),
+    "encode of a tensor": lambda index: index.encode(torch.from_numpy(vectors(3))),
+    "remove_ids of a tensor": lambda index: index.remove_ids(torch.arange(10)),
+}
+
+
+def outcome(operation: str, index: LatentIndex) -> Any:
+    """What an operation gives, and what a search finds afterwards; an error by its message."""
+    try:
+        given = (OPERATIONS | OF_TENSORS)[operation](index)
+    except (ValueError, TypeError) as error:
+        given = f"{type(error).__name__}: {error}"
+    if isinstance(given, LatentIndex):
+        given = given.search(vectors(3), 2)
+    return given, index.search(vectors(3), 2)
+
+
+def outcomes(kinds: list[str]) -> dict[tuple[str, str], Any]:
+    filled = {kind: _filled(kind) for kind in kinds}
+    return {
+        (name, kind): outcome(name, copy.deepcopy(index))
+        for name in OPERATIONS | OF_TENSORS
+        for kind, index in filled.items()
+    }
+
+
+def _assert_same(found: Any, expected: Any) -> None:
+    assert type(found) is type(expected)
+    if isinstance(expected, tuple | list):
+        for part, wanted in zip(found, expected, strict=True):
+            _assert_same(part, wanted)
+    else:
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.fixture(scope="module")
+def expected() -> dict[tuple[str, str], Any]:
+    assert "faiss.contrib.torch_utils" not in sys.modules
+    return outcomes(PATCHED)
+
+
+@pytest.fixture
+def _torch_utils() -> Iterator[None]:
+    """The patch, which is for the whole process, undone afterwards."""
+    changed = [faiss, *(kind for kind in vars(faiss).values() if isinstance(kind, type))]
+    before = [dict(vars(place)) for place in changed]
+    importlib.import_module("faiss.contrib.torch_utils")
+    yield
+    del sys.modules["faiss.contrib.torch_utils"]
+    for place, own in zip(changed, before, strict=True):
+        for name, value in list(vars(place).items()):
+            if name not in own:
+                delattr(place, name)
+            elif value is not own[name]:
+                setattr(place, name, own[name])
+
+
+@pytest.mark.usefixtures("_torch_utils")
+def test_operations__are_the_same_after_torch_utils(expected):
+    with pytest.raises(TypeError, match="params"):  # what would be called without `own`
+        faiss.IndexFlat(D).search(vectors(1), 1, params=None)
+    found = outcomes(PATCHED)
+    for key, wanted in expected.items():
+        _assert_same(found[key], wanted)
+
+
+def test_operations__are_the_same_where_torch_utils_came_first(expected):
+    kind = "IVF4,PQVAE4,RFlat"
+    code = (
+        "import sys, faiss.contrib.torch_utils, torch; torch.set_num_threads(1); "
+        f"sys.path.insert(0, {str(Path(__file__).parent)!r}); import pickle, test_operations; "
+        f"sys.stdout.buffer.write(pickle.dumps(test_operations.outcomes([{kind!r}])))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, check=True)
+    found = pickle.loads(done.stdout)
+    for operation in OPERATIONS | OF_TENSORS:
+        _assert_same(found[operation, kind], expected[operation, kind])
 
 
 def _write() -> None:

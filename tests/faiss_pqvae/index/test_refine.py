@@ -282,9 +282,9 @@ def test_k_factor__below_one_is_refused(make, make_items, k_factor):
     queries = make_items(2, (D_IN,))
     with pytest.raises(ValueError, match="k_factor >= 1"):
         index.search(queries, 1, params=faiss.IndexRefineSearchParameters(k_factor=float(k_factor)))
-    index.k_factor = k_factor
     with pytest.raises(ValueError, match="k_factor >= 1"):
-        index.search(queries, 1)
+        index.k_factor = k_factor
+    assert index.k_factor == 1
 
 
 @pytest.mark.parametrize("metric", [L2, IP])
