@@ -5,17 +5,17 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from faiss_pqvae.data.images.options import CHANNELS, ImageOptions, Mode
 from faiss_pqvae.data.source import Rows, import_eval, parquet_paths, row_ids
 
-Mode: TypeAlias = Literal["RGB", "L"]
-
 IMAGE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-CHANNELS = {"RGB": 3, "L": 1}
+
+__all__ = ["CHANNELS", "IMAGE_SUFFIXES", "ImageFolder", "ImageOptions", "Mode", "ParquetImages"]
 
 # An encoded image, and what an error message calls it.
 _Encoded: TypeAlias = tuple[Path | io.BytesIO, str]
@@ -30,12 +30,14 @@ class ImageFolder:
     Attributes:
         shape: (n, channels, height, width), dtype uint8.
         paths: the n files, in order.
+        ids: (n,) int64, the places of the items among all files; None when all are there.
         class_names: names of the folders directly below `path`, sorted, when every image lies in
             one of them; None otherwise.
         labels: (n,) int64, indices into `class_names`, or None.
     """
 
     dtype: np.dtype[Any] = np.dtype(np.uint8)
+    ids: npt.NDArray[np.int64] | None = None
 
     def __init__(
         self, path: str | Path, size: tuple[int, int] | None = None, *, mode: Mode = "RGB"
@@ -83,11 +85,13 @@ class ParquetImages:
     Attributes:
         shape: (n, channels, height, width), dtype uint8. The size is that of the first image; one
             of another size is an error on access unless `size` was given.
+        ids: (n,) int64, the rows of the items among all rows; None when all are there.
         class_names: from the Hugging Face metadata of the schema, or None.
         labels: (n,) int64, or None when there is no label column.
     """
 
     dtype: np.dtype[Any] = np.dtype(np.uint8)
+    ids: npt.NDArray[np.int64] | None = None
 
     def __init__(
         self,
