@@ -7,7 +7,8 @@ from typing import Annotated
 
 import tyro
 
-from faiss_pqvae.cli.reading import Data, Folder, open_for
+from faiss_pqvae.cli.reading import Data, Folder, Images, open_for
+from faiss_pqvae.data.open import ImageOptions
 from faiss_pqvae.index.bundle import read_index
 from faiss_pqvae.index.latent_index import check_k
 
@@ -23,13 +24,14 @@ def search(
     ef_search: int | None = None,
     k_factor: float | None = None,
     mmap: bool = False,
+    images: Images = ImageOptions(),  # noqa: B008 - frozen
     encoder: str | None = None,
     decoder: str | None = None,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
 ) -> None:
     """Print the nearest stored items of every query, as a table or as JSON.
 
-    Images of a folder are resized to what the index was trained with.
+    Images are resized to what the index was trained with.
 
     Args:
         bundle: folder of a filled index.
@@ -41,6 +43,7 @@ def search(
         ef_search: candidates to keep, of an HNSW index; more finds more and takes longer.
         k_factor: candidates per result that a refined index looks at a second time.
         mmap: leave the codes on the disk, for collections larger than memory.
+        images: how images in a folder or in Parquet are read.
         encoder: the encoder that the index was trained with, if it is not ours.
         decoder: likewise.
         as_json: print {"D": [[...]], "I": [[...]]} instead of a table.
@@ -55,7 +58,7 @@ def search(
         index.efSearch = ef_search
     if k_factor is not None:
         index.k_factor = k_factor
-    D, I = index.search(open_for(index, queries), k)  # noqa: E741 - FAISS's names
+    D, I = index.search(open_for(index, queries, images), k)  # noqa: E741 - FAISS's names
     if as_json:
         print(json.dumps({"D": D.tolist(), "I": I.tolist()}))
         return

@@ -119,7 +119,9 @@ def test_load__parquet_with_columns_of_any_name(vectors: np.ndarray, tmp_path: P
         ValueError, match=r"a column 'pixels' in .*, got \['vec', 'other', 'kind'\]"
     ):
         load(path, own=OwnData(column="pixels", label_column="kind"))
-    with pytest.raises(ValueError, match=r"of which \['vec', 'other'\] are vectors: name one"):
+    with pytest.raises(
+        ValueError, match=r"of which \[\] are images and \['vec', 'other'\] are vectors: name one"
+    ):
         load(path, own=OwnData(label_column="kind"))
 
 
