@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import io
 import struct
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -29,6 +32,17 @@ _TURNS = {
     8: "ROTATE_90",
 }
 _SIDEWAYS = frozenset({"TRANSPOSE", "ROTATE_270", "TRANSVERSE", "ROTATE_90"})
+
+
+@contextmanager
+def quiet_pillow() -> Iterator[None]:
+    """Without Pillow's warnings of what is odd in a file, which do not say which file.
+
+    Around threads and not in them: warnings are filtered for the whole process.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="PIL")
+        yield
 
 
 class BrokenImageError(ValueError):
@@ -153,7 +167,7 @@ def _to_bytes(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     low, high = float(values.min()), float(values.max())
     if low >= 0 and high <= whites[-1]:
         low, high = 0.0, next(white for white in whites if high <= white)
-    scaled: npt.NDArray[np.float64] = np.rint((values - low) * (255 / max(high - low, 1e-300)))
+    scaled: npt.NDArray[np.float64] = np.rint((values - low) * 255 / max(high - low, 1e-300))
     return scaled.astype(np.uint8)
 
 
@@ -162,6 +176,8 @@ def _broken(name: str, error: Exception) -> BrokenImageError:
     pillow = import_eval("PIL")
     if isinstance(error, pillow.UnidentifiedImageError):
         why = "it is in no format that Pillow knows"  # Pillow's own text names it again
+    elif isinstance(error, import_eval("PIL.Image").DecompressionBombError):
+        why = f"{error} Raise PIL.Image.MAX_IMAGE_PIXELS if it is none"
     else:
         why = str(error) or type(error).__name__
     return BrokenImageError(f"cannot read {name} as an image: {why}")

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from faiss_pqvae.data.images.decoder import Decoder, Encoded
 from faiss_pqvae.data.images.image_options import Mode
 from faiss_pqvae.data.images.listing import IMAGE_SUFFIXES, Found, file_stamp, find_images, some
-from faiss_pqvae.data.images.pictures import Pictures, common_size
+from faiss_pqvae.data.images.pictures import Pictures
 from faiss_pqvae.data.source import Rows, row_ids
 
 _log = logging.getLogger(__name__)
@@ -78,11 +78,15 @@ class ImageFolder:
             n = len(self.skipped)
             _log.warning("%s: %s skipped that are no images: %s", root, f"{n:,}", skipped)
         self._files = found
-        resize, ids = size is not None, np.arange(len(found))
+        pictures = Pictures(
+            np.arange(len(found)),
+            len(found),
+            self._read,
+            self._stamp,
+            Decoder(size or (1, 1), mode, resize=True, orient=orient),
+        )
         if size is None:
-            size, ids = common_size(ids, self._read, orient=orient, skip_broken=skip_broken)
-        decoder = Decoder(size, mode, resize=resize, orient=orient)
-        pictures = Pictures(ids, len(found), self._read, self._stamp, decoder)
+            pictures = pictures.of_one_size(skip_broken=skip_broken)
         self.pictures = pictures.without_broken() if skip_broken else pictures
         self.shape = self.pictures.shape
         self.ids, self.total = self.pictures.left_out, len(found)

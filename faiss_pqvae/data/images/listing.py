@@ -7,6 +7,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from faiss_pqvae.data.images.decoder import quiet_pillow
 from faiss_pqvae.data.source import import_eval
 
 # The common ones, known without Pillow.
@@ -50,15 +51,16 @@ def find_images(root: Path) -> Found:
         ImportError: Pillow is not installed.
     """
     files, skipped = _walk(root)
-    pictures = {path for path in files if is_image(path)}
+    with quiet_pillow():
+        pictures = {path for path in files if is_image(path)}
     skipped += [path for path in files if path not in pictures]
     return Found(sorted(pictures), sorted(skipped))
 
 
-def some(names: list[str]) -> str:
+def some(names: list[str], between: str = ", ") -> str:
     """The first few of a list, and how many more there are."""
     more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
+    return between.join(names[:_NAMED]) + more
 
 
 def file_stamp(path: Path) -> str:

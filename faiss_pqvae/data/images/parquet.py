@@ -11,7 +11,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from faiss_pqvae.data.images.decoder import BrokenImageError, Decoder, Encoded, image_size
+from faiss_pqvae.data.images.decoder import (
+    BrokenImageError,
+    Decoder,
+    Encoded,
+    image_size,
+    quiet_pillow,
+)
 from faiss_pqvae.data.images.image_options import Mode
 from faiss_pqvae.data.images.label_column import Classes, read_classes
 from faiss_pqvae.data.images.listing import file_stamp
@@ -115,7 +121,8 @@ class ParquetImages:
         fault = None
         for row in range(self.total if skip_broken else 1):
             try:
-                return image_size(*self._read(row), orient=orient)
+                with quiet_pillow():
+                    return image_size(*self._read(row), orient=orient)
             except BrokenImageError as error:
                 fault = fault or error
         assert fault is not None  # there is a row
