@@ -120,8 +120,10 @@ def _kept(pictures: Pictures, folder: Path, *, progress: bool) -> _Pixels:
     with _opened(path) as file, _opened(folder / STAMPS) as stamps:
         pixels = _PixelFile(file, pictures.shape, str(path))
         there = np.zeros(n, _STAMP)
-        known = np.frombuffer(stamps.read(), _STAMP)[:n] if pixels.was_whole else there[:0]
-        there[: len(known)] = known
+        if pixels.was_whole:
+            raw = stamps.read()
+            known = np.frombuffer(raw, _STAMP, len(raw) // _STAMP.itemsize)[:n]
+            there[: len(known)] = known
         pixels.check_room(folder)
         stamps.seek(0)
         stamps.truncate(0)
@@ -129,12 +131,12 @@ def _kept(pictures: Pictures, folder: Path, *, progress: bool) -> _Pixels:
 
         def put(rows: _Rows, images: _Pixels) -> None:
             pixels.put(rows, images)
-            file.flush()
-            os.fsync(file.fileno())  # before the stamps that say so
-            for row in rows.tolist():
-                stamps.seek(row * _STAMP.itemsize)
-                stamps.write(wanted[row].tobytes())
-            stamps.flush()
+            with pixels.telling():
+                os.fsync(file.fileno())  # before the stamps that say so
+                for row in rows.tolist():
+                    stamps.seek(row * _STAMP.itemsize)
+                    stamps.write(wanted[row].tobytes())
+                stamps.flush()
 
         _decode(pictures, np.flatnonzero(there != wanted), put, progress=progress)
     return np.memmap(path, np.uint8, "r", pixels.start, pictures.shape)
@@ -174,11 +176,12 @@ class _PixelFile:
         self.n_bytes, self.item_bytes = math.prod(shape), math.prod(shape[1:])
         before = _whole_shape(file)
         self.was_whole = before is not None and before[1:] == shape[1:]
-        file.seek(0)
-        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        self.start = file.tell()
-        file.truncate(self.start + self.n_bytes)
+        with self.telling():
+            file.seek(0)
+            header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+            np.lib.format.write_array_header_1_0(file, header)
+            self.start = file.tell()
+            file.truncate(self.start + self.n_bytes)
 
     def check_room(self, folder: Path) -> None:
         """Raises an OSError where the disk has no room for what is not written yet."""
@@ -190,11 +193,17 @@ class _PixelFile:
 
     def put(self, rows: _Rows, images: _Pixels) -> None:
         """Writes pictures (len(rows), channels, height, width) at their rows."""
-        try:
+        with self.telling():
             for row, image in zip(rows.tolist(), images, strict=True):
                 self.file.seek(self.start + row * self.item_bytes)
                 self.file.write(image.tobytes())
             self.file.flush()
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """Errors of writing say which file, and what it needs."""
+        try:
+            yield
         except OSError as error:
             raise OSError(f"{self._needs()}: {error}") from error
 

@@ -111,7 +111,7 @@ def _folder_classes(
     root: Path, paths: Sequence[Path]
 ) -> tuple[tuple[str, ...] | None, npt.NDArray[np.int64] | None]:
     parts = [path.relative_to(root).parts for path in paths]
-    if any(len(names) == 1 for names in parts):
+    if any(len(names) <= 1 for names in parts):  # none of a picture alone
         return None, None
     folders = [names[0] for names in parts]
     class_names, labels = np.unique(folders, return_inverse=True)
