@@ -54,12 +54,12 @@ def open_labelled(
     path = Path(data)
     named = ":" in data or (path.name == data and not path.suffix)
     if named and not path.exists():
+        if images != ImageOptions():
+            raise ValueError(f"expected a folder or a file to read with {images}, got {data}")
         # The extra "eval" is needed for data sets only.
         from faiss_pqvae.eval.data.load import load
 
         found = load(data)
-        if images != ImageOptions():
-            raise ValueError(f"expected a folder or a file to read with {images}, got {data}")
         return Labelled(found.database, lambda: getattr(found, "database_labels", None))
     source = open_source(path, images=images, like=like)
     return Labelled(source, lambda: getattr(source, "labels", None))
