@@ -93,13 +93,16 @@ def _walk(root: Path) -> tuple[list[Path], list[Path]]:
                 skipped.append(folder)
                 continue
             seen.add(identity)
-            for path in sorted(folder.iterdir()):
-                if path.name.startswith("."):
-                    continue
-                if path.is_dir():
-                    (links if path.is_symlink() else waiting).append(path)
+            with os.scandir(folder) as entries:
+                shown = [entry for entry in entries if not entry.name.startswith(".")]
+            for entry in sorted(shown, key=lambda entry: entry.name):
+                path = Path(entry.path)
+                is_link = entry.is_symlink()
+                if path.is_dir() if is_link else entry.is_dir():
+                    (links if is_link else waiting).append(path)
                 else:
-                    (files if path.is_file() else skipped).append(path)
+                    is_file = path.is_file() if is_link else entry.is_file()
+                    (files if is_file else skipped).append(path)
     return files, skipped
 
 

@@ -37,6 +37,7 @@ class ParquetImages:
             of another size is an error on access unless `size` was given.
         ids: (n,) int64, the rows of the items among all rows; None when all are there.
         total: how many rows there are, broken ones that were left out included.
+        parts: the files in order, each with its number of rows, broken ones included.
     """
 
     dtype: np.dtype[Any] = np.dtype(np.uint8)
@@ -83,6 +84,9 @@ class ParquetImages:
         # Row i lies in the file t with _starts[t] <= i < _starts[t + 1].
         self._starts = np.cumsum([0] + [len(column) for column in self._columns])
         self.total = int(self._starts[-1])
+        self.parts = [
+            (file, len(column)) for file, column in zip(self._files, self._columns, strict=True)
+        ]
         if self.total == 0:
             raise ValueError(f"no images in {path}: expected at least one row")
         resize = size is not None

@@ -67,10 +67,18 @@ def test_find_images__follows_links_once(tmp_path: Path) -> None:
     (root / "loop").symlink_to(root)
     (root / "above").symlink_to(tmp_path)
     (root / "gone.png").symlink_to("nowhere")
+    (root / "itself").symlink_to("itself")
     (outside / "deep" / "back").symlink_to(root / "real")
     paths, skipped = find_images(root)
     assert names(paths, root) == ["file.png", "linked/deep/a.png", "real/a.png"]
-    assert names(skipped, root) == ["above", "again", "gone.png", "linked/deep/back", "loop"]
+    assert names(skipped, root) == [
+        "above",
+        "again",
+        "gone.png",
+        "itself",
+        "linked/deep/back",
+        "loop",
+    ]
 
 
 def test_image_suffixes__holds_the_common_ones() -> None:

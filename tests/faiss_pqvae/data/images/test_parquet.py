@@ -287,6 +287,7 @@ def test_parquet_images__text_is_numbered_over_all_files(
     assert source.labels is not None
     assert source.labels.tolist() == [2, 0, -1, 1, -1, -1]
     assert source.class_names == ("cat", "dog", "owl")
+    assert source.parts == [(tmp_path / f"{name}.parquet", 2) for name in "abc"]
 
 
 @pytest.mark.parametrize(
