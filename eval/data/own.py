@@ -13,7 +13,7 @@ from faiss_pqvae.data.images.cache import decode_all
 from faiss_pqvae.data.images.label_column import plain
 from faiss_pqvae.data.images.picture_column import image_columns
 from faiss_pqvae.data.labels import check_labels
-from faiss_pqvae.data.open import open_source
+from faiss_pqvae.data.open import check_used, open_source
 from faiss_pqvae.data.source import Source, import_eval, parquet_paths
 from faiss_pqvae.data.tables import parquet_columns, read_parquet_vectors
 
@@ -216,6 +216,7 @@ def _read_parquet(path: Path, options: OwnData, *, with_labels: bool) -> _Part:
     if with_labels and label is not None:
         labels = np.concatenate([_column(file, label) for file in files])
     if columns[column]:
+        check_used(options.images, path, of_images=False)
         return _Part(read_parquet_vectors(files, column), labels, None)
     whole = labels is not None and labels.dtype.kind in "iu"
     arguments = options.images.arguments()

@@ -91,11 +91,11 @@ def open_source(
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; expected {ACCEPTED}")
     if is_images(path):
-        _check_used(images, path, column=False)
+        check_used(images, path, column=False)
         return ImageFolder(path, **images.like(like).arguments())
     if path.is_dir() or suffix == ".parquet":
         return _open_parquet(path, part or images.column, images, like)
-    _check_used(images, path, column=False, of_images=False)
+    check_used(images, path, column=False, of_images=False)
     if suffix == ".npy":
         return _open_npy(path)
     if suffix in HDF5_SUFFIXES:
@@ -148,11 +148,11 @@ def _open_parquet(
     if column in of_images or (column is None and (of_images or not vectors)):
         arguments = images.like(like).arguments()
         return ParquetImages(paths, image_column=column, **arguments)
-    _check_used(images, path, of_images=False)
+    check_used(images, path, of_images=False)
     return read_parquet_vectors(paths, column)
 
 
-def _check_used(
+def check_used(
     images: ImageOptions, path: Path, *, column: bool = True, of_images: bool = True
 ) -> None:
     """Refuses options that nothing reads.

@@ -115,6 +115,8 @@ def test_load__parquet_with_columns_of_any_name(vectors: np.ndarray, tmp_path: P
     data = load(path, own=OwnData(column="vec", label_column="kind"))
     assert data.class_names == ("cat", "dog", "owl")
     same_items(data, vectors, LABELS)
+    with pytest.raises(ValueError, match="expected options of images"):
+        load(path, own=OwnData(column="vec", label_column="kind", size=(4, 4)))
     with pytest.raises(ValueError, match=r"a column 'tag' in .*, got \['vec', 'other', 'kind'\]"):
         load(path, own=OwnData(column="vec", label_column="tag"))
     with pytest.raises(
