@@ -118,15 +118,15 @@ def _kept(pictures: Pictures, folder: Path, *, progress: bool) -> _Pixels:
     path, n = folder / PIXELS, len(pictures.ids)
     wanted = _stamps(pictures)
     with _opened(path) as file, _opened(folder / STAMPS) as stamps:
-        pixels = _PixelFile(file, pictures.shape, str(path))
         there = np.zeros(n, _STAMP)
-        if pixels.was_whole:
+        if _is_whole(file, pictures.shape[1:]):
             raw = stamps.read()
             known = np.frombuffer(raw, _STAMP, len(raw) // _STAMP.itemsize)[:n]
             there[: len(known)] = known
+        stamps.truncate(0)  # before there is a file of pixels that they might speak of
+        pixels = _PixelFile(file, pictures.shape, str(path))
         pixels.check_room(folder)
         stamps.seek(0)
-        stamps.truncate(0)
         stamps.write(there.tobytes())
 
         def put(rows: _Rows, images: _Pixels) -> None:
@@ -168,14 +168,11 @@ class _PixelFile:
 
     Attributes:
         start: bytes before the first picture.
-        was_whole: whether it was a file of such pictures, and had its whole length.
     """
 
     def __init__(self, file: BinaryIO, shape: tuple[int, ...], where: str) -> None:
         self.file, self.where = file, where
         self.n_bytes, self.item_bytes = math.prod(shape), math.prod(shape[1:])
-        before = _whole_shape(file)
-        self.was_whole = before is not None and before[1:] == shape[1:]
         with self.telling():
             file.seek(0)
             header = {"descr": "|u1", "fortran_order": False, "shape": shape}
@@ -211,12 +208,12 @@ class _PixelFile:
         return f"cannot write {self.where}, which needs {self.n_bytes / 1e6:,.1f} MB for images"
 
 
-def _whole_shape(file: BinaryIO) -> tuple[int, ...] | None:
-    """The shape that a file's header says, where the file is as long as that; None otherwise."""
+def _is_whole(file: BinaryIO, item_shape: tuple[int, ...]) -> bool:
+    """Whether a file holds pixels of such pictures, and is as long as its header says."""
     try:
         np.lib.format.read_magic(file)
         shape, _, _ = np.lib.format.read_array_header_1_0(file)
     except (ValueError, EOFError):
-        return None  # empty, or damaged: everything is decoded anew
+        return False  # empty, or damaged: everything is decoded anew
     size = os.fstat(file.fileno()).st_size
-    return tuple(shape) if size == file.tell() + math.prod(shape) else None
+    return tuple(shape[1:]) == item_shape and size == file.tell() + math.prod(shape)
