@@ -19,7 +19,7 @@ import tyro
 
 import faiss_pqvae as fpq
 from faiss_pqvae.eval.data.load import load
-from faiss_pqvae.eval.measure.runner import environment
+from faiss_pqvae.eval.measure.environment import environment
 from faiss_pqvae.eval.metrics.precision import map_at_k, relevance
 from faiss_pqvae.files import replace_bytes
 from faiss_pqvae.training import fit, new_model

@@ -22,7 +22,7 @@ import torch
 import tyro
 from torch.utils.flop_counter import FlopCounterMode
 
-from faiss_pqvae.eval.measure.runner import environment
+from faiss_pqvae.eval.measure.environment import environment
 from faiss_pqvae.files import replace_bytes
 from faiss_pqvae.index.latent_index import LatentIndex
 from faiss_pqvae.model.config import ModelConfig

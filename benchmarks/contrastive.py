@@ -26,7 +26,8 @@ import faiss_pqvae as fpq
 from faiss_pqvae.eval.data.labelled import LabelledData
 from faiss_pqvae.eval.data.load import load
 from faiss_pqvae.eval.measure.confidence import percentile_intervals, resampled_means
-from faiss_pqvae.eval.measure.runner import environment, run
+from faiss_pqvae.eval.measure.environment import environment
+from faiss_pqvae.eval.measure.runner import run
 from faiss_pqvae.eval.methods.baselines import baselines
 from faiss_pqvae.eval.metrics.precision import average_precision_at_k, relevance
 from faiss_pqvae.files import replace_bytes

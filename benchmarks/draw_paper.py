@@ -32,7 +32,7 @@ from tqdm import tqdm
 import faiss_pqvae as fpq
 from faiss_pqvae.eval.data.labelled import LabelledData
 from faiss_pqvae.eval.data.load import load
-from faiss_pqvae.eval.measure.runner import environment
+from faiss_pqvae.eval.measure.environment import environment
 from faiss_pqvae.eval.metrics.precision import count_relevant, map_at_k, precision_at_k, relevance
 from faiss_pqvae.files import replace_bytes
 from faiss_pqvae.training import Reconstruction, TrainingConfig, Views, fit, new_model

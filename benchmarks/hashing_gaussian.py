@@ -20,7 +20,7 @@ import numpy as np
 import tyro
 from tqdm import tqdm
 
-from faiss_pqvae.eval.measure.runner import environment
+from faiss_pqvae.eval.measure.environment import environment
 from faiss_pqvae.eval.measure.trust import order_ties
 from faiss_pqvae.eval.methods.baselines import baselines
 from faiss_pqvae.files import replace_bytes

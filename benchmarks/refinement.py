@@ -21,7 +21,7 @@ import tyro
 import faiss_pqvae as fpq
 from faiss_pqvae.eval.data.load import load
 from faiss_pqvae.eval.data.protocol import data_folder
-from faiss_pqvae.eval.measure.runner import environment
+from faiss_pqvae.eval.measure.environment import environment
 from faiss_pqvae.files import replace_bytes
 from faiss_pqvae.native import faiss
 

@@ -4,6 +4,7 @@ from faiss_pqvae.codebooks import Codebooks
 from faiss_pqvae.index.bundle import read_index, write_index
 from faiss_pqvae.index.factory import index_factory, register, unregister
 from faiss_pqvae.index.gpu import index_cpu_to_gpu, index_gpu_to_cpu
+from faiss_pqvae.index.items import Items
 from faiss_pqvae.index.latent_index import LatentIndex
 from faiss_pqvae.model.backbone import Backbone
 from faiss_pqvae.model.config import ModelConfig
@@ -32,6 +33,7 @@ __all__ = [
     "CodeSpec",
     "Codebooks",
     "Contrastive",
+    "Items",
     "LabelTraining",
     "LatentIndex",
     "ModelConfig",

@@ -4,10 +4,15 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pytest
+
+from faiss_pqvae.cli.recipes import SPREADS, Spread
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+# The demo's table: means over seeds, as soon as they are stored.
+DEMO = next(name for name in ("demo-seeds.json", "demo.json") if (ROOT / "results" / name).exists())
 SNIPPETS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
 
 
@@ -167,7 +172,7 @@ def differences(file, *, against):
 
 def test_readme__differences_of_the_contrastive_objective_are_stored():
     text = " ".join(README.split())
-    (found,) = differences("demo.json", against="PQ-VAE").values()
+    (found,) = differences(DEMO, against="PQ-VAE").values()
     assert f"above reconstruction by {found[0]} points {found[1]}" in text
     longest = differences("contrastive-16-64.json", against="")
     for bits, (points, interval) in (
@@ -203,6 +208,58 @@ def test_readme__figures_of_the_seeds_are_stored():
     for name, start in (("PQ-VAE, contrastive", "ends at "), ("PCA+OPQ", "PCA+OPQ at ")):
         first, second, third = values[name]
         assert f"{start}{first}, {second} and {third}" in text
+
+
+def test_readme__seeds_of_the_contrastive_objective_are_told_beside_its_table():
+    (values,) = (
+        [100 * value for value in row["seeds"]["map@1000"]]
+        for row in stored("contrastive-seeds.json")["rows"]
+        if (row["method"], row["search"]) == ("PQ-VAE, contrastive", "adc")
+    )
+    text = " ".join(README.split("### CIFAR-10 (JPEG): codes that know", 1)[1].split())
+    apart = max(values) - min(values)
+    assert f"three seeds of the training of 20 minutes below end {apart:.1f} points apart" in text
+
+
+def demo_spreads():
+    """Of the learned codes of the demo with several seeds: figures in percent; none until stored.
+
+    `faiss-pqvae demo --seeds 0 1 2 3 4 --out runs/demo-seeds` writes the file.
+    """
+    found = []
+    for row in stored(DEMO)["rows"]:
+        if row.get("marked") and row["seeds"] and row["search"] == "adc":
+            values = [100 * value for value in row["seeds"]["map@1000"]]
+            figures = np.mean(values), np.std(values, ddof=1), min(values), max(values)
+            rounded = [round(float(figure), 1) for figure in figures]
+            found.append(Spread(row["method"], row["bits"], row["search"], len(values), *rounded))
+    return tuple(found)
+
+
+def test_readme__the_demo_says_how_far_seeds_are_apart():
+    """Here and in what the demo prints: the figures of demo-seeds.json, as soon as it is there."""
+    spreads = demo_spreads()
+    assert spreads == SPREADS
+    text = " ".join(README.split("### MNIST-5k (the demo)", 1)[1].split("###")[0].split())
+    if not spreads:
+        assert "One training of each code, with seed 0" in text
+    assert "faiss-pqvae demo --seeds 0 1 2 3 4`" in text
+    for one in spreads:
+        shown = f"{one.mean:.1f} ± {one.deviation:.1f}, from {one.low:.1f} to {one.high:.1f}"
+        assert f"{one.method} at {one.bits} bits {shown}" in text
+
+
+SINGLE_TRAININGS = [  # the section, and the words in which it says that a figure is of one seed
+    ("### CIFAR-10 (JPEG): the paper's Table 1", "One training each"),
+    ("### CIFAR-10 (JPEG): codes that know", "One training each"),
+    ("### CIFAR-10 (JPEG): with labels", "one training each"),
+    ("### bsds-sift", "trained on other vectors, each once"),
+]
+
+
+@pytest.mark.parametrize(("section", "words"), SINGLE_TRAININGS)
+def test_readme__says_where_a_figure_is_of_one_seed(section, words):
+    assert words in " ".join(README.split(section, 1)[1].split("\n### ")[0].split())
 
 
 def test_readme__ablation_of_the_contrastive_objective_is_stored():
@@ -251,7 +308,7 @@ def test_readme__figures_of_prefixes_are_stored():
     assert f"and {found['64 bits, from the default', 64]} at 64" in text
 
 
-@pytest.mark.parametrize("file", ["demo.json", "cifar10-jpeg.json", "bsds-sift.json"])
+@pytest.mark.parametrize("file", [DEMO, "cifar10-jpeg.json", "bsds-sift.json"])
 def test_readme__figures_are_those_of_the_stored_results(file):
     results = stored(file)
     assert results["command"].startswith("faiss-pqvae ")

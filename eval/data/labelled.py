@@ -91,6 +91,12 @@ class LabelledData:
         return self.train_labels
 
     @property
+    def relevant(self) -> str:
+        """What is relevant to a query, in words."""
+        several = self.database_labels.dtype == np.bool_
+        return "items with a class in common" if several else "items of the same class"
+
+    @property
     def default_k(self) -> int:
         """How many results a query gets by default; the runner cuts it to the database."""
         return len(self.database) if self.ranks is None else self.ranks

@@ -50,6 +50,11 @@ class VectorData:
 
     default_k = DEPTH
 
+    @property
+    def relevant(self) -> str:
+        """What is relevant to a query, in words."""
+        return "its nearest items, by exact distances"
+
     def __post_init__(self) -> None:
         d = self.database.shape[-1]
         for part in ("train", "database", "queries"):

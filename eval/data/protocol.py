@@ -72,6 +72,18 @@ class Evaluated(Protocol):
         """Scores I: (nq, at least k) int64, positions in the database, best first."""
 
 
+def roles_of(data: Evaluated) -> str:
+    """What the items of some data are there for, in words."""
+    own = data.train is data.database
+    learned = "the database itself" if own else f"{len(data.train):,} other items"
+    text = (
+        f"{len(data.queries):,} queries are searched for in a database of "
+        f"{len(data.database):,} items; trained on: {learned}"
+    )
+    relevant = getattr(data, "relevant", "")  # which only ours say
+    return f"{text}; relevant to a query: {relevant}." if relevant else f"{text}."
+
+
 def split_named(name: str) -> Split:
     """The split of a name, or of the name that it had before.
 

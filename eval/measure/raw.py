@@ -23,6 +23,7 @@ from faiss_pqvae.types import DoubleArray, FloatArray, IdArray
 
 from ..data.protocol import Evaluated, Scores
 from ..methods.method import Method
+from ..methods.visible_code import code_hash
 
 KEY_DIGITS = 20
 _CHUNK_BYTES = 32 << 20
@@ -84,8 +85,8 @@ def job_key(data: Evaluated, method: Method, search: str, k: int, content: str) 
 
     Args:
         data: its name, protocol and shapes count.
-        method: its name, bits, configuration and seed count; of a supervised one the labels that
-            it is trained with do, too.
+        method: its name, bits, configuration, seed and what can be seen of its code count; of a
+            supervised one the labels that it is trained with do, too.
         search: the search setting.
         k: results per query.
         content: the `fingerprint` of the data: another data set of the same name and shape
@@ -102,6 +103,7 @@ def job_key(data: Evaluated, method: Method, search: str, k: int, content: str) 
         "bits": method.bits,
         "config": method.config,
         "seed": method.seed,
+        "code": code_hash(method.build, *method.code),
         "search": search,
         "k": k,
     }

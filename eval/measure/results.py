@@ -47,6 +47,8 @@ class Row:
         seeds: by metric a value a seed, where there are several: then metrics, curves and times
             are means over them.
         seed_intervals: by metric [low, high], a 95 % bootstrap interval over at least 3 seeds.
+        seed_deviations: by metric the standard deviation over the seeds, where there are several.
+        marked: what the others are there to be compared with.
     """
 
     method: str
@@ -65,6 +67,8 @@ class Row:
     keys: list[str] = field(default_factory=list)
     seeds: dict[str, list[float]] = field(default_factory=dict)
     seed_intervals: dict[str, list[float]] = field(default_factory=dict, metadata=_ENDS)
+    seed_deviations: dict[str, float] = field(default_factory=dict)
+    marked: bool = False
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,25 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class LeftOut:
+    """A method that was asked for and has no row.
+
+    Attributes:
+        method: its name.
+        bits: bits per vector.
+        reason: in one line.
+        failed: it raised an error, or returned what cannot be right; else it needs more items.
+        seed: of the method.
+    """
+
+    method: str
+    bits: int
+    reason: str
+    failed: bool = False
+    seed: int = 0
+
+
+@dataclass(frozen=True)
 class Results:
     """An evaluation: what was asked, where, and a row per method, code length and search type.
 
@@ -116,6 +139,9 @@ class Results:
         comparisons: the best method at each number of bytes against every other.
         confidence: how intervals and p-values were made, JSON values.
         fingerprint: sha256 of the items.
+        left_out: methods that were asked for and have no row.
+        roles: the protocol in words: what is searched with, in, trained on, and relevant.
+        note: what a reader has to know first, such as that a run was a quick one.
     """
 
     dataset: str
@@ -131,6 +157,9 @@ class Results:
     comparisons: tuple[Comparison, ...] = ()
     confidence: dict[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
+    left_out: tuple[LeftOut, ...] = ()
+    roles: str = ""
+    note: str = ""
 
 
 def write_results(results: Results, path: str | Path) -> None:
@@ -187,6 +216,11 @@ def sort_rows(rows: Iterable[Row]) -> list[Row]:
     return sorted(rows, key=lambda row: (row.bits, _natural(row.method), _natural(row.search)))
 
 
+def ranked_rows(rows: Iterable[Row], name: str) -> list[Row]:
+    """Rows by bits, then the best by a metric first; those without it last."""
+    return sorted(sort_rows(rows), key=lambda row: (row.bits, -row.metrics.get(name, -math.inf)))
+
+
 def best_rows(results: Results) -> list[Row]:
     """The best row at every number of bytes, references apart; of equally good ones all."""
     name = main_metric(results)
@@ -212,5 +246,5 @@ def _results(content: Any) -> Results:
     if version != FORMAT:
         hint = "; a newer version of faiss-pqvae wrote it" if version > FORMAT else ""
         raise ValueError(f"expected format {FORMAT}, got {version}{hint}")
-    found: Results = made(Results, content, "the file", (Row, Comparison))
+    found: Results = made(Results, content, "the file", (Row, Comparison, LeftOut))
     return replace(found, protocol=current_protocol(found.protocol))

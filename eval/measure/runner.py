@@ -7,29 +7,27 @@ data's content. An interrupted run finds them again; a changed configuration doe
 from __future__ import annotations
 
 import logging
-import os
-import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import numpy as np
-import torch
 from tqdm import tqdm
 
-from ..data.protocol import Evaluated
-from ..faiss_library import faiss
-from ..methods.method import Method, Searchable
+from ..data.protocol import Evaluated, roles_of
+from ..methods.errors import told
+from ..methods.method import Method, Searchable, TooFewItemsError
+from .environment import environment, software
+from .failures import FailedMethodsError, lines_of
 from .raw import Raw, check_scores, fingerprint, job_key, read_raw, write_raw, write_scores
-from .results import FILE_NAME, Results, write_results
+from .results import FILE_NAME, LeftOut, Results, write_results
 from .scored import Measured, with_rows
 from .searching import built, searched, set_search
 from .trust import check_distances, check_results, order_ties
 
 BATCH_RESULTS = 1 << 24  # that one call of search returns at most: 192 MiB
-
 _log = logging.getLogger(__name__)
 
 
@@ -43,13 +41,18 @@ def run(
     batch_results: int = BATCH_RESULTS,
     progress: bool = True,
     command: str | None = None,
+    note: str = "",
     fresh: bool = False,
 ) -> Results:
     """Measures every method with each of its search types and writes `out/results.json`.
 
     Ties are frequent with Hamming and symmetric distances: they are put in the order of their
     ids. Which of the items tied at the k-th distance are returned at all is the index's choice.
-    A method that is listed twice (exact L2, say, with two lists of baselines) is run once.
+    A method that is listed twice (exact L2, say, with two lists of baselines) is run once. What
+    `out/raw` has is used again, as long as data, configuration and code are the same.
+
+    A method that needs more training items than there are is left out, and so is one that fails,
+    whatever it raises: the others are measured, and the results say what is missing, and why.
 
     Args:
         data: what to train on, to search in and to search for.
@@ -60,6 +63,7 @@ def run(
         batch_results: fewer, where a call would return more than so many results.
         progress: draw a bar, where standard error is a terminal.
         command: the shell command that led here, for the record.
+        note: what a reader of the results has to know first.
         fresh: measure again what `out/raw` already has.
 
     Returns:
@@ -67,9 +71,12 @@ def run(
 
     Raises:
         ValueError: no method, k or batch_size below 1, a supervised method and data without
-            labels to train with, an index whose bytes per vector are not the bits of its method,
-            or search results that cannot be right: ids out of range or repeated, distances that
-            are not finite or not in order.
+            labels to train with, or too few items for every method.
+        FailedMethodsError: methods raised an error, or built an index of other bytes per vector
+            than their bits, or returned what cannot be right: another shape or dtype, ids out of
+            range or repeated, distances that are not finite or not in order. It has the results
+            of all others, which are written.
+        OSError: the disk is full or failing.
     """
     if not methods or k < 1 or batch_size < 1:
         raise ValueError(
@@ -84,9 +91,19 @@ def run(
     batch_size = min(batch_size, max(1, batch_results // k))
     job = _Job(data, Path(out), k, batch_size, fresh, fingerprint(data))
     (job.out / "raw").mkdir(parents=True, exist_ok=True)
-    results = with_rows(_asked(job, command), _measured(job, methods, progress))
+    measured, missing = _measured(job, methods, progress)
+    left_out = tuple(dict.fromkeys(found for found, _ in missing))
+    errors = [error for _, error in missing if error is not None]
+    if not measured and not errors:
+        raise ValueError(f"no method can be measured: {'; '.join(lines_of(left_out))}")
+    asked = _asked(job, command=command, note=note, left_out=left_out)
+    results = with_rows(asked, measured)
     results = replace(results, created=datetime.now(UTC).isoformat(timespec="seconds"))
-    write_results(results, job.out / FILE_NAME)
+    if measured:
+        write_results(results, job.out / FILE_NAME)
+    if errors:
+        failed = lines_of([found for found in left_out if found.failed])
+        raise FailedMethodsError(f"methods failed: {'; '.join(failed)}", results) from errors[0]
     return results
 
 
@@ -110,7 +127,7 @@ def _check_labels(data: Evaluated, methods: Sequence[Method]) -> None:
         )
 
 
-def _asked(job: _Job, command: str | None) -> Results:
+def _asked(job: _Job, **told: Any) -> Results:
     """The results without their rows."""
     data = job.data
     return Results(
@@ -121,72 +138,88 @@ def _asked(job: _Job, command: str | None) -> Results:
         rows=(),
         environment=environment(),
         k=job.k,
-        command=command,
         data=data.description,
         fingerprint=job.content,
+        roles=roles_of(data),
+        **told,
     )
 
 
-def _measured(job: _Job, methods: Sequence[Method], progress: bool) -> list[Measured]:
-    """Every search of every method, each once."""
-    once = {job_key(job.data, method, "", job.k, job.content): method for method in methods}
-    total = sum(len(method.searches) for method in once.values())
-    measured = []
+_Missing = list[tuple[LeftOut, Exception | None]]
+
+
+def _measured(
+    job: _Job, methods: Sequence[Method], progress: bool
+) -> tuple[list[Measured], _Missing]:
+    """Every search of every method, each once, and what is left out."""
+    # All keys before the first training, which may change what a method is made of.
+    keys = {
+        tuple(job_key(job.data, one, search, job.k, job.content) for search in one.searches): one
+        for one in methods
+    }
+    measured: list[Measured] = []
+    missing: _Missing = []
+    stored: list[str] = []
+    total = sum(map(len, keys))
     with tqdm(total=total, unit="search", disable=None if progress else True) as bar:
-        for method in once.values():
+        for of_method, method in keys.items():
             bar.set_description(f"{method.name}, {method.bits} bits")
-            for search, key, raw in _measure(job, method):
+            for search, key, raw, was_stored in _measure(job, method, of_method, missing):
                 measured.append(_scored(job, method, search, key, raw))
                 write_scores(measured[-1].scores, job.out, key)
+                stored += [f"{method.name}, {method.bits} bits ({search})"] if was_stored else []
                 bar.update()
-    return measured
+    if stored:
+        _log.info(
+            "using stored results of %s, %d of %d searches; --fresh (fresh=True) measures again",
+            *("; ".join(stored[:3]) + "; ..." * (len(stored) > 3), len(stored), total),
+        )
+    return measured, missing
 
 
-def environment() -> dict[str, Any]:
-    """Versions, processor and threads: what a time depends on, and nothing that names a machine."""
-    found: dict[str, Any] = {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "faiss": faiss.__version__,
-        "numpy": np.__version__,
-        "platform": f"{platform.system()} {platform.machine()}",
-        "cpu": _cpu_model(),
-        "cores": os.cpu_count(),
-        "faiss_threads": faiss.omp_get_max_threads(),
-        "torch_threads": torch.get_num_threads(),
-    }
-    if torch.cuda.is_available():
-        found["gpu"] = torch.cuda.get_device_name()
-    return found
+def _measure(
+    job: _Job, method: Method, keys: Sequence[str], missing: _Missing
+) -> Iterator[tuple[str, str, Raw, bool]]:
+    """Each search setting with its key, its results, and whether these were stored.
+
+    Why a method is left out goes to `missing`: it needs more items, or it is wrong, which the run
+    tells at its end. Only what the method itself raises is noted.
+    """
+    left = partial(LeftOut, method.name, method.bits, seed=method.seed)
+    try:
+        yield from _searches(job, method, keys)
+    except TooFewItemsError as error:
+        missing.append((left(str(error)), None))
+    except OSError:  # of a disk: it concerns all methods
+        raise
+    except Exception as error:  # whatever somebody's method raises
+        missing.append((left(told(error), failed=True), error))
 
 
-def software() -> str:
-    """Versions of what decides results, in one line."""
-    return f"faiss {faiss.__version__}, torch {torch.__version__}, numpy {np.__version__}"
-
-
-def _measure(job: _Job, method: Method) -> Iterator[tuple[str, str, Raw]]:
-    """Each search setting with its key and results, reused or of an index built once for all."""
-    data, n = job.data, len(job.data.database)
+def _searches(
+    job: _Job, method: Method, keys: Sequence[str]
+) -> Iterator[tuple[str, str, Raw, bool]]:
+    """The same of an index that is built once for all search settings, where it is needed."""
     index: Searchable | None = None
     times = (0.0, 0.0)
-    for search in method.searches:
-        key = job_key(data, method, search, job.k, job.content)
+    for search, key in zip(method.searches, keys, strict=True):
         raw = None if job.fresh else _reusable(job.out, key, method, search)
-        if raw is None:
-            if index is None:
-                index, times = built(data, method)
-            set_search(index, search, of_several=len(method.searches) > 1)
-            D, I, search_s = searched(data, index, job.k, job.batch_size)  # noqa: E741
-            try:
-                check_results(D, I, n, padded="=" in search)
-                if search == "exact":
-                    check_distances(data, D, I)
-            except ValueError as error:
-                raise ValueError(f"{method.name} ({search}): {error}") from error
-            raw = Raw(*order_ties(D, I), index.sa_code_size(), *times, search_s, software())
-            write_raw(raw, job.out, key)
-        yield search, key, raw
+        if raw is not None:
+            yield search, key, raw, True
+            continue
+        if index is None:
+            index, times = built(job.data, method)
+        set_search(index, search, of_several=len(method.searches) > 1)
+        D, I, search_s = searched(job.data, index, job.k, job.batch_size)  # noqa: E741
+        try:
+            check_results(D, I, len(job.data.database), padded="=" in search)
+            if search == "exact":
+                check_distances(job.data, D, I)
+        except ValueError as error:
+            raise ValueError(f"{search}: {error}") from error
+        raw = Raw(*order_ties(D, I), index.sa_code_size(), *times, search_s, software())
+        write_raw(raw, job.out, key)
+        yield search, key, raw, False
 
 
 def _scored(job: _Job, method: Method, search: str, key: str, raw: Raw) -> Measured:
@@ -210,18 +243,7 @@ def _reusable(out: Path, key: str, method: Method, search: str) -> Raw | None:
         return None
     if raw.software != software():
         _log.warning(
-            "%s, %d bits, %s: measured with %s, this is %s; `fresh` measures again",
+            "%s, %d bits, %s: measured with %s, this is %s; --fresh measures again",
             *(method.name, method.bits, search, raw.software or "unknown versions", software()),
         )
-    _log.info("%s, %d bits, %s: reused raw/%s.npz", method.name, method.bits, search, key)
     return raw
-
-
-def _cpu_model() -> str:
-    """The processor's model name; what `platform` knows where there is no /proc/cpuinfo."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        lines = []
-    names = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(names, platform.processor() or platform.machine())

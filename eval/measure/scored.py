@@ -163,6 +163,12 @@ def _row(group: Sequence[Measured]) -> Row:
         keys=[one.key for one in group],
         seeds=values if several else {},
         seed_intervals={name: ends for name, ends in of_seeds.items() if ends is not None},
+        seed_deviations=(
+            {name: float(np.std(found, ddof=1)) for name, found in values.items()}
+            if several
+            else {}
+        ),
+        marked=first.method.marked,
     )
 
 

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from faiss_pqvae.types import FloatArray, IdArray
 
@@ -33,13 +34,7 @@ def built(data: Evaluated, method: Method) -> tuple[Searchable, tuple[float, flo
 
 def _train(data: Evaluated, method: Method, index: Any) -> None:
     given = [data.labels_to_train] if method.supervised else []
-    try:
-        index.train(data.train, *given)
-    except RuntimeError as error:  # of FAISS: too few items for a PCA, or for its codebooks
-        raise ValueError(
-            f"{method.name} cannot be trained on {len(data.train)} items: {error}; --methods "
-            "chooses others"
-        ) from error
+    index.train(data.train, *given)
 
 
 def set_search(index: Any, search: str, *, of_several: bool = False) -> None:
@@ -84,7 +79,12 @@ def _check_bytes(method: Method, index: Searchable) -> None:
 def searched(
     data: Evaluated, index: Searchable, k: int, batch_size: int
 ) -> tuple[FloatArray, IdArray, float]:
-    """D and I of all queries, and the seconds of the searches without the reading of queries."""
+    """D and I of all queries, and the seconds of the searches without the reading of queries.
+
+    Raises:
+        TypeError: a search does not return two arrays, of numbers and of integers.
+        ValueError: they are not of shape (rows, k).
+    """
     n, seconds = len(data.queries), 0.0
     D, I = np.empty((n, k), np.float32), np.empty((n, k), np.int64)  # noqa: E741
     for start in range(0, n, batch_size):
@@ -93,5 +93,17 @@ def searched(
         started = time.perf_counter()
         found = index.search(xq, k)
         seconds += time.perf_counter() - started
-        D[rows], I[rows] = found
+        D[rows], I[rows] = _checked(found, (len(xq), k))
     return D, I, seconds
+
+
+def _checked(found: Any, shape: tuple[int, int]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:
+    """What a search returned, as arrays of numbers and of ids."""
+    if not isinstance(found, tuple | list) or len(found) != 2:
+        raise TypeError(f"expected D and I from search, got {type(found).__name__}")
+    D, I = map(np.asarray, found)  # noqa: E741
+    if D.dtype.kind not in "fiu" or I.dtype.kind not in "iu":
+        raise TypeError(f"expected D of numbers and I of integers, got {D.dtype} and {I.dtype}")
+    if D.shape != shape or I.shape != shape:
+        raise ValueError(f"expected D and I of shape {shape}, got {D.shape} and {I.shape}")
+    return D, I

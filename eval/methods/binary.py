@@ -10,6 +10,7 @@ import numpy.typing as npt
 from faiss_pqvae.types import BoolArray, CodeArray, FloatArray, IdArray
 
 from ..faiss_library import faiss
+from .method import TooFewItemsError
 
 
 class HammingIndex:
@@ -116,11 +117,13 @@ def check_training(x: npt.NDArray[Any], d: int) -> FloatArray:
     """Checks vectors to learn from, as `check_rows` does.
 
     Raises:
-        ValueError: there are fewer than 2, or they are all the same.
+        TooFewItemsError: there are fewer than 2, or they are all the same.
     """
     rows = check_rows(x, d)
     if len(rows) < 2 or not (rows != rows[0]).any():
-        raise ValueError(f"expected at least 2 different vectors, got {len(rows)} of them")
+        raise TooFewItemsError(
+            f"hashing needs at least 2 different training items, got {len(rows):,} of them"
+        )
     return rows
 
 

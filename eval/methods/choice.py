@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from typing import Any
 
 from faiss_pqvae.registry import methods, objectives
 
 from ..data.protocol import Evaluated
 from .baselines import YARDSTICKS, check_request, registered_names
 from .code_shape import has_lambda, reads_labels, shape_of_codes, usual_lengths
+from .errors import told
 from .exact import exact
 from .method import Method, Request
 from .settings import CodeSettings
@@ -62,10 +64,25 @@ def rows_of(
         for name in names or _usual_names(data, learned):
             made = methods.get(name)
             for seed in seeds:
-                rows = made(replace(request, seed=seed))
-                found += [rows] if isinstance(rows, Method) else list(rows)
+                found += _made(name, made, replace(request, seed=seed))
     if not found:
         raise ValueError(f"expected methods with rows of {[*lengths]} bits, got {[*names]}")
+    return found
+
+
+def _made(name: str, function: Callable[[Request], Any], request: Request) -> list[Method]:
+    """What somebody's function returns for a request, if it is what it should be."""
+    try:
+        rows = function(request)
+        if not isinstance(rows, Method) and isinstance(rows, Iterable):
+            rows = [*rows]  # what is written with yield runs now
+    except (ValueError, TypeError, OSError, ImportError):
+        raise
+    except Exception as error:  # whatever somebody's function raises
+        raise ValueError(f"the method {name!r} makes no rows: {told(error)}") from error
+    found = [rows] if isinstance(rows, Method) else rows
+    if not isinstance(found, list) or not all(isinstance(row, Method) for row in found):
+        raise TypeError(f"expected a Method or several of {name!r}, got {rows!r}")
     return found
 
 

@@ -20,6 +20,8 @@ from faiss_pqvae.data.source import Source, chunks
 from faiss_pqvae.types import FloatArray, IdArray
 
 from ..faiss_library import faiss
+from .enough import check_enough_for
+from .method import check_enough
 from .native_training import train_native
 
 TRAIN_LIMIT = 50_000
@@ -68,9 +70,17 @@ class FlatPixels:
         self._pca: Any = None
 
     def train(self, x: Source, /) -> None:
-        """Trains on x: (n, *item_shape) uint8 or float."""
+        """Trains on x: (n, *item_shape) uint8 or float.
+
+        Raises:
+            TooFewItemsError: for the PCA, or for what follows.
+        """
         if self.faiss_index.is_trained and self.d == self.faiss_index.d:  # nothing to learn
             return
+        n = min(len(x), self.train_limit)
+        if self.d > self.faiss_index.d:
+            check_enough(n, self.faiss_index.d, f"a PCA to {self.faiss_index.d} dimensions")
+        check_enough_for(self.faiss_index, n)
         if self.d > self.faiss_index.d:
             reduction = reduced(x, self.d, self.faiss_index.d, self.train_limit, self.seed)
             self._pca, sample, before_s = reduction.pca, reduction.sample, reduction.seconds

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -47,14 +46,22 @@ class GivenIndex:
     def search_type(self, value: str) -> None:
         self.index.search_type = value
 
-    def train(self, x: Source, /) -> None:
-        """Nothing: it is trained.
+    def check(self, n: int) -> None:
+        """Checks, before anything is measured, that it is trained and can be filled with n items.
 
         Raises:
-            ValueError: it is not.
+            ValueError: it is not, or holds another number of items.
         """
         if not self.index.is_trained:
             raise ValueError(f"expected a trained index in {self.name}")
+        if self.index.ntotal not in (0, n):
+            raise ValueError(
+                f"expected {self.name} empty, or with the {n:,} items of the database, got "
+                f"{self.index.ntotal:,} items in it"
+            )
+
+    def train(self, x: Source, /) -> None:
+        """Nothing: it is trained."""
 
     def add(self, x: Source, /) -> None:
         """Fills the index with x: (n, *item_shape), unless it holds as many items.
@@ -62,14 +69,9 @@ class GivenIndex:
         Raises:
             ValueError: it holds another number of items.
         """
-        n = int(self.index.ntotal)
-        if n == len(x):
+        self.check(len(x))
+        if self.index.ntotal:
             return
-        if n:
-            raise ValueError(
-                f"expected {self.name} empty, or with the {len(x):,} items of the database, got "
-                f"{n:,} items in it"
-            )
         if self.native:
             for chunk in flat_chunks(x, self.index.d):
                 self.index.add(chunk)
@@ -103,22 +105,40 @@ def code_size(index: Any) -> int:
         raise ValueError(f"expected an index with bytes per vector, got {kind}: {error}") from error
 
 
-def given(path: Path, item_shape: Shape, *, model: ModelConfig = ModelConfig()) -> Method:  # noqa: B008 - frozen
-    """The row of an index on disk, which says in its name what it is.
+def opened(path: Path, *, model: ModelConfig = ModelConfig()) -> Any:  # noqa: B008 - frozen
+    """An index on disk: a `LatentIndex`, or a native index.
 
     Args:
-        path: the folder of a bundle, or a file that `faiss.read_index` reads. A native index is
-            searched with flattened items, pixels as they are given to the baselines.
-        item_shape: of one item.
+        path: the folder of a bundle, or a file that `faiss.read_index` reads.
         model: names somebody's network, where the bundle needs one.
 
     Raises:
-        ValueError: it is neither, or takes other items.
+        ValueError: it is neither.
         FileNotFoundError: there is nothing.
     """
     if not path.exists():
         raise FileNotFoundError(f"expected a bundle or a FAISS file, got nothing at {path}")
-    index = _opened(path, model)
+    if path.is_dir():
+        return read_bundle(path, model)
+    try:
+        return faiss.read_index(str(path))
+    except RuntimeError as error:
+        raise ValueError(f"cannot read {path} as a FAISS index: {error}") from error
+
+
+def given(index: Any, path: Path, item_shape: Shape, n: int) -> Method:
+    """The row of an index on disk, which says in its name what it is.
+
+    Args:
+        index: as `opened` returns it. A native index is searched with flattened items, pixels as
+            they are given to the baselines.
+        path: where it is.
+        item_shape: of one item.
+        n: items in the database.
+
+    Raises:
+        ValueError: it takes other items, holds another number of them, or is not trained.
+    """
     if path.is_dir():
         kind, native = "bundle", index.faiss_index
         if tuple(index.input_shape) != item_shape:
@@ -132,10 +152,12 @@ def given(path: Path, item_shape: Shape, *, model: ModelConfig = ModelConfig()) 
         check_size(item_shape, index.d)
         what, content = type(index).__name__, path
     name = f"{what} ({kind} {path.name})"
+    row = GivenIndex(index, name)
+    row.check(n)
     return Method(
         name=name,
         bits=8 * code_size(index),
-        build=functools.partial(_build, path=path, name=name, model=model),
+        build=lambda shape: row,
         config={
             "index": what,
             "kind": kind,
@@ -143,6 +165,7 @@ def given(path: Path, item_shape: Shape, *, model: ModelConfig = ModelConfig()) 
             "ntotal": int(index.ntotal),
         },
         searches=_searches(native, bundle=path.is_dir()),
+        marked=True,
     )
 
 
@@ -155,16 +178,3 @@ def _searches(native: Any, *, bundle: bool) -> tuple[str, ...]:
     if hnsw is not None:
         return (f"efSearch={hnsw.efSearch}",)
     return ("adc", "sdc") if bundle else ("as stored",)
-
-
-def _build(item_shape: Shape, *, path: Path, name: str, model: ModelConfig) -> GivenIndex:
-    return GivenIndex(_opened(path, model), name)
-
-
-def _opened(path: Path, model: ModelConfig) -> Any:
-    if path.is_dir():
-        return read_bundle(path, model)
-    try:
-        return faiss.read_index(str(path))
-    except RuntimeError as error:
-        raise ValueError(f"cannot read {path} as a FAISS index: {error}") from error

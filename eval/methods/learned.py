@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from faiss_pqvae.registry import methods
 
 from .code_shape import is_residual, shape_of_learned_code
-from .learned_code import LearnedCode
+from .learned_code import LearnedCode, foreign_parts
 from .method import Method, Request
 from .settings import CodeSettings
+from .visible_code import code_hash
 
 
 @methods.register("learned")
@@ -48,6 +49,10 @@ def _code(request: Request, settings: CodeSettings, lambda_: float | None) -> Le
         suffix, name = f"-lambda{lambda_:g}", f"{name}, lambda {lambda_:g}"
     if request.seed:
         suffix += f"-seed{request.seed}"
+    # A training goes on from its folder: with other code of somebody's, in another one.
+    foreign = foreign_parts(settings.model, objective)
+    if foreign:
+        suffix += f"-code{code_hash(*foreign)[:8]}"
     request.shared[key] = LearnedCode(
         M,
         nbits,

@@ -19,7 +19,7 @@ from faiss_pqvae import (
     write_index,
 )
 from faiss_pqvae.data.source import Source
-from faiss_pqvae.registry import objectives
+from faiss_pqvae.registry import decoders, encoders, objectives
 from faiss_pqvae.types import IdArray
 
 from ..data.protocol import Evaluated, LabelArray
@@ -27,8 +27,10 @@ from ..faiss_library import faiss
 from .code_shape import is_residual, reads_labels
 from .inverted import NPROBES, list_bytes
 from .learned_index import Behind, Scanned
-from .method import Finished, Method, Shape
-from .settings import read_bundle
+from .method import Finished, Method, Shape, check_enough
+from .settings import is_foreign, read_bundle
+
+LEAST_ITEMS = 4  # that a training takes: some are held out
 
 
 class LearnedCode:
@@ -83,6 +85,7 @@ class LearnedCode:
         seed = f", seed {training.seed}" if training.seed else ""
         self.label = f"{self.name}, {self.bits} bits{seed}"
         self.log = folder / "training" / "log.jsonl"
+        self.foreign = foreign_parts(model, self.objective)
         self._built: LatentIndex | None = None
         self.train_s = self.add_s = 0.0
 
@@ -134,6 +137,8 @@ class LearnedCode:
             seed=self.training.seed,
             supervised=reads_labels(self.objective),
             finish=self.finish,
+            marked=True,
+            code=self.foreign,
         )
 
     def new(self, item_shape: Shape, factory: str) -> LatentIndex:
@@ -150,7 +155,15 @@ class LearnedCode:
     def train(
         self, index: LatentIndex, x: Source, labels: LabelArray | None, *, whole: bool = False
     ) -> None:
-        """Trains an index with x: (n, *item_shape); log and checkpoint are in the folder."""
+        """Trains an index with x: (n, *item_shape); log and checkpoint are in the folder.
+
+        Raises:
+            TooFewItemsError: for any training, or for k-means of inverted lists.
+        """
+        check_enough(len(x), LEAST_ITEMS, "a training")
+        lists = faiss.try_extract_index_ivf(index.faiss_index)
+        if lists is not None:
+            check_enough(len(x), lists.nlist, f"k-means of {lists.nlist} inverted lists")
         index.train(x, labels, folder=self.log.parent)
         if whole:
             self._built, self.train_s = index, index.train_s
@@ -205,6 +218,13 @@ class LearnedCode:
             return None
         found = read_bundle(self.folder, self.model)
         return found if found.ntotal == n else None
+
+
+def foreign_parts(model: ModelConfig, objective: Any) -> tuple[Any, ...]:
+    """The networks and the objective of a code that are not ours: what their names stand for."""
+    named = [(encoders, model.encoder), (decoders, model.decoder)]
+    parts = [registry.get(name) for registry, name in named if name is not None]
+    return tuple(part for part in (*parts, type(objective)) if is_foreign(part))
 
 
 def codeword_counts(index: LatentIndex, M: int, nbits: int) -> IdArray:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -35,6 +36,28 @@ class Searchable(Protocol):
 
     def sa_code_size(self) -> int:
         """Bytes per stored vector."""
+
+
+class TooFewItemsError(ValueError):
+    """There are fewer items to learn from than a method needs; it says how many that is.
+
+    The runner then leaves out its rows, with the reason, and measures the others.
+    """
+
+
+def check_enough(n: int, least: int, what: str) -> None:
+    """Checks the number of items to learn from.
+
+    Args:
+        n: how many there are.
+        least: how many are needed.
+        what: needs them.
+
+    Raises:
+        TooFewItemsError: there are fewer.
+    """
+    if n < least:
+        raise TooFewItemsError(f"{what} needs at least {least:,} training items, got {n:,}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +94,13 @@ class Method:
             `train(x, labels)`, (nt,) int64 with -1 for no label, or (nt, classes) bool.
         finish: called once after the run with the data, for all rows that have the same one: keeps
             what was trained, and says what the report may show of it.
+        marked: reports mark its rows: what the others are there to be compared with.
+        code: classes and functions besides `build` whose source decides the result: where one of
+            them or `build` changes, stored results are not used again.
+
+    Raises:
+        TypeError: a field of another kind, or a `config` that JSON does not have.
+        ValueError: no search.
     """
 
     name: str
@@ -82,6 +112,24 @@ class Method:
     seed: int = 0
     supervised: bool = False
     finish: Callable[[Evaluated], Finished] | None = None
+    marked: bool = False
+    code: tuple[Any, ...] = ()
+
+    def __post_init__(self) -> None:
+        kinds = {"name": str, "bits": int, "config": dict, "searches": tuple, "seed": int}
+        for name, kind in kinds.items():
+            if not isinstance(value := getattr(self, name), kind):
+                raise TypeError(
+                    f"expected {name} of the method {self.name!r} as {kind.__name__}, got {value!r}"
+                )
+        if not callable(self.build):
+            raise TypeError(f"expected build of {self.name} to be callable, got {self.build!r}")
+        if not all(isinstance(search, str) for search in self.searches) or not self.searches:
+            raise ValueError(f"expected texts as searches of {self.name}, got {self.searches}")
+        try:
+            json.dumps(self.config, allow_nan=False)
+        except (TypeError, ValueError) as error:
+            raise TypeError(f"expected config of {self.name} as JSON values: {error}") from error
 
 
 @dataclass(frozen=True)

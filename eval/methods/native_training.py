@@ -76,7 +76,7 @@ def train_native(index: Any, xt: FloatArray) -> None:
     the code's own nbits it is the better baseline: at 4 bits on MNIST the squared error falls by
     a fifth.
     """
-    transforms, base = _parts(index)
+    transforms, base = parts_of(index)
     for clustering in _clusterings(base):
         # Below 39 points a centroid FAISS prints a warning per sub-quantizer, and does the same.
         clustering.min_points_per_centroid = 1
@@ -96,7 +96,7 @@ def train_native(index: Any, xt: FloatArray) -> None:
 
 def set_seed(index: Any, seed: int) -> None:
     """Gives everything random in an untrained native index a seed of its own."""
-    transforms, base = _parts(index)
+    transforms, base = parts_of(index)
     for transform in transforms:
         if isinstance(transform, faiss.OPQMatrix):
             d = max(transform.d_in, transform.d_out)  # fewer inputs are filled up with zeros
@@ -117,8 +117,8 @@ def set_seed(index: Any, seed: int) -> None:
 
 def set_additive(index: Any, settings: dict[str, int]) -> None:
     """Sets attributes of the additive quantizers of an index; local search gets what few need."""
-    _, base = _parts(index)
-    for quantizer in _additive(base):
+    _, base = parts_of(index)
+    for quantizer in additive_quantizers(base):
         for name, value in settings.items():
             setattr(quantizer, name, value)
         if isinstance(quantizer, faiss.LocalSearchQuantizer):
@@ -131,12 +131,12 @@ def _clusterings(base: Any) -> Iterator[Any]:
         yield base.pq.cp
     elif isinstance(base, faiss.IndexIVFPQ):
         yield from (base.cp, base.pq.cp)
-    for quantizer in _additive(base):
+    for quantizer in additive_quantizers(base):
         if isinstance(quantizer, faiss.ResidualQuantizer):
             yield quantizer.cp
 
 
-def _additive(base: Any) -> list[Any]:
+def additive_quantizers(base: Any) -> list[Any]:
     """The additive quantizers that encode."""
     if isinstance(base, faiss.IndexResidualQuantizer):
         return [base.rq]
@@ -148,7 +148,7 @@ def _additive(base: Any) -> list[Any]:
     return []
 
 
-def _parts(index: Any) -> tuple[list[Any], Any]:
+def parts_of(index: Any) -> tuple[list[Any], Any]:
     """The transforms before an index, and the index behind them."""
     if not isinstance(index, faiss.IndexPreTransform):
         return [], index

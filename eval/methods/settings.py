@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from faiss_pqvae import PQVAE, LatentIndex, ModelConfig, TrainingConfig, read_index
+from faiss_pqvae import PQVAE, Backbone, LatentIndex, ModelConfig, TrainingConfig, read_index
 from faiss_pqvae.registry import decoders, encoders, is_ours
 
 
@@ -37,6 +37,11 @@ def read_bundle(folder: Path, model: ModelConfig) -> LatentIndex:
     others: dict[str, Any] = {
         part: name
         for part, (registry, name) in named.items()
-        if name is not None and not is_ours(registry.get(name))
+        if name is not None and is_foreign(registry.get(name))
     }
     return read_index(folder, **others)
+
+
+def is_foreign(thing: Any) -> bool:
+    """Whether a network, or what makes one, or the class of an objective is somebody else's."""
+    return isinstance(thing, Backbone) or not is_ours(thing)

@@ -7,14 +7,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from ..measure.results import Comparison, Results, Row, sort_rows
+from ..measure.results import Comparison, Results, Row
 from ..metrics.recalls import pareto
 from .shown import Shown, best_settings, search_type
-from .svg import COLOURS, INK, LINES, PAGE_INCHES, Drawing, inline, label_text
+from .svg import (
+    INK,
+    LINES,
+    PANEL_INCHES,
+    Drawing,
+    inline,
+    inline_panels,
+    label_text,
+    legend_of,
+)
 from .text import cite, metric_label
 
 Styles = dict[str, dict[str, Any]]
@@ -25,8 +33,8 @@ _WHISKERS: dict[str, Any] = {"capsize": 3, "elinewidth": 1.2}
 def result_figures(page: Shown, styles: Styles) -> list[Drawing]:
     """All figures of rows that these have the numbers for."""
     results, name = page.results, page.metric
-    compared = [row for row in results.rows if not row.reference and name in row.metrics]
-    references = [row for row in results.rows if row.reference and name in row.metrics]
+    compared = [row for row in page.rows if name in row.metrics]
+    references = [row for row in page.references if name in row.metrics]
     lengths = sorted({row.bits for row in compared})
     figures = []
     best = best_settings(compared, name)
@@ -41,8 +49,7 @@ def result_figures(page: Shown, styles: Styles) -> list[Drawing]:
         shown = [row for row in (*best_settings(rows, name), *references) if row.curves]
         if shown and all(row.curves.keys() == shown[0].curves.keys() for row in shown):
             figures.append(_curves_figure(bits, shown, styles))
-    seeded = [row for row in sort_rows(results.rows) if len(row.seeds.get(name, ())) > 1]
-    return figures + ([_seeds_figure(seeded, name, styles)] if seeded else [])
+    return figures + ([_seeds_figure(page.seeded, name, styles)] if page.seeded else [])
 
 
 def comparison_figures(results: Results, styles: Styles) -> list[Drawing]:
@@ -55,7 +62,7 @@ def comparison_figures(results: Results, styles: Styles) -> list[Drawing]:
 def _bits_figure(
     rows: Sequence[Row], references: Sequence[Row], name: str, styles: Styles
 ) -> Drawing:
-    figure = Figure(figsize=(PAGE_INCHES, 4.2), layout="constrained")
+    figure = Figure(figsize=(PANEL_INCHES, 3.6), layout="constrained")
     axes = figure.subplots()
     series: dict[tuple[str, str], list[Row]] = {}
     for row in sorted(rows, key=lambda row: row.bits):
@@ -69,20 +76,19 @@ def _bits_figure(
             [row.bits + shift for row in found],
             [100 * row.metrics[name] for row in found],
             yerr=_whiskers(found, name),
-            ls=LINES.get(search, "-"),
             label=label_text(cite(method, search) if search else method),
             **_WHISKERS,
-            **styles[method],
+            **(styles[method] | LINES.get(search, {})),
         )
     for row in references:
         level = 100 * row.metrics[name]
-        axes.axhline(level, label=label_text(row.method), ls="--", **styles[row.method])
+        axes.axhline(level, label=label_text(row.method), **styles[row.method])
     axes.set(xlabel="bits per vector", ylabel=f"{metric_label(name)} [%]")
     axes.set_xticks(lengths)
     axes.grid(visible=False, axis="x")
-    figure.legend(loc="outside right upper")
+    drawn = inline_panels([figure, legend_of(axes)], "bits")
     note = "Whiskers: 95 % bootstrap intervals over the queries." if _has(rows, name) else ""
-    return Drawing(f"{metric_label(name)} by code length", inline(figure, "bits"), note)
+    return Drawing(f"{metric_label(name)} by code length", drawn, note)
 
 
 def _whiskers(rows: Sequence[Row], name: str) -> Any:
@@ -109,7 +115,7 @@ def _differences_figure(comparisons: Sequence[Comparison], styles: Styles) -> Dr
         groups.setdefault(key, []).append(one)
     sizes = [len(group) for group in groups.values()]
     figure = Figure(
-        figsize=(PAGE_INCHES, 0.3 + sum(0.62 + 0.25 * size for size in sizes)),
+        figsize=(PANEL_INCHES, 0.3 + sum(0.62 + 0.25 * size for size in sizes)),
         layout="constrained",
     )
     panels = figure.subplots(
@@ -123,18 +129,17 @@ def _differences_figure(comparisons: Sequence[Comparison], styles: Styles) -> Dr
                 [value],
                 [i],
                 xerr=[[max(0.0, value - low)], [max(0.0, high - value)]],
-                ls="none",
                 **_WHISKERS,
-                **styles.get(one.other, {"color": INK, "marker": "o"}),
+                **(styles.get(one.other, {"color": INK, "marker": "o"}) | {"ls": "none"}),
             )
         labels = [label_text(cite(one.other, one.other_search)) for one in group]
         axes.set_yticks(range(len(group)), labels)
         axes.set_ylim(len(group) - 0.4, -0.6)
         axes.grid(visible=False, axis="y")
         title = f"{size:,} bytes: {label_text(best)} against"
-        axes.set_title(title, loc="left", fontsize=10)
+        axes.set_title(title, loc="right", fontsize=10)
     metric = metric_label(comparisons[0].metric)
-    panels[-1, 0].set_xlabel(f"difference in {metric} [percentage points]")
+    figure.supxlabel(f"difference in {metric} [percentage points]", fontsize=10)
     note = (
         "Mean difference over the same queries, with its 95 % bootstrap interval: "
         "clear of the line, the first method is better than the other."
@@ -144,26 +149,22 @@ def _differences_figure(comparisons: Sequence[Comparison], styles: Styles) -> Dr
 
 def _curves_figure(bits: int, rows: Sequence[Row], styles: Styles) -> Drawing:
     quantities = [quantity for quantity in rows[0].curves if quantity != "k"]
-    height = 3.6 if len(rows) < 12 else 0.3 * len(rows)
-    figure = Figure(figsize=(PAGE_INCHES, height), layout="constrained")
-    panels: list[Axes] = list(figure.subplots(1, len(quantities), squeeze=False).flat)
-    for axes, quantity in zip(panels, quantities, strict=True):
+    panels = [Figure(figsize=(PANEL_INCHES, 3.4), layout="constrained") for _ in quantities]
+    for figure, quantity in zip(panels, quantities, strict=True):
+        axes = figure.subplots()
         for row in rows:
             axes.plot(
                 row.curves["k"],
                 [100 * value for value in row.curves[quantity]],
-                ls=LINES.get(row.search, "-"),
                 label=label_text(cite(row.method, row.search)),
-                **styles[row.method],
+                **(styles[row.method] | LINES.get(row.search, {})),
             )
         axes.set(xlabel="k", ylabel=f"{_at_k(quantity)} [%]", xscale="log")
         axes.xaxis.set_major_formatter("{x:g}")
         axes.xaxis.set_minor_locator(NullLocator())
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
+    drawn = inline_panels([*panels, legend_of(panels[0].axes[0])], f"curves{bits}")
     title = " and ".join(quantities)
-    return Drawing(
-        f"{title[:1].upper()}{title[1:]} at {bits} bits", inline(figure, f"curves{bits}")
-    )
+    return Drawing(f"{title[:1].upper()}{title[1:]} at {bits} bits", drawn)
 
 
 def _sweeps(rows: Sequence[Row]) -> list[list[Row]]:
@@ -194,7 +195,7 @@ def _speed_figure(
     rows: Sequence[Row], references: Sequence[Row], name: str, n_queries: int, styles: Styles
 ) -> Drawing:
     """The metric against queries per second, and what nothing else beats in both."""
-    figure = Figure(figsize=(PAGE_INCHES, 4.2), layout="constrained")
+    figure = Figure(figsize=(PANEL_INCHES, 3.6), layout="constrained")
     axes = figure.subplots()
     timed = sorted((row for row in rows if row.search_s > 0), key=lambda row: row.search_s)
     series: dict[tuple[str, int], list[Row]] = {}
@@ -205,11 +206,9 @@ def _speed_figure(
             [n_queries / row.search_s for row in found],
             [100 * row.metrics[name] for row in found],
             yerr=_whiskers(found, name),
-            ls="-" if len(found) > 1 else "none",
-            lw=1,
             label=label_text(f"{method}, {size:,} bytes"),
             **_WHISKERS,
-            **styles[method],
+            **(styles[method] | {"lw": 1, "ls": "-" if len(found) > 1 else "none"}),
         )
     points = np.array([(n_queries / row.search_s, 100 * row.metrics[name]) for row in timed])
     best = points[pareto(points)].T
@@ -217,27 +216,28 @@ def _speed_figure(
     for row in references:
         if row.search_s > 0:
             point, label = (n_queries / row.search_s, 100 * row.metrics[name]), row.method
-            axes.plot(*point, marker="*", ms=9, ls="none", label=label_text(label), **styles[label])
+            style = styles[label] | {"marker": "*", "ms": 9, "ls": "none"}
+            axes.plot(*point, label=label_text(label), **style)
     axes.set(xlabel="queries per second", ylabel=f"{metric_label(name)} [%]", xscale="log")
-    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_locator(LogLocator(subs=(1,)))
     axes.xaxis.set_major_formatter("{x:,.6g}")
     axes.xaxis.set_minor_locator(NullLocator())
-    figure.legend(loc="outside right upper")
     sizes = sorted({row.bytes_per_vector for row in rows})
     text = f"{sizes[0]:,} bytes" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,} bytes"
     note = "Up and to the right is better. All queries in batches, on the threads named below."
     title = f"{metric_label(name)} against speed at {text}"
-    return Drawing(title, inline(figure, f"speed{sizes[0]}"), note)
+    drawn = inline_panels([figure, legend_of(axes)], f"speed{sizes[0]}")
+    return Drawing(title, drawn, note)
 
 
 def _seeds_figure(rows: Sequence[Row], name: str, styles: Styles) -> Drawing:
     """A dot a seed, and the interval of their mean where there are three or more."""
-    figure = Figure(figsize=(PAGE_INCHES, 0.8 + 0.3 * len(rows)), layout="constrained")
+    figure = Figure(figsize=(PANEL_INCHES, 0.8 + 0.3 * len(rows)), layout="constrained")
     axes = figure.subplots()
     for i, row in enumerate(rows):
-        style: dict[str, Any] = {"color": COLOURS[0], "marker": "o"} | styles[row.method]
+        style: dict[str, Any] = {"marker": "o"} | styles[row.method] | {"ls": "none"}
         values = [100 * value for value in row.seeds[name]]
-        axes.plot(values, [i] * len(values), ls="none", alpha=0.7, **style)
+        axes.plot(values, [i] * len(values), alpha=0.7, **style)
         if name in row.seed_intervals:
             low, high = (100 * end for end in row.seed_intervals[name])
             axes.plot([low, high], [i, i], color=style["color"], lw=5, alpha=0.3)

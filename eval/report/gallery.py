@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import base64
-import io
 import logging
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
 
-from faiss_pqvae.types import CodeArray, IdArray
+from faiss_pqvae.data.thumbnails import thumbnail
+from faiss_pqvae.types import IdArray
 
 from ..data.labelled import LabelledData
 from ..data.protocol import Evaluated, LabelArray
@@ -80,7 +78,7 @@ class _Images:
         """The number of an image on the page."""
         if (part, i) not in self.numbers:
             self.numbers[part, i] = len(self.encoded)
-            self.encoded.append(_png(self.sources[part][i : i + 1][0]))
+            self.encoded.append(thumbnail(self.sources[part][i : i + 1][0], THUMBNAIL))
         return self.numbers[part, i]
 
 
@@ -156,13 +154,3 @@ def _nearest(
             continue
         nearest[row.method] = ids
     return nearest
-
-
-def _png(pixels: CodeArray) -> str:
-    """An image (c, h, w) uint8 as PNG in base64, made smaller when it is large."""
-    channels_last = np.ascontiguousarray(pixels.transpose(1, 2, 0))
-    image = Image.fromarray(channels_last[:, :, 0] if len(pixels) == 1 else channels_last)
-    image.thumbnail((THUMBNAIL, THUMBNAIL))
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
-    return base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -144,6 +144,8 @@ def _write(results: Results, out: Path, inputs: Mapping[str, Any]) -> Path:
         rows=page.rows,
         references=page.references,
         best=page.best,
+        left_out=page.left_out,
+        seeded=page.seeded,
         cite=cite,
         half_width=half_width,
         configs=_configs(results),

@@ -5,7 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from ..measure.results import Results, Row, best_rows, main_metric, metric_names, sort_rows
+from ..measure.failures import lines_of
+from ..measure.results import (
+    Results,
+    Row,
+    best_rows,
+    main_metric,
+    metric_names,
+    ranked_rows,
+    sort_rows,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -16,10 +25,12 @@ class Shown:
         results: of a run.
         metrics: names of those that are printed.
         metric: the one that decides which row is best.
-        rows: what is compared, sorted.
+        rows: what is compared, by bits, then the best first.
         references: the others, sorted.
         best: of the rows the best at every number of bytes.
         bits: the code length that most methods have.
+        left_out: a line for every method that has no row.
+        seeded: rows of several seeds.
     """
 
     results: Results
@@ -29,18 +40,24 @@ class Shown:
     references: list[Row]
     best: list[Row]
     bits: int
+    left_out: list[str]
+    seeded: list[Row]
 
 
 def shown(results: Results) -> Shown:
     """What results have to show."""
+    metric = main_metric(results)
+    rows = ranked_rows((row for row in results.rows if not row.reference), metric)
     return Shown(
         results=results,
         metrics=metric_names(results),
-        metric=main_metric(results),
-        rows=sort_rows(row for row in results.rows if not row.reference),
+        metric=metric,
+        rows=rows,
         references=sort_rows(row for row in results.rows if row.reference),
         best=best_rows(results),
         bits=common_bits(results.rows),
+        left_out=lines_of(results.left_out),
+        seeded=[row for row in rows if len(row.seeds.get(metric, ())) > 1],
     )
 
 

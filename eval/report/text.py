@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from ..measure.results import Comparison, Results, Row
 from .shown import shown
 
@@ -11,10 +13,11 @@ ALPHA = 0.05
 
 
 def table(results: Results) -> str:
-    """The rows, sorted by bits and method, shares in percent with half the width of intervals.
+    """The rows by bits, the best first; shares in percent with half the width of intervals.
 
-    A star marks the best at every number of bytes, among the methods that are compared; references
-    come below the line.
+    A star marks the best at every number of bytes, among the methods that are compared, ">" what
+    the others are there to be compared with; references come below the line, and below all what
+    has no row.
     """
     found = shown(results)
     names = found.metrics
@@ -26,7 +29,25 @@ def table(results: Results) -> str:
     rule = lines[1]
     if found.references:
         lines.insert(2 + len(found.rows), rule)
+    if found.left_out:
+        lines += ["", "Not measured:", *(f"  {line}" for line in found.left_out)]
     return "\n".join(lines)
+
+
+def seeds_table(results: Results) -> str:
+    """Of rows of several seeds the mean of the main metric and how it spreads; empty with none."""
+    found = shown(results)
+    if not found.seeded:
+        return ""
+    head = ["method", "bits", "search", "seeds", "mean", "deviation", "lowest", "highest"]
+    cells = []
+    for row in found.seeded:
+        values = row.seeds[found.metric]
+        spread = np.mean(values), np.std(values, ddof=1), min(values), max(values)
+        numbers = [f"{100 * value:.2f}" for value in spread]
+        cells.append([_marked(row), str(row.bits), row.search, str(len(values)), *numbers])
+    lines = _aligned([head, *cells], left=(0, 2))
+    return "\n".join([f"{metric_label(found.metric)} % over seeds:", *lines])
 
 
 def comparison_table(results: Results) -> str:
@@ -116,7 +137,7 @@ def _cells(row: Row, names: Sequence[str], mark: str) -> list[str]:
         shares.append(share if half is None else f"{share} ±{100 * half:.2f}")
     times = [f"{value:.2f}" for value in (row.train_s, row.add_s, row.search_s)]
     return [
-        row.method,
+        _marked(row),
         str(row.bits),
         str(row.bytes_per_vector),
         row.search,
@@ -124,6 +145,10 @@ def _cells(row: Row, names: Sequence[str], mark: str) -> list[str]:
         *times,
         mark,
     ]
+
+
+def _marked(row: Row) -> str:
+    return f"> {row.method}" if row.marked else row.method
 
 
 def _aligned(rows: Sequence[Sequence[str]], *, left: Sequence[int]) -> list[str]:

@@ -7,14 +7,22 @@ from typing import Any
 
 import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
 from faiss_pqvae.types import IdArray
 
-from .svg import COLOURS, PAGE_INCHES, Drawing, inline, label_text
+from .svg import (
+    COLOURS,
+    MARKERS,
+    PANEL_INCHES,
+    Drawing,
+    inline,
+    inline_panels,
+    label_text,
+    legend_of,
+)
 
 NEVER = "#D55E00"
 RANGE = 8  # the map's colours go from 1 / 8 of the even share to 8 times it
@@ -61,25 +69,23 @@ def _epochs_figure(trainings: Mapping[str, list[dict[str, Any]]]) -> Drawing:
         for key, label in _PANELS.items()
         if any(key in epoch for epochs in trainings.values() for epoch in epochs)
     }
-    rows = max(1, -(-len(drawn) // 2))
-    figure = Figure(figsize=(PAGE_INCHES, 2.7 * rows), layout="constrained")
-    panels: list[Axes] = list(figure.subplots(rows, 2).flat)
-    for axes in panels[len(drawn) :]:
-        axes.remove()
-    for axes, (key, label) in zip(panels, drawn.items(), strict=False):
+    panels = [Figure(figsize=(PANEL_INCHES, 2.5), layout="constrained") for _ in drawn]
+    for figure, (key, label) in zip(panels, drawn.items(), strict=True):
+        axes = figure.subplots()
         for i, (name, epochs) in enumerate(trainings.items()):
             colour = COLOURS[i % len(COLOURS)]
             key_drawn = key
             if key in _MINIMISED:
                 axes.plot(*_series(epochs, key), color=colour, ls="--", alpha=0.6)
                 key_drawn = f"validation_{key}"
-            axes.plot(*_series(epochs, key_drawn), color=colour, label=label_text(name))
+            series = _series(epochs, key_drawn)
+            axes.plot(*series, color=colour, label=label_text(name), marker=MARKERS[i % 7])
         axes.set(xlabel="epoch", ylabel=label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
+    drawn_panels = inline_panels([*panels, *map(_legend, panels[:1])], "training")
     measures = " and ".join(drawn[key] for key in _MINIMISED if key in drawn)
     note = f"{measures.capitalize()}: solid on the validation items, dashed on the training items."
-    return Drawing("Training", inline(figure, "training"), note)
+    return Drawing("Training", drawn_panels, note)
 
 
 def _with_map(epoch: dict[str, Any]) -> dict[str, Any]:
@@ -101,10 +107,11 @@ def _series(epochs: Sequence[dict[str, Any]], key: str) -> tuple[list[float], li
 
 def _usage_figure(last: Mapping[str, dict[str, Any]]) -> Drawing:
     """Perplexity and share of codewords in use per sub-quantizer, in the last epoch."""
-    figure = Figure(figsize=(PAGE_INCHES, 3.2), layout="constrained")
-    panels = figure.subplots(1, 2)
+    shown = {"perplexity": "perplexity [codewords]", "usage": "codewords in use [%]"}
+    panels = [Figure(figsize=(PANEL_INCHES, 2.8), layout="constrained") for _ in shown]
     width = 0.8 / len(last)
-    for axes, key in zip(panels, ("perplexity", "usage"), strict=True):
+    for figure, (key, ylabel) in zip(panels, shown.items(), strict=True):
+        axes = figure.subplots()
         for i, (name, epoch) in enumerate(last.items()):
             values = np.atleast_1d(np.asarray(epoch.get(key) or [], float))
             axes.bar(
@@ -116,18 +123,20 @@ def _usage_figure(last: Mapping[str, dict[str, Any]]) -> Drawing:
             )
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(visible=False, axis="x")
-        axes.set_xlabel("sub-quantizer")
-    panels[0].set_ylabel("perplexity [codewords]")
-    panels[1].set_ylabel("codewords in use [%]")
-    figure.legend(*panels[0].get_legend_handles_labels(), loc="outside right upper")
+        axes.set(xlabel="sub-quantizer", ylabel=ylabel)
+    drawn = inline_panels([*panels, _legend(panels[0])], "usage")
     note = "Perplexity is the number of equally frequent codewords with the same entropy."
-    return Drawing("Codeword usage after the last epoch", inline(figure, "usage"), note)
+    return Drawing("Codeword usage after the last epoch", drawn, note)
+
+
+def _legend(figure: Figure) -> Figure:
+    return legend_of(figure.axes[0])
 
 
 def _counts_figure(i: int, label: str, counts: IdArray) -> Drawing:
     """A map of counts (M, ksub): each row sorted, coloured by multiples of the even share."""
     M, ksub = counts.shape
-    figure = Figure(figsize=(PAGE_INCHES, 1.0 + 0.24 * M), layout="constrained")
+    figure = Figure(figsize=(PANEL_INCHES, 1.0 + 0.24 * M), layout="constrained")
     axes = figure.subplots()
     share = -np.sort(-counts * ksub / np.maximum(counts.sum(1, keepdims=True), 1), axis=1)
     colours = mpl.colormaps["viridis"].with_extremes(bad=NEVER)
@@ -141,6 +150,7 @@ def _counts_figure(i: int, label: str, counts: IdArray) -> Drawing:
     )
     axes.grid(visible=False)
     axes.set_yticks(range(1, M + 1), [f"{m}: {_row_text(row)}" for m, row in enumerate(counts, 1)])
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set(xlabel="codewords, most frequent first", ylabel="sub-quantizer: perplexity")
     bar = figure.colorbar(drawn, label="times the even share", extend="both")
     ticks = [1 / RANGE, 0.5, 1, 2, RANGE]

@@ -16,6 +16,7 @@ _MODULES = {
     "demo": "evaluate",
     "train": "train",
     "build": "build",
+    "add": "add",
     "search": "search",
     "evaluate": "evaluate",
     "tune": "tune",

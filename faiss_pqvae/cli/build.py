@@ -6,13 +6,13 @@ import shlex
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from faiss_pqvae.cli.next_command import print_next
 from faiss_pqvae.cli.reading import Data, Folder, Images, open_for
-from faiss_pqvae.data.open import ImageOptions, chunks
-from faiss_pqvae.index.bundle import read_index, write_index
-from faiss_pqvae.native import faiss
+from faiss_pqvae.cli.storing import Named, named, store
+from faiss_pqvae.data.open import ImageOptions
+from faiss_pqvae.index.items import Items
+from faiss_pqvae.types import IdArray
 
 
 def build(
@@ -22,33 +22,61 @@ def build(
     *,
     out: Path | None = None,
     images: Images = ImageOptions(),  # noqa: B008 - frozen
+    ids: Path | None = None,
+    id_column: str | None = None,
     encoder: str | None = None,
     decoder: str | None = None,
 ) -> None:
     """Encode items and store their codes in a trained index, in place of what it held.
 
-    Images are resized to what the index was trained with.
+    Images are resized to what the index was trained with. `search` prints the names of
+    the items: of their files, or the texts that --ids or --id-column give.
 
     Args:
         bundle: folder of a trained index.
-        data: what to store; the ids count from 0 in its order.
+        data: what to store. The ids count from 0 in its order; in an index that takes ids
+            (IDMap2, or inverted lists) files that it held keep theirs. `add` renumbers nothing.
         out: folder for the filled index; by default BUNDLE itself.
         images: how images in a folder or in Parquet are read.
+        ids: ids of your own, one an item: integers or texts, as .npy, as a list in .json, or as
+            lines of .txt. Texts become the names of items, whose integer ids are counted.
+        id_column: likewise, a column of the Parquet files that are read.
         encoder: the encoder that the index was trained with, if it is not ours.
         decoder: likewise.
     """
+    # Here, because they import torch, which --help does without.
+    from faiss_pqvae import read_index, write_index
+    from faiss_pqvae.index.latent_index import with_native
+    from faiss_pqvae.native import faiss
+
     index = read_index(bundle, encoder=encoder, decoder=decoder)
     source = open_for(index, data, images)
+    found = named(source, data, ids, id_column)
+    before = index.items
     index.reset()
-    with tqdm(total=len(source), unit="item", desc="adding", disable=None) as bar:
-        for chunk in chunks(source, index.batch_size):
-            ids = np.arange(index.ntotal, index.ntotal + len(chunk))
-            if isinstance(index.faiss_index, faiss.IndexIDMap):
-                index.add_with_ids(chunk, ids)
-            else:
-                index.add(chunk)
-            bar.update(len(chunk))
+    if not index.takes_ids and (found.ids is not None or found.gaps is not None):
+        index = with_native(index, faiss.IndexIDMap2(index.faiss_index))
+        index.description = f"IDMap2,{index.description}"
+        print(f"the index counted its items; to keep these ids it is now {index.description}")
+    numbers = _ids(found, before) if index.takes_ids else None
+    store(index, source, numbers, data)
+    index.items = found.names if numbers is None else found.names.under(numbers)
     target = bundle if out is None else out
     write_index(index, target)
     print(f"{index.ntotal} items of {index.sa_code_size()} bytes in {target}")
     print_next(index, f"search {shlex.quote(str(target))} QUERIES")
+
+
+def _ids(found: Named, before: Items | None) -> IdArray:
+    """The ids (n,) int64 of what is stored: given, or as before, or else by place."""
+    if found.ids is not None:
+        return found.ids
+    places = np.arange(len(found.names)) if found.gaps is None else found.gaps
+    if before is None:
+        return places
+    ids = found.names.rooted(before.root).ids_in(before)
+    new = ids == -1
+    if new.all():
+        return places
+    ids[new] = max(int(before.all_ids().max()), -1) + 1 + np.arange(new.sum())
+    return ids

@@ -11,22 +11,25 @@ from typing import Annotated
 import tyro
 
 from faiss_pqvae.cli.options import Learning
-from faiss_pqvae.cli.recipes import DATASET, demo_recipes
+from faiss_pqvae.cli.recipes import DATASET, QUICK, demo_recipes, note_on_seeds
 from faiss_pqvae.eval.data.load import load
 from faiss_pqvae.eval.data.own import OwnData
 from faiss_pqvae.eval.data.protocol import Evaluated, GivenSplit
+from faiss_pqvae.eval.measure.failures import FailedMethodsError
 from faiss_pqvae.eval.measure.results import Results
 from faiss_pqvae.eval.measure.runner import run
 from faiss_pqvae.eval.methods.baselines import FAST
 from faiss_pqvae.eval.methods.choice import LEARNED, reference, rows_of
-from faiss_pqvae.eval.methods.given import given
+from faiss_pqvae.eval.methods.given import given, opened
 from faiss_pqvae.eval.methods.method import Method
 from faiss_pqvae.eval.methods.settings import CodeSettings, read_bundle
-from faiss_pqvae.eval.report.page import write_report
-from faiss_pqvae.eval.report.text import comparison_table, sentences, table
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.training import TrainingConfig
 
+ONE_SEED = (
+    "One training each: intervals and p-values are over the queries, and say nothing of other "
+    "seeds; --seeds 0 1 2 does."
+)
 _CODE = "PQVAE"  # unless the objective has codes of its own
 
 
@@ -41,6 +44,7 @@ def evaluate(
     k: int | None = None,
     also_lambdas: tuple[float, ...] = (),
     seeds: tuple[int, ...] = (0,),
+    fresh: bool = False,
     nlist: int | None = None,
     n_database: int | None = None,
     n_queries: int | None = None,
@@ -56,7 +60,8 @@ def evaluate(
     method gets the same items and the same bytes per item. Items with labels are judged by them
     (mAP), vectors without by their exact nearest neighbours (recall). OUT gets results.json,
     report.html, the raw results, the training logs and a bundle for every training. The same
-    command goes on after an interruption.
+    command goes on after an interruption. Results that OUT has of the same data, settings and code
+    are used again, and it says so; --fresh measures again.
 
     Args:
         dataset: the name of a data set (mnist5k, mnist, cifar10, cifar10-jpeg or bsds-sift;
@@ -83,7 +88,10 @@ def evaluate(
         k: results per query; by default 1,000 with labels (the whole database with few-labels) and
             100 for vectors.
         also_lambdas: trains PQ-VAE with each of these lambdas, too (1 is the paper's own start).
-        seeds: repeats every training with each of these seeds.
+        seeds: repeats every training with each of these seeds; the table then has means, and how
+            far apart the seeds are.
+        fresh: measure again what OUT has results of; a training that is finished is not repeated
+            (remove its folder for that).
         nlist: for vectors: adds inverted files of so many lists, for recall against speed.
         n_database: take that many database items only.
         n_queries: take that many queries only; draw so many, where they are drawn.
@@ -93,11 +101,13 @@ def evaluate(
         training: its loop.
         learning: the objective.
     """
+    stored = None if index is None else opened(index, model=model)
     data = load(dataset, protocol=protocol, n_database=n_database, n_queries=n_queries, own=own)
     shape = tuple(data.database.shape[1:])
-    rows = [] if index is None else [given(index, shape, model=model)]
+    k = data.default_k if k is None else k
+    rows = [] if index is None else [given(stored, index, shape, len(data.database))]
     if index is not None and not methods:
-        measure(data, [*rows, *reference(data)], k=data.default_k if k is None else k, out=out)
+        measure(data, [*rows, *reference(data)], k=k, out=out, fresh=fresh)
         return
     learned = None
     if not methods or LEARNED in methods:
@@ -111,15 +121,24 @@ def evaluate(
         )
     lengths = bits or tuple(row.bits for row in rows)
     rows += rows_of(data, names=methods, lengths=lengths, seeds=seeds, nlist=nlist, learned=learned)
-    measure(data, rows, k=data.default_k if k is None else k, out=out)
+    measure(data, rows, k=k, out=out, fresh=fresh)
 
 
-def demo(*, out: Path | None = None, quick: bool = False) -> None:
+def demo(
+    *,
+    out: Path | None = None,
+    quick: bool = False,
+    seeds: tuple[int, ...] = (0,),
+    fresh: bool = False,
+) -> None:
     """Train on 4,000 MNIST images, search with 1,000 others, compare, and write a report.
 
     Args:
         out: folder for results and report; by default runs/demo, or runs/demo-quick.
         quick: a few epochs and 32 bits only: shows that everything works, not how well.
+        seeds: repeats every training with each of these seeds; the table then has means, and how
+            far apart the seeds are. Every seed takes two minutes.
+        fresh: measure again what OUT has results of; a training that is finished is not repeated.
     """
     out = out or Path("runs/demo-quick" if quick else "runs/demo")
     data = load(DATASET)
@@ -132,15 +151,42 @@ def demo(*, out: Path | None = None, quick: bool = False) -> None:
             training=recipe.training,
         )
         names = (LEARNED,) if rows else (*FAST, LEARNED)
-        rows += rows_of(data, names=names, lengths=recipe.lengths, learned=learned)
-    measure(data, rows, k=data.default_k, out=out)
+        rows += rows_of(data, names=names, lengths=recipe.lengths, seeds=seeds, learned=learned)
+    note = QUICK if quick else note_on_seeds() if len(seeds) == 1 else ""
+    measure(data, rows, k=data.default_k, out=out, note=note, fresh=fresh)
 
 
-def measure(data: Evaluated, rows: Sequence[Method], *, k: int, out: Path) -> None:
-    """Runs and prints a comparison, writes its files and what its trainings leave behind."""
-    results = run(data, rows, out, k=k, command=shlex.join(["faiss-pqvae", *sys.argv[1:]]))
-    _print(results)
-    ends = dict.fromkeys(row.finish for row in rows if row.finish is not None)
+def measure(
+    data: Evaluated, rows: Sequence[Method], *, k: int, out: Path, note: str = "", fresh: bool
+) -> None:
+    """Runs and prints a comparison, writes its files and what its trainings leave behind.
+
+    Raises:
+        FailedMethodsError: methods failed; it is raised when the others are measured and shown.
+    """
+    # Here, so that --help does not draw; and first, before anything is trained without it.
+    from faiss_pqvae.eval.report import page  # noqa: F401
+
+    command = shlex.join(["faiss-pqvae", *sys.argv[1:]])
+    failed = None
+    try:
+        results = run(data, rows, out, k=k, command=command, note=note, fresh=fresh)
+    except FailedMethodsError as error:
+        results, failed = error.results, error
+    if results.rows:
+        _show(results, data, rows, out)
+    if failed is not None:
+        raise failed
+
+
+def _show(results: Results, data: Evaluated, rows: Sequence[Method], out: Path) -> None:
+    """Prints results, writes their page, and finishes the trainings behind rows that there are."""
+    from faiss_pqvae.eval.report.page import write_report
+
+    print_results(results)
+    missing = {(one.method, one.bits, one.seed) for one in results.left_out}
+    there = [row for row in rows if (row.name, row.bits, row.seed) not in missing]
+    ends = dict.fromkeys(row.finish for row in there if row.finish is not None)
     finished = [end(data) for end in ends]
     report = write_report(
         results,
@@ -155,11 +201,17 @@ def measure(data: Evaluated, rows: Sequence[Method], *, k: int, out: Path) -> No
             print(f"index    {one.folder}")
 
 
-def _print(results: Results) -> None:
+def print_results(results: Results) -> None:
+    """Prints the tables of an evaluation, and what a reader has to know of it."""
+    from faiss_pqvae.eval.report.text import comparison_table, seeds_table, sentences, table
+
     print(
         f"{results.data}: {results.n_queries:,} queries in {results.n_database:,} items; "
-        "* is the best at its bytes\n"
+        "* is the best at its bytes, > what the others are compared with\n"
     )
-    print(table(results))
-    if results.comparisons:
-        print("\n".join(["", comparison_table(results), "", *sentences(results)]))
+    seeds = seeds_table(results)
+    marked = any(row.marked for row in results.rows)
+    one_seed = "" if seeds or results.note or not marked else ONE_SEED
+    compared = "\n".join([comparison_table(results), "", *sentences(results)])
+    parts = [table(results), seeds, compared if results.comparisons else "", one_seed, results.note]
+    print("\n\n".join(filter(None, parts)))

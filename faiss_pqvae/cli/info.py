@@ -10,6 +10,7 @@ import torch
 
 from faiss_pqvae.cli.reading import Folder
 from faiss_pqvae.index.bundle import read_config, read_index
+from faiss_pqvae.index.items import Items
 from faiss_pqvae.index.latent_index import LatentIndex
 from faiss_pqvae.model.clustering import histogram, perplexity, usage
 from faiss_pqvae.native.store.contents import codeword_ids
@@ -29,6 +30,7 @@ def info(bundle: Folder, /, *, encoder: str | None = None, decoder: str | None =
     lines = {
         "index": f"{config['factory']}, {config['metric']}, search type {config['search_type']}",
         "items": f"{index.ntotal} of {index.sa_code_size()} bytes",
+        "names": _names(index.items),
         "scan": index.scan,
         "input": f"{' x '.join(map(str, index.input_shape))}",
         "latents": f"{index.model.latent_dim} dimensions, {index.model.M} "
@@ -43,6 +45,12 @@ def info(bundle: Folder, /, *, encoder: str | None = None, decoder: str | None =
         lines["perplexity"] = " ".join(f"{p:.1f}" for p in perplexity(counts).tolist())
     for name, value in lines.items():
         print(f"{name:>14}  {value}")
+
+
+def _names(items: Items | None) -> str:
+    if items is None:
+        return "none, items have ids only"
+    return f"of {len(items)} items" + (f", files in {items.root}" if items.root else "")
 
 
 def codeword_counts(index: LatentIndex) -> np.ndarray[Any, np.dtype[np.int64]]:

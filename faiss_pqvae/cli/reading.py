@@ -36,7 +36,11 @@ class Labelled(NamedTuple):
     labels: Callable[[], npt.NDArray[Any] | None]
 
 
-def open_for(index: LatentIndex, data: str, images: ImageOptions) -> Source:
+def open_for(
+    index: LatentIndex,
+    data: str,
+    images: ImageOptions = ImageOptions(),  # noqa: B008 - frozen
+) -> Source:
     """As `open_data`, with images in the size and the channels of the index."""
     return open_labelled(data, images, like=index.input_shape).items
 

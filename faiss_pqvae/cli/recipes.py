@@ -28,6 +28,53 @@ class Recipe(NamedTuple):
     folder: str
 
 
+class Spread(NamedTuple):
+    """How far apart trainings of the demo end that differ in their seed alone.
+
+    Attributes:
+        method: the name of its row.
+        bits: of a code.
+        search: of the row.
+        n: seeds.
+        mean: of mAP@1000, in percent.
+        deviation: standard deviation over the seeds, in points.
+        low: the lowest.
+        high: the highest.
+    """
+
+    method: str
+    bits: int
+    search: str
+    n: int
+    mean: float
+    deviation: float
+    low: float
+    high: float
+
+
+# results/demo-seeds.json, rounded to a tenth of a point: tests/test_readme.py compares.
+SPREADS: tuple[Spread, ...] = ()
+
+
+def note_on_seeds(spreads: tuple[Spread, ...] = SPREADS) -> str:
+    """What a reader of one training of each code has to know of others."""
+    text = "One training of each code, with one seed; other seeds and processors end elsewhere"
+    if not spreads:
+        return f"{text}: --seeds 0 1 2 3 4 shows how far apart."
+    told = [
+        f"{one.method} of {one.bits} bits ({one.search}) {one.mean:.1f} ± {one.deviation:.1f}, "
+        f"from {one.low:.1f} to {one.high:.1f}"
+        for one in spreads
+    ]
+    return f"{text}. mAP@1000 of {spreads[0].n} seeds, ± their deviation: {'; '.join(told)}."
+
+
+QUICK = (
+    "A quick run (--quick): a few epochs, to show that everything works. What is learned in so few "
+    "is far below what the demo without --quick learns."
+)
+
+
 def demo_recipes(*, quick: bool = False) -> list[Recipe]:
     """PQ-VAE at two lengths, and for the time at one only what learns which image a code is of."""
     loop = TrainingConfig(epochs=36, batch_size=128, precision="float32")

@@ -7,13 +7,12 @@ from typing import Annotated, Any
 
 import tyro
 
+from faiss_pqvae.cli.evaluate import print_results
 from faiss_pqvae.eval.data.load import load
 from faiss_pqvae.eval.data.own import OwnData
 from faiss_pqvae.eval.data.protocol import Evaluated
 from faiss_pqvae.eval.measure.results import FILE_NAME, Results, main_metric, read_results
 from faiss_pqvae.eval.measure.scored import stored_scores, with_confidence
-from faiss_pqvae.eval.report.page import read_inputs, rebuild_report
-from faiss_pqvae.eval.report.text import comparison_table, sentences, table
 from faiss_pqvae.registry import datasets
 
 
@@ -38,10 +37,18 @@ def report(
         method: compare this method with the others instead of the best one.
         metric: compare by this metric, "precision@100" for example.
     """
+    # Here, so that --help does not draw.
+    from faiss_pqvae.eval.report.page import read_inputs, rebuild_report
+
     if not (out / FILE_NAME).exists():
         raise FileNotFoundError(
             f"no evaluation in {out}: expected {FILE_NAME}, which `faiss-pqvae evaluate --out "
             f"{out}` writes at its end"
+        )
+    if dataset is None and own != OwnData():
+        raise ValueError(
+            f"expected --dataset with options of its data, got {own} alone, which would have no "
+            "effect: the page is written from stored files"
         )
     results = read_results(out / FILE_NAME)
     data = None if dataset is None else _load(dataset, own, results)
@@ -49,9 +56,8 @@ def report(
         scores = stored_scores(results, out)
         results = with_confidence(results, scores, method=method, metric=metric)
     page = rebuild_report(out, data)
-    print(f"{table(results)}\n")
-    if results.comparisons:
-        print("\n".join([comparison_table(results), "", *sentences(results), ""]))
+    print_results(results)
+    print()
     if data is None and _could_have_gallery(results) and not read_inputs(out).get("gallery"):
         print(
             "the page has no gallery: its images were not stored with it; "

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 from typing import Annotated
 
+import numpy as np
+import numpy.typing as npt
 import tyro
 
 from faiss_pqvae.cli.reading import Data, Folder, Images, open_for
+from faiss_pqvae.cli.search_page import Pictures
+from faiss_pqvae.cli.search_page import page as html_page
+from faiss_pqvae.cli.text import printable
 from faiss_pqvae.data.open import ImageOptions
-from faiss_pqvae.index.bundle import read_index
-from faiss_pqvae.index.latent_index import check_k
+from faiss_pqvae.files import replace_bytes
+from faiss_pqvae.index.naming import items_of
+from faiss_pqvae.types import FloatArray, IdArray
 
 
 def search(
@@ -25,6 +36,8 @@ def search(
     k_factor: float | None = None,
     mmap: bool = False,
     images: Images = ImageOptions(),  # noqa: B008 - frozen
+    page: Annotated[Path | None, tyro.conf.arg(name="html")] = None,
+    root: Path | None = None,
     encoder: str | None = None,
     decoder: str | None = None,
     as_json: Annotated[bool, tyro.conf.arg(name="json")] = False,
@@ -42,12 +55,19 @@ def search(
         nprobe: inverted lists to visit, of an IVF index; more finds more and takes longer.
         ef_search: candidates to keep, of an HNSW index; more finds more and takes longer.
         k_factor: candidates per result that a refined index looks at a second time.
+        page: also write a page of HTML there, with every query beside what was found, in pictures.
+        root: where the files of the bundle are now, if their folder has moved.
         mmap: leave the codes on the disk, for collections larger than memory.
         images: how images in a folder or in Parquet are read.
         encoder: the encoder that the index was trained with, if it is not ours.
         decoder: likewise.
-        as_json: print {"D": [[...]], "I": [[...]]} instead of a table.
+        as_json: print {"D": [[...]], "I": [[...]], "names": [[...]], "queries": [...]} instead of
+            a table; a name is null where nobody knows it.
     """
+    # Here, because they import torch, which --help does without.
+    from faiss_pqvae import read_index
+    from faiss_pqvae.index.latent_index import check_k
+
     k = check_k(k)
     index = read_index(bundle, mmap=mmap, encoder=encoder, decoder=decoder)
     if search_type is not None:
@@ -58,11 +78,44 @@ def search(
         index.efSearch = ef_search
     if k_factor is not None:
         index.k_factor = k_factor
-    D, I = index.search(open_for(index, queries, images), k)  # noqa: E741 - FAISS's names
+    if root is not None and index.items is not None:
+        index.items = replace(index.items, root=os.path.realpath(root))
+    source = open_for(index, queries, images)
+    D, I = index.search(source, k)  # noqa: E741 - FAISS's names
+    names = np.full(I.shape, "", object) if index.items is None else index.items.names(I)
+    asked = items_of(source, queries)
+    if page is not None:
+        read = partial(open_for, index) if len(index.input_shape) == 3 else None
+        stored = Pictures(index.items, read)
+        text, shown = html_page(f"{queries} in {bundle}", source, asked, (D, I), stored)
+        replace_bytes(page, text.encode())
+        print(f"{shown} of {len(source)} queries in {page}", file=sys.stderr)
     if as_json:
-        print(json.dumps({"D": D.tolist(), "I": I.tolist()}))
+        known = [[name or None for name in row] for row in names]
+        called = asked.names(np.arange(len(source))).tolist()
+        print(json.dumps({"D": D.tolist(), "I": I.tolist(), "names": known, "queries": called}))
         return
-    print(f"{'query':>7}  nearest ids (distance), {index.search_type}")
-    for number, (distances, ids) in enumerate(zip(D, I, strict=True)):
-        pairs = (f"{i} ({d:.4g})" for d, i in zip(distances, ids, strict=True) if i >= 0)
-        print(f"{number:>7}  {'  '.join(pairs)}")
+    titles = [str(number) for number in range(len(source))]
+    if hasattr(source, "paths"):
+        titles = [printable(name) for name in asked.names(np.arange(len(source)))]
+    _print_table(titles, D, I, names, index.search_type)
+
+
+def _print_table(
+    titles: list[str],
+    D: FloatArray,
+    I: IdArray,  # noqa: E741
+    names: npt.NDArray[np.object_],
+    search_type: str,
+) -> None:
+    """A line a query: its title, and the ids, names and distances of what was found."""
+    width = max(7, *map(len, titles))
+    what = "ids and names" if names.any() else "ids"
+    print(f"{'query':>{width}}  nearest {what} (distance), {search_type}")
+    for title, *rows in zip(titles, D, I, names, strict=True):
+        cells = (
+            f"{i} {printable(name)} ({d:.4g})" if name else f"{i} ({d:.4g})"
+            for d, i, name in zip(*rows, strict=True)
+            if i != -1
+        )
+        print(f"{title:>{width}}  {'  '.join(cells)}")

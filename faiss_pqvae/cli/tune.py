@@ -154,7 +154,7 @@ def mean_precision(model: PQVAE, stored: Part, held: Part, labels: npt.NDArray[n
 
 
 def _facts() -> dict[str, Any]:
-    from faiss_pqvae.eval.measure.runner import environment
+    from faiss_pqvae.eval.measure.environment import environment
 
     return {"command": shlex.join(["faiss-pqvae", *sys.argv[1:]]), "environment": environment()}
 

@@ -17,6 +17,8 @@ import torch
 
 from faiss_pqvae.files import replace_bytes, sync
 from faiss_pqvae.index.handed_in import Given, record_of_decoder, record_of_encoder
+from faiss_pqvae.index.items import Items
+from faiss_pqvae.index.items_file import from_bytes, to_bytes
 from faiss_pqvae.index.latent_index import LatentIndex
 from faiss_pqvae.index.metrics import METRICS
 from faiss_pqvae.index.old_formats import upgraded
@@ -35,11 +37,13 @@ _MODEL: Final = "model"
 _INDEX: Final = "index"
 _TRANSFORMS: Final = "transforms"
 _REFINE: Final = "refine"
+_ITEMS: Final = "items"
 _SUFFIXES = {
     _MODEL: ".safetensors",
     _INDEX: ".faiss",
     _TRANSFORMS: ".faiss",
     _REFINE: ".faiss",
+    _ITEMS: ".safetensors",
 }
 
 
@@ -81,8 +85,11 @@ def write_index(index: LatentIndex, path: str | Path) -> None:
 def _write_files(index: LatentIndex, folder: Path) -> dict[str, dict[str, str]]:
     """Writes all files but the configuration, safely to the disk; what that says of them."""
     native = _native_parts(index)
-    paths = {name: folder / f".{name}.{os.getpid()}.new" for name in (_MODEL, *native)}
+    names = (_MODEL, *native, *(() if index.items is None else (_ITEMS,)))
+    paths = {name: folder / f".{name}.{os.getpid()}.new" for name in names}
     _write_model(index.model, paths[_MODEL])
+    if index.items is not None:
+        paths[_ITEMS].write_bytes(to_bytes(index.items))
     for role, part in native.items():
         write_native(part, paths[role], role)
     files = {}
@@ -153,6 +160,8 @@ def read_index(
         paths = {role: folder / files[role]["name"] for role in _SUFFIXES if role in files}
         index = _assemble(config, paths, given, mmap=mmap)
         _set_options(index, config)
+        if _ITEMS in paths:
+            index.items = _read_items(paths[_ITEMS])
     except (KeyError, TypeError, AttributeError) as error:
         raise ValueError(
             f"damaged bundle {folder}: config.json lacks or misuses {error}"
@@ -195,6 +204,13 @@ def _read_refine(kind: Any, native: Any, path: Path | None, *, mmap: bool) -> An
     index = read_native(path, _REFINE, mmap=mmap)
     check_keys(native, index)
     return index
+
+
+def _read_items(path: Path) -> Items:
+    try:
+        return from_bytes(path.read_bytes())
+    except ValueError as error:
+        raise ValueError(f"cannot read {path}: {error}") from error
 
 
 def _set_options(index: LatentIndex, config: dict[str, Any]) -> None:

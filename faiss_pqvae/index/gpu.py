@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from faiss_pqvae.index.encoding import Encoding
-from faiss_pqvae.index.latent_index import LatentIndex, SearchType, check_k
+from faiss_pqvae.index.items import Items
+from faiss_pqvae.index.latent_index import LatentIndex, SearchType, check_k, with_native
 from faiss_pqvae.model.clustering import assign, look_up, split
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.gpu_layout import MAX_SELECTION, collect, deal, from_bytes
@@ -119,6 +120,11 @@ class GpuLatentIndex:
         return int(self.faiss_index.ntotal)
 
     @property
+    def items(self) -> Items | None:
+        """What the items are called; see `LatentIndex.items`."""
+        return self._origin._items
+
+    @property
     def is_trained(self) -> bool:
         """Whether it can be searched: always."""
         return self._origin.is_trained
@@ -192,7 +198,7 @@ class GpuLatentIndex:
         native = empty_like(self._origin.faiss_index)
         codes = from_bytes(codes, extract_codebooks(native))
         write(native, Stored(codes, ids, self._list_sizes, self._inner_ids))
-        index = _with_native(self._origin, native)
+        index = with_native(self._origin, native)
         index.batch_size = self.batch_size
         return index
 
@@ -251,28 +257,13 @@ def distribute(
             codes, ids = stored.codes[rows], stored.ids[rows]
             layout = deal(codes, ids, codebooks, index.metric_type, nlist)
         parts.append(upload(layout))
-    origin = _with_native(index, empty_like(index.faiss_index))
+    origin = with_native(index, empty_like(index.faiss_index))
     encoding = Encoding(
         copy.deepcopy(index.model).to(device),
         index.transforms,
         None if index.front is None else index.front.to(device),
     )
     return GpuLatentIndex(origin, encoding, parts, stored, shard=shard)
-
-
-def _with_native(index: LatentIndex, native: Any) -> LatentIndex:
-    """A copy of the index, over another native one."""
-    other = LatentIndex(
-        index.model,
-        index.metric_type,
-        fit=index.fit,
-        faiss_index=native,
-        transforms=index.transforms,
-        front=index.front,
-    )
-    for name in ("search_type", "batch_size", "k_factor", "history", "description"):
-        setattr(other, name, getattr(index, name))
-    return other
 
 
 def _join(parts: list[Any], *, shard: bool) -> Any:

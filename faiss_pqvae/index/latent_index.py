@@ -16,14 +16,16 @@ from faiss_pqvae.data.batches import check_items
 from faiss_pqvae.index.encoding import Batch, Encoding
 from faiss_pqvae.index.export import export
 from faiss_pqvae.index.front import Front
+from faiss_pqvae.index.items import Items, check_items_fit
 from faiss_pqvae.index.refine import Refiner, refine_parameters
 from faiss_pqvae.index.searching import Search
 from faiss_pqvae.index.storing import Stock, new_stock
 from faiss_pqvae.index.training import Fit, Parts, trained
 from faiss_pqvae.index.transforms import Transforms
 from faiss_pqvae.model.pqvae import PQVAE
+from faiss_pqvae.native import faiss
 from faiss_pqvae.native.files.io import is_mapped
-from faiss_pqvae.native.ids import as_ids
+from faiss_pqvae.native.ids import as_ids, as_selector, selected, stored_ids, taken_of
 from faiss_pqvae.native.store.contents import first_levels
 from faiss_pqvae.native.store.store import Store
 from faiss_pqvae.types import CodeArray, FloatArray, IdArray
@@ -93,6 +95,7 @@ class LatentIndex:
         self.history: list[dict[str, Any]] = []
         self.description = f"{model.spec.name}{model.M}x{model.nbits}"
         self._search_type: SearchType = "adc"
+        self._items: Items | None = None
         stock = new_stock(self._encoding, metric_type, faiss_index, refine_index)
         self._store: Store = stock.store
         self.refiner: Refiner | None = stock.refiner
@@ -158,6 +161,27 @@ class LatentIndex:
         if name not in _SEARCH_TYPES:
             raise ValueError(f"expected search_type 'adc' or 'sdc', got {name!r}")
         self._search_type = name
+
+    @property
+    def takes_ids(self) -> bool:
+        """Whether items have ids of one's own, as in an IDMap or inverted lists."""
+        return self._store.has_id_map or self._store.has_lists
+
+    @property
+    def items(self) -> Items | None:
+        """What the items are called, `items.names(I)`; None where nobody knows any.
+
+        It follows every change: what is added has no name until this is set again, an id that is
+        there twice loses it, and `reset` forgets all. A ValueError for names of more items than
+        there are, or of ids that an index which counts its items does not have.
+        """
+        return self._items
+
+    @items.setter
+    def items(self, items: Items | None) -> None:
+        if items is not None:
+            check_items_fit(items, self.ntotal, counted=not self.takes_ids)
+        self._items = items
 
     @property
     def scan(self) -> str:
@@ -270,7 +294,15 @@ class LatentIndex:
     def _add(self, x: Any, ids: Any) -> None:
         self._check_writable()
         self._check_items(x, "items to add")
+        before = self.ntotal
         self._stock.add(self._batches(x, "items to add"), len(x), ids)
+        self._without_names(ids, before)
+
+    def _without_names(self, ids: Any, before: int) -> None:
+        """What was added since `before` has no names, and shares none."""
+        if self._items is not None:
+            new = np.arange(before, self.ntotal) if ids is None else as_ids(ids)
+            self._items = self._items.without(new)
 
     def add_sa_codes(self, codes: CodeArray, ids: Any = None) -> None:
         """Stores codes that `sa_encode` made.
@@ -285,7 +317,9 @@ class LatentIndex:
         """
         self._check_writable()
         self._check_trained()
+        before = self.ntotal
         self._stock.add_sa_codes(codes, ids)
+        self._without_names(ids, before)
 
     def remove_ids(self, sel: Any) -> int:
         """Removes items. Without inverted lists or an IDMap later ones move up, as in FAISS.
@@ -301,7 +335,20 @@ class LatentIndex:
             ValueError: an HNSW index, whose graph cannot lose items.
         """
         self._check_writable()
-        return self._stock.remove(sel)
+        items = None if self._items is None else self._items_without(self._items, sel)
+        removed = self._stock.remove(sel)
+        self._items = items
+        return removed
+
+    def _items_without(self, items: Items, sel: Any) -> Items:
+        """What is left of the names when `remove_ids` has removed what `sel` takes."""
+        if not isinstance(sel, faiss.IDSelector):
+            ids = np.unique(as_ids(sel))
+            return items.without(ids) if self.takes_ids else items.closed(ids[ids >= 0])
+        sel = as_selector(sel)
+        if self.takes_ids:
+            return items.without(taken_of(sel, items.all_ids()))
+        return items.closed(selected(sel, self.ntotal))
 
     def merge_from(self, other: LatentIndex, add_id: int = 0) -> None:
         """Takes the items of another index over; it is empty afterwards.
@@ -314,7 +361,17 @@ class LatentIndex:
             TypeError, ValueError: an index that cannot be merged; both are then as before.
         """
         self.check_compatible_for_merge(other)
-        self._stock.merge(other._stock, operator.index(add_id))
+        add_id, before = operator.index(add_id), self.ntotal
+        stored = [stored_ids(each.faiss_index) for each in (self, other) if self.takes_ids]
+        self._stock.merge(other._stock, add_id)
+        mine, theirs = self._items, other._items
+        if theirs is not None:
+            theirs = theirs.under(add_id if self.takes_ids else before)
+        if stored:  # an id that is there twice has no name
+            mine = None if mine is None else mine.without(stored[1] + add_id)
+            theirs = None if theirs is None else theirs.without(stored[0])
+        self._items = mine if theirs is None else theirs if mine is None else mine.joined(theirs)
+        other._items = None
 
     def check_compatible_for_merge(self, other: LatentIndex) -> None:
         """Whether `merge_from` can take another index.
@@ -336,6 +393,7 @@ class LatentIndex:
         """Forgets the items, keeps the training."""
         self._check_writable()
         self._stock.reset()
+        self._items = None
 
     # -- searching
 
@@ -543,7 +601,7 @@ class LatentIndex:
         before, _, _ = self.description.partition(model.spec.name)
         prefix.description = f"{before}{model.spec.name}{n_levels}x{model.nbits}"
         prefix.search_type, prefix.batch_size = self.search_type, self.batch_size
-        prefix.history = copy.deepcopy(self.history)
+        prefix.history, prefix.items = copy.deepcopy(self.history), self.items
         return prefix
 
     def to_faiss(self) -> Any:
@@ -593,3 +651,19 @@ def check_k(k: int) -> int:
         ValueError: below 1.
     """
     return at_least_1("k", k)
+
+
+def with_native(index: LatentIndex, native: Any) -> LatentIndex:
+    """A copy of an index, over another native one; they share all the rest."""
+    other = LatentIndex(
+        index.model,
+        index.metric_type,
+        fit=index.fit,
+        faiss_index=native,
+        transforms=index.transforms,
+        refine_index=index._stock.state()[1],
+        front=index.front,
+    )
+    for name in ("search_type", "batch_size", "k_factor", "history", "description", "_items"):
+        setattr(other, name, getattr(index, name))
+    return other

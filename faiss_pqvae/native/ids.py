@@ -92,14 +92,33 @@ def selected(sel: Any, n: int, rows: int = 2**20) -> IdArray:
         n: a number of ids, from 0 on.
         rows: ids that it is asked about at a time.
     """
-    taken = [np.empty(0, np.int64)]
-    for start in range(0, n, rows):
-        ids = np.arange(start, min(n, start + rows))
-        id_map = faiss.Int64Vector()
-        faiss.copy_array_to_vector(ids, id_map)
-        # FAISS asks a selector about many ids only where it removes: from the ids themselves.
-        asked = faiss.IndexBinaryFlat(64)
-        asked.add(ids.view(np.uint8).reshape(-1, 8))
-        asked.remove_ids(faiss.IDSelectorNot(faiss.IDSelectorTranslated(id_map, sel)))
-        taken.append(faiss.vector_to_array(asked.xb).view(np.int64))
-    return np.concatenate(taken)
+    starts = range(0, n, rows)
+    return np.concatenate(
+        [
+            np.empty(0, np.int64),
+            *(taken_of(sel, np.arange(start, min(n, start + rows))) for start in starts),
+        ]
+    )
+
+
+def taken_of(sel: Any, ids: IdArray) -> IdArray:
+    """Those of ids (n,) int64 that an IDSelector takes: (n',) int64, in their order."""
+    id_map = faiss.Int64Vector()
+    faiss.copy_array_to_vector(ids, id_map)
+    # FAISS asks a selector about many ids only where it removes: from the ids themselves.
+    asked = faiss.IndexBinaryFlat(64)
+    asked.add(ids.view(np.uint8).reshape(-1, 8))
+    asked.remove_ids(faiss.IDSelectorNot(faiss.IDSelectorTranslated(id_map, sel)))
+    taken: IdArray = faiss.vector_to_array(asked.xb).view(np.int64)
+    return taken
+
+
+def stored_ids(index: Any) -> IdArray:
+    """The ids of all that a native index holds: (ntotal,) int64, a copy, in no order."""
+    bare = unwrapped(index)
+    if in_id_map(index):
+        return view_ids(index.id_map.data(), index.id_map.size()).copy()
+    if isinstance(bare, faiss.IndexIVF):
+        lists = [list_ids(bare, number) for number in range(bare.nlist)]
+        return np.concatenate([np.empty(0, np.int64), *lists])
+    return np.arange(index.ntotal)

@@ -10,12 +10,13 @@ from faiss_pqvae.eval.measure.results import (
     best_rows,
     main_metric,
     metric_names,
+    ranked_rows,
     read_results,
     sort_rows,
     write_results,
 )
 from faiss_pqvae.eval.report.shown import best_settings
-from faiss_pqvae.eval.report.text import comparison_table, sentences, table
+from faiss_pqvae.eval.report.text import comparison_table, seeds_table, sentences, table
 
 
 def row(method="PQ", bits=64, value=0.5, **changes):
@@ -158,6 +159,7 @@ def test_read_results__rejects_what_is_no_json(path, content):
         ),
         (lambda c: c["rows"][0].update(keys=[1]), "expected 'keys' in row 0 as str, got int"),
         (lambda c: c.update(comparisons=[{}]), "expected a key 'method' in comparison 0"),
+        (lambda c: c.update(left_out=[{}]), "expected a key 'method' in leftout 0"),
     ],
 )
 def test_read_results__names_what_is_wrong(path, change, message):
@@ -186,20 +188,21 @@ def test_table__sorted_aligned_and_marked():
     text = table(
         results(
             row("Exact L2", 25088, 0.9, reference=True, search="exact"),
-            row("PQ-VAE", 64, 0.61, search="sdc"),
-            row("PQ-VAE", 64, 0.62),
             row("PQ", 64, 0.5),
+            row("PQ-VAE", 64, 0.61, search="sdc", marked=True),
+            row("PQ-VAE", 64, 0.62),
             row("PQ", 32, 0.25),
         )
     )
     lines = text.splitlines()
     assert lines[0].split()[:4] == ["method", "bits", "bytes", "search"]
     assert [line.split()[0] for line in lines if "---" not in line] == [
-        "method", "PQ", "PQ", "PQ-VAE", "PQ-VAE", "Exact"
+        "method", "PQ", "PQ-VAE", ">", "PQ", "Exact"
     ]  # fmt: skip
-    assert [line.endswith("*") for line in lines[2:6]] == [True, False, True, False]
+    assert [line.endswith("*") for line in lines[2:6]] == [True, True, False, False]
+    assert lines[4].startswith("> PQ-VAE ")
     values = ["8", "adc", "62.00", "31.00", "62.00", "1.00", "0.25", "2.00", "*"]
-    assert lines[4].split() == ["PQ-VAE", "64", *values]
+    assert lines[3].split() == ["PQ-VAE", "64", *values]
     assert lines[6] == lines[1]
     ends = {line.index(".", 30) for line in lines[2:6]}
     assert len(ends) == 1
@@ -291,3 +294,19 @@ def test_read_results__knows_the_former_name_of_a_split(tmp_path):
         found = read_results(tmp_path / "results.json").protocol
         present = {"dqn": "few-labels", f"dqn{subset}": f"few-labels{subset}"}
         assert found == present.get(protocol, protocol)
+
+
+def test_seeds_table__mean_deviation_and_range_over_seeds():
+    values = [0.70, 0.74, 0.78]
+    one = row("PQ-VAE", 32, 0.74, seeds={"map@1000": values}, marked=True, keys=["0" * 20] * 3)
+    lines = seeds_table(results(row(), one)).splitlines()
+    assert lines[0] == "mAP@1000 % over seeds:"
+    numbers = ["74.00", "4.00", "70.00", "78.00"]
+    assert lines[-1].split() == [">", "PQ-VAE", "32", "adc", "3", *numbers]
+    assert len(lines) == 4
+    assert seeds_table(results(row())) == ""
+
+
+def test_ranked_rows__by_bits_then_the_best_first_and_the_unmeasured_last():
+    rows = [row("A", 32, 0.1), row("B", 32, 0.3), row("C", 16, 0.2), row("D", 32, metrics={})]
+    assert [one.method for one in ranked_rows(rows, "map@1000")] == ["C", "B", "A", "D"]

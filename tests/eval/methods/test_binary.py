@@ -24,9 +24,9 @@ def vectors(n=50, d=4):
     [
         (vectors(d=3), ValueError, r"expected vectors of shape \(n, 4\), got \(50, 3\)"),
         (vectors()[0], ValueError, r"expected vectors of shape \(n, 4\), got \(4,\)"),
-        (vectors(1), ValueError, "expected at least 2 different vectors, got 1"),
-        (vectors(0), ValueError, "expected at least 2 different vectors, got 0"),
-        (np.ones((9, 4), np.float32), ValueError, "expected at least 2 different vectors"),
+        (vectors(1), ValueError, "at least 2 different training items, got 1"),
+        (vectors(0), ValueError, "at least 2 different training items, got 0"),
+        (np.ones((9, 4), np.float32), ValueError, "at least 2 different training items, got 9"),
         (vectors().astype(np.int64), TypeError, "expected floating point vectors, got int64"),
         (np.where(vectors() > 1, np.nan, vectors()), ValueError, "got NaN or infinity"),
         (np.where(vectors() > 1, np.inf, vectors()), ValueError, "got NaN or infinity"),

@@ -1,13 +1,17 @@
 """Which rows an evaluation has: by name, from other packages, and of an index that exists."""
 
+import sys
+import types
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 
 import faiss_pqvae as fpq
 from faiss_pqvae.eval import load
+from faiss_pqvae.eval.measure.raw import job_key
 from faiss_pqvae.eval.measure.runner import run
 from faiss_pqvae.eval.methods.baselines import YARDSTICKS
 from faiss_pqvae.eval.methods.build import from_factory
@@ -17,7 +21,7 @@ from faiss_pqvae.eval.methods.code_shape import (
     shape_of_learned_code,
     usual_lengths,
 )
-from faiss_pqvae.eval.methods.given import given
+from faiss_pqvae.eval.methods.given import given, opened
 from faiss_pqvae.eval.methods.learned_code import codeword_counts
 from faiss_pqvae.eval.methods.method import Method, Request
 from faiss_pqvae.eval.methods.settings import CodeSettings
@@ -111,6 +115,11 @@ def test_code_shape__is_asked_of_the_objective():
 # An index that exists ----------------------------------------------------------------------------
 
 
+def given_at(path, n=300):
+    """The row of an index at a path, for items of 16 values."""
+    return given(opened(path), path, (16,), n)
+
+
 def test_given__a_native_file_is_filled_or_taken_as_it_is(data, tmp_path):
     native = faiss.index_factory(16, "PQ4x4np")
     native.pq.cp.min_points_per_centroid = 1
@@ -119,7 +128,7 @@ def test_given__a_native_file_is_filled_or_taken_as_it_is(data, tmp_path):
     faiss.write_index(native, str(empty))
     native.add(data.database)
     faiss.write_index(native, str(full))
-    rows = [given(path, (16,)) for path in (empty, full)]
+    rows = [given_at(path) for path in (empty, full)]
     assert rows[0].name == "IndexPQ (FAISS file empty.index)"
     results = run(data, rows, tmp_path / "out", k=10)
     assert {row.bytes_per_vector for row in results.rows} == {2}
@@ -129,20 +138,20 @@ def test_given__a_native_file_is_filled_or_taken_as_it_is(data, tmp_path):
     native.add(data.database[:5])
     faiss.write_index(native, str(full))
     with pytest.raises(ValueError, match="with the 300 items of the database, got 305 items"):
-        run(data, [given(full, (16,))], tmp_path / "out", k=10)
+        given_at(full)
 
 
 def test_given__a_bundle_is_filled_or_taken_as_it_is(data, make_model, tmp_path):
     index = fpq.LatentIndex(make_model((16,), 2, 4))
     index.description = "PQVAE2x4"
     fpq.write_index(index, tmp_path / "photos")
-    row = given(tmp_path / "photos", (16,))
+    row = given_at(tmp_path / "photos")
     assert row.name == "PQVAE2x4 (bundle photos)"
     assert (row.bits, row.searches) == (8, ("adc", "sdc"))
     results = run(data, [row], tmp_path / "out", k=10)
     index.add(data.database)
     fpq.write_index(index, tmp_path / "photos")
-    again = run(data, [given(tmp_path / "photos", (16,))], tmp_path / "out2", k=10)
+    again = run(data, [given_at(tmp_path / "photos")], tmp_path / "out2", k=10)
     assert [row.metrics for row in results.rows] == [row.metrics for row in again.rows]
     counts = codeword_counts(index, 2, 4)
     assert (counts.shape, counts.sum(axis=1).tolist()) == ((2, 16), [300, 300])
@@ -156,7 +165,7 @@ def test_given__says_how_far_a_native_index_searches(data, tmp_path, factory, se
     native.train(data.database)
     native.add(data.database)
     faiss.write_index(native, str(tmp_path / "x.index"))
-    (row,) = run(data, [given(tmp_path / "x.index", (16,))], tmp_path / "out", k=200).rows
+    (row,) = run(data, [given_at(tmp_path / "x.index")], tmp_path / "out", k=200).rows
     assert row.search == search
     assert 0 < row.metrics["recall@200"] < 1  # misses are no error
 
@@ -164,15 +173,38 @@ def test_given__says_how_far_a_native_index_searches(data, tmp_path, factory, se
 def test_given__rejects_other_items_and_other_files(data, make_model, tmp_path):
     fpq.write_index(fpq.LatentIndex(make_model((8,), 2, 4)), tmp_path / "b")
     with pytest.raises(ValueError, match=r"items of shape \(8,\) for .*, got \(16,\)"):
-        given(tmp_path / "b", (16,))
+        given_at(tmp_path / "b")
     faiss.write_index(faiss.IndexFlatL2(8), str(tmp_path / "flat.index"))
     with pytest.raises(ValueError, match="expected items of 8 values"):
-        given(tmp_path / "flat.index", (16,))
+        given_at(tmp_path / "flat.index")
     (tmp_path / "text.index").write_text("no index")
     with pytest.raises(ValueError, match=r"cannot read .* as a FAISS index"):
-        given(tmp_path / "text.index", (16,))
+        given_at(tmp_path / "text.index")
     with pytest.raises(FileNotFoundError, match="got nothing at"):
-        given(tmp_path / "missing", (16,))
+        given_at(tmp_path / "missing")
     faiss.write_index(faiss.IndexPQ(16, 2, 4), str(tmp_path / "untrained.index"))
     with pytest.raises(ValueError, match="expected a trained index"):
-        run(data, [given(tmp_path / "untrained.index", (16,))], tmp_path / "out", k=10)
+        given_at(tmp_path / "untrained.index")
+
+
+def test_rows_of__other_code_of_an_encoder_is_another_training(data, tmp_path, monkeypatch):
+    def make(bias):
+        def encoder(input_shape, latent_dim, *, width):
+            return torch.nn.Linear(input_shape[0], latent_dim, bias=bias)
+
+        return encoder
+
+    module = types.ModuleType("of_somebody")
+    monkeypatch.setitem(sys.modules, "of_somebody", module)
+    found = []
+    for encoder in (make(True), make(True), make(False), None):
+        module.make = encoder
+        name = None if encoder is None else "of_somebody:make"
+        settings = CodeSettings(
+            fpq.Reconstruction(), tmp_path, fpq.ModelConfig(encoder=name or "mlp", dsub=2)
+        )
+        (row,) = rows_of(data, names=["learned"], lengths=[16], learned=settings)
+        found.append((row.finish.__self__.folder.name, job_key(data, row, "adc", 9, "")))
+    assert found[0] == found[1]
+    assert len(set(found)) == len(dict(found)) == 3
+    assert found[3][0] == "pqvae-16"  # ours have no code in their names

@@ -12,6 +12,7 @@ from faiss_pqvae.eval.report import gallery
 from faiss_pqvae.eval.report import training as report_training
 from faiss_pqvae.eval.report.gallery import spread
 from faiss_pqvae.eval.report.page import rebuild_report, write_report
+from faiss_pqvae.eval.report.svg import method_styles
 from faiss_pqvae.eval.report.text import sentences
 
 VOID = {"meta", "img", "br", "wbr", "hr", "link", "input"}
@@ -98,7 +99,7 @@ def test_write_report__draws_all_figures(report_page):
         "Seeds",
     ):
         assert title in shown
-    assert Page(report_page).tags.count("svg") == 9
+    assert Page(report_page).tags.count("svg") == 21
 
 
 def test_write_report__gallery_marks_hits_and_misses(report_run, blobs, report_page):
@@ -203,14 +204,6 @@ def test_gallery__stops_at_its_bytes(report_run, blobs):
     assert len(gallery.gallery(results, blobs, out, limit_bytes=1)["queries"]) == 1
 
 
-def test_png__makes_large_images_small():
-    colour = gallery._png(np.zeros((3, 200, 100), np.uint8))
-    grey = gallery._png(np.zeros((1, 8, 8), np.uint8))
-    for encoded, size in ((colour, (32, 64)), (grey, (8, 8))):
-        image = gallery.Image.open(gallery.io.BytesIO(gallery.base64.b64decode(encoded)))
-        assert image.size == size
-
-
 def test_write_report__draws_what_learns_from_labels(report_run, tmp_path):
     epochs = [
         {
@@ -242,3 +235,56 @@ def test_training_figures__map_is_of_what_learns_from_labels_only():
     assert report_training._with_map({**epoch, "pairs": 1.0})["validation_map"] == 75
     assert "validation_map" not in report_training._with_map({**epoch, "reconstruction": 1.0})
     assert "validation_map" not in report_training._with_map({"pairs": 1.0})
+
+
+def test_method_styles__are_distinct_and_keep_colours_for_what_is_marked(report_run):
+    (one,) = (row for row in report_run[0].rows if row.method == "LSH")
+    rows = [replace(one, method=f"M{i}", marked=i in (3, 8)) for i in range(16)]
+    styles = method_styles(rows)
+    looks = [(style["color"], style["marker"], str(style["ls"])) for style in styles.values()]
+    assert len(set(looks)) == 16
+    others = [name for name in styles if name not in ("M3", "M8")]
+    assert len({styles[name]["color"] for name in others[:8]}) == 8
+    kept = {styles[name]["color"] for name in ("M3", "M8")}
+    assert len(kept) == 2
+    assert not kept & {style["color"] for name, style in styles.items() if name not in ("M3", "M8")}
+    assert styles["M3"]["lw"] > 2
+    assert {style["ls"] for style in styles.values() if style["ls"] == "-"} == {"-"}
+
+
+def test_figures__can_be_read_on_400_pixels(report_page):
+    figures = re.findall(r"<svg.*?</svg>", report_page, re.DOTALL)
+    assert len(figures) == 21
+    for figure in figures:
+        (width,) = re.findall(r'viewBox="0 0 ([\d.]+) ', figure)
+        sizes = [float(size) for size in re.findall(r"font(?:-size)?: ([\d.]+)px", figure)]
+        assert sizes
+        assert min(sizes) * 360 / float(width) >= 10  # pixels of a letter, beside the margins
+
+
+def test_write_report__says_what_kind_of_run_it_is(report_run, tmp_path):
+    results = report_run[0]
+    rows = tuple(replace(row, marked=row.method == "LSH") for row in results.rows)
+    noted = replace(results, note="A quick run.", rows=rows)
+    page = write_report(noted, None, tmp_path).read_text()
+    shown = "".join(Page(page).text)
+    assert '<p class="warning">A quick run.</p>' in page
+    assert "what the others are compared with" in shown
+    assert "30 queries are searched for in a database of 300 items; trained on: " in shown
+    assert "relevant to a query: items of the same class. Protocol: 30 queries" in shown
+    assert "marked" in Page(page).classes()
+
+
+def test_write_report__tabulates_seeds(report_run, report_page):
+    (row,) = (row for row in report_run[0].rows if row.seeds and row.bits == 16)
+    values = [100 * value for value in row.seeds["map@50"]]
+    cells = [row.metrics["map@50"] * 100, np.std(values, ddof=1), min(values), max(values)]
+    part = report_page.split('<table id="seeds">')[1].split("</table>")[0]
+    assert [f"{cell:.2f}" for cell in cells] == re.findall(r"<td>(\d+\.\d\d)</td>", part)
+
+
+def test_write_report__has_a_row_a_result_comparison_and_seeded_row(report_run, report_page):
+    results = report_run[0]
+    seeded = [row for row in results.rows if row.seeds]
+    counted = len(results.rows) + len(results.comparisons) + len(seeded) + 3  # and headings
+    assert Page(report_page).tags.count("tr") == counted

@@ -117,9 +117,11 @@ def test_report__renders(shown, report_run):
         "How this was made",
     ):
         assert heading in shown.dom.headings
-    assert shown.dom.tags.count("svg") == 9
-    # Rows of both tables, and their two headings.
-    assert shown.dom.tags.count("tr") == len(results.rows) + len(results.comparisons) + 2
+    assert shown.dom.tags.count("svg") == 21
+    # Rows of the three tables, and their headings.
+    seeded = [row for row in results.rows if row.seeds]
+    counted = len(results.rows) + len(results.comparisons) + len(seeded) + 3
+    assert shown.dom.tags.count("tr") == counted
 
 
 def test_report__is_not_blank_and_not_too_wide(shown):

@@ -177,7 +177,8 @@ def test_main__wrong_input_ends_with_one_line(arguments, message, images, tmp_pa
 
 
 @pytest.mark.parametrize(
-    "command", [[], *([name] for name in ("train", "build", "search", "evaluate", "demo", "info"))]
+    "command",
+    [[], *([name] for name in ("train", "build", "add", "search", "evaluate", "demo", "info"))],
 )
 def test_help__teaches(command, capsys):
     with pytest.raises(SystemExit) as error:

@@ -1,6 +1,8 @@
 """`evaluate` of data of one's own, with methods of one's own, and of an index that exists."""
 
+import importlib
 import json
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -154,3 +156,121 @@ def test_evaluate__lambdas_seeds_and_inverted_lists(tmp_path):
     }
     assert (tmp_path / "run" / "pqvae-16" / "config.json").exists()
     assert not (tmp_path / "run" / "pqvae-16-seed3" / "config.json").exists()
+
+
+MINE = """
+import numpy as np
+from faiss_pqvae.eval.methods.method import Method
+
+class Mine:
+    sign = 1.0
+    def train(self, x): self.x = np.asarray(x[:]).reshape(len(x), -1)
+    def add(self, x): pass
+    def search(self, xq, k):
+        D = self.sign * ((xq.reshape(len(xq), 1, -1) - self.x) ** 2).sum(-1)
+        I = np.argsort(D, axis=1, kind="stable")[:, :k]
+        return np.take_along_axis(D, I, 1).astype("float32"), I
+    def sa_code_size(self): return 4
+
+def rows(request):
+    yield Method("Mine", 32, lambda shape: Mine())
+"""
+
+
+@pytest.fixture
+def few(tmp_path, monkeypatch):
+    """The arguments for 100 vectors and 10 queries; a module of methods can be written."""
+    x = np.random.default_rng(0).standard_normal((110, 40), dtype=np.float32)
+    np.save(tmp_path / "x.npy", x[:100])
+    np.save(tmp_path / "q.npy", x[100:])
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    yield ["--dataset", "x.npy", "--queries", "q.npy", "--bits", "32"]
+    sys.modules.pop("few_methods", None)
+
+
+def write_methods(text):
+    Path("few_methods.py").write_text(text)
+    sys.modules.pop("few_methods", None)
+    importlib.invalidate_caches()
+
+
+def test_evaluate__few_items(few, tmp_path, capsys):
+    names = ["Exact L2", "LSH", "Spectral Hashing", "ITQ", "PQ", "OPQ", "RQ"]
+    results = evaluated(*few, "--methods", *names, out=tmp_path / "run")
+    assert {row["method"] for row in results["rows"]} == {
+        *("Exact L2", "LSH", "Spectral Hashing", "ITQ")
+    }
+    assert {one["method"] for one in results["left_out"]} == {"PQ", "OPQ", "RQ"}
+    said = capsys.readouterr().out
+    assert (
+        "OPQ, 32 bits: k-means of 256 codewords needs at least 256 training items, got 100" in said
+    )
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "RQ, 32 bits: k-means of 256 codewords" in page
+    with pytest.raises(SystemExit, match="2"):
+        main(["evaluate", *few, "--methods", "PQ", "OPQ", "--out", str(tmp_path / "none")])
+    error = capsys.readouterr().err
+    assert "faiss-pqvae: no method can be measured: PQ, 32 bits: k-means of 256 codewords" in error
+    assert len(error.splitlines()) == 1
+
+
+def test_evaluate__a_method_that_fails_is_told_after_the_others(few, tmp_path, capsys):
+    write_methods(MINE.replace("self.sign *", "self.sing *"))
+    methods = ["--methods", "few_methods:rows", "Exact L2"]
+    with pytest.raises(SystemExit, match="2"):
+        main(["evaluate", *few, *methods, "--out", str(tmp_path / "run")])
+    said = capsys.readouterr()
+    assert "methods failed: Mine, 32 bits: AttributeError: 'Mine' object has no" in said.err
+    assert "(few_methods.py, line 10)" in said.err
+    assert "Traceback" not in said.err
+    assert "Exact L2" in said.out
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert [row["method"] for row in results["rows"]] == ["Exact L2"]
+    assert results["left_out"][0]["failed"]
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_evaluate__other_code_is_measured_and_the_same_is_not(few, tmp_path, caplog):
+    caplog.set_level("INFO")
+    command = [*few, "--methods", "few_methods:rows"]
+
+    def score(*options):
+        caplog.clear()
+        (row,) = evaluated(*command, *options, out=tmp_path / "run")["rows"]
+        return row["metrics"]["1-recall@1"], "using stored results of Mine" in caplog.text
+
+    write_methods(MINE)
+    assert score() == (1.0, False)
+    write_methods(f"# a comment\n{MINE}")
+    assert score() == (1.0, True)
+    assert score("--fresh") == (1.0, False)
+    write_methods(MINE.replace("sign = 1.0", "sign = -1.0"))
+    assert score() == (0.0, False)
+
+
+@pytest.mark.parametrize("made", ["None", "['Mine']", "3", "[Method]"])
+def test_evaluate__rows_of_ones_own_have_to_be_methods(few, tmp_path, capsys, made):
+    write_methods(f"{MINE}\ndef wrong(request):\n    return {made}\n")
+    with pytest.raises(SystemExit, match="2"):
+        main(["evaluate", *few, "--methods", "few_methods:wrong", "--out", str(tmp_path / "r")])
+    error = capsys.readouterr().err
+    assert "expected a Method or several of 'few_methods:wrong', got" in error
+
+
+def test_evaluate__refuses_an_index_before_it_reads_data(few, tmp_path, capsys, monkeypatch):
+    Path("text.index").write_text("no index")
+    monkeypatch.setattr("faiss_pqvae.cli.evaluate.load", lambda *a, **b: pytest.fail("it read"))
+    with pytest.raises(SystemExit, match="2"):
+        main(["evaluate", *few, "--index", "text.index", "--out", str(tmp_path / "r")])
+    assert "cannot read text.index as a FAISS index" in capsys.readouterr().err
+
+
+def test_evaluate__a_function_that_makes_no_rows_is_named(few, tmp_path, capsys):
+    write_methods("def wrong(request):\n    yield {}['x']\n")
+    with pytest.raises(SystemExit, match="2"):
+        main(["evaluate", *few, "--methods", "few_methods:wrong", "--out", str(tmp_path / "r")])
+    error = capsys.readouterr().err
+    said = "the method 'few_methods:wrong' makes no rows: KeyError: 'x' (few_methods.py, line 2)"
+    assert said in error

@@ -80,6 +80,8 @@ def test_report__compares_what_is_asked_for(out, capsys):
         (["--method", "OPQ"], r"expected a method of .*'PQ'.*, got 'OPQ'"),
         (["--metric", "map@11"], r"expected a metric of .*'map@10'.*, got 'map@11'"),
         (["--dataset", "nothing"], "expected a data set of"),
+        (["--queries", "q.npy"], "expected --dataset with options of its data, got .*q.npy"),
+        (["--size", "8", "8"], r"expected --dataset with options of its data, got .*\(8, 8\)"),
     ],
 )
 def test_report__rejects_what_was_not_measured(out, capsys, options, message):

@@ -13,6 +13,7 @@ import tyro
 from PIL import Image
 
 from faiss_pqvae.cli import main
+from faiss_pqvae.cli.add import add
 from faiss_pqvae.cli.build import build
 from faiss_pqvae.cli.reading import (
     Images,
@@ -111,7 +112,7 @@ def test_image_arguments__are_what_the_commands_take(images: ImageOptions) -> No
     assert tyro.cli(command, args=image_arguments(images)) == images
 
 
-@pytest.mark.parametrize("command", [train, build, search, tune])
+@pytest.mark.parametrize("command", [train, build, add, search, tune])
 def test_commands__take_the_options_of_images(command: Any) -> None:
     assert inspect.signature(command).parameters["images"].annotation == "Images"
 

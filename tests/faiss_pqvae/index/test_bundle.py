@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 from faiss_pqvae import LatentIndex, read_index, write_index
 from faiss_pqvae.index import bundle
 from faiss_pqvae.index.bundle import read_config
+from faiss_pqvae.index.items import Items
+from faiss_pqvae.index.items_file import to_bytes
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.inject import extract_codebooks
 
@@ -204,6 +206,66 @@ def test_config__says_what_is_inside(folder):
     assert set(config["versions"]) == {"torch", "faiss", "numpy"}
     for part in config["files"].values():
         assert hashlib.sha256((folder / part["name"]).read_bytes()).hexdigest() == part["sha256"]
+
+
+# -- names of items
+
+
+@pytest.fixture
+def named(folder, index) -> Path:
+    """The bundle, with names."""
+    index = read_index(folder)
+    index.items = Items.of_files([f"/photos/{i}.jpg" for i in range(20)], "/photos")
+    write_index(index, folder)
+    return folder
+
+
+def test_items__come_back(named, index):
+    again = read_index(named)
+    assert again.items.names([3, 19, -1]).tolist() == ["3.jpg", "19.jpg", ""]
+    assert again.items.root == "/photos"
+    assert _fingerprint(again) == _fingerprint(index)
+    assert "items" not in read_config(named)  # but a file of their own
+
+
+def test_items__are_removed_with_those_they_name(named, index):
+    write_index(index, named)
+    assert read_index(named).items is None
+    assert not list(named.glob("items-*"))
+
+
+def test_items__of_a_bundle_of_an_earlier_version_are_not_known(folder):
+    assert "items" not in read_config(folder)["files"]
+    assert read_index(folder).items is None
+
+
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "flipped"])
+def test_items__of_a_damaged_file_are_refused(named, damage):
+    path = _part(named, "items")
+    content = bytearray(path.read_bytes())
+    content[-1] ^= damage == "flipped"
+    path.write_bytes(content[: {"empty": 0, "cut": len(content) - 9}.get(damage, len(content))])
+    if damage == "missing":
+        path.unlink()
+    with pytest.raises(ValueError, match=r"damaged bundle .*items"):
+        read_index(named)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x80\x04N.", b"{}", b"\xff" * 40, None])
+def test_items__of_a_file_with_the_right_hash_that_is_none(named, tmp_path, content):
+    path = tmp_path / "part.safetensors"
+    path.write_bytes(_part(named, "model").read_bytes() if content is None else content)
+    _name_part(named, "items", path)
+    with pytest.raises(ValueError, match=r"cannot read .*expected a table of items"):
+        read_index(named)
+
+
+def test_items__of_another_bundle_are_refused(named, tmp_path):
+    path = tmp_path / "part.safetensors"
+    path.write_bytes(to_bytes(Items.of_names([str(i) for i in range(21)])))
+    _name_part(named, "items", path)
+    with pytest.raises(ValueError, match="at most the 20 items of the index, got 21"):
+        read_index(named)
 
 
 # -- refused to write

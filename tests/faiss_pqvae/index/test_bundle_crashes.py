@@ -20,6 +20,8 @@ import pytest
 from faiss_pqvae import LatentIndex, files, read_index, write_index
 from faiss_pqvae.index import bundle
 from faiss_pqvae.index.bundle import read_config
+from faiss_pqvae.index.items import Items
+from faiss_pqvae.index.items_file import to_bytes
 from faiss_pqvae.index.transforms import Transforms
 from faiss_pqvae.native import faiss
 
@@ -31,7 +33,16 @@ def _fingerprint(index: LatentIndex) -> tuple[Any, ...]:
     x = np.random.default_rng(7).standard_normal((4, *index.input_shape), dtype=np.float32)
     D, I = index.search(x, 3)  # noqa: E741
     native = faiss.serialize_index(index.faiss_index).tobytes()
-    return D.tobytes(), I.tobytes(), native, index.search_type, repr(index), index.model.config
+    names = None if index.items is None else to_bytes(index.items)
+    return (
+        D.tobytes(),
+        I.tobytes(),
+        native,
+        names,
+        index.search_type,
+        repr(index),
+        index.model.config,
+    )
 
 
 def _part(folder: Path, role: str) -> Path:
@@ -72,6 +83,7 @@ def made(make_identity) -> dict[str, LatentIndex]:
     x = np.random.default_rng(0).standard_normal((20, 8), dtype=np.float32)
     for index in made.values():
         index.add(x)
+    both.items = Items.of_names([f"item {i}" for i in range(20)])
     return made
 
 

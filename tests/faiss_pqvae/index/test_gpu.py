@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from faiss_pqvae import CodeSpec, LatentIndex, index_cpu_to_gpu, index_gpu_to_cpu
 from faiss_pqvae.codebooks import Codebooks
 from faiss_pqvae.index.gpu import GpuLatentIndex, distribute
+from faiss_pqvae.index.items import Items
 from faiss_pqvae.index.transforms import Transforms
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.gpu_layout import from_bytes, gpu_layout, to_bytes
@@ -437,6 +438,14 @@ def test_gather__restores_the_settings(make_kind):
     assert (restored.search_type, restored.batch_size) == ("sdc", 17)
     restored.add(_vectors(4, D_IN))  # it is a usable index
     assert (restored.ntotal, copied.ntotal) == (13, 9)
+
+
+def test_copy_and_gather__keep_the_names_of_items(make_kind):
+    index = make_kind("PQ", n=9)
+    index.items = Items.of_names(["a", "b"], [3, 4])
+    gpu = _on_cpu(index)
+    assert gpu.items.names([3, 4, 5]).tolist() == ["a", "b", ""]
+    assert gpu.gather(faiss.clone_index).items.names([3]).tolist() == ["a"]
 
 
 # -- devices

@@ -118,7 +118,9 @@ def test_prefix__is_written_read_and_added_to(dpq, tmp_path):
 def test_prefix__keeps_ids_and_leaves_refinement():
     x = data()[0][:5]
     index = built("IDMap2,DPQ3x4,RFlat")
+    index.items = fpq.Items.of_names(["a"], [1003])
     prefix = index.prefix(2)
+    assert prefix.items.names([1003]).tolist() == ["a"]
     assert prefix.description == "IDMap2,DPQ2x4"
     assert prefix.refiner is None
     assert prefix.search(x, 5)[1].min() >= 1000

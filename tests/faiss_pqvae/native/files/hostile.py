@@ -24,6 +24,7 @@ import numpy as np
 import torch
 
 from faiss_pqvae import PQVAE, LatentIndex, ModelConfig, index_factory, read_index, write_index
+from faiss_pqvae.index.items import Items
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.files.layout import FILES, LAYOUTS
 from faiss_pqvae.native.reader import Reader
@@ -71,6 +72,8 @@ KINDS = [
     "L2norm,IVF4,PQVAE4x4,Refine(SQ8)",
     "dpq DPQ3x4",
     "dpq IDMap2,DPQ2x8",
+    "named PQVAE4x4",
+    "named IDMap2,PQVAE4x4",
 ]
 
 Files = dict[str, bytes]
@@ -110,6 +113,9 @@ def make_index(kind: str) -> LatentIndex:
             index.add(x[:N])
     if "direct" in words:
         index.faiss_index.make_direct_map()
+    if "named" in words:
+        names = Items.of_parts([("a.npy", 5), ("b.npy", 3)], "/x").under(stored_ids(index)[:8])
+        index.items = names.joined(Items.of_names(["own"], stored_ids(index)[9:10]))
     return index
 
 
@@ -389,7 +395,7 @@ def careful(rng: np.random.Generator, files: Files, other: Files) -> tuple[str, 
         return f"{role} of another bundle", sealed(files, config)
     if choice == 4:
         files[name], what = mutate_bytes(rng, files[name])
-    elif role == "model":
+    elif role in ("model", "items"):
         files[name], what = mutate_weights(rng, files[name])
     else:
         files[name], what = mutate_native(rng, files[name], role)
@@ -459,6 +465,9 @@ def look(index: LatentIndex, q: np.ndarray) -> None:
     if n:
         index.reconstruct_batch(ids[:3])
     index.sa_decode(index.sa_encode(q))
+    if index.items is not None:
+        check(len(index.items) <= n, "no more names than items")
+        check(index.items.names(I_).shape == I_.shape, "a name or none for every result")
 
 
 def fingerprint(index: LatentIndex) -> tuple[Any, ...]:
