@@ -14,7 +14,9 @@ from torch import Tensor
 _TOLERANCE = 1e-3  # resizing and rounding may leave [0, 1] by a little
 
 
-def check_items(x: Any, item_shape: tuple[int, ...], what: str) -> None:
+def check_items(
+    x: Any, item_shape: tuple[int, ...], what: str, *, may_be_empty: bool = False
+) -> None:
     """Checks type, dtype and shape of a set of items; reads none of them.
 
     Args:
@@ -22,10 +24,11 @@ def check_items(x: Any, item_shape: tuple[int, ...], what: str) -> None:
             source from `faiss_pqvae.data.open`.
         item_shape: expected shape of one item, (c, h, w) or (d,).
         what: its name in messages.
+        may_be_empty: take no items, too.
 
     Raises:
         TypeError: no array, or a dtype that is neither uint8 nor a float.
-        ValueError: a wrong shape, or no item.
+        ValueError: a wrong shape; no item, where there has to be one.
     """
     shape, dtype = getattr(x, "shape", None), getattr(x, "dtype", None)
     if shape is None or dtype is None or not hasattr(x, "__getitem__"):
@@ -44,7 +47,7 @@ def check_items(x: Any, item_shape: tuple[int, ...], what: str) -> None:
         raise ValueError(
             f"expected {what} of shape (n, {', '.join(map(str, item_shape))}), got {tuple(shape)}"
         )
-    if shape[0] == 0:
+    if shape[0] == 0 and not may_be_empty:
         raise ValueError(f"expected at least one item in {what}, got shape {tuple(shape)}")
 
 

@@ -85,20 +85,20 @@ class Encoding:
         """Reads and encodes items, batch by batch.
 
         Args:
-            x: (n, *input_shape) uint8 or float, n >= 1.
+            x: (n, *input_shape) uint8 or float; of no items there are no batches.
             batch_size: items at a time.
             what: the name of x in messages.
 
         Raises:
             TypeError, ValueError: no such items; NaN or infinity in them, in features or latents.
         """
-        check_items(x, self.input_shape, what)
+        check_items(x, self.input_shape, what, may_be_empty=True)
         for items in read_batches(x, batch_size, what):
             yield self.batch(items)
 
     def latents(self, x: Any, batch_size: int, what: str) -> Iterator[Tensor]:
         """As `batches`: the latents alone, where the model is."""
-        check_items(x, self.input_shape, what)
+        check_items(x, self.input_shape, what, may_be_empty=True)
         for items in read_batches(x, batch_size, what):
             yield self._encode(items)[2]
 
@@ -114,14 +114,13 @@ class Encoding:
             ValueError: a wrong shape, NaN or infinity; a transform that cannot be undone.
         """
         model = self.model
-        check_items(z, (model.latent_dim,), "latents")
+        check_items(z, (model.latent_dim,), "latents", may_be_empty=True)
         with torch.inference_mode():
-            items = np.concatenate(
-                [
-                    model.decode(batch.to(model.device)).cpu().numpy()
-                    for batch in read_batches(z, batch_size, "latents")
-                ]
-            )
+            parts = [
+                model.decode(batch.to(model.device)).cpu().numpy()
+                for batch in read_batches(z, batch_size, "latents")
+            ]
+        items = np.concatenate(parts or [np.empty((0, *model.input_shape), np.float32)])
         return items if self.transforms is None else self.transforms.reverse(items)
 
     def check_same(self, other: Encoding) -> None:

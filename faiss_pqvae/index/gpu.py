@@ -6,6 +6,7 @@ import copy
 import operator
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, NoReturn
 
@@ -147,7 +148,7 @@ class GpuLatentIndex:
         """Finds the k nearest stored items of every query.
 
         Args:
-            x: (n, *input_shape) uint8 or float, n >= 1: an array, a tensor or a source.
+            x: (n, *input_shape) uint8 or float: an array, a tensor or a source.
             k: results per query, 1 to 2,048. Beyond ntotal the ids are -1.
             params: None: a GPU would ignore a selector without a word.
 
@@ -169,7 +170,7 @@ class GpuLatentIndex:
             raise ValueError(f"expected k from 1 to {MAX_SELECTION} on a GPU, got {k}")
         results = [
             self._search(z, k) for z in self._encoding.latents(x, self.batch_size, "queries")
-        ]
+        ] or [self._nothing(k)]
         D, I = (torch.cat(parts) for parts in zip(*results, strict=True))  # noqa: E741
         return (D, I) if _is_cuda(x) else (D.cpu().numpy(), I.cpu().numpy())
 
@@ -179,7 +180,9 @@ class GpuLatentIndex:
 
     def encode(self, x: Any) -> FloatArray | Tensor:
         """Latents of items: (n, *input_shape) to (n, latent_dim) float32."""
-        z = torch.cat(list(self._encoding.latents(x, self.batch_size, "items to encode")))
+        parts = list(self._encoding.latents(x, self.batch_size, "items to encode"))
+        device, d = self.model.device, self.model.latent_dim
+        z = torch.cat(parts or [torch.empty(0, d, device=device)])
         return z if _is_cuda(x) else np.asarray(z.cpu().numpy(), np.float32)
 
     def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
@@ -213,10 +216,17 @@ class GpuLatentIndex:
         with self._lock:  # FAISS's GPU resources serve one thread at a time
             if len(self._parts) == 1:
                 return _search_on_device(self.faiss_index, z, k)
-            # Replicas and shards split and merge in the host's memory.
+            if self._shard:
+                return _search_shards(self._parts, z, k, self.metric_type)
+            # Replicas split in the host's memory.
             found = self.faiss_index.search(z.cpu().numpy(), k)
         D, I = (torch.from_numpy(array).to(z.device) for array in found)  # noqa: E741
         return D, I
+
+    def _nothing(self, k: int) -> tuple[Tensor, Tensor]:
+        """D and I of no queries."""
+        device = self.model.device
+        return torch.empty(0, k, device=device), torch.empty(0, k, dtype=torch.int64, device=device)
 
 
 def distribute(
@@ -278,6 +288,22 @@ def _join(parts: list[Any], *, shard: bool) -> Any:
         for part in parts:
             joined.addIndex(part)
     return joined
+
+
+def _search_shards(parts: list[Any], z: Tensor, k: int, metric_type: int) -> tuple[Tensor, Tensor]:
+    """The best of what every part finds: D and I (n, k), on the device of z.
+
+    IndexShards would lose items: it takes every id below 0 for "nothing found".
+    """
+    queries = z.cpu().numpy()
+    with ThreadPoolExecutor(len(parts)) as pool:
+        found = list(pool.map(lambda part: part.search(queries, k), parts))
+    D, I = (  # noqa: E741
+        torch.from_numpy(np.concatenate(arrays, axis=1)).to(z.device)
+        for arrays in zip(*found, strict=True)
+    )
+    D, best = D.topk(k, largest=metric_type == faiss.METRIC_INNER_PRODUCT)
+    return D, I.gather(1, best)
 
 
 def _is_cuda(x: Any) -> bool:

@@ -272,7 +272,7 @@ class LatentIndex:
         FAISS: give ids of your own then.
 
         Args:
-            x: (n, *input_shape) uint8 or float, n >= 1.
+            x: (n, *input_shape) uint8 or float.
 
         Raises:
             TypeError, ValueError: wrong items, NaN or infinity, an untrained index, an IDMap
@@ -283,9 +283,12 @@ class LatentIndex:
     def add_with_ids(self, x: Any, ids: Any) -> None:
         """As `add`, under ids of one's own: (n,) int64, of an IDMap or inverted lists.
 
+        Any int64 but -1, which stands for "nothing found" in results. An array as FAISS's direct
+        map cannot hold them: it is given up then, and `reconstruct` looks through the lists.
+
         Raises:
-            TypeError, ValueError: as `add`; other ids than integers; another number of them; an
-                index that numbers its items itself.
+            TypeError, ValueError: as `add`; other ids than integers; another number of them; the
+                id -1; an index that numbers its items itself.
         """
         if ids is None:
             raise TypeError("expected ids of dtype int64, got None")
@@ -309,7 +312,7 @@ class LatentIndex:
 
         Args:
             codes: (n, sa_code_size()) uint8.
-            ids: (n,) int64 where the index takes ids, None otherwise.
+            ids: as in `add_with_ids` where the index takes ids, None otherwise.
 
         Raises:
             TypeError, ValueError: wrong codes or ids; an untrained index; one that refines with
@@ -355,7 +358,7 @@ class LatentIndex:
 
         Args:
             other: an index with the same model and of the same kind.
-            add_id: added to its ids, where an index keeps ids.
+            add_id: added to its ids, where an index keeps ids; it must not make -1 of one.
 
         Raises:
             TypeError, ValueError: an index that cannot be merged; both are then as before.
@@ -409,7 +412,7 @@ class LatentIndex:
         """Finds the k nearest stored items of every query.
 
         Args:
-            x: (n, *input_shape) uint8 or float, n >= 1.
+            x: (n, *input_shape) uint8 or float.
             k: results per query, k >= 1. Beyond ntotal the ids are -1, as in FAISS.
             params: faiss.SearchParameters with a selector of ids, or the parameters of the index's
                 kind (SearchParametersIVF, SearchParametersHNSW, IndexRefineSearchParameters).
@@ -445,7 +448,7 @@ class LatentIndex:
         """Finds all stored items closer than a threshold, between latents.
 
         Args:
-            x: (n, *input_shape) uint8 or float, n >= 1.
+            x: (n, *input_shape) uint8 or float.
             thresh: squared L2 distance that results stay below, or inner product they exceed.
             params: as in `search`.
 
@@ -489,7 +492,8 @@ class LatentIndex:
 
     def encode(self, x: Any) -> FloatArray:
         """Latents of items: (n, *input_shape) to (n, faiss_index.d) float32."""
-        return np.concatenate([batch.z for batch in self._batches(x, "items to encode")])
+        parts = [batch.z for batch in self._batches(x, "items to encode")]
+        return np.concatenate(parts or [np.empty((0, self.faiss_index.d), np.float32)])
 
     def decode(self, z: FloatArray) -> FloatArray:
         """Latents (n, faiss_index.d) float32 back to items (n, *input_shape) float32.
@@ -535,12 +539,14 @@ class LatentIndex:
             x: (ni, faiss_index.d) float32 to write to.
 
         Raises:
-            ValueError: an id that is not there, an untrained index.
+            ValueError: an id that is not there, a negative number of them, an untrained index.
         """
         n0, ni = operator.index(n0), operator.index(ni)
         ni = self.ntotal - n0 if ni == -1 else ni
-        if n0 < 0 or ni < 0:
-            raise ValueError(f"expected n0 in [0, {self.ntotal}] and ni >= 0, got {n0} and {ni}")
+        if ni < 0:
+            raise ValueError(
+                f"expected ni >= 0, or -1 for all from n0 to {self.ntotal}, got n0={n0}, ni={ni}"
+            )
         return self.reconstruct_batch(np.arange(n0, n0 + ni), x)
 
     def compute_residual(self, x: Any, key: int) -> FloatArray:
@@ -632,7 +638,7 @@ class LatentIndex:
 
     def _check_items(self, x: Any, what: str) -> None:
         self._check_trained()
-        check_items(x, self.input_shape, what)
+        check_items(x, self.input_shape, what, may_be_empty=True)
 
     def _check_trained(self) -> None:
         if not self.is_trained:

@@ -328,7 +328,7 @@ def refine(refiner: Refiner, batch: Batch, keys: IdArray, k: int, metric_type: i
     """
     sign = 1 if metric_type == faiss.METRIC_L2 else -1
     D = np.full(keys.shape, sign * np.finfo(np.float32).max)  # FAISS's own filling
-    there = keys >= 0
+    there = keys != -1  # others below 0 are ids that users gave
     if there.any():
         # A missing one is looked up as one that is there, and then forgotten.
         found = refiner.distances(batch, np.where(there, keys, keys[there][0]))

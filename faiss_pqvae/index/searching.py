@@ -16,6 +16,9 @@ from faiss_pqvae.index.refine import Refiner, refine
 from faiss_pqvae.native.store.store import Store
 from faiss_pqvae.types import FloatArray, IdArray
 
+# Of no queries.
+_NOTHING = np.zeros(1, np.int64), np.empty(0, np.float32), np.empty(0, np.int64)
+
 
 @dataclass(frozen=True)
 class Search:
@@ -96,7 +99,7 @@ class Search:
         found = [
             self.store.range_search(batch.z, thresh, params=self.params, sdc=self.sdc)
             for batch in batches
-        ]
+        ] or [_NOTHING]
         counts = np.concatenate([np.diff(lims) for lims, _, _ in found])
         lims = np.concatenate([[0], np.cumsum(counts)]).astype(np.uint64)
         D = np.concatenate([distances for _, distances, _ in found])

@@ -177,13 +177,15 @@ class Stock:
         """Takes over what another one holds; its ids grow by `add_id`.
 
         Raises:
-            ValueError: an `add_id` for an index that numbers its items itself; ids to refine with
-                that are there already. Both are then as before.
+            ValueError: an `add_id` for an index that numbers its items itself, or one that makes an
+                id of -1 or beyond int64; ids to refine with that are there already. Both are then
+                as before.
         """
         if add_id and not (self.store.has_id_map or self.store.has_lists):
             raise ValueError(
                 f"expected add_id=0 for an index that numbers its items itself, got {add_id}"
             )
+        self.store.check_add_id(other.store, add_id)
         if self.vectors is not None and other.vectors is not None:
             places = self.store.has_id_map
             self.vectors.merge(other.vectors, self.store.index.ntotal if places else add_id)

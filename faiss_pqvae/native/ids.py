@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
 from faiss_pqvae.native import faiss
 from faiss_pqvae.types import IdArray
+
+# Of users: all other negative ones are theirs.
+POSSIBLE_IDS = "ids other than -1, by which FAISS means 'nothing found'"
 
 
 def in_id_map(index: Any) -> bool:
@@ -21,14 +25,18 @@ def unwrapped(index: Any) -> Any:
 
 
 def as_ids(ids: Any, n: int | None = None) -> IdArray:
-    """Ids as (n,) int64.
+    """Ids as (n,) int64; none at all may have any dtype, as `[]` has.
 
     Raises:
         TypeError: no integers.
         ValueError: another number of them.
     """
     array = np.asarray(ids)
-    if array.dtype == np.uint64 or not np.issubdtype(array.dtype, np.integer):
+    if not array.size:
+        array = array.astype(np.int64)
+    if array.dtype == np.uint64:
+        raise TypeError("expected ids of dtype int64, got uint64: give ids.view(numpy.int64)")
+    if not np.issubdtype(array.dtype, np.integer):
         raise TypeError(f"expected ids of dtype int64, got {array.dtype}")
     if array.ndim != 1 or (n is not None and len(array) != n):
         expected = "(n,)" if n is None else f"({n},)"
@@ -59,6 +67,30 @@ def view_ids(pointer: Any, size: int) -> IdArray:
 def list_ids(index: Any, number: int) -> IdArray:
     """The ids of an inverted list (n,) int64: a view, valid until the next change."""
     return view_ids(index.invlists.get_ids(number), index.invlists.list_size(number))
+
+
+def given_ids(index: Any) -> Iterator[IdArray]:
+    """The ids that vectors were given, in parts (n,) int64: views, good until the next change.
+
+    Args:
+        index: any; one that numbers its vectors itself has none.
+    """
+    if in_id_map(index):
+        yield view_ids(index.id_map.data(), index.id_map.size())
+    elif isinstance(index, faiss.IndexIVF):
+        yield from (list_ids(index, number) for number in range(index.nlist))
+
+
+def check_given_ids(index: Any) -> None:
+    """Refuses an index that holds the id -1, which FAISS itself takes; raises ValueError."""
+    if any((ids == -1).any() for ids in given_ids(index)):
+        # FAISS's own `remove_ids` gives wrong ids where an IDMap is around lists.
+        remedy = "give it another by faiss.copy_array_to_vector(ids, index.id_map)"
+        if not in_id_map(index):
+            remedy = "take it out by index.remove_ids(numpy.array([-1]))"
+        raise ValueError(
+            f"expected {POSSIBLE_IDS}, got a vector with it: in the faiss index, {remedy}"
+        )
 
 
 def places_of(stored: IdArray, wanted: IdArray) -> IdArray:

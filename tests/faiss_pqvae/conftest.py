@@ -95,9 +95,9 @@ class Reference:
 
     def quantize(self, x: np.ndarray) -> np.ndarray:
         """Vectors (n, d) to their nearest codewords (n, d) float64."""
-        parts = x.astype(np.float64).reshape(len(x), M, 1, -1)
+        parts = x.astype(np.float64).reshape(len(x), M, 1, D // M)
         nearest = ((parts - self.codebooks) ** 2).sum(-1).argmin(-1)  # (n, M)
-        return self.codebooks[np.arange(M), nearest].reshape(len(x), -1)
+        return self.codebooks[np.arange(M), nearest].reshape(len(x), D)
 
     def add(self, x: np.ndarray, ids: Any = None) -> None:
         self._append(self.quantize(x), x, ids)
@@ -138,7 +138,7 @@ class Reference:
 
     def _tables(self, q: np.ndarray) -> np.ndarray:
         """Distances of every sub-vector to every codeword: (nq, M, ksub)."""
-        parts = q.astype(np.float64).reshape(len(q), M, 1, -1)
+        parts = q.astype(np.float64).reshape(len(q), M, 1, D // M)
         if self.metric == IP:
             return -(parts * self.codebooks).sum(-1)
         return ((parts - self.codebooks) ** 2).sum(-1)
@@ -150,7 +150,7 @@ class Reference:
         D_, I_ = self._signed(found[0]), found[1]
         ids, distances = self._allowed(q, allowed)
         tolerance = self.tolerance(q)
-        there = I_ >= 0
+        there = I_ != -1
         counts = there.sum(1)
         assert D_.shape == I_.shape == (len(q), k)
         assert (there == (np.arange(k) < counts[:, None])).all()

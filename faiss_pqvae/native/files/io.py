@@ -15,7 +15,7 @@ from faiss_pqvae.native import faiss
 from faiss_pqvae.native.compare import DisagreementError, values
 from faiss_pqvae.native.files.checks import check_index
 from faiss_pqvae.native.files.layout import Role, check_layout
-from faiss_pqvae.native.ids import in_id_map, list_ids, unwrapped
+from faiss_pqvae.native.ids import check_given_ids, in_id_map, list_ids, unwrapped
 from faiss_pqvae.native.kinds import KINDS, kind_of, known_kind
 from faiss_pqvae.native.reader import LayoutError
 
@@ -29,10 +29,11 @@ def write_native(index: Any, path: Path, role: Role) -> None:
 
     Raises:
         OSError: the disk is full or failing.
-        ValueError: a kind of index, or a state of it, that bundles do not hold.
+        ValueError: a kind of index, or a state of it, that bundles do not hold; the id -1.
     """
     try:
         check_index(index)
+        check_given_ids(index)
         faiss.write_index(index, str(path))
         check_layout(path, role)
     except RuntimeError as error:

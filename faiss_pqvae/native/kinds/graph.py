@@ -63,9 +63,11 @@ def _uninterrupted() -> Iterator[None]:
 
 def add(index: Any, batches: Iterable[FloatArray], ids: IdArray | None) -> None:
     """All at once: a graph cannot forget what was added before a batch that fails."""
-    everything = np.concatenate(list(batches))
+    parts = list(batches)
+    if not parts:
+        return
     with _uninterrupted():
-        plain.add(index, [everything], ids)
+        plain.add(index, [np.concatenate(parts)], ids)
 
 
 def contents(bare: Any) -> Contents:

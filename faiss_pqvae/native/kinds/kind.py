@@ -138,6 +138,7 @@ class Kind:
         mark: what `roll_back` wants to know.
         roll_back: `(bare, marked)` forgets what was added since.
         changing: around changes that something derived from the vectors does not follow.
+        set_aside: hides that for a moment, from a check of FAISS's.
         tidy: what FAISS forgets after it has taken vectors out.
         parameters: the search parameters that it wants, for a caller's.
         settings: the object that has those settings.
@@ -176,6 +177,7 @@ class Kind:
     mark: Callable[[Any], Any] = plain.mark
     roll_back: Callable[[Any, Any], None] = plain.roll_back
     changing: Callable[[Any], AbstractContextManager[None]] = plain.changing
+    set_aside: Callable[[Any], AbstractContextManager[None]] = plain.changing
     tidy: Callable[[Any], None] = plain.nothing
     parameters: Callable[[Any], Parameters] = _parameters
     settings: Callable[[Any], Any] = plain.itself

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 
 from faiss_pqvae.native import faiss
-from faiss_pqvae.native.ids import list_ids, places_of
+from faiss_pqvae.native.ids import in_id_map, list_ids, places_of, unwrapped
 from faiss_pqvae.native.kinds import plain
 from faiss_pqvae.native.kinds.kind import Contents, Parameters
 from faiss_pqvae.types import CodeArray, FloatArray, IdArray
@@ -71,9 +72,11 @@ def search_and_reconstruct(
 
 
 def reconstruct(bare: Any, keys: IdArray) -> FloatArray:
-    """Looks through all lists, unless there is a direct map."""
+    """Looks through all lists, unless they are in a direct map."""
     if bare.direct_map.type != faiss.DirectMap.NoMap:
-        return plain.reconstruct(bare, keys)
+        # A key that is not there is then named by `places_of`.
+        with contextlib.suppress(RuntimeError):
+            return plain.reconstruct(bare, keys)
     lists = [list_ids(bare, i) for i in range(bare.nlist)]
     starts = np.concatenate([[0], np.cumsum([len(ids) for ids in lists])])
     places = places_of(np.concatenate(lists), keys)
@@ -109,18 +112,47 @@ def check_codes(bare: Any, codes: CodeArray) -> None:
 # -- changes
 
 
-def mark(bare: Any) -> tuple[int, list[int]]:
-    """How many vectors there are, in all and in every list."""
-    return int(bare.ntotal), [bare.invlists.list_size(i) for i in range(bare.nlist)]
+Marked = tuple[int, list[int], int]
 
 
-def roll_back(bare: Any, marked: tuple[int, list[int]]) -> None:
+def mark(bare: Any) -> Marked:
+    """How many vectors there are, in all and in every list; the type of the direct map."""
+    sizes = [bare.invlists.list_size(i) for i in range(bare.nlist)]
+    return int(bare.ntotal), sizes, bare.direct_map.type
+
+
+def roll_back(bare: Any, marked: Marked) -> None:
     """Forgets the vectors that came since. By place: an id may be there twice."""
-    before, sizes = marked
+    before, sizes, direct_map = marked
     for number, size in enumerate(sizes):
         bare.invlists.resize(number, size)
     bare.ntotal = before
-    renew_direct_map(bare)
+    _make_direct_map(bare, direct_map)
+
+
+def add(index: Any, batches: Iterable[FloatArray], ids: IdArray | None) -> None:
+    """Stores latents batch by batch."""
+    with _adding(index, ids):
+        plain.add(index, batches, ids)
+
+
+def add_codes(index: Any, bare: Any, codes: CodeArray, ids: IdArray | None) -> None:
+    """Stores codes as FAISS does."""
+    with _adding(index, ids):
+        plain.add_codes(index, bare, codes, ids)
+
+
+@contextmanager
+def _adding(index: Any, ids: IdArray | None) -> Iterator[None]:
+    """Around additions, of which a direct map of FAISS's follows two of four.
+
+    Its hash table counts what comes without ids from 0 again, so that other vectors are found
+    there; its array refuses ids.
+    """
+    bare, numbered = unwrapped(index), ids is None or in_id_map(index)
+    unable = faiss.DirectMap.Hashtable if numbered else faiss.DirectMap.Array
+    with changing(bare) if bare.direct_map.type == unable else contextlib.nullcontext():
+        yield
 
 
 @contextmanager
@@ -139,12 +171,25 @@ def changing(bare: Any) -> Iterator[None]:
             bare.set_direct_map_type(kind)
 
 
+@contextmanager
+def set_aside(bare: Any) -> Iterator[None]:
+    """FAISS merges nothing into a direct map: `changing` takes it away then, a check need not."""
+    kind = bare.direct_map.type
+    bare.direct_map.type = faiss.DirectMap.NoMap
+    try:
+        yield
+    finally:
+        bare.direct_map.type = kind
+
+
 def renew_direct_map(bare: Any) -> None:
     """Makes a direct map anew from the lists."""
-    kind = bare.direct_map.type
-    if kind != faiss.DirectMap.NoMap:
-        bare.set_direct_map_type(faiss.DirectMap.NoMap)
-        bare.set_direct_map_type(kind)
+    _make_direct_map(bare, bare.direct_map.type)
+
+
+def _make_direct_map(bare: Any, kind: int) -> None:
+    bare.set_direct_map_type(faiss.DirectMap.NoMap)
+    bare.set_direct_map_type(kind)
 
 
 # -- contents

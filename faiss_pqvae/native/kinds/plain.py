@@ -68,10 +68,7 @@ def check_places(bare: Any, keys: IdArray) -> None:
 
 def reconstruct(bare: Any, keys: IdArray) -> FloatArray:
     """FAISS's own, of keys that are there."""
-    try:
-        latents: FloatArray = bare.reconstruct_batch(keys)
-    except RuntimeError as error:  # not in a direct map
-        raise ValueError(f"expected ids that are stored: {error}") from error
+    latents: FloatArray = bare.reconstruct_batch(keys)
     return latents
 
 

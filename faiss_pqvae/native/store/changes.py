@@ -8,7 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from faiss_pqvae.native.ids import as_ids, id_map_changed, in_id_map, unwrapped
+from faiss_pqvae.native.ids import (
+    POSSIBLE_IDS,
+    as_ids,
+    given_ids,
+    id_map_changed,
+    in_id_map,
+    unwrapped,
+)
 from faiss_pqvae.native.inject import extract_codebooks
 from faiss_pqvae.native.kinds import index_pq, known_kind
 from faiss_pqvae.native.kinds.lists import coarse_centroids
@@ -46,8 +53,8 @@ def check_ids(held: Held, ids: Any, n: int) -> IdArray | None:
 
     Raises:
         TypeError: ids that are not integers.
-        ValueError: another number of ids; ids for an index that numbers its vectors itself, or
-            none for an IDMap.
+        ValueError: another number of ids; the id -1; ids for an index that numbers its vectors
+            itself, or none for an IDMap.
     """
     if ids is None and held.in_id_map:
         raise ValueError("an IDMap needs an id for every item: use add_with_ids")
@@ -58,7 +65,13 @@ def check_ids(held: Held, ids: Any, n: int) -> IdArray | None:
             f"{held.kind.name} numbers its vectors itself: write 'IDMap2,' in front of the "
             "description for ids of your own"
         )
-    return as_ids(ids, n)
+    given = as_ids(ids, n)
+    nothing = np.flatnonzero(given == -1)
+    if len(nothing):
+        raise ValueError(
+            f"expected {POSSIBLE_IDS}, got it in row {nothing[0]}: any other int64 will do"
+        )
+    return given
 
 
 def remove(held: Held, sel: Any) -> tuple[int, IdArray | None]:
@@ -105,9 +118,35 @@ def check_compatible(held: Held, other: Held) -> None:
         if not np.array_equal(*centroids):
             raise ValueError("expected an index with the same coarse centroids, got other ones")
     try:
-        held.index.check_compatible_for_merge(other.index)
+        with held.kind.set_aside(held.bare), other.kind.set_aside(other.bare):
+            held.index.check_compatible_for_merge(other.index)
     except RuntimeError as error:
         raise ValueError(f"FAISS cannot merge these indexes: {error}") from error
+
+
+def check_add_id(other: Held, add_id: int) -> None:
+    """Refuses what would make ids of an index, which `merge` takes over, none that users may give.
+
+    Raises:
+        ValueError: ids beyond int64; the id -1.
+    """
+    limits = np.iinfo(np.int64)
+    if not add_id:
+        return
+    if not limits.min <= add_id <= limits.max:
+        raise ValueError(f"expected an add_id within int64, got {add_id}")
+    for ids in given_ids(other.index):
+        beyond = (ids < limits.min - add_id) | (ids > limits.max - add_id)
+        if beyond.any():
+            raise ValueError(
+                f"expected an add_id that leaves ids within int64, got {add_id} for the id "
+                f"{ids[beyond][0]}"
+            )
+        if (ids == -1 - add_id).any():
+            raise ValueError(
+                f"expected an add_id that makes {POSSIBLE_IDS}, got {add_id} for the id "
+                f"{-1 - add_id}"
+            )
 
 
 def merge(held: Held, other: Held, add_id: int) -> None:
@@ -118,12 +157,13 @@ def merge(held: Held, other: Held, add_id: int) -> None:
         other: what `check_compatible` accepts.
         add_id: added to its ids.
     """
-    if held.in_id_map and held.kind.has_lists:
-        id_map.merge_places(held.index, held.bare, other.index, other.bare, add_id)
-    else:
-        held.index.merge_from(other.index, add_id)
-        other.kind.tidy(other.bare)
-    held.kind.tidy(held.bare)
+    with held.kind.changing(held.bare), other.kind.changing(other.bare):
+        if held.in_id_map and held.kind.has_lists:
+            id_map.merge_places(held.index, held.bare, other.index, other.bare, add_id)
+        else:
+            held.index.merge_from(other.index, add_id)
+            other.kind.tidy(other.bare)
+        held.kind.tidy(held.bare)
 
 
 def reset(held: Held) -> None:

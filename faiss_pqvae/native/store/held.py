@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from faiss_pqvae.native.ids import in_id_map
+from faiss_pqvae.native.ids import check_given_ids, in_id_map
 from faiss_pqvae.native.kinds import KINDS, kind_of
 from faiss_pqvae.native.kinds.kind import Kind
 from faiss_pqvae.native.walk import levels
@@ -29,7 +29,8 @@ class Held(NamedTuple):
 
         Raises:
             TypeError: any other index.
-            ValueError: a residual quantizer that `new_residual_index` does not make.
+            ValueError: a residual quantizer that `new_residual_index` does not make; a vector with
+                the id -1.
         """
         found = levels(index)
         index, bare = found[0], found[-1]
@@ -45,6 +46,7 @@ class Held(NamedTuple):
                 f"{type(between[0]).__name__}"
             )
         kind.check(bare)
+        check_given_ids(index)
         return held
 
     @property

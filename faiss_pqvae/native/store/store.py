@@ -32,7 +32,8 @@ class Store:
 
     Raises:
         TypeError: any other index.
-        ValueError: a residual quantizer that `new_residual_index` does not make.
+        ValueError: a residual quantizer that `new_residual_index` does not make; a vector with the
+            id -1.
 
     Attributes:
         index: as it was given.
@@ -138,8 +139,9 @@ class Store:
     def reconstruct_found(self, keys: IdArray) -> FloatArray:
         """Keys of any shape to quantized latents, float32, NaN where the key is -1."""
         found = np.full((*keys.shape, self.bare.d), np.nan, np.float32)
-        if (keys >= 0).any():
-            found[keys >= 0] = self.reconstruct(keys[keys >= 0])
+        there = keys != -1  # others below 0 are ids that users gave
+        if there.any():
+            found[there] = self.reconstruct(keys[there])
         return found
 
     # -- codes
@@ -170,6 +172,8 @@ class Store:
 
     def add_sa_codes(self, codes: CodeArray, ids: IdArray | None) -> None:
         """Stores codes (n, sa_code_size()) uint8, as `add`; ValueError: of no inverted list."""
+        if not len(codes):  # FAISS's fast scan crashes on none
+            return
         self.kind.check_codes(self.bare, codes)
         with changes.all_or_nothing(self.index):
             self.kind.add_codes(self.index, self.bare, codes, ids)
@@ -185,6 +189,10 @@ class Store:
     def check_compatible(self, other: Store) -> None:
         """Refuses what `merge` cannot take, with a ValueError."""
         changes.check_compatible(self.held, other.held)
+
+    def check_add_id(self, other: Store, add_id: int) -> None:
+        """Refuses what would make of ids others than users may give, with a ValueError."""
+        changes.check_add_id(other.held, add_id)
 
     def merge(self, other: Store, add_id: int) -> None:
         """Takes the vectors of another index over, `add_id` added to their ids."""

@@ -7,6 +7,8 @@ from PIL import Image
 
 from faiss_pqvae.cli import main
 from faiss_pqvae.index.bundle import read_index, write_index
+from faiss_pqvae.index.latent_index import LatentIndex
+from faiss_pqvae.native import faiss
 
 FAST = [
     *("--model.width", "4", "--model.dsub", "2", "--training.epochs", "2"),
@@ -109,6 +111,19 @@ def test_search__prints_a_table_without_padding(bundle, images, capsys):
     assert "sdc" in lines[0]
     assert lines[1].count("(") == 80
     assert "-1 (" not in lines[1]
+
+
+def test_search__prints_ids_below_0(make_model, make_items, tmp_path, capsys):
+    native = faiss.IndexIDMap2(faiss.IndexPQ(8, 2, 8))
+    index = LatentIndex(make_model(), faiss_index=native)
+    index.add_with_ids(make_items(3), [-7, -(2**63), 4])
+    write_index(index, tmp_path / "bundle")
+    np.save(tmp_path / "q.npy", make_items(1))
+    main(["search", str(tmp_path / "bundle"), str(tmp_path / "q.npy"), "--k", "5"])
+    line = capsys.readouterr().out.splitlines()[1]
+    assert line.count("(") == 3
+    assert "-7 (" in line
+    assert f"{-(2**63)} (" in line
 
 
 def test_build__another_folder_leaves_the_first_alone(bundle, images, tmp_path):

@@ -42,6 +42,7 @@ def test_check_items__names_both_shapes(shape: tuple[int, ...]) -> None:
 def test_check_items__rejects_no_item() -> None:
     with pytest.raises(ValueError, match="at least one item in queries"):
         check_items(np.zeros((0, 3)), (3,), "queries")
+    check_items(np.zeros((0, 3)), (3,), "queries", may_be_empty=True)
 
 
 @pytest.mark.parametrize("dtype", [np.int64, bool, object, "U2", "M8[s]"])

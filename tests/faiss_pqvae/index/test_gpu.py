@@ -23,6 +23,7 @@ from faiss_pqvae.training import TrainingConfig, fit
 L2, IP = faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT
 NLIST = 5
 D_IN = 8
+HASHES = np.random.default_rng(3).integers(-(2**63), 2**63 - 1, 40)  # half of them below 0
 KINDS = ("PQ", "PQFastScan", "IVFPQ", "IVFPQFastScan")
 # One GPU, replicas, shards.
 SPREADS = [(1, False), (2, False), (3, True)]
@@ -282,6 +283,27 @@ def test_search__beyond_ntotal_pads_with_minus_one(make_kind, parts, shard):
     assert copied.ntotal == 3
     assert (np.sort(I[:, :3]) == np.arange(3)).all()
     assert (I[:, 3:] == -1).all()
+
+
+@pytest.mark.parametrize(("parts", "shard"), SPREADS)
+@pytest.mark.parametrize("metric", [L2, IP])
+def test_search__finds_ids_below_0(make_kind, metric, parts, shard):
+    """Which FAISS's own IndexShards takes for none."""
+    index = make_kind("IVFPQ", 4, metric, n=0)
+    index.add_with_ids(_vectors(40, D_IN), HASHES)
+    copied, queries = _on_cpu(index, parts, shard), _vectors(5, D_IN, seed=1)
+    _assert_first(copied.search(queries, 6), index.search(queries, 40), 1e-5)
+    assert set(copied.search(queries, 41)[1][0]) == {-1, *HASHES.tolist()}
+    again = copied.gather(lambda part: part)
+    np.testing.assert_array_equal(again.reconstruct_batch(HASHES), index.reconstruct_batch(HASHES))
+
+
+@pytest.mark.parametrize(("parts", "shard"), SPREADS)
+def test_search__of_no_queries_finds_nothing(make_kind, parts, shard):
+    copied, none = _on_cpu(make_kind("PQ", n=9), parts, shard), _vectors(0, D_IN)
+    results = [*copied.search(none, 3), copied.assign(none, 3), copied.encode(none)]
+    kinds = [(0, 3), np.float32], [(0, 3), np.int64], [(0, 3), np.int64], [(0, 12), np.float32]
+    assert [[array.shape, array.dtype] for array in results] == [*kinds]
 
 
 def test_copy__refuses_to_leave_a_part_empty(make_kind):
@@ -559,6 +581,14 @@ def test_gpu__gives_tensors_for_tensors_on_any_stream(make_kind):
         np.testing.assert_allclose(found[0].cpu(), D, rtol=1e-4, atol=1e-5)
         assert (found[1].cpu().numpy() == I).mean() > 0.99
         np.testing.assert_allclose(float(sums[0]), D.sum(dtype=np.float64), rtol=1e-4)
+
+
+@on_gpu
+def test_gpu__finds_ids_below_0(make_kind):
+    index = make_kind("IVFPQ", n=0)
+    index.add_with_ids(_vectors(40, D_IN), HASHES)
+    I = index_cpu_to_gpu(index).search(_vectors(5, D_IN, seed=1), 41)[1]  # noqa: E741
+    assert set(I[0]) == {-1, *HASHES.tolist()}
 
 
 @on_gpu

@@ -280,10 +280,9 @@ def test_items__rejects_what_is_no_array(index_for, call, x):
     _refused(index_for(call), call, x, TypeError, "as an array")
 
 
-@pytest.mark.parametrize("call", CALLS)
-def test_items__rejects_none_at_all(index_for, call):
+def test_train__rejects_no_items(index_for):
     x = np.zeros((0, 1, 8, 8), np.uint8)
-    _refused(index_for(call), call, x, ValueError, "at least one item")
+    _refused(index_for("train"), "train", x, ValueError, "at least one item")
 
 
 @pytest.mark.parametrize("k", [0, -1])

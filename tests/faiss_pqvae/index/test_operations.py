@@ -180,6 +180,81 @@ def table(found: dict[str, dict[str, str]]) -> str:
     return "\n".join([*lines, "", *notes])
 
 
+# What of no items at all: by name, as faiss.Index gives it.
+NONE = vectors(0)
+LISTED = ["IVF4,PQVAE4", "IVF4,PQVAE4x4fs"]
+EMPTY: dict[str, Callable[[LatentIndex], Any]] = {
+    "add": lambda index: index.add(NONE),
+    "add_with_ids": lambda index: index.add_with_ids(NONE, []),
+    "add_sa_codes": lambda index: index.add_sa_codes(
+        index.sa_encode(NONE), None if _ids(index) is None else []
+    ),
+    "search": lambda index: index.search(NONE, 3),
+    'search_type = "sdc"': lambda index: [
+        setattr(index, "search_type", "sdc"),
+        *index.search(NONE, 3),
+    ],
+    "search of selected ids": lambda index: index.search(NONE, 3, params=SELECTED),
+    "assign": lambda index: [index.assign(NONE, 3)],
+    "search_and_reconstruct": lambda index: index.search_and_reconstruct(NONE, 3),
+    "range_search": lambda index: index.range_search(NONE, 1.0),
+    "encode": lambda index: [index.encode(NONE)],
+    "decode": lambda index: [index.decode(index.encode(NONE))],
+    "sa_encode": lambda index: [index.sa_encode(NONE)],
+    "sa_decode": lambda index: [index.sa_decode(index.sa_encode(NONE))],
+    "reconstruct_batch": lambda index: [index.reconstruct_batch([])],
+    "reconstruct_n": lambda index: [index.reconstruct_n(7, 0)],
+    "compute_residual_n": lambda index: [index.compute_residual_n(NONE, [])],
+    "remove_ids": lambda index: index.remove_ids([]),
+    "merge_from": lambda index: index.merge_from(_trained(index.description)),
+    "write_index": lambda index: _read_again(index),
+}
+
+
+def _shapes_of_none(index: LatentIndex, operation: str) -> Any:
+    """Shapes and dtypes of arrays, or what else there is."""
+    d, floats, ids = index.faiss_index.d, (np.float32,), (np.int64,)
+    found = [((0, 3), *floats), ((0, 3), *ids)]
+    latents = [((0, d), *floats)]
+    return {
+        "search": found,
+        'search_type = "sdc"': found,
+        "search of selected ids": found,
+        "assign": found[1:],
+        "search_and_reconstruct": [*found, ((0, 3, d), *floats)],
+        "range_search": [((1,), np.uint64), ((0,), *floats), ((0,), *ids)],
+        "encode": latents,
+        "decode": [((0, D), *floats)],
+        "sa_encode": [((0, index.sa_code_size()), np.uint8)],
+        "sa_decode": latents,
+        "reconstruct_batch": latents,
+        "reconstruct_n": latents,
+        "compute_residual_n": latents,
+        "remove_ids": 0,
+        "write_index": index.ntotal,
+    }.get(operation)
+
+
+@pytest.mark.parametrize("n", [0, N])
+@pytest.mark.parametrize("around", ["{}", *AROUND])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.jury
+def test_no_items__give_faisss_empty_results(found, kind, around, n):
+    description = around.format(kind)
+    index = _filled(description)
+    if not n:
+        index.reset()
+    for operation, call in EMPTY.items():
+        if found.get(operation, {}).get(description):  # which it cannot do of any
+            continue
+        results = call(index)
+        if isinstance(results, list | tuple):
+            results = [(a.shape, a.dtype) for a in results if a is not None]
+        assert results == _shapes_of_none(index, operation), operation
+        index.search_type = "adc"
+        assert index.ntotal == n, operation
+
+
 @pytest.fixture(scope="module")
 def found() -> dict[str, dict[str, str]]:
     return refusals()

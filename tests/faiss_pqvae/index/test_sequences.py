@@ -13,11 +13,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faiss_pqvae import LatentIndex, read_index, write_index
+from faiss_pqvae.index.gpu import distribute
 from faiss_pqvae.native import faiss
+from faiss_pqvae.native.ids import list_ids, unwrapped
 
 SEQUENCES = int(os.environ.get("FAISS_PQVAE_SEQUENCES", "1000"))
 L2, IP = faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT
@@ -25,6 +28,7 @@ D, NLIST = 8, 4
 KINDS = [("PQ", 8), ("PQ", 4), ("PQfs", 4), ("IVF", 8), ("IVFfs", 4), ("HNSW", 8)]
 # Rows that come again and again: the same vector under several ids, and the same query.
 POOL = np.random.default_rng(7).standard_normal((40, D), dtype=np.float32)
+HASHES = np.random.default_rng(8).integers(-(2**63), 2**63, 60)  # half of them below 0
 
 
 class Play:
@@ -59,21 +63,32 @@ class Play:
     # -- what is drawn
 
     def _ids(self, rng: np.random.Generator, n: int) -> np.ndarray:
-        """From so few that some come twice, small and large."""
-        return rng.choice([0, 2**31, 2**41]) + rng.integers(0, 60, n)
+        """From so few that some come twice: small, large, below 0; or hashes of 64 bits."""
+        if rng.random() < 0.25:
+            return rng.choice(HASHES, n)
+        return rng.choice([0, 2**31, 2**41, -61, -(2**41), -(2**63)]) + rng.integers(0, 60, n)
 
     def _some_ids(self, rng: np.random.Generator) -> np.ndarray:
+        if rng.random() < 0.05:
+            return np.empty(0, np.int64)
         there = self.reference.ids
         chosen = there[rng.random(len(there)) < rng.random()]
-        return np.concatenate([chosen, rng.integers(0, 50, 2)]).astype(np.int64)
+        return np.concatenate([chosen, rng.integers(-50, 50, 2)]).astype(np.int64)
 
     def _selector(self, rng: np.random.Generator) -> tuple[Any, np.ndarray]:
         """A selector and the ids it takes."""
         ids = self._some_ids(rng)
-        how = rng.integers(3)
+        how = rng.integers(5)
         if how == 0:
             return faiss.IDSelectorBatch(ids), ids
-        if how == 1:
+        if how == 2:
+            return faiss.IDSelectorArray(ids), ids
+        if how == 3:
+            bits = rng.integers(0, 256, 8, dtype=np.uint8)
+            return faiss.IDSelectorBitmap(bits), np.flatnonzero(
+                np.unpackbits(bits, bitorder="little")
+            )
+        if how == 1 and len(ids):
             low, high = np.sort(rng.choice(ids, 2))
             stored = self.reference.ids
             taken = stored[(stored >= low) & (stored < high)]
@@ -83,8 +98,8 @@ class Play:
 
     def _batch(self, rng: np.random.Generator) -> tuple[np.ndarray, Any]:
         """Vectors and their ids, None where the index numbers them."""
-        most = rng.choice([4, 14, 40])  # a block of a fast scan has 32
-        x = POOL[rng.integers(0, len(POOL), rng.integers(1, most))]
+        most = rng.choice([1, 4, 14, 40], p=[0.1, 0.3, 0.3, 0.3])  # a fast scan's block has 32
+        x = POOL[rng.integers(0, len(POOL), rng.integers(0, most))]
         own = self.id_map or (self.is_ivf and rng.random() < 0.5)
         return x, self._ids(rng, len(x)) if own else None
 
@@ -123,9 +138,9 @@ class Play:
 
     def add_that_fails(self, rng: np.random.Generator) -> None:
         x, ids = self._batch(rng)
-        x = np.concatenate([x] * 3)[:10].copy()
+        x = np.concatenate([x, POOL[:3]] * 3)[:10].copy()
         ids = None if ids is None else np.arange(len(x)) + 2**50
-        how = rng.integers(3)
+        how = rng.integers(4 if self.takes_ids else 3)
         match = "expected|numbers its vectors itself"
         if how == 0:
             x[-1, rng.integers(D)] = rng.choice([np.nan, np.inf])
@@ -134,6 +149,9 @@ class Play:
                 match = "expected ids of which"
         elif how == 1:
             x = x[:, 1:]
+        elif how == 3:
+            ids = rng.permutation(len(x)) - 1
+            match = "ids other than -1"
         else:
             ids = np.arange(len(x) + 1)
         with pytest.raises((ValueError, TypeError), match=match):
@@ -154,13 +172,18 @@ class Play:
         x, _ = self._batch(rng)
         ids = None
         if self.takes_ids:
-            ids = rng.permutation(60)[: len(x)] + int(rng.choice([0, 2**33]))
+            ids = rng.permutation(60)[: len(x)] + int(rng.choice([0, 2**33, -90]))
         if ids is None:
             other.add(x)
         else:
             other.add_with_ids(x, ids)
         reference.add(x, ids)
-        add_id = int(rng.choice([0, 70, 2**35])) if self.takes_ids else 0
+        add_id = int(rng.choice([0, 70, 2**35, -100])) if self.takes_ids else 0
+        if ids is not None and self.kind != "HNSW" and (ids + add_id == -1).any():
+            with pytest.raises(ValueError, match="an add_id that makes ids other than -1"):
+                self.index.merge_from(other, add_id)
+            assert other.ntotal == len(x)
+            return
         if self.kind == "HNSW" or self._clash(None if ids is None else ids + add_id, 0):
             with pytest.raises(ValueError, match=r"expected ids of which|cannot be merged"):
                 self.index.merge_from(other, add_id)
@@ -183,7 +206,7 @@ class Play:
         self.reference.remove(self.reference.ids)
 
     def search(self, rng: np.random.Generator) -> None:
-        q = POOL[rng.integers(0, len(POOL), rng.integers(1, 7))] + np.float32(0.1)
+        q = POOL[rng.integers(0, len(POOL), rng.integers(0, 7))] + np.float32(0.1)
         self.index.search_type = str(rng.choice(["adc", "sdc"]))
         k = int(rng.integers(1, len(self.reference.ids) + 4))
         params, allowed = None, None
@@ -193,15 +216,16 @@ class Play:
         self.check(q, k, params, allowed)
 
     def search_and_reconstruct(self, rng: np.random.Generator) -> None:
-        q = POOL[rng.integers(0, len(POOL), 3)]
+        q = POOL[rng.integers(0, len(POOL), rng.integers(0, 4))]
         self.index.search_type = "adc"
         D_, I, R = self.index.search_and_reconstruct(q, 6)  # noqa: E741
         self.reference.check_search((D_, I), q, 6)
-        assert np.isnan(R[I < 0]).all()
-        self._check_stored(I[I >= 0], R[I >= 0])
+        assert R.shape == (len(q), 6, D)
+        assert np.isnan(R[I == -1]).all()
+        self._check_stored(I[I != -1], R[I != -1])
 
     def range_search(self, rng: np.random.Generator) -> None:
-        q = POOL[rng.integers(0, len(POOL), rng.integers(1, 7))]
+        q = POOL[rng.integers(0, len(POOL), rng.integers(0, 7))]
         thresh = float(rng.choice([-5.0, 0.5, 3.0, 12.0, 1e6]))
         if self.refined:
             with pytest.raises(ValueError, match="range_search"):
@@ -223,8 +247,12 @@ class Play:
         if not self.takes_ids:
             n0 = int(rng.integers(0, len(ids) + 1))
             self._check_stored(ids[n0:], self.index.reconstruct_n(n0))
-        with pytest.raises(ValueError, match="expected ids"):
-            self.index.reconstruct_batch(np.append(wanted, 2**55))
+        x = POOL[rng.integers(0, len(POOL), len(wanted))]
+        residuals = self.index.compute_residual_n(x, wanted)
+        self._check_stored(wanted, x - residuals)
+        for missing in (2**55, -1, -(2**55)):
+            with pytest.raises(ValueError, match=r"expected ids .* got -?\d"):
+                self.index.reconstruct_batch(np.append(wanted, missing))
 
     def _check_stored(self, ids: np.ndarray, x: np.ndarray) -> None:
         """Of several under one id, any may be meant."""
@@ -232,6 +260,42 @@ class Play:
         for wanted, vector in zip(ids, x, strict=True):
             stored = self.reference.x[self.reference.ids == wanted]
             assert np.abs(stored - vector).max(1).min(initial=np.inf) < 1e-5
+
+    def make_direct_map(self, rng: np.random.Generator) -> None:
+        """Of any type: the array is only for ids from 0, each of which is there."""
+        if not self.is_ivf:
+            return
+        bare = unwrapped(self.index.faiss_index)
+        stored = np.concatenate([list_ids(bare, number) for number in range(NLIST)])
+        maps = [faiss.DirectMap.NoMap, faiss.DirectMap.Hashtable, faiss.DirectMap.Array]
+        fits = np.array_equal(np.sort(stored), np.arange(len(stored)))
+        bare.set_direct_map_type(int(rng.choice(maps if fits else maps[:2])))
+
+    def copy_to_parts(self, rng: np.random.Generator) -> None:
+        """As to several GPUs and back."""
+        parts = int(rng.integers(1, 4))
+        shard = bool(rng.random() < 0.5)
+        if self.refined or self.kind == "HNSW" or self.index.ntotal < parts:
+            return
+        uploads = [faiss.clone_index] * parts
+        copied = distribute(self.index, torch.device("cpu"), uploads, shard=shard, nlist=None)
+        copied.search_type = "adc"
+        q = POOL[rng.integers(0, len(POOL), rng.integers(0, 7))]
+        k = int(rng.integers(1, len(self.reference.ids) + 4))
+        self.reference.check_search(copied.search(q, k), q, k)
+        self.index = copied.gather(lambda part: part)
+        if self.is_ivf:
+            self.index.nprobe = NLIST
+
+    def to_faiss(self, rng: np.random.Generator) -> None:
+        """What FAISS finds in a copy of its own."""
+        # A refined inverted file needs ids from 0; a fast scan begins with what lies in memory.
+        if self.refined and (self.is_ivf or self.kind.endswith("fs")):
+            return
+        q = POOL[rng.integers(0, len(POOL), rng.integers(1, 7))]
+        k = int(rng.integers(1, len(self.reference.ids) + 4))
+        D_ = np.zeros((len(q), k), np.float32)
+        self.reference.check_search(self.index.to_faiss().search(q, k, D=D_), q, k)
 
     def copy(self, rng: np.random.Generator) -> None:
         how = rng.integers(4)
@@ -244,19 +308,32 @@ class Play:
             index = LatentIndex(self.index.model, self.metric, faiss_index=native)
             index.batch_size = self.index.batch_size
             self.index = index
-        elif rng.random() < 0.3:  # which waits for the disk
+        elif rng.random() < 0.2:  # which waits for the disk
             with tempfile.TemporaryDirectory() as folder:
                 write_index(self.index, Path(folder) / "index")
-                self.index = read_index(Path(folder) / "index")
+                mmap = not self.kind.endswith("fs") and rng.random() < 0.5
+                self.index = read_index(Path(folder) / "index", mmap=mmap)
+                if mmap:  # the copy is in memory
+                    self._check_mapped()
+                    self.index = copy.deepcopy(self.index)
             self.index.batch_size, self.index.k_factor = 4, 1000.0
         if self.is_ivf:
             self.index.nprobe = NLIST
+
+    def _check_mapped(self) -> None:
+        self.index.k_factor = 1000.0
+        if self.is_ivf:
+            self.index.nprobe = NLIST
+        self.check(POOL[:2], len(self.reference.ids) + 1)
+        with pytest.raises(ValueError, match="memory-mapped"):
+            self.index.add(POOL[:2])
 
 
 OPERATIONS = [
     *("add", "add", "add", "add_sa_codes", "add_that_fails", "remove_ids", "remove_ids"),
     *("merge_from", "reset", "search", "search", "range_search", "reconstruct"),
-    *("search_and_reconstruct", "copy"),
+    *("search_and_reconstruct", "copy", "make_direct_map", "reconstruct"),
+    *("copy_to_parts", "to_faiss"),
 ]
 STEPS = st.lists(
     st.tuples(st.sampled_from(OPERATIONS), st.integers(0, 2**16)), min_size=2, max_size=10

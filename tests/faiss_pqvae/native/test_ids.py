@@ -20,11 +20,19 @@ def test_as_ids__are_contiguous_int64(given_: Any) -> None:
     np.testing.assert_array_equal(ids, given_)
 
 
+@pytest.mark.parametrize("given_", [[], np.array([]), np.empty(0, np.int64)], ids=repr)
+def test_as_ids__of_none(given_: Any) -> None:
+    ids = as_ids(given_, 0)
+    assert (ids.dtype, ids.shape) == (np.int64, (0,))
+    assert not as_selector(given_).is_member(0)
+
+
 @pytest.mark.parametrize(
     ("ids", "n", "error", "match"),
     [
         ([1.0], None, TypeError, "int64, got float64"),
-        (np.array([1], np.uint64), None, TypeError, "int64, got uint64"),
+        (np.array([1], np.uint64), None, TypeError, r"got uint64: give ids.view\(numpy.int64\)"),
+        ([], 3, ValueError, r"shape \(3,\), got \(0,\)"),
         ([[1, 2]], None, ValueError, r"shape \(n,\), got \(1, 2\)"),
         ([1, 2], 3, ValueError, r"shape \(3,\), got \(2,\)"),
     ],
