@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
+from faiss_pqvae.foreign import as_array, how_to_convert
 from faiss_pqvae.types import FloatArray
 
 Structure = Literal["product", "residual"]
@@ -38,9 +39,12 @@ class Codebooks:
     def __post_init__(self) -> None:
         if self.structure not in get_args(Structure):
             raise ValueError(f"expected structure 'product' or 'residual', got {self.structure!r}")
-        given = np.asarray(self.centroids)
+        given = as_array(self.centroids, "centroids")
         if not np.issubdtype(given.dtype, np.floating):
-            raise TypeError(f"expected centroids of a float dtype, got {given.dtype}")
+            raise TypeError(
+                f"expected centroids of a float dtype, got {given.dtype}"
+                f"{how_to_convert(given.dtype, 'centroids')}"
+            )
         if given.ndim != 3 or 0 in given.shape:
             raise ValueError(f"expected centroids of shape (M, ksub, dsub), got {given.shape}")
         ksub = given.shape[1]
@@ -51,7 +55,8 @@ class Codebooks:
             )
         if not np.isfinite(given).all():
             raise ValueError("expected finite centroids, got NaN or infinity")
-        centroids = np.array(given, dtype=np.float32, order="C")
+        with np.errstate(over="ignore"):
+            centroids = np.array(given, dtype=np.float32, order="C")
         if not np.isfinite(centroids).all():
             raise ValueError("expected centroids that fit float32, got values beyond its range")
         centroids.flags.writeable = False
@@ -107,7 +112,7 @@ class Codebooks:
             TypeError: `ids` are not integers.
             ValueError: a wrong shape or an id out of range.
         """
-        ids = np.asarray(ids)
+        ids = as_array(ids, "ids")
         if not np.issubdtype(ids.dtype, np.integer):
             raise TypeError(f"expected integer ids, got {ids.dtype}")
         if ids.ndim != 2 or ids.shape[1] != self.M:

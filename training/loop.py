@@ -126,7 +126,7 @@ class Trainer:
         clock: Callable[[], float] = time.perf_counter,
         given: dict[str, Any],
     ) -> None:
-        check_items(x, model.input_shape, "training data")
+        x = check_items(x, model.input_shape, "training data")
         known = checked(objective, len(x), given)
         _check_fits(model, objective)
         self.model = model

@@ -7,6 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from faiss_pqvae.data.given import as_rows
+from faiss_pqvae.foreign import as_array
+from faiss_pqvae.types import IdArray
+
 from .classes import classes_of
 from .labelled import LabelledData
 from .splits import LabelledItems
@@ -14,7 +18,8 @@ from .vectors import VectorParts
 
 _LABELLED = {"labels", "query_labels", "train_labels", "class_names"}
 _VECTORS = {"neighbors", "metric"}
-_KEYS = {"database", "queries", "train", "description"} | _LABELLED | _VECTORS
+_ITEMS = {"database", "queries", "train"}
+_KEYS = {"description"} | _ITEMS | _LABELLED | _VECTORS
 
 
 def from_arrays(found: Mapping[str, Any] | tuple[Any, ...], name: str) -> Any:
@@ -62,16 +67,30 @@ def from_arrays(found: Mapping[str, Any] | tuple[Any, ...], name: str) -> Any:
         raise ValueError(
             f"expected 'labels' or 'queries' in the data {name!r}, got {sorted(found)}"
         )
-    neighbours = found.get("neighbors")
+    found, neighbours = _with_rows(found), found.get("neighbors")
     return VectorParts(
         name=name,
         description=description,
         database=found["database"],
         queries=found["queries"],
         train=found.get("train"),
-        shipped=None if neighbours is None else np.asarray(neighbours, np.int64),
+        shipped=None if neighbours is None else _ids(neighbours),
         metric=found.get("metric", "l2"),
     )
+
+
+def _with_rows(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The data with items that have rows to read, whatever they were handed over as."""
+    return {
+        key: as_rows(value, None, key) if key in _ITEMS else value for key, value in found.items()
+    }
+
+
+def _ids(neighbours: Any) -> IdArray:
+    ids = as_array(neighbours, "neighbors")
+    if not np.issubdtype(ids.dtype, np.integer):
+        raise TypeError(f"expected neighbors as ids (nq, depth) of integers, got {ids.dtype}")
+    return ids.astype(np.int64)
 
 
 def _labelled(
@@ -81,12 +100,13 @@ def _labelled(
     names = None if given is None else tuple(map(str, given))
     if names is not None and len(set(names)) < len(names):
         raise ValueError(f"expected class names of which every class has its own, got {names}")
+    if "queries" in found and "query_labels" not in found:
+        raise ValueError(f"expected 'query_labels' beside 'queries' in the data {name!r}")
+    found = _with_rows(found)
     database = found["database"]
     if "queries" not in found:
         (one,), class_names = classes_of([found["labels"]], [names])
         return LabelledItems(name, description, database, one, class_names)
-    if "query_labels" not in found:
-        raise ValueError(f"expected 'query_labels' beside 'queries' in the data {name!r}")
     for of_items, items in (("labels", database), ("query_labels", found["queries"])):
         if len(items) != len(found[of_items]):
             raise ValueError(

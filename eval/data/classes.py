@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from faiss_pqvae.foreign import as_array
+
 from .protocol import LabelArray
 
 
@@ -51,8 +53,10 @@ def classes_of(
 
 
 def _array(labels: Any) -> Any:
-    found = np.asarray(labels) if not isinstance(labels, list) else _of_list(labels)
-    return found.detach().cpu().numpy() if hasattr(found, "detach") else found
+    found = _of_list(labels) if isinstance(labels, list) else as_array(labels, "labels")
+    if found.dtype == object and all(isinstance(one, str) for one in found.flat):
+        return found.astype(str)  # a column of text
+    return found
 
 
 def _of_list(labels: list[Any]) -> Any:
@@ -73,6 +77,7 @@ def _kind(labels: Any) -> str:
     raise TypeError(
         "expected labels as integers or text (n,), bool (n, classes), or lists of integers or "
         f"text, got {labels.dtype} of shape {labels.shape}"
+        + (": write labels.astype(int)" if labels.dtype.kind == "f" else "")
     )
 
 

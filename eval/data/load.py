@@ -107,7 +107,7 @@ def _found(data: str | Path | Callable[[], Any], own: OwnData) -> Any:
     for is_meant, opened in _LAYOUTS:
         if is_meant(path) and own == OwnData():
             return opened(path)
-    if path.exists() or path.parent.is_file():
+    if path.exists() or any(folder.is_file() for folder in path.parents):  # or a part of a file
         return open_own(path, own)
     if isinstance(data, str) and ":" in data:
         return datasets.get(data)()

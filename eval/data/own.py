@@ -8,14 +8,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from faiss_pqvae.data.folders import files_in
 from faiss_pqvae.data.images import ImageFolder, ImageOptions, Mode, ParquetImages
 from faiss_pqvae.data.images.cache import decode_all
 from faiss_pqvae.data.images.label_column import plain
 from faiss_pqvae.data.images.picture_column import image_columns
 from faiss_pqvae.data.labels import check_labels
 from faiss_pqvae.data.open import check_used, open_source
-from faiss_pqvae.data.source import Source, import_eval, parquet_paths
-from faiss_pqvae.data.tables import parquet_columns, read_parquet_vectors
+from faiss_pqvae.data.source import Source, import_eval
+from faiss_pqvae.data.tables import open_parquet_vectors, parquet_columns
 
 from .classes import classes_of
 from .held import HELD_BYTES
@@ -165,9 +166,9 @@ def _held(source: Source) -> Source:
 
 
 def _read(path: Path, labels: Path | None, options: OwnData) -> _Part:
-    is_table = path.suffix == ".parquet" or (path.is_dir() and any(path.glob("*.parquet")))
-    if is_table:
-        part = _read_parquet(path, options, with_labels=labels is None)
+    suffix, files = files_in(path) if path.is_dir() else (path.suffix.lower(), [path])
+    if suffix == ".parquet":
+        part = _read_parquet(files, options, with_labels=labels is None)
     else:
         source = open_source(path, images=options.images)
         names = getattr(source, "class_names", None)
@@ -194,19 +195,19 @@ def _read_labels(path: Path) -> Any:
         raise ValueError(f"cannot read {path}: expected labels as .npy; {error}") from error
 
 
-def _read_parquet(path: Path, options: OwnData, *, with_labels: bool) -> _Part:
-    files = parquet_paths(path)
+def _read_parquet(files: list[Path], options: OwnData, *, with_labels: bool) -> _Part:
     columns = parquet_columns(files[0])
     label = options.label_column or ("label" if "label" in columns else None)
     for name in (options.column, options.label_column):
-        if name is not None and name not in columns:
+        # A pattern names several columns of numbers.
+        if name is not None and name not in columns and "*" not in name:
             raise ValueError(f"expected a column {name!r} in {files[0]}, got {[*columns]}")
     of_images = image_columns(files)
-    vectors = [name for name, is_vector in columns.items() if is_vector and name != label]
+    vectors = [name for name, kind in columns.items() if kind == "vectors" and name != label]
     column = options.column or ("image" if "image" in of_images else None)
     if column is None and len(vectors) + len(of_images) == 1:
         (column,) = vectors + of_images
-    if column is None:
+    if column is None and (vectors or of_images):
         raise ValueError(
             f"expected a column 'image' or one of images or of vectors in {files[0]}, got "
             f"{[*columns]}, of which {of_images} are images and {vectors} are vectors: name one "
@@ -215,9 +216,9 @@ def _read_parquet(path: Path, options: OwnData, *, with_labels: bool) -> _Part:
     labels = None
     if with_labels and label is not None:
         labels = np.concatenate([_column(file, label) for file in files])
-    if columns[column]:
-        check_used(options.images, path, of_images=False)
-        return _Part(read_parquet_vectors(files, column), labels, None)
+    if column is None or columns.get(column) != "images":
+        check_used(options.images, files[0], of_images=False)
+        return _Part(open_parquet_vectors(files, column, without=label), labels, None)
     whole = labels is not None and labels.dtype.kind in "iu"
     arguments = options.images.arguments()
     images = ParquetImages(files, image_column=column, label_column=label or "", **arguments)

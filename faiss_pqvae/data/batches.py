@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 from collections.abc import Iterator
 from typing import Any
@@ -11,51 +12,89 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from faiss_pqvae.data.given import as_rows
+from faiss_pqvae.foreign import how_to_convert
+
 _TOLERANCE = 1e-3  # resizing and rounding may leave [0, 1] by a little
 
 
 def check_items(
     x: Any, item_shape: tuple[int, ...], what: str, *, may_be_empty: bool = False
-) -> None:
-    """Checks type, dtype and shape of a set of items; reads none of them.
+) -> Any:
+    """Checks type, dtype and shape of a set of items.
 
     Args:
-        x: anything with a shape, a dtype and rows by slice: an array, a memory map, a tensor, a
-            source from `faiss_pqvae.data.open`.
+        x: whatever `as_rows` takes: an array, a memory map, a tensor, a source from
+            `faiss_pqvae.data.open`, a table, a list, a Dataset.
         item_shape: expected shape of one item, (c, h, w) or (d,).
         what: its name in messages.
         may_be_empty: take no items, too.
 
+    Returns:
+        What rows are read of, which has a shape, a dtype and rows by slice: x itself, unread, where
+        it is such a thing.
+
     Raises:
-        TypeError: no array, or a dtype that is neither uint8 nor a float.
+        TypeError: no items, or a dtype that is neither uint8 nor a float; vectors may also be of
+            other integers.
         ValueError: a wrong shape; no item, where there has to be one.
     """
-    shape, dtype = getattr(x, "shape", None), getattr(x, "dtype", None)
-    if shape is None or dtype is None or not hasattr(x, "__getitem__"):
+    x = as_rows(x, item_shape, what)
+    shape, dtype = tuple(x.shape), x.dtype
+    if not _is_number(dtype, vectors=len(item_shape) == 1):
         raise TypeError(
-            f"expected {what} as an array (n, {', '.join(map(str, item_shape))}) of uint8 or "
-            f"floats, got {type(x).__name__}"
+            f"expected {what} of dtype uint8 or float, got {dtype}{_how_to_convert(dtype)}"
         )
-    floating = (
-        dtype.is_floating_point
-        if isinstance(dtype, torch.dtype)
-        else np.issubdtype(dtype, np.floating)
-    )
-    if not floating and dtype not in (torch.uint8, np.dtype(np.uint8)):
-        raise TypeError(f"expected {what} of dtype uint8 or float, got {dtype}")
-    if tuple(shape[1:]) != item_shape:
+    if shape[1:] != item_shape:
         raise ValueError(
-            f"expected {what} of shape (n, {', '.join(map(str, item_shape))}), got {tuple(shape)}"
+            f"expected {what} of shape (n, {', '.join(map(str, item_shape))}), got {shape}"
+            f"{_how_to_reshape(shape, item_shape)}"
         )
     if shape[0] == 0 and not may_be_empty:
-        raise ValueError(f"expected at least one item in {what}, got shape {tuple(shape)}")
+        raise ValueError(f"expected at least one item in {what}, got shape {shape}")
+    return x
+
+
+def _is_number(dtype: Any, *, vectors: bool) -> bool:
+    """Whether a dtype of torch or numpy is one of items."""
+    if dtype in (torch.uint8, np.dtype(np.uint8)):
+        return True
+    if isinstance(dtype, torch.dtype):
+        whole = not (dtype.is_floating_point or dtype.is_complex or dtype == torch.bool)
+        return dtype.is_floating_point or (vectors and whole)
+    return np.issubdtype(dtype, np.floating) or (vectors and np.issubdtype(dtype, np.integer))
+
+
+def _how_to_convert(dtype: Any) -> str:
+    if isinstance(dtype, torch.dtype):
+        how = "torch.cat([x.real, x.imag], 1)" if dtype.is_complex else "x.float()"
+        whole = not (dtype.is_complex or dtype == torch.bool)
+        return f": write {'x.to(torch.uint8) for pixels from 0 to 255' if whole else how}"
+    if dtype.kind in "iu":
+        return ": write x.astype(numpy.uint8) for pixels from 0 to 255"
+    return how_to_convert(dtype, "x")
+
+
+def _how_to_reshape(shape: tuple[int, ...], item_shape: tuple[int, ...]) -> str:
+    """What to write where the items seem to be there in another form."""
+    if shape == item_shape:
+        return ": write x[None] for one item"
+    if len(item_shape) == 3 and shape[1:] == (*item_shape[1:], item_shape[0]):
+        return ": write x.transpose(0, 3, 1, 2), or x.permute(0, 3, 1, 2) of a tensor"
+    if item_shape[0] == 1 and shape[1:] == item_shape[1:]:
+        return ": write x[:, None]"
+    if len(shape) > 2 and math.prod(shape[1:]) == item_shape[0] and len(item_shape) == 1:
+        return f": write x.reshape(-1, {item_shape[0]})"
+    if shape[2:] == item_shape:
+        return ": write numpy.concatenate(x) of batches"
+    return ""
 
 
 def read_rows(x: Any, rows: Any, what: str, start: int = 0) -> Tensor:
-    """Reads rows into a tensor of their own dtype (float64 and float16 become float32).
+    """Reads rows into a tensor of uint8 or float32.
 
     Args:
-        x: what `check_items` accepted.
+        x: what `check_items` returned.
         rows: a slice or an int64 array.
         what: its name in messages.
         start: number of the first row of a slice, for messages.

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
-from faiss_pqvae.data.source import Rows, Source
+from faiss_pqvae.data.source import Parts, Rows, Source
 from faiss_pqvae.types import FloatArray
 
 # Little endian, on every machine. In the TEXMEX formats every row starts with its dimension, in
@@ -31,9 +31,11 @@ class Float32Rows:
 
     Attributes:
         shape: that of the source.
+        parts: the files that it lies in, where it is of files.
     """
 
     dtype: np.dtype[Any] = _FLOAT
+    parts: Parts
 
     def __init__(self, source: Source) -> None:
         self.source = source
@@ -43,7 +45,22 @@ class Float32Rows:
         return self.shape[0]
 
     def __getitem__(self, rows: Rows, /) -> FloatArray:
-        return np.array(self.source[rows], dtype=np.float32)
+        with np.errstate(over="ignore"):  # whoever reads looks for infinity
+            return np.array(self.source[rows], dtype=np.float32)
+
+
+def comes_as_float32(x: Any) -> bool:
+    """Whether rows of numpy's numbers have to be converted before torch takes them as they are.
+
+    Integers in two dimensions are vectors, not pixels. Of floats those of another byte order, and
+    those of more than 8 bytes.
+
+    Args:
+        x: anything with a shape and a dtype of numpy.
+    """
+    vectors = len(x.shape) == 2 and x.dtype.kind in "iu"
+    foreign = x.dtype.kind == "f" and (x.dtype.itemsize > 8 or not x.dtype.isnative)
+    return bool(vectors or foreign)
 
 
 @dataclass(frozen=True)
@@ -57,21 +74,28 @@ class FlatVectors:
         path: the file.
         record: of one row, with the values in the field "values".
         offset: bytes before the first row.
-        shape: (n, d).
+        shape: (n, d), or (n, ...) of other items.
+        dtype: what rows are converted to.
     """
 
     path: Path
     record: np.dtype[Any]
     offset: int
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
     dtype: np.dtype[Any] = _FLOAT
+
+    @property
+    def parts(self) -> Parts:
+        """The file, with its number of rows."""
+        return [(self.path, len(self))]
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, rows: Rows, /) -> npt.NDArray[Any]:
         # The map is strided; this is the one copy, converted on the way.
-        return np.array(self.records()["values"][rows], dtype=self.dtype)
+        with np.errstate(over="ignore"):  # whoever reads looks for infinity
+            return np.array(self.records()["values"][rows], dtype=self.dtype)
 
     def records(self, start: int = 0, stop: int | None = None) -> npt.NDArray[Any]:
         """The rows from start to stop as they lie in the file, (stop - start,) of `record`."""

@@ -7,6 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from faiss_pqvae.foreign import as_array
+
 
 class Labels(NamedTuple):
     """Which classes items belong to, as pairs, so that thousands of classes take no matrix.
@@ -28,13 +30,6 @@ class Labels(NamedTuple):
         return np.diff(self.starts) > 0
 
 
-def as_array(values: Any) -> npt.NDArray[Any]:
-    """An array of whatever is one, a tensor on any device included."""
-    if hasattr(values, "detach"):  # a tensor: torch is not known here
-        values = values.detach().cpu().numpy()
-    return np.asarray(values)
-
-
 def check_labels(labels: Any, n: int) -> Labels:
     """Checks labels and brings them into one form.
 
@@ -52,12 +47,14 @@ def check_labels(labels: Any, n: int) -> Labels:
         if len(labels.starts) != n + 1:
             raise ValueError(f"expected labels of {n} items, got those of {len(labels.starts) - 1}")
         return labels
-    given = as_array(labels)
+    given = as_array(labels, "labels")
+    if given.dtype == object and all(isinstance(label, int) for label in given.flat):
+        given = np.array(given.tolist())  # as tables hand out whole numbers
     if given.dtype != np.bool_ and not np.issubdtype(given.dtype, np.integer):
         nan = np.issubdtype(given.dtype, np.floating) and bool(np.isnan(given).any())
         raise TypeError(
             "expected labels as integers (n,), -1 where one is missing, or bool (n, classes), got "
-            f"{given.dtype}" + (" with NaN" if nan else "")
+            f"{given.dtype}{' with NaN' if nan else ''}: write {_how_to_number(given, nan)}"
         )
     matrix = given.dtype == np.bool_
     expected = f"({n}, classes) of bool" if matrix else f"({n},) of integers"
@@ -82,6 +79,12 @@ def check_labels(labels: Any, n: int) -> Labels:
     return Labels(n_classes, classes.astype(np.int64), starts)
 
 
+def _how_to_number(labels: npt.NDArray[Any], nan: bool) -> str:
+    if labels.dtype.kind == "f":
+        return f"numpy.{'nan_to_num(labels, nan=-1)' if nan else 'asarray(labels)'}.astype(int)"
+    return "numpy.unique(labels, return_inverse=True)[1]"
+
+
 def check_word_vectors(vectors: Any, n_classes: int) -> npt.NDArray[np.float32]:
     """Checks word vectors of classes and brings them to length 1.
 
@@ -97,7 +100,7 @@ def check_word_vectors(vectors: Any, n_classes: int) -> npt.NDArray[np.float32]:
         TypeError: no array of floats.
         ValueError: another shape; NaN, infinity or a vector of length zero.
     """
-    given = as_array(vectors)
+    given = as_array(vectors, "word vectors")
     if not np.issubdtype(given.dtype, np.floating):
         raise TypeError(f"expected word vectors of floats, got {given.dtype}")
     if given.ndim != 2 or len(given) != n_classes or not given.shape[1]:

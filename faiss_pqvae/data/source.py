@@ -1,7 +1,9 @@
 """What hands out rows: the protocol of everything that is read in chunks. numpy only."""
 
 import importlib
-from collections.abc import Iterator, Sequence
+import os
+import re
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol, TypeAlias
 
@@ -9,6 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 Rows: TypeAlias = slice | npt.NDArray[np.int64]
+# The files that items came from, in the order of the items, and how many are in each.
+Parts: TypeAlias = list[tuple[Path, int]]
 
 
 class Source(Protocol):
@@ -63,15 +67,60 @@ def row_ids(rows: Rows, n: int) -> npt.NDArray[np.int64]:
     return np.where(ids < 0, ids + n, ids)
 
 
+def files_below(root: Path, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """The files in a folder and below it, in no order; links are followed.
+
+    Those that begin with a dot, and what lies in folders that do, are hidden: half-written files,
+    those of file systems and editors. A link to nowhere is handed out too, so that opening it fails
+    instead of leaving it out.
+    """
+    here = root.resolve()
+    if here in above:  # a link to a folder around it
+        return
+    with os.scandir(root) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from files_below(Path(entry.path), (*above, here))
+            elif entry.is_file() or entry.is_symlink():
+                yield Path(entry.path)
+
+
+def table_files(root: Path, suffix: str) -> list[Path]:
+    """The files of vectors in a folder and below it that end in a suffix, in natural order.
+
+    What begins with an underscore is hidden, too: the writers of tables name so what they note
+    beside them (_SUCCESS, _metadata, _delta_log/) or have not finished (_temporary/).
+    """
+    return natural_order(
+        path
+        for path in files_below(root)
+        if path.suffix.lower() == suffix
+        and not any(part.startswith("_") for part in path.relative_to(root).parts)
+    )
+
+
+def natural_order(paths: Iterable[Path]) -> list[Path]:
+    """Paths sorted as people count: part-2 before part-10."""
+    return sorted(paths, key=lambda path: ([_natural(part) for part in path.parts], path))
+
+
+def _natural(name: str) -> list[str | int]:
+    # Text and digits take turns, text first, so that like is compared with like.
+    pieces = re.split("([0-9]+)", name)
+    return [int(piece) if i % 2 else piece for i, piece in enumerate(pieces)]
+
+
 def parquet_paths(path: str | Path | Sequence[str | Path]) -> list[Path]:
-    """The files that are meant: one, several in order, or those of a folder, sorted.
+    """The files that are meant: one, several in order, or those of `table_files`.
 
     Raises:
         ValueError: there is none.
     """
     if isinstance(path, str | Path):
         path = Path(path)
-        paths = sorted(path.glob("*.parquet")) if path.is_dir() else [path]
+        paths = table_files(path, ".parquet") if path.is_dir() else [path]
     else:
         paths = [Path(file) for file in path]
     if not paths:

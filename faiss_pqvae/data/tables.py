@@ -1,10 +1,11 @@
-"""Vectors in HDF5 (the layout of ann-benchmarks) and in Parquet (lists). numpy only.
+"""Vectors in HDF5 (the layout of ann-benchmarks) and in Parquet. numpy only.
 
 Rows come as float32, as in `faiss_pqvae.data.flat`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +14,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from faiss_pqvae.data.source import Rows, import_eval, parquet_paths, row_ids
+from faiss_pqvae.data.columns import (
+    ColumnKind,
+    check_columns,
+    choose_columns,
+    column_kinds,
+    join_rows,
+    rows_of,
+)
+from faiss_pqvae.data.shards import Shards
+from faiss_pqvae.data.source import Parts, Rows, import_eval, parquet_paths, row_ids
 from faiss_pqvae.types import FloatArray
 
 HDF5_SUFFIXES = frozenset({".hdf5", ".h5"})
@@ -45,8 +55,8 @@ class HDF5Vectors:
 
         Args:
             path: the file.
-            dataset: name; by default "train", the vectors to search in of ann-benchmarks, or the
-                only one that there is.
+            dataset: name, in groups as "emb/clip"; by default "train", the vectors to search in of
+                ann-benchmarks, or the only one that there is.
             run_bytes: most that is read at a time where rows lie apart.
             gap_bytes: between two rows, beyond which it is jumped over and not read.
 
@@ -59,7 +69,7 @@ class HDF5Vectors:
         self.path, self.run_bytes, self.gap_bytes = Path(path), run_bytes, gap_bytes
         if not self.path.is_file():
             raise FileNotFoundError(f"expected an HDF5 file, got {path}")
-        shapes, self.attributes = self._contents()
+        shapes, self.attributes = self._contents(dataset)
         self.names = tuple(sorted(shapes))
         if dataset is None:
             dataset = self.names[0] if len(self.names) == 1 else "train"
@@ -76,6 +86,11 @@ class HDF5Vectors:
 
     def __getitem__(self, rows: Rows, /) -> FloatArray:
         return np.asarray(self.read(rows), dtype=np.float32)
+
+    @property
+    def parts(self) -> Parts:
+        """The file, with its number of rows."""
+        return [(self.path, len(self))]
 
     def read(self, rows: Rows) -> npt.NDArray[Any]:
         """Rows in the dtype of the file, such as ids."""
@@ -104,7 +119,7 @@ class HDF5Vectors:
         for start, stop in itertools.pairwise(edges):
             yield slice(start, stop)
 
-    def _contents(self) -> tuple[dict[str, tuple[int, int]], dict[str, Any]]:
+    def _contents(self, dataset: str | None) -> tuple[dict[str, tuple[int, int]], dict[str, Any]]:
         shapes: dict[str, tuple[int, int]] = {}
 
         def note(name: str, item: Any) -> None:
@@ -114,6 +129,8 @@ class HDF5Vectors:
 
         with self._open() as file:
             file.visititems(note)
+            if dataset is not None and dataset in file:  # a link, which is not visited
+                note(dataset, file[dataset])
             return shapes, dict(file.attrs)
 
     def _open(self) -> _OpenHDF5:
@@ -146,100 +163,77 @@ class _OpenHDF5:
 # Parquet -----------------------------------------------------------------------------------------
 
 
-def parquet_columns(path: Path) -> dict[str, bool]:
-    """Every column of a Parquet file by name, and whether it holds vectors: lists of numbers.
+def parquet_columns(path: Path) -> dict[str, ColumnKind]:
+    """Every column of a Parquet file by name, and what it holds.
 
     Raises:
+        FileNotFoundError: there is no such file.
         ValueError: the file is corrupt.
         ImportError: pyarrow is not installed.
     """
-    arrow, parquet = import_eval("pyarrow"), import_eval("pyarrow.parquet")
-    try:
-        schema = parquet.read_schema(path)
-    except (ValueError, OSError, arrow.ArrowException) as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
-    return {field.name: _is_vector(arrow.types, field.type) for field in schema}
+    return column_kinds(_schema(path))
 
 
-def _is_vector(types: Any, column: Any) -> bool:
-    listed = (
-        types.is_list(column) or types.is_large_list(column) or types.is_fixed_size_list(column)
-    )
-    return bool(
-        listed and (types.is_floating(column.value_type) or types.is_integer(column.value_type))
-    )
-
-
-def read_parquet_vectors(
-    path: str | Path | Sequence[str | Path], column: str | None = None
-) -> FloatArray:
-    """Reads a column of lists into memory: Parquet has no fixed places to map.
+def open_parquet_vectors(
+    path: str | Path | Sequence[str | Path],
+    column: str | None = None,
+    *,
+    without: str | None = None,
+) -> Shards:
+    """Reads vectors into memory, file by file: Parquet has no fixed places to map.
 
     Args:
-        path: a file, several in order, or a folder whose *.parquet are taken in sorted order.
-        column: lists or fixed-size lists of numbers, all of one length; by default the only such
-            column.
+        path: a file, several in order, or a folder whose *.parquet, at any depth, are taken in
+            natural order.
+        column: lists, fixed-size lists or fixed-shape tensors of numbers, all of one length; or
+            the columns of numbers, one a dimension, that match a pattern such as "dim_*". By
+            default what `choose_columns` finds plain.
+        without: a column that is not among the vectors, of labels say.
 
     Returns:
-        (n, d) float32.
+        (n, d) float32; (n, ...) of tensors with more dimensions, bytes as uint8.
 
     Raises:
         FileNotFoundError: a file is missing.
         ValueError: a file is corrupt, the column is missing or not the only one, values are
-            missing, lengths differ, or there is no row.
+            missing, lengths differ (the message names both files), or there is no row.
         ImportError: pyarrow is not installed.
     """
-    arrow = import_eval("pyarrow")
-    blocks: list[FloatArray] = []
-    for file in parquet_paths(path):
-        if not file.is_file():
-            raise FileNotFoundError(f"expected a .parquet file, got {file}")
-        try:
-            blocks += _parquet_blocks(file, column, blocks[0].shape[1] if blocks else None)
-        except (ValueError, OSError, arrow.ArrowException) as error:
-            raise ValueError(f"cannot read {file}: {error}") from error
-    if not blocks:
+    paths = parquet_paths(path)
+    name_one, several = f"{paths[0].name}/COLUMN", f"{paths[0].name}/dim_*"
+    schema = _schema(paths[0])
+    with _reading(paths[0]):
+        names = choose_columns(schema, column, without, name_one, several)
+    found = [_rows(file, names, paths[0]) for file in paths]
+    # Files without rows do not know how many dimensions the vectors of lists have.
+    like = next((rows for rows in found if len(rows)), None)
+    if like is None:
         raise ValueError(f"no vectors in {path}: expected at least one row")
-    out = np.empty((sum(map(len, blocks)), blocks[0].shape[1]), np.float32)
-    end = len(out)
-    while blocks:  # each is let go once it is copied: never two copies of all
-        block = blocks.pop()
-        out[end - len(block) : end] = block
-        end -= len(block)
-    return out
+    return Shards(paths, [rows if len(rows) else like[:0] for rows in found])
 
 
-def _parquet_blocks(path: Path, column: str | None, d: int | None) -> list[FloatArray]:
+def _rows(path: Path, names: list[str], first: Path) -> npt.NDArray[Any]:
+    """Columns of one file, which the first one has, too."""
+    schema, parquet = _schema(path), import_eval("pyarrow.parquet")
+    with _reading(path):
+        check_columns(schema, names, first)
+        with parquet.ParquetFile(path) as table:
+            return join_rows([rows_of(batch, names) for batch in table.iter_batches(columns=names)])
+
+
+def _schema(path: Path) -> Any:
     parquet = import_eval("pyarrow.parquet")
-    names = [name for name, is_vector in parquet_columns(path).items() if is_vector]
-    if column is None and len(names) != 1:
-        raise ValueError(
-            f"expected one column of vectors, got {names}; name one as {path.name}/COLUMN"
-        )
-    if column is not None and column not in names:
-        raise ValueError(f"expected a column {column!r} of lists of numbers, got {names}")
-    blocks = []
-    with parquet.ParquetFile(path) as file:
-        for batch in file.iter_batches(columns=[column or names[0]]):
-            if batch.num_rows:
-                blocks.append(_list_rows(batch.column(0), d))
-                d = blocks[-1].shape[1]
-    return blocks
+    if not path.is_file():
+        raise FileNotFoundError(f"expected a .parquet file, got {path}")
+    with _reading(path):
+        return parquet.read_schema(path)
 
 
-def _list_rows(column: Any, d: int | None) -> FloatArray:
-    """An arrow array of lists as (n, d) float32."""
-    if column.null_count:
-        raise ValueError(f"expected a vector in every row, got {column.null_count} nulls")
-    lengths = import_eval("pyarrow.compute").list_value_length(column).to_numpy()
-    d = int(lengths[0]) if d is None else d
-    if d == 0 or (lengths != d).any():
-        raise ValueError(
-            f"expected vectors of one dimension, {d or 'at least 1'} as in the first row, got "
-            f"dimensions from {lengths.min()} to {lengths.max()}"
-        )
-    values = column.flatten()  # unlike .values, this respects a slice's offset
-    if values.null_count:
-        raise ValueError(f"expected numbers in every vector, got {values.null_count} nulls")
-    rows: FloatArray = values.to_numpy(zero_copy_only=False).reshape(-1, d).astype(np.float32)
-    return rows
+@contextlib.contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """What Arrow and we find wrong in a file becomes a ValueError with its name."""
+    arrow = import_eval("pyarrow")
+    try:
+        yield
+    except (ValueError, OSError, arrow.ArrowException) as error:
+        raise ValueError(f"cannot read {path}: {error}") from error

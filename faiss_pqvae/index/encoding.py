@@ -92,13 +92,13 @@ class Encoding:
         Raises:
             TypeError, ValueError: no such items; NaN or infinity in them, in features or latents.
         """
-        check_items(x, self.input_shape, what, may_be_empty=True)
+        x = check_items(x, self.input_shape, what, may_be_empty=True)
         for items in read_batches(x, batch_size, what):
             yield self.batch(items)
 
     def latents(self, x: Any, batch_size: int, what: str) -> Iterator[Tensor]:
         """As `batches`: the latents alone, where the model is."""
-        check_items(x, self.input_shape, what, may_be_empty=True)
+        x = check_items(x, self.input_shape, what, may_be_empty=True)
         for items in read_batches(x, batch_size, what):
             yield self._encode(items)[2]
 
@@ -114,7 +114,7 @@ class Encoding:
             ValueError: a wrong shape, NaN or infinity; a transform that cannot be undone.
         """
         model = self.model
-        check_items(z, (model.latent_dim,), "latents", may_be_empty=True)
+        z = check_items(z, (model.latent_dim,), "latents", may_be_empty=True)
         with torch.inference_mode():
             parts = [
                 model.decode(batch.to(model.device)).cpu().numpy()

@@ -296,7 +296,7 @@ class LatentIndex:
 
     def _add(self, x: Any, ids: Any) -> None:
         self._check_writable()
-        self._check_items(x, "items to add")
+        x = self._check_items(x, "items to add")
         before = self.ntotal
         self._stock.add(self._batches(x, "items to add"), len(x), ids)
         self._without_names(ids, before)
@@ -434,7 +434,7 @@ class LatentIndex:
     ) -> tuple[FloatArray, IdArray, FloatArray | None]:
         """Fills D, I and, where a third output is asked for, R."""
         k = check_k(k)
-        self._check_items(x, "queries")
+        x = self._check_items(x, "queries")
         k_factor, params = refine_parameters(params, self.k_factor, self.refiner)
         how = self._how(params, k_factor)
         return how.nearest(self._batches(x, "queries"), (len(x), k), *outputs)
@@ -551,7 +551,7 @@ class LatentIndex:
 
     def compute_residual(self, x: Any, key: int) -> FloatArray:
         """The latent of one item (*input_shape) less that of a stored one: (faiss_index.d,)."""
-        residual: FloatArray = self.compute_residual_n(x[None], [operator.index(key)])[0]
+        residual: FloatArray = self.compute_residual_n([x], [operator.index(key)])[0]
         return residual
 
     def compute_residual_n(self, x: Any, keys: Any) -> FloatArray:
@@ -560,13 +560,13 @@ class LatentIndex:
         Raises:
             TypeError, ValueError: wrong items or ids, another number of ids, no such id.
         """
-        self._check_items(x, "items")
+        x = self._check_items(x, "items")
         ids = as_ids(keys, len(x))
         return self.encode(x) - self.reconstruct_batch(ids)
 
     def sa_encode(self, x: Any, codes: CodeArray | None = None) -> CodeArray:
         """Codes of items: (n, *input_shape) to (n, sa_code_size()) uint8; stores nothing."""
-        self._check_items(x, "items to encode")
+        x = self._check_items(x, "items to encode")
         return self._stock.sa_encode(self._batches(x, "items to encode"), len(x), codes)
 
     def sa_decode(self, codes: CodeArray, x: FloatArray | None = None) -> FloatArray:
@@ -636,9 +636,9 @@ class LatentIndex:
         self._check_trained()
         yield from self._encoding.batches(x, self.batch_size, what)
 
-    def _check_items(self, x: Any, what: str) -> None:
+    def _check_items(self, x: Any, what: str) -> Any:
         self._check_trained()
-        check_items(x, self.input_shape, what, may_be_empty=True)
+        return check_items(x, self.input_shape, what, may_be_empty=True)
 
     def _check_trained(self) -> None:
         if not self.is_trained:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from faiss_pqvae.arguments import output
+from faiss_pqvae.foreign import as_array
 from faiss_pqvae.index.encoding import Batch, Encoding
 from faiss_pqvae.index.metrics import METRICS
 from faiss_pqvae.index.refine import Refiner, StoredVectors, made_of, make_refiner, refines_by
@@ -143,7 +144,7 @@ class Stock:
             TypeError: another dtype.
             ValueError: another shape.
         """
-        codes, size = np.asarray(codes), self.store.sa_code_size()
+        codes, size = as_array(codes, "codes"), self.store.sa_code_size()
         if codes.dtype != np.uint8:
             raise TypeError(f"expected codes of dtype uint8, got {codes.dtype}")
         if codes.ndim != 2 or codes.shape[1] != size:

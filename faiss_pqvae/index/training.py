@@ -118,7 +118,7 @@ def trained(
         )
     if fit is None and not ready:
         raise ValueError("this index only serves: make one that trains by index_factory")
-    check_items(x, parts.encoding.input_shape, WHAT)
+    x = check_items(x, parts.encoding.input_shape, WHAT)
     folder, fit_model = None if folder is None else Path(folder), None
     if fit is not None and not ready:  # wrong labels are found before anything is trained
         checked = fit.check(len(x), **given)

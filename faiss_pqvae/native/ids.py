@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from faiss_pqvae.foreign import as_array
 from faiss_pqvae.native import faiss
 from faiss_pqvae.types import IdArray
 
@@ -31,7 +32,7 @@ def as_ids(ids: Any, n: int | None = None) -> IdArray:
         TypeError: no integers.
         ValueError: another number of them.
     """
-    array = np.asarray(ids)
+    array = as_array(ids, "ids")
     if not array.size:
         array = array.astype(np.int64)
     if array.dtype == np.uint64:

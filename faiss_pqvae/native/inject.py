@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from faiss_pqvae.codebooks import MAX_NBITS, MIN_NBITS, Codebooks
+from faiss_pqvae.foreign import as_array, how_to_convert
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.kinds import kind_of
 from faiss_pqvae.native.kinds.lists import coarse_is_trained
@@ -197,7 +198,13 @@ def train_coarse(index: Any, xt: Any) -> None:
 
 
 def _vectors(xt: Any, d: int) -> FloatArray:
-    x = np.ascontiguousarray(xt, dtype=np.float32)
+    x = as_array(xt, "training vectors")
+    if x.dtype.kind not in "fiu":
+        raise TypeError(
+            f"expected training vectors of numbers, got {x.dtype}{how_to_convert(x.dtype, 'xt')}"
+        )
+    with np.errstate(over="ignore"):
+        x = np.ascontiguousarray(x, dtype=np.float32)
     if x.ndim != 2 or x.shape[1] != d:
         raise ValueError(f"expected vectors of shape (n, {d}), got {x.shape}")
     if not np.isfinite(x).all():

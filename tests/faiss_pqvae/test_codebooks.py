@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -38,6 +39,38 @@ def test_codebooks__become_contiguous_float32(dtype: type) -> None:
     assert codebooks.centroids.dtype == np.float32
     assert codebooks.centroids.flags.c_contiguous
     np.testing.assert_array_equal(codebooks.centroids, transposed)
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        lambda x: x.astype(">f4"),
+        lambda x: x.astype(np.longdouble),
+        lambda x: torch.from_numpy(x).requires_grad_(),
+        lambda x: torch.from_numpy(x).bfloat16(),
+        lambda x: x.tolist(),
+    ],
+    ids=["big-endian", "longdouble", "gradient", "bfloat16", "list"],
+)
+def test_codebooks__take_foreign_floats(convert: Any) -> None:
+    codebooks = Codebooks(convert(_centroids()))
+    np.testing.assert_array_equal(codebooks.centroids, _centroids())
+    assert codebooks.centroids.dtype.isnative
+    ids = torch.tensor([[1, 0]])
+    np.testing.assert_array_equal(
+        codebooks.decode(ids), codebooks.decode(np.array([[1, 0]], ">i2"))
+    )
+
+
+def test_codebooks__say_how_to_convert() -> None:
+    with pytest.raises(TypeError, match=r"got complex64: write centroids\.real"):
+        Codebooks(_centroids() * 1j)
+    with pytest.raises(
+        TypeError, match="centroids as a dense array, got a tensor on the device meta"
+    ):
+        Codebooks(torch.empty(2, 4, 3, device="meta"))
+    with pytest.raises(ValueError, match="beyond its range"):
+        Codebooks(_centroids().astype(np.longdouble) + np.longdouble(10) ** 300)
 
 
 @pytest.mark.parametrize("dtype", [np.int64, np.uint8, object, np.complex64, bool])

@@ -49,7 +49,7 @@ class Items:
         seed: int,
         device: torch.device,
     ) -> None:
-        check_items(x, shape, "training data")
+        x = check_items(x, shape, "training data")
         if len(x) < 4:
             raise ValueError(f"expected at least 4 training items, got {len(x)}")
         self.x, self.seed, self.device = x, seed, device

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from faiss_pqvae.data.batches import read_batches
+from faiss_pqvae.data.batches import check_items, read_batches
 from faiss_pqvae.model.clustering import look_up
 from faiss_pqvae.model.pqvae import PQVAE, to_float
 
@@ -108,6 +108,7 @@ def view_recall(
     Returns:
         The share of the images found, in [0, 1].
     """
+    x = check_items(x, model.input_shape, "images")
     model.eval()
     device = model.device
     codes = []
@@ -154,6 +155,8 @@ def neighbour_recall(model: PQVAE, x: Any, queries: Any, *, k: int = 10) -> floa
     Returns:
         The share of the queries, in [0, 1].
     """
+    x = check_items(x, model.input_shape, "stored items")
+    queries = check_items(queries, model.input_shape, "queries")
     model.eval()
     device = model.device
     found = [batch.to(device) for batch in read_batches(queries, 1024, "queries")]

@@ -14,6 +14,7 @@ import numpy as np
 from tqdm import tqdm
 
 from faiss_pqvae.data.batches import check_items, read_rows, sample_rows
+from faiss_pqvae.data.given import as_rows
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.pqvae import PQVAE
 
@@ -109,6 +110,7 @@ def tune(
         TypeError, ValueError: wrong items or settings; the folder holds a search with others; no
             training converged.
     """
+    x = as_rows(x, None, "training data")
     shape = tuple(x.shape[1:])
     check_items(x, shape, "training data")
     training = training or TrainingConfig()

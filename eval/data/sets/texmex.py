@@ -54,4 +54,6 @@ def _files(path: Path, role: str) -> list[Path]:
         candidates = [path.with_name(f"{path.name}_{role}{suffix}") for suffix in suffixes]
     else:
         candidates = []
-    return sorted(file for file in candidates if file.suffix in suffixes and file.is_file())
+    # Archives of macOS bring a hidden file beside every other.
+    shown = (file for file in candidates if not file.name.startswith((".", "_")))
+    return sorted(file for file in shown if file.suffix in suffixes and file.is_file())

@@ -146,8 +146,8 @@ def add_codes(index: Any, bare: Any, codes: CodeArray, ids: IdArray | None) -> N
 def _adding(index: Any, ids: IdArray | None) -> Iterator[None]:
     """Around additions, of which a direct map of FAISS's follows two of four.
 
-    Its hash table counts what comes without ids from 0 again, so that other vectors are found
-    there; its array refuses ids.
+    Its hash table puts what comes without ids under other keys, from 0 again or from anywhere, so
+    that other vectors are found there; its array refuses ids.
     """
     bare, numbered = unwrapped(index), ids is None or in_id_map(index)
     unable = faiss.DirectMap.Hashtable if numbered else faiss.DirectMap.Array

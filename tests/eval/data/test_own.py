@@ -5,10 +5,14 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import h5py
 import numpy as np
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import scipy.sparse
+import torch
 from PIL import Image
 
 from faiss_pqvae.eval import load
@@ -202,6 +206,41 @@ def test_load__many_images_are_decoded_once_into_a_file(
     np.testing.assert_array_equal(data.database, x[LABELS.argsort(kind="stable")])
 
 
+def test_load__parquet_below_a_folder_in_natural_order_without_hidden_files(
+    vectors: np.ndarray, tmp_path: Path
+) -> None:
+    (tmp_path / "data").mkdir()
+    for number, rows in ((2, slice(0, 20)), (10, slice(20, N))):
+        path = tmp_path / "data" / f"part-{number}.parquet"
+        write_parquet(path, v=list(vectors[rows]), label=LABELS[rows])
+    write_parquet(tmp_path / "data" / "_part-11.parquet", v=list(vectors), label=LABELS)
+    (tmp_path / "data" / ".tmp-0.parquet").write_bytes(b"half a file")
+    same_items(load(tmp_path), vectors, LABELS)
+    own = OwnData(queries=tmp_path / "data" / "part-2.parquet")
+    np.testing.assert_array_equal(load(tmp_path, own=own).database, vectors)
+
+
+@pytest.mark.parametrize("column", [None, "dim*"])
+@pytest.mark.parametrize("label", ["label", "dim_label", "6"])
+def test_load__parquet_of_one_column_a_dimension(
+    vectors: np.ndarray, tmp_path: Path, column: str | None, label: str
+) -> None:
+    columns = {f"dim{i}": vectors[:, i] for i in range(6)}
+    write_parquet(tmp_path / "x.parquet", id=np.arange(N), **columns, **{label: LABELS})
+    own = OwnData(column=column, label_column=label)
+    same_items(load(tmp_path / "x.parquet", own=own), vectors, LABELS)
+
+
+def test_load__folder_of_npy_shards(vectors: np.ndarray, tmp_path: Path) -> None:
+    folder = tmp_path / "shards"
+    folder.mkdir()
+    for number, rows in ((2, slice(0, 20)), (10, slice(20, N))):
+        np.save(folder / f"{number}.npy", vectors[rows])
+    np.save(folder / ".3.npy", vectors)
+    np.save(tmp_path / "y.npy", LABELS)
+    same_items(load(folder, own=OwnData(labels=tmp_path / "y.npy")), vectors, LABELS)
+
+
 def test_load__parquet_says_what_is_missing(vectors: np.ndarray, tmp_path: Path) -> None:
     path = write_parquet(
         tmp_path / "x.parquet", v=list(vectors), label=[None, *LABELS[1:].tolist()]
@@ -239,6 +278,16 @@ def test_load__folder_of_npy(vectors: np.ndarray, tmp_path: Path) -> None:
     np.testing.assert_array_equal(data.query_labels, 2 - LABELS[50:])
 
 
+def test_load__a_data_set_in_a_group_of_hdf5(vectors: np.ndarray, tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.hdf5", "w") as file:
+        file["emb/clip"], file["emb/few"] = vectors, vectors[:4]
+    np.save(tmp_path / "y.npy", LABELS)
+    path = tmp_path / "x.hdf5" / "emb"
+    same_items(load(path / "clip", own=OwnData(labels=tmp_path / "y.npy")), vectors, LABELS)
+    data = load(str(path / "clip"), own=OwnData(queries=path / "few"), cache=tmp_path)
+    np.testing.assert_array_equal(data.queries, vectors[:4])
+
+
 def test_load__npy_with_queries_and_no_labels_is_judged_by_neighbours(
     vectors: np.ndarray, tmp_path: Path
 ) -> None:
@@ -257,7 +306,7 @@ def test_load__npy_with_queries_and_no_labels_is_judged_by_neighbours(
         (LABELS[:5], ValueError, "expected 60 labels in .*one an item of .*, got 5"),
         (LABELS - 1, ValueError, "a label for every item, from 0 on, got -1"),
         (LABELS * 0, ValueError, "two classes or more"),
-        (LABELS.astype(np.float32), TypeError, "labels as integers or text"),
+        (LABELS.astype(np.float32), TypeError, r"or text \(n,\).* write labels\.astype\(int\)"),
     ],
 )
 def test_load__rejects_labels_that_do_not_fit(
@@ -295,6 +344,25 @@ def test_load__takes_what_a_function_returns(vectors: np.ndarray, tmp_path: Path
     part = load(lambda: found, n_database=20, n_queries=3, cache=tmp_path)
     assert (len(part.database), len(part.queries), part.depth) == (20, 3, 20)
     assert load(lambda: found) is found
+
+
+def test_load__takes_what_people_have_in_memory(vectors: np.ndarray, tmp_path: Path) -> None:
+    frame = pd.DataFrame(vectors)
+    text = pd.Series(np.array(["cat", "dog", "owl"])[LABELS])
+    for items in (frame, [*vectors], [*torch.from_numpy(vectors)], vectors.astype(">f8")):
+        data = load(lambda items=items: (items, text))
+        assert data.class_names == ("cat", "dog", "owl")
+        same_items(data, vectors, LABELS)
+    parts = {"database": frame[:50], "queries": [*vectors[50:]], "train": frame[:30]}
+    ids = np.arange(50)[None].repeat(10, axis=0)
+    for neighbors in (ids, torch.from_numpy(ids), ids.astype(">i4")):
+        found = load(lambda n=neighbors: {**parts, "neighbors": n}, cache=tmp_path)
+        assert isinstance(found, VectorData)
+        np.testing.assert_array_equal(found.queries, vectors[50:])
+    with pytest.raises(TypeError, match=r"expected neighbors as ids .* got float64"):
+        load(lambda: {**parts, "neighbors": ids + 0.5})
+    with pytest.raises(TypeError, match=r"expected database as a dense array.*x\.toarray\(\)"):
+        load(lambda: (scipy.sparse.csr_array(vectors), LABELS))
 
 
 @pytest.mark.parametrize(

@@ -49,6 +49,7 @@ def write_hdf5(path: Path, distance: str | bytes | None = "euclidean", **change)
 
 
 def test_load__texmex(texmex: Path, tmp_path: Path, caplog) -> None:
+    (texmex / "._small_base.bvecs").write_bytes(b"what macOS puts beside it")
     data = load(texmex, cache=tmp_path)
     np.testing.assert_array_equal(data.database, X.astype(np.float32))
     np.testing.assert_array_equal(data.queries, Q.astype(np.float32))

@@ -1,5 +1,7 @@
 """Checks at the edge."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -14,12 +16,14 @@ FLOATS = [np.float16, np.float32, np.float64]
 
 @pytest.mark.parametrize("dtype", [np.uint8, *FLOATS])
 def test_check_items__takes_bytes_and_floats(dtype) -> None:
-    assert check_items(np.zeros((2, 3), dtype), (3,), "items") is None
+    x = np.zeros((2, 3), dtype)
+    assert check_items(x, (3,), "items") is x
 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.float16, torch.bfloat16, torch.float32])
 def test_check_items__takes_tensors(dtype: torch.dtype) -> None:
-    assert check_items(torch.zeros(2, 3, dtype=dtype), (3,), "items") is None
+    x = torch.zeros(2, 3, dtype=dtype)
+    assert check_items(x, (3,), "items") is x
 
 
 def test_check_items__reads_nothing() -> None:
@@ -29,7 +33,8 @@ def test_check_items__reads_nothing() -> None:
         def __getitem__(self, rows: slice) -> None:
             pytest.fail("read")
 
-    assert check_items(Source(), (3,), "items") is None
+    source = Source()
+    assert check_items(source, (3,), "items") is source
 
 
 @pytest.mark.parametrize("shape", [(2, 4), (3,), (2, 3, 1), ()])
@@ -45,13 +50,89 @@ def test_check_items__rejects_no_item() -> None:
     check_items(np.zeros((0, 3)), (3,), "queries", may_be_empty=True)
 
 
-@pytest.mark.parametrize("dtype", [np.int64, bool, object, "U2", "M8[s]"])
-def test_check_items__rejects_other_dtypes(dtype) -> None:
-    with pytest.raises(TypeError, match="uint8 or float"):
-        check_items(np.zeros((2, 3), dtype), (3,), "items")
+@pytest.mark.parametrize("dtype", [np.int8, np.uint16, ">i4", np.int64, "<f2", ">f4", "g", ">f8"])
+def test_check_items__vectors_of_any_numbers_are_read_as_they_are(dtype) -> None:
+    x = np.arange(6).reshape(2, 3).astype(dtype)
+    batch = read_rows(check_items(x, (3,), "items"), slice(0, 2), "items")
+    assert batch.dtype == torch.float32
+    assert batch.tolist() == [[0, 1, 2], [3, 4, 5]]
 
 
-@pytest.mark.parametrize("x", [None, 3, "abc", [[1.0]], {"shape": 3}, torch.float32])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int32, torch.int64, torch.float8_e5m2])
+def test_check_items__tensors_of_any_numbers_are_read_as_they_are(dtype) -> None:
+    x = torch.tensor([[0, 1], [2, 4]]).to(dtype)
+    assert read_rows(check_items(x, (2,), "items"), slice(1, 2), "items").tolist() == [[2, 4]]
+
+
+@pytest.mark.parametrize("dtype", [">f4", "g"])
+def test_check_items__images_of_foreign_floats_are_read(dtype) -> None:
+    x = np.full((2, 1, 2, 2), 0.5, dtype)
+    assert read_rows(check_items(x, (1, 2, 2), "x"), slice(0, 2), "x").unique().tolist() == [0.5]
+
+
+def test_check_items__longdouble_beyond_float32_is_infinite() -> None:
+    x = check_items(np.array([[1], [np.longdouble(10) ** 300]]), (1,), "items")
+    with pytest.raises(ValueError, match="NaN or infinity in row 1"):
+        read_rows(x, slice(0, 2), "items")
+
+
+STRUCTURED = [("a", "f4"), ("b", "f4"), ("c", "f4")]
+
+
+@pytest.mark.parametrize(
+    ("x", "how"),
+    [
+        (np.zeros((2, 3), bool), "x.astype(numpy.float32)"),
+        (np.zeros((2, 3), object), "x.astype(numpy.float32)"),
+        (np.zeros((2, 3), "U2"), "x.astype(numpy.float32)"),
+        (np.zeros((2, 3), "M8[s]"), "x.astype(numpy.int64)"),
+        (np.zeros((2, 3), complex), "numpy.hstack([x.real, x.imag])"),
+        (np.zeros(2, STRUCTURED), "structured_to_unstructured(x)"),
+        (np.zeros((2, 3), "V2"), "bfloat16"),
+        (torch.zeros(2, 3, dtype=torch.bool), "x.float()"),
+        (torch.zeros(2, 3, dtype=torch.complex64), "torch.cat([x.real, x.imag], 1)"),
+    ],
+    ids=lambda value: str(getattr(value, "dtype", "")),
+)
+def test_check_items__other_dtypes_say_how_to_convert(x, how: str) -> None:
+    with pytest.raises(TypeError, match=rf"dtype uint8 or float, got .*{re.escape(how)}"):
+        check_items(x, (3,), "items")
+
+
+@pytest.mark.parametrize(
+    ("x", "how"),
+    [
+        (np.zeros((2, 1, 3, 3), np.int64), "x.astype(numpy.uint8) for pixels"),
+        (torch.zeros(2, 1, 3, 3, dtype=torch.int32), "x.to(torch.uint8) for pixels"),
+    ],
+    ids=["array", "tensor"],
+)
+def test_check_items__images_of_other_integers_have_no_plain_meaning(x, how: str) -> None:
+    with pytest.raises(TypeError, match=re.escape(how)):
+        check_items(x, (1, 3, 3), "items")
+
+
+@pytest.mark.parametrize(
+    ("shape", "item_shape", "how"),
+    [
+        ((3,), (3,), "x[None] for one item"),
+        ((3, 8, 9), (3, 8, 9), "x[None] for one item"),
+        ((5, 8, 9, 3), (3, 8, 9), "x.transpose(0, 3, 1, 2)"),
+        ((5, 8, 9), (1, 8, 9), "x[:, None]"),
+        ((5, 2, 3), (6,), "x.reshape(-1, 6)"),
+        ((5, 7, 6), (6,), "numpy.concatenate(x)"),
+        ((5, 7), (6,), None),
+    ],
+    ids=str,
+)
+def test_check_items__other_shapes_say_how_to_convert(shape, item_shape, how) -> None:
+    with pytest.raises(ValueError, match=r"expected items of shape \(n, ") as error:
+        check_items(np.zeros(shape), item_shape, "items")
+    assert ": write " in str(error.value) if how else str(error.value).endswith(str(shape))
+    assert (how or "") in str(error.value)
+
+
+@pytest.mark.parametrize("x", [None, 3, "abc", b"abc", {"shape": 3}, torch.float32, {1.0}])
 def test_check_items__rejects_what_is_no_array(x: object) -> None:
     with pytest.raises(TypeError, match=f"got {type(x).__name__}"):
         check_items(x, (3,), "items")

@@ -1,7 +1,12 @@
 """Labels and word vectors as callers hand them over."""
 
+import re
+
 import numpy as np
+import pandas as pd
+import pyarrow as pa
 import pytest
+import scipy.sparse
 import torch
 
 from faiss_pqvae.data.labels import check_labels, check_word_vectors
@@ -26,6 +31,40 @@ def test_check_labels__several_a_row():
 @pytest.mark.parametrize("dtype", [np.int8, np.uint8, np.int32, np.uint64])
 def test_check_labels__every_kind_of_integer(dtype):
     assert check_labels(np.array([0, 1, 5], dtype), 3).n_classes == 3
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        (7, -1, 3, 7),
+        pd.Series([7, -1, 3, 7], dtype="Int64"),
+        pd.Series([7, -1, 3, 7], dtype=object),
+        pa.array([7, -1, 3, 7]),
+        np.array([7, -1, 3, 7], ">i4"),
+        torch.tensor([7, -1, 3, 7]),
+    ],
+    ids=lambda labels: type(labels).__name__,
+)
+def test_check_labels__columns_of_every_kind(labels):
+    assert check_labels(labels, 4).classes.tolist() == [1, 0, 1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "how"),
+    [
+        ([0.0, 1.0], "numpy.asarray(labels).astype(int)"),
+        (pd.Series([0, None], dtype="Int64"), "numpy.nan_to_num(labels, nan=-1).astype(int)"),
+        (["a", "b"], "numpy.unique(labels, return_inverse=True)[1]"),
+        (pd.Series(["a", "b"], dtype="category"), "numpy.unique(labels, return_inverse=True)[1]"),
+        (scipy.sparse.eye(2, dtype=bool), "write x.toarray()"),
+        (np.ma.masked_array([0, 1], [0, 1]), "write x.filled(value)"),
+        (torch.zeros(2, dtype=int, device="meta"), "which has no values"),
+    ],
+    ids=str,
+)
+def test_check_labels__say_how_to_convert(labels, how):
+    with pytest.raises(TypeError, match=f"expected labels as .*{re.escape(how)}"):
+        check_labels(labels, 2)
 
 
 def test_check_labels__thousands_of_classes_take_no_matrix():
@@ -69,6 +108,8 @@ def test_check_word_vectors__brings_them_to_length_1():
     found = check_word_vectors(np.array([[3.0, 4.0], [0.0, 2.0]]), 2)
     np.testing.assert_allclose(found, [[0.6, 0.8], [0, 1]], rtol=1e-6)
     assert found.dtype == np.float32
+    half = torch.tensor([[3.0, 4.0], [0.0, 2.0]], dtype=torch.bfloat16, requires_grad=True)
+    np.testing.assert_array_equal(check_word_vectors(half, 2), found)
 
 
 @pytest.mark.parametrize(

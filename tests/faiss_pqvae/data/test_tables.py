@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from faiss_pqvae.data.open import ParquetImages, open_source
-from faiss_pqvae.data.tables import HDF5Vectors, read_parquet_vectors
+from faiss_pqvae.data.tables import HDF5Vectors, open_parquet_vectors
 
 X = np.random.default_rng(0).standard_normal((20, 3)).astype(np.float32)
 ROWS = [
@@ -65,6 +65,24 @@ def test_hdf5__takes_the_only_data_set(tmp_path: Path) -> None:
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["embeddings"] = X
     np.testing.assert_array_equal(open_source(tmp_path / "x.h5")[:], X)
+
+
+def test_hdf5__groups_at_any_depth_are_named_behind_the_path(tmp_path: Path) -> None:
+    path = tmp_path / "my.folder" / "x.h5"
+    path.parent.mkdir()
+    with h5py.File(path, "w") as file:
+        file["emb/clip"] = X
+        file["emb/more/big"] = X.astype(">f8")
+        file["emb/linked"] = h5py.SoftLink("/emb/clip")
+    for name in ("emb/clip", "emb/more/big", "emb/linked"):
+        source = open_source(f"{path}/{name}")
+        assert source.parts == [(path, 20)]
+        np.testing.assert_array_equal(source[:], X)
+    for name in ("emb", "emb/clip/deeper", "clip"):
+        with pytest.raises(
+            ValueError, match=rf"named '{name}' .*got .*'emb/clip': \(20, 3\), 'emb/more/big'"
+        ):
+            open_source(path / name)
 
 
 @pytest.mark.parametrize("name", ["missing", "flags", "none"])
@@ -144,6 +162,33 @@ def test_parquet_vectors__read_every_kind_of_list(tmp_path: Path, column) -> Non
         np.testing.assert_array_equal(found[:], X)
 
 
+def test_parquet_vectors__one_column_a_dimension(tmp_path: Path) -> None:
+    parts = [X[:7], X[7:]]
+    for number, part in enumerate(parts):
+        columns = {f"d{i}": part[:, i] for i in (2, 0, 1)}
+        table = pa.table({"id": np.arange(len(part)), **columns})
+        pq.write_table(table, tmp_path / f"{number}.parquet", row_group_size=3)
+    np.testing.assert_array_equal(open_source(tmp_path)[:], X)
+    np.testing.assert_array_equal(open_source(tmp_path / "0.parquet" / "d*")[:], X[:7])
+    pq.write_table(pa.table({"id": [1], "d0": [1.0], "d1": ["x"]}), tmp_path / "2.parquet")
+    with pytest.raises(
+        ValueError, match=r"read .*2\.parquet: .* \['d1', 'd2'\] .*, as in .*0\.parquet, got"
+    ):
+        open_source(tmp_path)
+
+
+def test_parquet_vectors__tensors(tmp_path: Path) -> None:
+    pixels = np.arange(48, dtype=np.uint8).reshape(4, 3, 2, 2)
+    for name, x in (("v", X), ("images", pixels)):
+        column = pa.FixedShapeTensorArray.from_numpy_ndarray(x)
+        pq.write_table(
+            pa.table({"id": np.arange(len(x)), "t": column}), tmp_path / f"{name}.parquet"
+        )
+        source = open_source(tmp_path / f"{name}.parquet")
+        assert (source.shape, source.dtype) == (x.shape, x.dtype)
+        np.testing.assert_array_equal(source[:], x)
+
+
 def test_parquet_vectors__integers_keep_their_values(tmp_path: Path) -> None:
     column = pa.array([[0, 255], [7, 1]], pa.list_(pa.uint8()))
     pq.write_table(pa.table({"x": column}), tmp_path / "x.parquet")
@@ -155,8 +200,8 @@ def test_parquet_vectors__join_the_files_of_a_folder(tmp_path: Path) -> None:
     pq.write_table(pa.table({"x": _fixed(X[:8])}), tmp_path / "a.parquet")
     pq.write_table(pa.table({"x": _fixed(X)[:0]}), tmp_path / "c.parquet")
     np.testing.assert_array_equal(open_source(tmp_path)[:], X)
-    given_order = read_parquet_vectors([tmp_path / "b.parquet", tmp_path / "a.parquet"])
-    np.testing.assert_array_equal(given_order, np.vstack([X[8:], X[:8]]))
+    given_order = open_parquet_vectors([tmp_path / "b.parquet", tmp_path / "a.parquet"])
+    np.testing.assert_array_equal(given_order[:], np.vstack([X[8:], X[:8]]))
 
 
 def test_parquet_vectors__images_come_first(tmp_path: Path) -> None:
@@ -186,17 +231,30 @@ def test_parquet_vectors__says_what_is_wrong(tmp_path: Path, columns, message: s
         open_source(tmp_path / "x.parquet")
 
 
+def test_parquet_images__in_the_only_column_of_another_name(tmp_path: Path) -> None:
+    table = pa.table({"img": [b"\xff\xd8\xff"], "label": [1], "mask": [b"\xff\xd8\xff"]})
+    pq.write_table(table.drop_columns("mask"), tmp_path / "x.parquet")
+    pq.write_table(table, tmp_path / "y.parquet")
+    for path in (tmp_path / "x.parquet", tmp_path / "y.parquet" / "mask"):
+        with pytest.raises(ValueError, match="as an image"):
+            open_source(path)
+
+
 def test_parquet_vectors__rejects_other_columns_and_files(tmp_path: Path) -> None:
     pq.write_table(pa.table({"x": _fixed(X), "name": ["a"] * 20}), tmp_path / "x.parquet")
     with pytest.raises(ValueError, match=r"expected a column 'name' of lists .*got \['x'\]"):
         open_source(tmp_path / "x.parquet" / "name")
     with pytest.raises(FileNotFoundError, match=r"a \.parquet file, got .*y\.parquet"):
-        read_parquet_vectors([tmp_path / "y.parquet"])
+        open_parquet_vectors([tmp_path / "y.parquet"])
     pq.write_table(pa.table({"x": _fixed(X[:, :2])}), tmp_path / "y.parquet")
-    with pytest.raises(ValueError, match=r"cannot read .*y\.parquet.*3 as in the first"):
-        read_parquet_vectors(tmp_path)
+    with pytest.raises(
+        ValueError, match=r"\(20, 3\) float32 in .*x\.parquet and \(20, 2\) float32 in .*y\.p"
+    ):
+        open_parquet_vectors(tmp_path)
     pq.write_table(pa.table({"text": ["a"]}), tmp_path / "z.parquet")
-    with pytest.raises(ValueError, match=r"expected a column of images .*, got \['text'\]"):
+    with pytest.raises(
+        ValueError, match=r"a column 'image', one of vectors .*got the columns text \(string\)"
+    ):
         open_source(tmp_path / "z.parquet")
 
 

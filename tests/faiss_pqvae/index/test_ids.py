@@ -8,7 +8,7 @@ import pytest
 
 from faiss_pqvae import LatentIndex, read_index, write_index
 from faiss_pqvae.native import faiss
-from faiss_pqvae.native.ids import unwrapped
+from faiss_pqvae.native.ids import in_id_map, unwrapped
 from faiss_pqvae.native.store.store import Store
 
 L2, IP = faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT
@@ -193,18 +193,14 @@ MAPS = {"array": faiss.DirectMap.Array, "hash table": faiss.DirectMap.Hashtable}
 
 
 def _add(index: LatentIndex, x: np.ndarray, ids: np.ndarray, numbered: bool) -> None:
-    if numbered and not _in_id_map(index):
+    if numbered and not in_id_map(index.faiss_index):
         index.add(x)
     else:
         index.add_with_ids(x, ids)
 
 
-def _in_id_map(index: LatentIndex) -> bool:
-    return unwrapped(index.faiss_index) is not index.faiss_index
-
-
 def _codes(index: LatentIndex, x: np.ndarray, ids: np.ndarray, numbered: bool) -> None:
-    own = not numbered or _in_id_map(index)
+    own = not numbered or in_id_map(index.faiss_index)
     index.add_sa_codes(index.sa_encode(x), ids if own else None)
 
 

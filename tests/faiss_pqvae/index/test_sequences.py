@@ -244,6 +244,8 @@ class Play:
         ids = self.reference.ids
         wanted = ids[rng.random(len(ids)) < 0.5]
         self._check_stored(wanted, self.index.reconstruct_batch(wanted))
+        for id_ in wanted[:5]:  # alone: one that a direct map lacks is looked for with all others
+            self._check_stored(np.array([id_]), self.index.reconstruct(id_)[None])
         if not self.takes_ids:
             n0 = int(rng.integers(0, len(ids) + 1))
             self._check_stored(ids[n0:], self.index.reconstruct_n(n0))
@@ -347,11 +349,15 @@ def test_sequence(kind, make_identity, make_reference):
         metric=st.sampled_from([L2, IP]),
         id_map=st.sampled_from(["", "IDMap", "IDMap2"]),
         refined=st.sampled_from([False, False, True]),
+        first=st.integers(0, 9),
         steps=STEPS,
     )
-    def play(metric: int, id_map: str, refined: bool, steps: list[tuple[str, int]]) -> None:
+    def play(
+        metric: int, id_map: str, refined: bool, first: int, steps: list[tuple[str, int]]
+    ) -> None:
         game = Play(make_identity, make_reference, (*kind, metric, id_map), refined)
-        game.run("add", np.random.default_rng(1))
+        game.run("add", np.random.default_rng(first))
+        game.run("make_direct_map", np.random.default_rng(first))
         for operation, seed in steps:
             game.run(operation, np.random.default_rng(seed))
         game.index.search_type = "adc"

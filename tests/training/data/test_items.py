@@ -35,3 +35,12 @@ def test_items__extreme_shares(n_labelled):
     items = split_items(labelled)
     assert labelled[items.validation_rows].sum() >= 1
     assert len(items.validation_rows) == 50
+
+
+@pytest.mark.parametrize("form", [list, torch.from_numpy, lambda x: x.astype(">i2")])
+def test_items__of_every_form_are_read_alike(form):
+    x = np.arange(40).reshape(20, 2)
+    settings = {"validation_fraction": 0.2, "seed": 0, "device": torch.device("cpu")}
+    items = Items(form(x), (2,), **settings)
+    assert len(items) == 20
+    np.testing.assert_array_equal(items.read(np.array([7, 0])), x[[7, 0]])
