@@ -8,10 +8,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from faiss_pqvae.data.folders import IMAGES, files_in
-from faiss_pqvae.data.images import ImageFolder, ParquetImages
+from faiss_pqvae.data.folders import files_in
+from faiss_pqvae.data.images import ImageFolder, ImageOptions, Mode, ParquetImages
+from faiss_pqvae.data.images.cache import decode_all
+from faiss_pqvae.data.images.label_column import plain
+from faiss_pqvae.data.images.picture_column import image_columns
 from faiss_pqvae.data.labels import check_labels
-from faiss_pqvae.data.open import open_source
+from faiss_pqvae.data.open import check_used, open_source
 from faiss_pqvae.data.source import Source, import_eval
 from faiss_pqvae.data.tables import open_parquet_vectors, parquet_columns
 
@@ -35,10 +38,14 @@ class OwnData:
             an item may be of several.
         query_labels: likewise of the queries.
         column: the column of images or of vectors in Parquet; by default "image", or the only one
-            with vectors.
+            of images or of vectors.
         label_column: the column of labels in Parquet: integers or text, or lists of them where
             items are of several classes; by default "label", where there is one.
         size: height and width that the images of a folder, or in Parquet, are resized to.
+        mode: RGB for three channels, L for one (grey); by default RGB.
+        orient: turn images as their EXIF orientation says, as every viewer does.
+        skip_broken: leave out images that cannot be read, and name them, instead of an error that
+            lists them all. The rows of labels are places among all files.
     """
 
     queries: Path | None = None
@@ -47,6 +54,14 @@ class OwnData:
     column: str | None = None
     label_column: str | None = None
     size: tuple[int, int] | None = None
+    mode: Mode | None = None
+    orient: bool = True
+    skip_broken: bool = False
+
+    @property
+    def images(self) -> ImageOptions:
+        """What of this is said of images."""
+        return ImageOptions(self.size, self.mode, self.orient, self.skip_broken, self.column)
 
 
 class _Part(NamedTuple):
@@ -142,7 +157,10 @@ def _vectors(path: Path, database: Source, queries: Source) -> VectorParts:
 
 
 def _held(source: Source) -> Source:
-    """Read now, where it is small: training reads items many times."""
+    """Read now, where it is small; images are decoded now. Training reads items many times."""
+    if isinstance(source, ImageFolder | ParquetImages):
+        pixels: Source = decode_all(source, memory_bytes=HELD_BYTES)
+        return pixels
     size = int(np.prod(source.shape, dtype=np.int64)) * source.dtype.itemsize
     return source[:] if size <= HELD_BYTES else source
 
@@ -150,21 +168,23 @@ def _held(source: Source) -> Source:
 def _read(path: Path, labels: Path | None, options: OwnData) -> _Part:
     suffix, files = files_in(path) if path.is_dir() else (path.suffix.lower(), [path])
     if suffix == ".parquet":
-        part = _read_parquet(files, options)
-    elif suffix == IMAGES:
-        folder = ImageFolder(path, options.size)
-        part = _Part(folder, folder.labels, folder.class_names)
+        part = _read_parquet(files, options, with_labels=labels is None)
     else:
-        part = _Part(open_source(path), None, None)
-    if labels is None:
-        return part
+        source = open_source(path, images=options.images)
+        names = getattr(source, "class_names", None)
+        part = _Part(source, getattr(source, "labels", None), names)
+    return part if labels is None else _Part(part.items, _given(labels, path, part.items), None)
+
+
+def _given(labels: Path, path: Path, items: Source) -> Any:
+    """Labels of a file, one an item, or one of all that there were before broken ones left."""
     given = _read_labels(labels)
-    if len(given) != len(part.items):
+    ids, total = getattr(items, "ids", None), getattr(items, "total", len(items))
+    if len(given) != total:
         raise ValueError(
-            f"expected {len(part.items):,} labels in {labels}, one an item of {path}, got "
-            f"{len(given):,}"
+            f"expected {total:,} labels in {labels}, one an item of {path}, got {len(given):,}"
         )
-    return _Part(part.items, given, None)
+    return given if ids is None else given[ids]
 
 
 def _read_labels(path: Path) -> Any:
@@ -175,32 +195,37 @@ def _read_labels(path: Path) -> Any:
         raise ValueError(f"cannot read {path}: expected labels as .npy; {error}") from error
 
 
-def _read_parquet(files: list[Path], options: OwnData) -> _Part:
+def _read_parquet(files: list[Path], options: OwnData, *, with_labels: bool) -> _Part:
     columns = parquet_columns(files[0])
     label = options.label_column or ("label" if "label" in columns else None)
     for name in (options.column, options.label_column):
         # A pattern names several columns of numbers.
         if name is not None and name not in columns and "*" not in name:
             raise ValueError(f"expected a column {name!r} in {files[0]}, got {[*columns]}")
+    of_images = image_columns(files)
     vectors = [name for name, kind in columns.items() if kind == "vectors" and name != label]
-    column = options.column or ("image" if columns.get("image") == "images" else None)
-    if column is None and len(vectors) > 1:
+    column = options.column or ("image" if "image" in of_images else None)
+    if column is None and len(vectors) + len(of_images) == 1:
+        (column,) = vectors + of_images
+    if column is None and (vectors or of_images):
         raise ValueError(
-            f"expected a column 'image' or one of vectors in {files[0]}, got {[*columns]}, of "
-            f"which {vectors} are vectors: name one with --column"
+            f"expected a column 'image' or one of images or of vectors in {files[0]}, got "
+            f"{[*columns]}, of which {of_images} are images and {vectors} are vectors: name one "
+            "with --column"
         )
-    names, labels = None, None
-    if label is not None:
+    labels = None
+    if with_labels and label is not None:
         labels = np.concatenate([_column(file, label) for file in files])
     if column is None or columns.get(column) != "images":
+        check_used(options.images, files[0], of_images=False)
         return _Part(open_parquet_vectors(files, column, without=label), labels, None)
     whole = labels is not None and labels.dtype.kind in "iu"
+    arguments = options.images.arguments()
+    images = ParquetImages(files, image_column=column, label_column=label or "", **arguments)
+    if labels is not None and images.ids is not None:
+        labels = labels[images.ids]
     # With integers, the names of classes are in the metadata, as Hugging Face writes them.
-    images = ParquetImages(
-        files, options.size, image_column=column, label_column=label if whole and label else ""
-    )
-    names = images.class_names if whole else None
-    return _Part(images, labels, names)
+    return _Part(images, labels, images.class_names if whole else None)
 
 
 def _column(path: Path, name: str) -> Any:
@@ -213,11 +238,10 @@ def _column(path: Path, name: str) -> Any:
     if column.null_count:
         raise ValueError(
             f"expected a label in every row of the column {name!r} of {path}, got "
-            f"{column.null_count} nulls"
+            f"{column.null_count} nulls: evaluate without these rows, or give --labels FILE.npy"
         )
-    if arrow.types.is_integer(column.type):
-        return column.to_numpy()
-    found = np.empty(len(column), object)
-    found[:] = column.to_pylist()
-    text = all(isinstance(value, str) for value in found)
-    return found.astype(str) if text else found
+    if arrow.types.is_list(column.type) or arrow.types.is_large_list(column.type):
+        found = np.empty(len(column), object)
+        found[:] = column.to_pylist()
+        return found
+    return np.asarray(plain(column))

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from faiss_pqvae.cli.next_command import print_next
-from faiss_pqvae.cli.reading import Data, Folder, open_for
+from faiss_pqvae.cli.reading import Data, Folder, Images, open_for
 from faiss_pqvae.cli.storing import Named, named, next_id, store
 from faiss_pqvae.cli.text import listed
+from faiss_pqvae.data.open import ImageOptions
 from faiss_pqvae.index.items import Items
 from faiss_pqvae.types import IdArray
 
@@ -29,6 +30,7 @@ def add(
     ids: Path | None = None,
     id_column: str | None = None,
     root: Path | None = None,
+    images: Images = ImageOptions(),  # noqa: B008 - frozen
     encoder: str | None = None,
     decoder: str | None = None,
 ) -> None:
@@ -43,6 +45,7 @@ def add(
         ids: ids of your own, as in `build`; integers only where the index was built with some.
         id_column: likewise, a column of the Parquet files that are read.
         root: where the files of the bundle are now, if their folder has moved.
+        images: how images in a folder or in Parquet are read.
         encoder: the encoder that the index was trained with, if it is not ours.
         decoder: likewise.
     """
@@ -52,7 +55,7 @@ def add(
     index = read_index(bundle, encoder=encoder, decoder=decoder)
     if root is not None and index.items is not None:
         index.items = replace(index.items, root=os.path.realpath(root))
-    source = open_for(index, data)
+    source = open_for(index, data, images)
     found = named(source, data, ids, id_column)
     names, rows = _new(index, found.names)
     if not len(rows):

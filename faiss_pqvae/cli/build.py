@@ -8,8 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from faiss_pqvae.cli.next_command import print_next
-from faiss_pqvae.cli.reading import Data, Folder, open_for
+from faiss_pqvae.cli.reading import Data, Folder, Images, open_for
 from faiss_pqvae.cli.storing import Named, named, store
+from faiss_pqvae.data.open import ImageOptions
 from faiss_pqvae.index.items import Items
 from faiss_pqvae.types import IdArray
 
@@ -20,6 +21,7 @@ def build(
     /,
     *,
     out: Path | None = None,
+    images: Images = ImageOptions(),  # noqa: B008 - frozen
     ids: Path | None = None,
     id_column: str | None = None,
     encoder: str | None = None,
@@ -27,7 +29,7 @@ def build(
 ) -> None:
     """Encode items and store their codes in a trained index, in place of what it held.
 
-    Images of a folder are resized to what the index was trained with. `search` prints the names of
+    Images are resized to what the index was trained with. `search` prints the names of
     the items: of their files, or the texts that --ids or --id-column give.
 
     Args:
@@ -35,6 +37,7 @@ def build(
         data: what to store. The ids count from 0 in its order; in an index that takes ids
             (IDMap2, or inverted lists) files that it held keep theirs. `add` renumbers nothing.
         out: folder for the filled index; by default BUNDLE itself.
+        images: how images in a folder or in Parquet are read.
         ids: ids of your own, one an item: integers or texts, as .npy, as a list in .json, or as
             lines of .txt. Texts become the names of items, whose integer ids are counted.
         id_column: likewise, a column of the Parquet files that are read.
@@ -47,7 +50,7 @@ def build(
     from faiss_pqvae.native import faiss
 
     index = read_index(bundle, encoder=encoder, decoder=decoder)
-    source = open_for(index, data)
+    source = open_for(index, data, images)
     found = named(source, data, ids, id_column)
     before = index.items
     index.reset()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy.typing as npt
 import tyro
 
-from faiss_pqvae.data.folders import IMAGES, files_in
-from faiss_pqvae.data.open import IMAGE_SUFFIXES, ImageFolder, Source, open_source
+from faiss_pqvae.data.open import ImageOptions, Source, open_source
 from faiss_pqvae.index.latent_index import LatentIndex
 
 _DATA_HELP = (
@@ -21,45 +21,65 @@ _DATA_HELP = (
 )
 Data = Annotated[str, tyro.conf.Positional, tyro.conf.arg(help=_DATA_HELP)]
 Folder = tyro.conf.Positional[Path]
+# Options without a prefix: --size, --mode, --no-orient, --skip-broken, --column.
+Images = Annotated[ImageOptions, tyro.conf.arg(name="")]
 
 
-def open_for(index: LatentIndex, data: str) -> Source:
-    """As `open_data`, with photographs in the size and the channels of the index.
+class Labelled(NamedTuple):
+    """Items, and how to get at their labels: what nobody asks for cannot be wrong.
 
-    Args:
-        index: what the items are for.
-        data: also a single photograph.
+    Attributes:
+        items: (n, ...).
+        labels: reads those that the data have, or returns None.
     """
-    path = Path(data)
-    photograph = path.is_file() and path.suffix.lower() in IMAGE_SUFFIXES
-    folder = path.is_dir() and files_in(path)[0] == IMAGES
-    if len(index.input_shape) == 3 and (photograph or folder):
-        channels, height, width = index.input_shape
-        return ImageFolder(data, (height, width), mode="L" if channels == 1 else "RGB")
-    return open_data(data, None)
+
+    items: Source
+    labels: Callable[[], npt.NDArray[Any] | None]
 
 
-def open_data(data: str, size: tuple[int, int] | None) -> Source:
-    """The items that an argument names: a path, or else a data set."""
-    return open_labelled(data, size)[0]
+def open_for(
+    index: LatentIndex,
+    data: str,
+    images: ImageOptions = ImageOptions(),  # noqa: B008 - frozen
+) -> Source:
+    """As `open_data`, with images in the size and the channels of the index."""
+    return open_labelled(data, images, like=index.input_shape).items
 
 
 def open_labelled(
-    data: str, size: tuple[int, int] | None
-) -> tuple[Source, npt.NDArray[Any] | None]:
-    """The items that an argument names, and their labels, where they have any."""
+    data: str, images: ImageOptions, *, like: tuple[int, ...] | None = None
+) -> Labelled:
+    """The items that an argument names, a path or else a data set, and their labels.
+
+    Args:
+        data: the argument.
+        images: how images in a folder or in Parquet are read.
+        like: shape of an index's items, for images in a folder or in Parquet.
+    """
     path = Path(data)
-    if size is not None:
-        if not path.is_dir():
-            raise ValueError(f"expected a folder of images to resize, got {data}")
-        folder = ImageFolder(path, size=size)
-        return folder, folder.labels
     named = ":" in data or (path.name == data and not path.suffix)
     if named and not path.exists():
+        if images != ImageOptions():
+            raise ValueError(f"expected a folder or a file to read with {images}, got {data}")
         # The extra "eval" is needed for data sets only.
         from faiss_pqvae.eval.data.load import load
 
         found = load(data)
-        return found.database, getattr(found, "database_labels", None)
-    source = open_source(path)
-    return source, getattr(source, "labels", None)
+        return Labelled(found.database, lambda: getattr(found, "database_labels", None))
+    source = open_source(path, images=images, like=like)
+    return Labelled(source, lambda: getattr(source, "labels", None))
+
+
+def labels_of_places(source: Source, labels: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Labels given for all files or rows, of those that were not left out as broken."""
+    ids, total = getattr(source, "ids", None), getattr(source, "total", None)
+    return labels if ids is None or len(labels) != total else labels[ids]
+
+
+def image_arguments(images: ImageOptions) -> list[str]:
+    """The options of a command line that say how images are read."""
+    size = [] if images.size is None else ["--size", *map(str, images.size)]
+    mode = [] if images.mode is None else ["--mode", images.mode]
+    column = [] if images.column is None else ["--column", images.column]
+    flags = ["--no-orient"] * (not images.orient) + ["--skip-broken"] * images.skip_broken
+    return [*size, *mode, *column, *flags]

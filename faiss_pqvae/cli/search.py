@@ -14,10 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import tyro
 
-from faiss_pqvae.cli.reading import Data, Folder, open_for
+from faiss_pqvae.cli.reading import Data, Folder, Images, open_for
 from faiss_pqvae.cli.search_page import Pictures
 from faiss_pqvae.cli.search_page import page as html_page
 from faiss_pqvae.cli.text import printable
+from faiss_pqvae.data.open import ImageOptions
 from faiss_pqvae.files import replace_bytes
 from faiss_pqvae.index.naming import items_of
 from faiss_pqvae.types import FloatArray, IdArray
@@ -34,6 +35,7 @@ def search(
     ef_search: int | None = None,
     k_factor: float | None = None,
     mmap: bool = False,
+    images: Images = ImageOptions(),  # noqa: B008 - frozen
     page: Annotated[Path | None, tyro.conf.arg(name="html")] = None,
     root: Path | None = None,
     encoder: str | None = None,
@@ -42,7 +44,7 @@ def search(
 ) -> None:
     """Print the nearest stored items of every query, as a table or as JSON.
 
-    Images of a folder are resized to what the index was trained with.
+    Images are resized to what the index was trained with.
 
     Args:
         bundle: folder of a filled index.
@@ -56,6 +58,7 @@ def search(
         page: also write a page of HTML there, with every query beside what was found, in pictures.
         root: where the files of the bundle are now, if their folder has moved.
         mmap: leave the codes on the disk, for collections larger than memory.
+        images: how images in a folder or in Parquet are read.
         encoder: the encoder that the index was trained with, if it is not ours.
         decoder: likewise.
         as_json: print {"D": [[...]], "I": [[...]], "names": [[...]], "queries": [...]} instead of
@@ -77,7 +80,7 @@ def search(
         index.k_factor = k_factor
     if root is not None and index.items is not None:
         index.items = replace(index.items, root=os.path.realpath(root))
-    source = open_for(index, queries)
+    source = open_for(index, queries, images)
     D, I = index.search(source, k)  # noqa: E741 - FAISS's names
     names = np.full(I.shape, "", object) if index.items is None else index.items.names(I)
     asked = items_of(source, queries)

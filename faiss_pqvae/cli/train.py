@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,16 @@ import numpy.typing as npt
 from faiss_pqvae.arguments import metric_name
 from faiss_pqvae.cli.next_command import print_next
 from faiss_pqvae.cli.options import Learning
-from faiss_pqvae.cli.reading import Data, Folder, open_labelled
+from faiss_pqvae.cli.reading import (
+    Data,
+    Folder,
+    Images,
+    Labelled,
+    image_arguments,
+    labels_of_places,
+    open_labelled,
+)
+from faiss_pqvae.data.open import ImageOptions
 from faiss_pqvae.index.bundle import read_config, read_index, write_index
 from faiss_pqvae.index.factory import Training
 from faiss_pqvae.index.latent_index import LatentIndex
@@ -30,7 +40,7 @@ def train(
     metric: str | None = None,
     labels: Path | None = None,
     word_vectors: Path | None = None,
-    size: tuple[int, int] | None = None,
+    images: Images = ImageOptions(),  # noqa: B008 - frozen
     pretrained: Path | None = None,
     encoder: str | None = None,
     model: ModelConfig = ModelConfig(),  # noqa: B008 - frozen
@@ -54,9 +64,10 @@ def train(
             product of latents of length 1; by default l2, and for DPQ inner_product.
         labels: for DQN and DPQ: a .npy file with labels of the items, (n,) integers, -1 for none,
             or (n, classes) of bool for several each. By default those that the data have: a data
-            set's, the column "label" of a Parquet file, or the folders of images.
+            set's, the column "label" of a Parquet file (numbers, or text), or the folders of
+            images.
         word_vectors: for DPQ: a .npy file with word vectors of the classes, (classes, e) floats.
-        size: height and width that images of a folder are resized to.
+        images: how images in a folder or in Parquet are read.
         pretrained: folder of a trained index whose encoder the training starts from: for another
             code length, or for other images; of the same network and width.
         encoder: a name of a registered encoder, or package.module:attribute for one of your own: a
@@ -68,7 +79,8 @@ def train(
         learning: the objective.
     """
     metric = None if metric is None else metric_name(metric)  # before anything is read
-    source, known = open_labelled(data, size)
+    found = open_labelled(data, images)
+    source = found.items
     shape = tuple(source.shape[1:])
     index = learning.index(
         shape,
@@ -79,11 +91,12 @@ def train(
         encoder=encoder,
         pretrained=None if pretrained is None else _pretrained(pretrained, encoder),
     )
-    given = _supervision(index, factory, known, labels, word_vectors)
+    given = _supervision(index, factory, found, labels, word_vectors)
     index.train(source, **given, folder=out / "training")
     write_index(index, out)
     print(f"trained on {len(source)} items in {_summary(index)}; the bundle is {out}")
-    print_next(index, f"build {shlex.quote(str(out))} DATA")
+    reading = shlex.join(image_arguments(replace(images, size=None, mode=None)))
+    print_next(index, f"build {shlex.quote(str(out))} DATA {reading}".rstrip())
 
 
 def _pretrained(bundle: Path, encoder: str | None) -> PQVAE:
@@ -95,11 +108,11 @@ def _pretrained(bundle: Path, encoder: str | None) -> PQVAE:
 def _supervision(
     index: LatentIndex,
     factory: str,
-    known: npt.NDArray[Any] | None,
+    data: Labelled,
     labels: Path | None,
     word_vectors: Path | None,
 ) -> dict[str, Any]:
-    """What `LatentIndex.train` gets besides the items: labels from a file, or else the known."""
+    """What `LatentIndex.train` gets besides the items: labels from a file, or else the data's."""
     assert isinstance(index.fit, Training)
     if "labels" not in index.fit.objective.learns_from:
         if labels is not None or word_vectors is not None:
@@ -107,7 +120,8 @@ def _supervision(
                 f"expected --labels and --word-vectors with DQN or DPQ only, got {factory}"
             )
         return {}
-    found = known if labels is None else _read_array(labels)
+    given = None if labels is None else labels_of_places(data.items, _read_array(labels))
+    found = data.labels() if given is None else given
     if found is None:
         raise ValueError(
             f"expected labels for {factory}: --labels FILE.npy, a labelled data set, a Parquet "

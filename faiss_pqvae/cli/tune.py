@@ -14,7 +14,9 @@ import numpy.typing as npt
 import tyro
 
 from faiss_pqvae.cli.options import Learning, options_of
-from faiss_pqvae.cli.reading import Data, open_labelled
+from faiss_pqvae.cli.reading import Data, Images, Labelled, image_arguments, open_labelled
+from faiss_pqvae.data.images.cache import decoded
+from faiss_pqvae.data.open import ImageOptions
 from faiss_pqvae.index.factory import index_factory
 from faiss_pqvae.index.grammar import parse
 from faiss_pqvae.index.latent_index import LatentIndex
@@ -46,7 +48,7 @@ def tune(
     out: Path,
     factory: str = "PQVAE8x8",
     score: Literal["auto", "view-recall", "recall", "map"] = "auto",
-    size: tuple[int, int] | None = None,
+    images: Images = ImageOptions(),  # noqa: B008 - frozen
     search: Annotated[SearchConfig, tyro.conf.arg(name="")] = SearchConfig(),  # noqa: B008 - frozen
     model: ModelConfig = ModelConfig(),  # noqa: B008 - frozen
     training: TrainingConfig = TrainingConfig(),  # noqa: B008 - frozen
@@ -65,7 +67,7 @@ def tune(
         score: view-recall (images: how often a changed one finds its original), recall (how often
             the true nearest neighbour is among the 10 nearest codes), map (mean average precision
             at 1,000: reads the labels); auto takes view-recall for images and recall for vectors.
-        size: height and width that images of a folder are resized to.
+        images: how images in a folder or in Parquet are read.
         search: candidates and budget.
         model: networks and bottleneck.
         training: the loop; its epochs are the full length, of which the budget is a multiple.
@@ -77,9 +79,8 @@ def tune(
             f"expected PQVAE in the factory to search for a lambda, got {factory!r}: lambda has no "
             "part in what other codes learn"
         )
-    x, labels = open_labelled(data, size)
-    x = _transformed(x, factory)
-    shape = tuple(x.shape[1:])
+    items = open_labelled(data, images)
+    shape = tuple(items.items.shape[1:])
     objective = learning.objective(parsed.kind, model, shape)
     if isinstance(objective, Ranking):
         raise ValueError(
@@ -92,24 +93,25 @@ def tune(
             "expected the reconstruction objective to search for a lambda, got "
             f"{model.objective!r}: lambda has no part in what its codes learn"
         )
-    scoring = _score(score, shape, training, labels)
-    print(_announcement(len(x), training, search, scoring.name), flush=True)
-    result = search_lambda(
-        x,
-        parsed.M,
-        parsed.nbits,
-        out,
-        model=model,
-        objective=objective,
-        training=training,
-        search=search,
-        score=scoring,
-        facts=_facts(),
-    )
+    scoring = _score(score, shape, training, items)
+    print(_announcement(len(items.items), training, search, scoring.name), flush=True)
+    with decoded(items.items, out) as x:
+        result = search_lambda(
+            _transformed(x, factory),
+            parsed.M,
+            parsed.nbits,
+            out,
+            model=model,
+            objective=objective,
+            training=training,
+            search=search,
+            score=scoring,
+            facts=_facts(),
+        )
     print(_table(result, scoring.name))
     print(_summary(result, search))
     found = dataclasses.replace(objective, lambda_=result.lambda_)
-    following = _next(data, factory, size, model, training, found)
+    following = _next(data, factory, images, model, training, found)
     print(f"record  {out / 'tune.json'}\nnext    {following}")
 
 
@@ -125,9 +127,10 @@ def _score(
     name: str,
     shape: tuple[int, ...],
     training: TrainingConfig,
-    labels: npt.NDArray[np.int64] | None,
+    items: Labelled,
 ) -> Score:
     if name == "map":
+        labels = items.labels()
         if labels is None:
             raise ValueError(
                 "expected labels for the score 'map': a labelled data set, a folder of images per "
@@ -216,15 +219,14 @@ def _summary(result: Tuning, search: SearchConfig) -> str:
 def _next(
     data: str,
     factory: str,
-    size: tuple[int, int] | None,
+    images: ImageOptions,
     model: ModelConfig,
     training: TrainingConfig,
     objective: Reconstruction,
 ) -> str:
     """The command that trains with the lambda that was found."""
     command = ["faiss-pqvae", "train", data, "BUNDLE", "--factory", factory]
-    if size is not None:
-        command += ["--size", *map(str, size)]
+    command += image_arguments(images)
     name = objectives.name_of(Reconstruction)
     command += [f"--{name}.lambda_", str(objective.lambda_)]
     usual = dataclasses.replace(Reconstruction(), lambda_=objective.lambda_)

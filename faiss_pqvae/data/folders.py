@@ -8,6 +8,7 @@ from pathlib import Path
 
 from faiss_pqvae.data.flat import FLAT_SUFFIXES
 from faiss_pqvae.data.images import IMAGE_SUFFIXES
+from faiss_pqvae.data.images.listing import is_image
 from faiss_pqvae.data.source import files_below, table_files
 
 IMAGES = "images"
@@ -55,7 +56,8 @@ def files_in(folder: Path) -> tuple[str, list[Path]]:
         if suffix != ".parquet":
             _check_shards(folder, tables[suffix], numbered=suffix != ".npy")
         return suffix, tables[suffix]
-    if with_images or "" in counts:  # images need no suffix
+    # They need no known suffix.
+    if with_images or any(is_image(path) for path in files_below(folder)):
         return IMAGES, []
     raise ValueError(
         f"no data in {folder}: expected images ({', '.join(sorted(IMAGE_SUFFIXES))}) or vectors in "

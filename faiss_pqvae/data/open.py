@@ -5,11 +5,21 @@ rows of a `Source` must be copied before they reach code that writes.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from faiss_pqvae.data.flat import FLAT_SUFFIXES, open_flat
-from faiss_pqvae.data.folders import files_in
-from faiss_pqvae.data.images import CHANNELS, IMAGE_SUFFIXES, ImageFolder, Mode, ParquetImages
+from faiss_pqvae.data.folders import IMAGES, files_in
+from faiss_pqvae.data.images import (
+    CHANNELS,
+    IMAGE_SUFFIXES,
+    ImageFolder,
+    ImageOptions,
+    Mode,
+    ParquetImages,
+)
+from faiss_pqvae.data.images.listing import is_image
+from faiss_pqvae.data.images.picture_column import image_columns
 from faiss_pqvae.data.npy import open_npy, open_npy_shards
 from faiss_pqvae.data.shards import Shards
 from faiss_pqvae.data.source import Rows, Source, chunks
@@ -25,6 +35,7 @@ __all__ = [
     "CHANNELS",
     "IMAGE_SUFFIXES",
     "ImageFolder",
+    "ImageOptions",
     "Mode",
     "ParquetImages",
     "Rows",
@@ -33,14 +44,22 @@ __all__ = [
     "open_source",
 ]
 
+# Files that need no look at their content.
+_OTHERS = frozenset({".npy", ".parquet"}) | FLAT_SUFFIXES | HDF5_SUFFIXES
+
 ACCEPTED = (
     "a .npy file or a folder of them, a .parquet file or a folder of them at any depth, a file of "
     f"vectors ({', '.join(sorted(FLAT_SUFFIXES | HDF5_SUFFIXES))}), or a folder of images "
-    f"({', '.join(sorted(IMAGE_SUFFIXES))})"
+    f"({', '.join(sorted(IMAGE_SUFFIXES))}, or others that Pillow reads)"
 )
 
 
-def open_source(path: str | Path) -> Source:
+def open_source(
+    path: str | Path,
+    *,
+    images: ImageOptions = ImageOptions(),  # noqa: B008 - frozen
+    like: tuple[int, ...] | None = None,
+) -> Source:
     """Opens whatever lies at a path.
 
     Integers in two dimensions are vectors, not pixels: they come as float32, as they are.
@@ -50,7 +69,9 @@ def open_source(path: str | Path) -> Source:
             `choose_columns`); a file of vectors (see `faiss_pqvae.data.flat`); where FILE/NAME is
             a data set of an HDF5 file, in groups at any depth, or a column of a .parquet file; or
             a folder: of images, of .npy files or of numbered files of vectors, which are shards of
-            one array in natural order, or of .parquet files at any depth.
+            one array in natural order, or of .parquet files at any depth; or one image.
+        images: how images in a folder or in Parquet are read; `column` is of vectors, too.
+        like: shape of an index's items: images are read in its size and its mode.
 
     Returns:
         The items, not yet read (vectors in Parquet are). What is no folder of images has an
@@ -58,7 +79,8 @@ def open_source(path: str | Path) -> Source:
 
     Raises:
         FileNotFoundError: there is nothing at `path`.
-        ValueError: what is there is not readable as one of these; the message lists them.
+        ValueError: what is there is not readable as one of these; the message lists them. Options
+            of images for what is none.
         ImportError: the extra "eval" is needed and not installed.
     """
     path = Path(path)
@@ -72,11 +94,14 @@ def open_source(path: str | Path) -> Source:
     if not path.exists():
         raise FileNotFoundError(f"{path} does not exist; expected {ACCEPTED}")
     if path.is_dir():
-        return _open_folder(path)
+        return _open_folder(path, images, like)
+    if suffix == ".parquet":
+        return _open_parquet([path], part or images.column, images, like)
+    if suffix not in _OTHERS and is_image(path):
+        return _open_images(path, images, like)
+    check_used(images, path, column=False, of_images=False)
     if suffix == ".npy":
         return open_npy(path)
-    if suffix == ".parquet":
-        return _open_parquet([path], part)
     if suffix in HDF5_SUFFIXES:
         return HDF5Vectors(path, part)
     if suffix in FLAT_SUFFIXES:
@@ -84,25 +109,57 @@ def open_source(path: str | Path) -> Source:
     raise ValueError(f"cannot read {path}: expected {ACCEPTED}, got suffix {path.suffix!r}")
 
 
-def _open_folder(folder: Path) -> Source:
+def _open_folder(folder: Path, images: ImageOptions, like: tuple[int, ...] | None) -> Source:
     suffix, paths = files_in(folder)
+    if suffix == IMAGES:
+        return _open_images(folder, images, like)
     if suffix == ".parquet":
-        return _open_parquet(paths)
+        return _open_parquet(paths, images.column, images, like)
+    check_used(images, folder, column=False, of_images=False)
     if suffix == ".npy":
         return open_npy_shards(paths)
-    if suffix in FLAT_SUFFIXES:
-        return Shards(paths, [open_flat(path) for path in paths])
-    return ImageFolder(folder)
+    return Shards(paths, [open_flat(path) for path in paths])
 
 
-def _open_parquet(paths: Sequence[Path], column: str | None = None) -> Source:
+def _open_images(path: Path, images: ImageOptions, like: tuple[int, ...] | None) -> Source:
+    check_used(images, path, column=False)
+    return ImageFolder(path, **images.like(like).arguments())
+
+
+def _open_parquet(
+    paths: Sequence[Path],
+    column: str | None,
+    images: ImageOptions,
+    like: tuple[int, ...] | None,
+) -> Source:
     """Images where there is a column for them and no other was named, else vectors."""
     kinds = parquet_columns(paths[0])
-    images = [name for name, kind in kinds.items() if kind == "images"]
-    if column is None and "image" in images:
-        column = "image"
-    elif column is None and len(images) == 1 and "vectors" not in kinds.values():
-        (column,) = images
-    if column in images:
-        return ParquetImages(paths, image_column=column)
+    of_images = image_columns(paths)
+    vectors = [name for name, kind in kinds.items() if kind == "vectors"]
+    if column is None and "image" not in of_images and of_images and vectors:
+        raise ValueError(
+            f"expected one column of images or of vectors in {paths[0]}, got images in "
+            f"{of_images} and vectors in {vectors}: name one as {paths[0].name}/COLUMN, or by "
+            "--column"
+        )
+    if kinds.get(column or "") == "images" or (column is None and of_images):
+        return ParquetImages(paths, image_column=column, **images.like(like).arguments())
+    check_used(images, paths[0], of_images=False)
     return open_parquet_vectors(paths, column)
+
+
+def check_used(
+    images: ImageOptions, path: Path, *, column: bool = True, of_images: bool = True
+) -> None:
+    """Refuses options that nothing reads.
+
+    Raises:
+        ValueError: a column where there is none, or options of images where there are none.
+    """
+    if images.column is not None and not column:
+        raise ValueError(f"expected no column for {path}, which has none, got {images.column!r}")
+    if not of_images and replace(images, column=None) != ImageOptions():
+        raise ValueError(
+            f"expected options of images (size, mode, orient, skip_broken) for images in a folder "
+            f"or in Parquet only, got {replace(images, column=None)} for {path}"
+        )

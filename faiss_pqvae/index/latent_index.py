@@ -271,7 +271,8 @@ class LatentIndex:
                 (n, C) bool, several.
             word_vectors: for DPQ: (C, e) floats, one a class in the order of their numbers; None
                 learns what stands for a class.
-            folder: where log and checkpoints go, and the features of a front, computed once; the
+            folder: where log and checkpoints go, the features of a front, computed once, and
+                images of a folder or of Parquet, decoded once, as long as the training takes; the
                 same call continues an interrupted training.
             progress: draw a bar, where standard error is a terminal.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -13,6 +14,7 @@ import numpy as np
 import torch
 
 from faiss_pqvae.data.batches import check_items, read_batches, read_rows, sample_rows
+from faiss_pqvae.data.images.cache import decoded
 from faiss_pqvae.index.encoding import Encoding
 from faiss_pqvae.index.features import keep_features
 from faiss_pqvae.index.storing import Stock
@@ -101,7 +103,7 @@ def trained(
         fit: trains the model, or None.
         ready: model and transforms are trained already, and stay.
         given: what `Fit.check` takes besides the number of items.
-        folder: where log, checkpoints and a front's features go, or None.
+        folder: where log, checkpoints a front's features and decoded images go, or None.
         progress: draw bars.
         batch_size: items encoded at a time.
 
@@ -121,8 +123,11 @@ def trained(
     if fit is not None and not ready:  # wrong labels are found before anything is trained
         checked = fit.check(len(x), **given)
         fit_model = functools.partial(fit, progress=progress, folder=folder, **checked)
-    seen = _read(parts, x, folder, progress=progress, batch_size=batch_size)
-    return _train(parts.copied(), seen, fit_model, batch_size)
+    # A front reads its items once, and keeps what it makes of them.
+    pixels = nullcontext(x) if parts.encoding.front else decoded(x, folder, progress=progress)
+    with pixels as x:
+        seen = _read(parts, x, folder, progress=progress, batch_size=batch_size)
+        return _train(parts.copied(), seen, fit_model, batch_size)
 
 
 def _read(parts: Parts, x: Any, folder: Path | None, *, progress: bool, batch_size: int) -> Any:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -15,6 +16,7 @@ import torch
 from PIL import Image
 
 from faiss_pqvae.eval import load
+from faiss_pqvae.eval.data import own as own_module
 from faiss_pqvae.eval.data.classes import classes_of
 from faiss_pqvae.eval.data.held import Taken, rows_of
 from faiss_pqvae.eval.data.labelled import LabelledData
@@ -117,13 +119,17 @@ def test_load__parquet_with_columns_of_any_name(vectors: np.ndarray, tmp_path: P
     data = load(path, own=OwnData(column="vec", label_column="kind"))
     assert data.class_names == ("cat", "dog", "owl")
     same_items(data, vectors, LABELS)
+    with pytest.raises(ValueError, match="expected options of images"):
+        load(path, own=OwnData(column="vec", label_column="kind", size=(4, 4)))
     with pytest.raises(ValueError, match=r"a column 'tag' in .*, got \['vec', 'other', 'kind'\]"):
         load(path, own=OwnData(column="vec", label_column="tag"))
     with pytest.raises(
         ValueError, match=r"a column 'pixels' in .*, got \['vec', 'other', 'kind'\]"
     ):
         load(path, own=OwnData(column="pixels", label_column="kind"))
-    with pytest.raises(ValueError, match=r"of which \['vec', 'other'\] are vectors: name one"):
+    with pytest.raises(
+        ValueError, match=r"of which \[\] are images and \['vec', 'other'\] are vectors: name one"
+    ):
         load(path, own=OwnData(label_column="kind"))
 
 
@@ -147,6 +153,57 @@ def test_load__parquet_with_lists_of_labels(x: np.ndarray, tmp_path: Path, as_te
     order = [1, 0, 2]
     same_items(data, x, SEVERAL[:, order])
     assert data.query_labels.any(axis=1).all()
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array(["abc"[label] for label in LABELS]).dictionary_encode(),
+        pa.array(LABELS.astype(float)),
+        pa.array(LABELS, pa.uint16()),
+    ],
+)
+def test_load__parquet_with_labels_of_other_types(
+    x: np.ndarray, tmp_path: Path, column: pa.Array
+) -> None:
+    path = tmp_path / "x.parquet"
+    pq.write_table(pa.table({"img": encoded(x, tmp_path), "label": column}), path)
+    data = load(path)
+    assert len(data.class_names) == 3
+    same_items(data, x, LABELS)
+
+
+@pytest.mark.parametrize("as_table", [True, False])
+def test_load__images_without_the_broken_ones(
+    x: np.ndarray, tmp_path: Path, as_table: bool
+) -> None:
+    photos = write_folder(tmp_path / "photos", x, LABELS * 0)  # in order, in one folder
+    files = sorted(photos.rglob("*.png"))
+    files[7].write_text("text")
+    if as_table:  # whose own labels hinder nobody
+        labels = pa.array([0.5, None] * 30)
+        table = {"img": [file.read_bytes() for file in files], "label": labels}
+        photos = tmp_path / "x.parquet"
+        pq.write_table(pa.table(table), photos)
+    np.save(tmp_path / "y.npy", LABELS)
+    own = OwnData(labels=tmp_path / "y.npy", size=x.shape[2:])
+    with pytest.raises(ValueError, match=r"cannot read .* as an image: .*--skip-broken"):
+        load(photos, own=own)
+    data = load(photos, own=replace(own, skip_broken=True))
+    same_items(data, np.delete(x, 7, axis=0), np.delete(LABELS, 7))
+    grey = load(photos, own=replace(own, skip_broken=True, mode="L"))
+    assert grey.database.shape[1:] == (1, *x.shape[2:])
+
+
+def test_load__many_images_are_decoded_once_into_a_file(
+    x: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_folder(tmp_path / "photos", x, LABELS)
+    monkeypatch.setattr(own_module, "HELD_BYTES", 0)
+    asked = OwnData(queries=tmp_path / "photos")
+    data = load(tmp_path / "photos", own=asked)
+    assert isinstance(data.database, np.memmap)
+    np.testing.assert_array_equal(data.database, x[LABELS.argsort(kind="stable")])
 
 
 def test_load__parquet_below_a_folder_in_natural_order_without_hidden_files(

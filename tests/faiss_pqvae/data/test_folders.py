@@ -114,7 +114,7 @@ def test_open_source__items_beside_their_labels(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        ([], r"no data in .*expected images \(\.bmp, .*\.npy, \.parquet.*got no file that is not"),
+        ([], r"no data in .*expected images \(\.avif, .*\.npy, \.parquet.*got no file that is not"),
         (["a.csv", "b.csv", "sub/c.txt"], r"no data in .*, got 2 \.csv, 1 \.txt$"),
         (["x.hdf5"], r"the name of one file of vectors, got 1 \.hdf5$"),
         (["_x.parquet", ".y.npy"], r"no data in .*got 1 \.parquet$"),

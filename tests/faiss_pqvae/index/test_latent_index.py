@@ -9,11 +9,15 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from faiss_pqvae import LatentIndex, index_factory
+from faiss_pqvae.data.images import ImageFolder
+from faiss_pqvae.data.images.decoder import Decoder
 from faiss_pqvae.index.latent_index import check_k
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.inject import extract_codebooks, new_index_pq
+from faiss_pqvae.training import TrainingConfig
 
 L2, IP = faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT
 
@@ -442,6 +446,20 @@ def test_train__hands_folder_and_progress_on(make_index, make_items, tmp_path):
     index.train(make_items(8), folder=tmp_path, progress=False)
     assert seen == {"folder": tmp_path, "progress": False}
     assert index.history == [{"event": "end"}]
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_train__decodes_images_once(make_items, tmp_path, monkeypatch, kept):
+    for number, pixels in enumerate(make_items(20)):
+        Image.fromarray(pixels[0]).save(tmp_path / f"{number}.png")
+    decoded = []
+    image = Decoder.image
+    monkeypatch.setattr(Decoder, "image", lambda *given: decoded.append(given[-1]) or image(*given))
+    index = index_factory((1, 8, 8), "PQVAE2x4,RFlat", training=TrainingConfig(epochs=3))
+    folder = tmp_path / "training" if kept else None
+    index.train(ImageFolder(tmp_path, mode="L"), folder=folder, progress=False)
+    assert len(decoded) == len(set(decoded)) == 20
+    assert not kept or {path.suffix for path in folder.iterdir()} <= {".pt", ".jsonl"}
 
 
 def test_train__hands_on_what_was_checked(make_index, make_items):

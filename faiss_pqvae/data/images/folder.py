@@ -1,0 +1,118 @@
+"""A folder of pictures."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from faiss_pqvae.data.images.decoder import Decoder, Encoded
+from faiss_pqvae.data.images.image_options import Mode
+from faiss_pqvae.data.images.listing import IMAGE_SUFFIXES, Found, file_stamp, find_images, some
+from faiss_pqvae.data.images.pictures import Pictures
+from faiss_pqvae.data.source import Rows, row_ids
+
+_log = logging.getLogger(__name__)
+
+
+class ImageFolder:
+    """The images in a folder and below it, in sorted order, decoded on access.
+
+    What counts as an image: see `faiss_pqvae.data.images.listing`; how it is decoded: see
+    `decoder.Decoder`.
+
+    Attributes:
+        shape: (n, channels, height, width), dtype uint8.
+        paths: the n files, in order.
+        ids: (n,) int64, the places of the items among all files; None when all are there.
+        total: how many files there are, broken ones that were left out included.
+        skipped: what lies in the folder and is neither an image nor hidden; a warning of the log
+            names it, too.
+        class_names: names of the folders directly below `path`, sorted, when every image lies in
+            one of them, broken ones included; None otherwise.
+        labels: (n,) int64, indices into `class_names`, or None.
+    """
+
+    dtype: np.dtype[Any] = np.dtype(np.uint8)
+
+    def __init__(
+        self,
+        path: str | Path,
+        size: tuple[int, int] | None = None,
+        *,
+        mode: Mode = "RGB",
+        orient: bool = True,
+        skip_broken: bool = False,
+    ) -> None:
+        """Lists the folder and, when `size` is None, reads the header of every image.
+
+        Args:
+            path: the folder; or one image, alone.
+            size: (height, width) in pixels to which every image is resized (bilinear,
+                antialiased); None requires that all have one size.
+            mode: "RGB", 3 channels, or "L", 1.
+            orient: apply EXIF orientation.
+            skip_broken: decode every image now, and leave out those that cannot be.
+
+        Raises:
+            FileNotFoundError: there is nothing at `path`.
+            ValueError: it holds no images, some are unreadable (all are listed) and not to be
+                skipped, or sizes differ and `size` is None.
+            ImportError: Pillow is not installed.
+        """
+        root = Path(path)
+        if not root.exists():
+            raise FileNotFoundError(f"expected a folder of images, got {root}: it does not exist")
+        found, self.skipped = find_images(root) if root.is_dir() else Found([root], [])
+        skipped = some([str(path.relative_to(root)) for path in self.skipped])
+        if not found:
+            raise ValueError(
+                f"no images in {root}: expected files {', '.join(sorted(IMAGE_SUFFIXES))}, or "
+                f"others that Pillow reads, got {skipped or 'none that is not hidden'}"
+            )
+        if self.skipped:
+            n = len(self.skipped)
+            _log.warning("%s: %s skipped that are no images: %s", root, f"{n:,}", skipped)
+        self._files = found
+        pictures = Pictures(
+            np.arange(len(found)),
+            len(found),
+            self._read,
+            self._stamp,
+            Decoder(size or (1, 1), mode, resize=True, orient=orient),
+        )
+        if size is None:
+            pictures = pictures.of_one_size(skip_broken=skip_broken)
+        self.pictures = pictures.without_broken() if skip_broken else pictures
+        self.shape = self.pictures.shape
+        self.ids, self.total = self.pictures.left_out, len(found)
+        self.paths = [found[i] for i in self.pictures.ids.tolist()]
+        self.class_names, labels = _folder_classes(root, found)
+        self.labels = None if labels is None else labels[self.pictures.ids]
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Rows, /) -> npt.NDArray[Any]:
+        return self.pictures.rows(row_ids(rows, len(self)))
+
+    def _read(self, number: int) -> tuple[Encoded, str]:
+        return self._files[number], str(self._files[number])
+
+    def _stamp(self, number: int) -> str:
+        return file_stamp(self._files[number])
+
+
+def _folder_classes(
+    root: Path, paths: Sequence[Path]
+) -> tuple[tuple[str, ...] | None, npt.NDArray[np.int64] | None]:
+    parts = [path.relative_to(root).parts for path in paths]
+    if any(len(names) <= 1 for names in parts):  # none of a picture alone
+        return None, None
+    folders = [names[0] for names in parts]
+    class_names, labels = np.unique(folders, return_inverse=True)
+    return tuple(str(name) for name in class_names), labels.astype(np.int64)
