@@ -95,7 +95,9 @@ def test_image_folder__rejects_an_empty_folder(tmp_path: Path) -> None:
 
 
 def test_image_folder__rejects_a_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"missing does not exist; expected a folder of images"):
+    with pytest.raises(
+        FileNotFoundError, match=r"missing does not exist; expected a folder of images"
+    ):
         ImageFolder(tmp_path / "missing")
 
 
