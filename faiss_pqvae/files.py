@@ -2,8 +2,62 @@
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import os
+import shutil
+import tempfile
+from collections.abc import Iterator
 from pathlib import Path
+
+_NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)  # the last: a limit of the process
+
+
+@contextlib.contextmanager
+def space_for(path: Path) -> Iterator[None]:
+    """While a file is written: an error of a full disk names it, and how much is free.
+
+    Raises:
+        OSError: as it came, or one that says so.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _NO_SPACE:
+            raise
+        raise no_space(path, os.strerror(error.errno)) from error
+
+
+def no_space(path: Path, reason: str) -> OSError:
+    """What to raise when a file cannot be written: its name, why, and how much is free."""
+    folder = next(parent for parent in path.absolute().parents if parent.exists())
+    free_bytes = shutil.disk_usage(folder).free
+    return OSError(f"cannot write {path}: {reason}; its disk has {free_bytes:,} bytes free")
+
+
+def check_folder(folder: Path) -> None:
+    """Whether files can be written to a folder, asked before the work that would be lost.
+
+    Leaves nothing behind; a folder that is missing is made and removed again.
+
+    Raises:
+        OSError: they cannot; the message says why.
+    """
+    missing = [path for path in (folder, *folder.parents) if not path.exists()]
+    try:
+        for path in (folder, *folder.parents):
+            if path.exists() and not path.is_dir():
+                raise OSError(f"cannot write to {folder}: {path} is a file and no folder")
+        with space_for(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(b"x")
+    except (PermissionError, FileNotFoundError) as error:
+        raise OSError(f"cannot write to {folder}: {error.strerror}") from error
+    finally:
+        for path in missing:
+            with contextlib.suppress(OSError):  # never made
+                path.rmdir()
 
 
 def sync(path: Path) -> None:
@@ -31,10 +85,11 @@ def replace_bytes(path: Path, content: bytes) -> None:
             only the folder could not be synced.
     """
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
-    try:
-        new.write_bytes(content)
-        sync(new)
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
-    sync(path.parent)
+    with space_for(path):
+        try:
+            new.write_bytes(content)
+            sync(new)
+            new.replace(path)
+        finally:
+            new.unlink(missing_ok=True)
+        sync(path.parent)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
 
@@ -83,6 +84,7 @@ class Registry(Generic[T]):
         known = ", ".join(map(repr, self.names()))
         raise ValueError(
             f"expected {self._one} of {known}, or 'package.module:attribute', got {key!r}"
+            f"{suggestion(key, self.names())}"
         )
 
     def name_of(self, thing: T) -> str:
@@ -125,6 +127,13 @@ class Registry(Generic[T]):
             ) from error
         thing: T = found
         return thing
+
+
+def suggestion(given: str, names: Iterable[str]) -> str:
+    """What an error about a name ends with: the known name that is spelled most like it, if any."""
+    lowered = {name.lower(): name for name in names}
+    close = difflib.get_close_matches(given.lower(), lowered, n=1)
+    return f"; did you mean {lowered[close[0]]!r}?" if close else ""
 
 
 def _origin(thing: Any) -> tuple[Any, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from faiss_pqvae.arguments import check_numbers
+from faiss_pqvae.registry import suggestion
 
 from .data.views import PRESETS, Preset, Views
 
@@ -80,7 +81,10 @@ class TrainingConfig:
             raise ValueError(f"expected budget_minutes > 0, got {budget}")
         if self.augment is not None:
             if self.augment not in PRESETS:
-                raise ValueError(f"expected augment as one of {[*PRESETS]}, got {self.augment!r}")
+                raise ValueError(
+                    f"expected augment as one of {[*PRESETS]}, got {self.augment!r}"
+                    f"{suggestion(self.augment, PRESETS)}"
+                )
             if self.views is not None:
                 raise ValueError(
                     f"expected views or augment, got both: {self.views}, {self.augment!r}"

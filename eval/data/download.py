@@ -10,6 +10,8 @@ from typing import IO
 
 from tqdm import tqdm
 
+from faiss_pqvae.files import space_for
+
 _CHUNK_BYTES = 1 << 18
 
 
@@ -72,6 +74,7 @@ def _fetch(url: str, part: Path, size_bytes: int, timeout_s: float, progress: bo
                 done = 0  # the server sends the whole file
             part.parent.mkdir(parents=True, exist_ok=True)
             with (
+                space_for(part),
                 part.open("ab" if done else "wb") as file,
                 tqdm(
                     desc=part.stem,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from faiss_pqvae.data.open import ACCEPTED
-from faiss_pqvae.registry import datasets
+from faiss_pqvae.registry import datasets, suggestion
 
 from .arrays import from_arrays
 from .labelled import LabelledData, subset
@@ -111,10 +111,12 @@ def _found(data: str | Path | Callable[[], Any], own: OwnData) -> Any:
         return open_own(path, own)
     if isinstance(data, str) and ":" in data:
         return datasets.get(data)()
+    names = sorted(datasets.names())
     raise ValueError(
-        f"expected a data set of {sorted(datasets.names())}, 'package.module:attribute', an HDF5 "
-        "file of ann-benchmarks, a folder or prefix of files such as NAME_base.fvecs and "
-        f"NAME_query.fvecs, or {ACCEPTED}, got {str(data)!r}"
+        f"expected a data set of {names}, 'package.module:attribute', an HDF5 file of "
+        "ann-benchmarks, a folder or prefix of files such as NAME_base.fvecs and "
+        f"NAME_query.fvecs, or {ACCEPTED}, got {str(data)!r}, which does not exist"
+        f"{suggestion(str(data), names)}"
     )
 
 

@@ -15,8 +15,9 @@ from faiss_pqvae.data.images.label_column import plain
 from faiss_pqvae.data.images.picture_column import image_columns
 from faiss_pqvae.data.labels import check_labels
 from faiss_pqvae.data.open import check_used, open_source
-from faiss_pqvae.data.source import Source, import_eval
+from faiss_pqvae.data.source import Source
 from faiss_pqvae.data.tables import open_parquet_vectors, parquet_columns
+from faiss_pqvae.extras import import_extra
 
 from .classes import classes_of
 from .held import HELD_BYTES
@@ -95,7 +96,7 @@ def open_own(path: Path, options: OwnData) -> LabelledData | LabelledItems | Vec
         FileNotFoundError: a file is missing.
         ValueError: labels are missing, or do not fit; a column is missing (the message lists those
             that are there); a file is corrupt.
-        ImportError: the extra "eval" is needed and not installed.
+        ImportError: a library is needed and not installed; the message names its extra.
     """
     path, options = _npy_folder(path, options)
     part = _read(path, options.labels, options)
@@ -230,7 +231,7 @@ def _read_parquet(files: list[Path], options: OwnData, *, with_labels: bool) -> 
 
 def _column(path: Path, name: str) -> Any:
     """Integers or text (n,), or lists of them as objects."""
-    arrow, parquet = import_eval("pyarrow"), import_eval("pyarrow.parquet")
+    arrow, parquet = import_extra("pyarrow"), import_extra("pyarrow.parquet")
     try:
         column = parquet.read_table(path, columns=[name])[name]
     except (ValueError, OSError, arrow.ArrowException) as error:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, TypeAlias, get_args
 
 from faiss_pqvae.data.source import Source
+from faiss_pqvae.registry import suggestion
 from faiss_pqvae.types import BoolArray, DoubleArray, IdArray
 
 DATA_VARIABLE = "FAISS_PQVAE_DATA"
@@ -94,7 +95,7 @@ def split_named(name: str) -> Split:
     for split in known:
         if FORMER_SPLITS.get(name, name) == split:
             return split
-    raise ValueError(f"expected a protocol of {known}, got {name!r}")
+    raise ValueError(f"expected a protocol of {known}, got {name!r}{suggestion(name, known)}")
 
 
 def current_protocol(text: str) -> str:

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
+from faiss_pqvae.registry import suggestion
 from faiss_pqvae.types import DoubleArray, IdArray
 
 from .results import Comparison, Row
@@ -68,6 +68,8 @@ def resampled_means(
         lists = drawn.reshape(-1, n)
         counts = np.stack([np.bincount(one, minlength=n) for one in lists]).astype(np.float64)
         return np.moveaxis(counts @ scores / n, -1, 0).reshape(-1, *drawn.shape[:-1])
+
+    from scipy import stats  # here: half a second that most imports of this module do not need
 
     found: Any = stats.bootstrap(
         (np.arange(n),),
@@ -131,6 +133,8 @@ def paired_p(a: DoubleArray, b: DoubleArray) -> float:
     difference = a - b
     if np.ptp(difference) == 0:
         return 1.0 if difference[0] == 0 else 2.0 * 0.5 ** len(a)
+    from scipy import stats
+
     return float(stats.ttest_1samp(difference, 0.0).pvalue)
 
 
@@ -174,8 +178,9 @@ def compare(
     Raises:
         ValueError: `method` is no row's.
     """
-    if method is not None and method not in {row.method for row in rows if not row.reference}:
-        raise ValueError(f"expected a method of {sorted({r.method for r in rows})}, got {method!r}")
+    names = sorted({row.method for row in rows if not row.reference})
+    if method is not None and method not in names:
+        raise ValueError(f"expected a method of {names}, got {method!r}{suggestion(method, names)}")
     pairs: list[tuple[int, int]] = []
     compared = [i for i, row in enumerate(rows) if not row.reference and metric in row.metrics]
     compared.sort(key=lambda i: (rows[i].bytes_per_vector, -rows[i].metrics[metric]))

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from faiss_pqvae.registry import suggestion
 from faiss_pqvae.types import DoubleArray
 
 from ..data.protocol import Scores
@@ -95,9 +96,8 @@ def with_confidence(
     metric = main_metric(results) if metric is None else metric
     has = [i for i, found in enumerate(scores) if metric in found]
     if not has:
-        raise ValueError(
-            f"expected a metric of {sorted({name for _, name in places})}, got {metric!r}"
-        )
+        known = sorted({name for _, name in places})
+        raise ValueError(f"expected a metric of {known}, got {metric!r}{suggestion(metric, known)}")
     comparisons = compare(
         [rows[i] for i in has],
         [scores[i][metric] for i in has],

@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from faiss_pqvae import ModelConfig
-from faiss_pqvae.data.source import Source
+from faiss_pqvae.data.source import Source, missing
 from faiss_pqvae.types import FloatArray, IdArray
 
 from ..faiss_library import faiss
@@ -117,7 +117,7 @@ def opened(path: Path, *, model: ModelConfig = ModelConfig()) -> Any:  # noqa: B
         FileNotFoundError: there is nothing.
     """
     if not path.exists():
-        raise FileNotFoundError(f"expected a bundle or a FAISS file, got nothing at {path}")
+        raise missing(path, "a bundle or a FAISS file")
     if path.is_dir():
         return read_bundle(path, model)
     try:

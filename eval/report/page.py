@@ -13,7 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import numpy as np
+from jinja2 import Environment, StrictUndefined
 
 from faiss_pqvae.files import replace_bytes
 from faiss_pqvae.types import IdArray
@@ -26,14 +28,6 @@ from .shown import Shown, shown
 from .svg import STYLE, method_styles
 from .text import cite, half_width, metric_label, p_text, sentences
 from .training import training_figures
-
-try:
-    import matplotlib as mpl
-    from jinja2 import Environment, StrictUndefined
-except ImportError as missing:
-    raise ImportError(
-        f'{missing.name} is needed for the report: pip install "faiss-pqvae[eval]"'
-    ) from missing
 
 INPUTS = "report_inputs.json"
 _BASE64 = re.compile(r"[A-Za-z0-9+/=]*")  # it stands in the page's style sheet

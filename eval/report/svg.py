@@ -11,16 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..measure.results import Row
+from markupsafe import Markup
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-try:
-    from markupsafe import Markup
-    from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
-except ImportError as missing:
-    raise ImportError(
-        f'{missing.name} is needed for the report: pip install "faiss-pqvae[eval]"'
-    ) from missing
+from ..measure.results import Row
 
 PANEL_INCHES = 4.7  # of a panel: two stand side by side, one fills the screen of a telephone
 PIXELS_PER_INCH = 105

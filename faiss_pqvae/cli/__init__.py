@@ -1,31 +1,68 @@
-"""The command `faiss-pqvae`."""
+"""The command `faiss-pqvae`. What a command needs is imported when that command is called."""
 
 from __future__ import annotations
 
+import errno
 import importlib
+import inspect
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import tyro
 
-from faiss_pqvae.cli.options import with_objectives, with_present_names
+import faiss_pqvae
+from faiss_pqvae.cli.named import OptionError, with_named_options
+from faiss_pqvae.registry import suggestion
 
-_MODULES = {
-    "demo": "evaluate",
-    "train": "train",
-    "build": "build",
-    "add": "add",
-    "search": "search",
-    "evaluate": "evaluate",
-    "tune": "tune",
-    "report": "report",
-    "info": "info",
+
+class _Command(NamedTuple):
+    """Where a command is, and the first sentence of its help."""
+
+    module: str
+    summary: str
+
+
+_COMMANDS = {
+    "demo": _Command(
+        "evaluate",
+        "Train on 4,000 MNIST images, search with 1,000 others, compare, and write a report.",
+    ),
+    "train": _Command(
+        "train",
+        "Train encoder, decoder and codebooks on images or vectors, and write an empty index.",
+    ),
+    "build": _Command(
+        "build", "Encode items and store their codes in a trained index, in place of what it held."
+    ),
+    "add": _Command("add", "Add items to a built index; what it holds keeps its ids."),
+    "search": _Command(
+        "search", "Print the nearest stored items of every query, as a table or as JSON."
+    ),
+    "evaluate": _Command(
+        "evaluate",
+        "Measure learned codes, hashing methods, FAISS's quantizers and exact search on a data "
+        "set.",
+    ),
+    "tune": _Command(
+        "tune",
+        "Search for lambda, the strength of the quantizer, on held-out items; needs no labels.",
+    ),
+    "report": _Command(
+        "report",
+        "Write report.html of a finished evaluation again, and print its tables; nothing is "
+        "measured.",
+    ),
+    "info": _Command("info", "Print what a bundle holds."),
 }
+_PROGRAM = "faiss-pqvae"
 _DESCRIPTION = (
     "Train a PQ-VAE end to end, put its codebooks into a native FAISS index, and search. "
-    "Start with `faiss-pqvae demo`; each command has its own --help."
+    "Start with `faiss-pqvae demo`; each command has its own --help, and --version prints the "
+    "version."
 )
 
 
@@ -35,30 +72,81 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: instead of the process's own, without the program's name.
     """
-    given = with_present_names(sys.argv[1:] if arguments is None else arguments)
+    given = sys.argv[1:] if arguments is None else list(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
+    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which of its files it tries
     try:
-        # For "package.module:attribute"; last, to stand before nothing that is installed.
-        if (here := str(Path.cwd())) not in sys.path:
-            sys.path.append(here)
-        tyro.extras.subcommand_cli_from_dict(
-            _commands(given), prog="faiss-pqvae", description=_DESCRIPTION, args=given
-        )
-    except (ValueError, TypeError, OSError, ImportError) as error:
-        print(f"faiss-pqvae: {error}", file=sys.stderr)
+        try:
+            _run(given)
+        except SystemExit:  # as --help ends
+            sys.stdout.flush()
+            raise
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read the output has seen enough, as of `| head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(141)
+    except (ValueError, TypeError, OSError, ImportError, OptionError) as error:
+        print(f"{_PROGRAM}: {_message(error)}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print("\nfaiss-pqvae: stopped; the same command goes on from here", file=sys.stderr)
+        print(f"\n{_PROGRAM}: stopped; the same command goes on from here", file=sys.stderr)
         sys.exit(130)
 
 
-def _commands(arguments: Sequence[str]) -> dict[str, Callable[..., None]]:
-    found = {}
-    for name, module in _MODULES.items():
-        command = getattr(importlib.import_module(f"faiss_pqvae.cli.{module}"), name)
-        found[name] = with_objectives(command, arguments)
-    return found
+def _message(error: Exception) -> str:
+    """What went wrong, without the number that the system has for it."""
+    if not isinstance(error, OSError) or error.strerror is None:
+        return str(error)
+    if error.filename is None:
+        full = error.errno == errno.ENOSPC  # where a file's disk is, the error names the file
+        return f"cannot write the output: {error.strerror}" if full else str(error)
+    if isinstance(error, FileNotFoundError):
+        return f"{error.filename} does not exist"
+    return f"{error.filename}: {error.strerror}"
 
 
-if __name__ == "__main__":
-    main()
+def _run(given: list[str]) -> None:
+    name, rest = (given[0], given[1:]) if given else ("", [])
+    if name == "--version":
+        print(f"{_PROGRAM} {faiss_pqvae.__version__}")
+    elif name in _COMMANDS:
+        # For "package.module:attribute"; last, to stand before nothing that is installed.
+        if (here := str(Path.cwd())) not in sys.path:
+            sys.path.append(here)
+        command, arguments = _imported(name, rest)
+        tyro.cli(command, prog=f"{_PROGRAM} {name}", args=arguments)
+    elif name in ("-h", "--help"):
+        tyro.extras.subcommand_cli_from_dict(
+            {command: _summarized(command) for command in _COMMANDS},
+            prog=_PROGRAM,
+            description=_DESCRIPTION,
+            args=["--help"],
+        )
+    else:
+        raise ValueError(
+            f"expected a command ({', '.join(_COMMANDS)}) or --help, got "
+            f"{repr(name) if given else 'nothing'}{suggestion(name, _COMMANDS)}"
+        )
+
+
+def _imported(name: str, arguments: list[str]) -> tuple[Callable[..., None], list[str]]:
+    """A command with the options that its arguments ask for, and the arguments as it knows them."""
+    module = importlib.import_module(f"faiss_pqvae.cli.{_COMMANDS[name].module}")
+    command: Callable[..., None] = getattr(module, name)
+    if "learning" not in inspect.signature(command).parameters:
+        return with_named_options(command), arguments
+    # Here, because objectives import torch.
+    from faiss_pqvae.cli.options import with_objectives, with_present_names
+
+    present = with_present_names(command, arguments)
+    return with_objectives(with_named_options(command), present), present
+
+
+def _summarized(name: str) -> Callable[[], Any]:
+    """What stands for a command in the list of them."""
+
+    def command() -> None:
+        raise NotImplementedError  # only its documentation is looked at
+
+    command.__doc__ = _COMMANDS[name].summary
+    return command

@@ -15,6 +15,7 @@ from faiss_pqvae.cli.reading import Data, Folder, Images, open_for
 from faiss_pqvae.cli.storing import Named, named, next_id, store
 from faiss_pqvae.cli.text import listed
 from faiss_pqvae.data.open import ImageOptions
+from faiss_pqvae.files import check_folder
 from faiss_pqvae.index.items import Items
 from faiss_pqvae.types import IdArray
 
@@ -52,6 +53,7 @@ def add(
     # Here, because they import torch, which --help does without.
     from faiss_pqvae import read_index, write_index
 
+    check_folder(bundle)
     index = read_index(bundle, encoder=encoder, decoder=decoder)
     if root is not None and index.items is not None:
         index.items = replace(index.items, root=os.path.realpath(root))

@@ -11,6 +11,7 @@ from faiss_pqvae.cli.next_command import print_next
 from faiss_pqvae.cli.reading import Data, Folder, Images, open_for
 from faiss_pqvae.cli.storing import Named, named, store
 from faiss_pqvae.data.open import ImageOptions
+from faiss_pqvae.files import check_folder
 from faiss_pqvae.index.items import Items
 from faiss_pqvae.types import IdArray
 
@@ -49,6 +50,8 @@ def build(
     from faiss_pqvae.index.latent_index import with_native
     from faiss_pqvae.native import faiss
 
+    target = bundle if out is None else out
+    check_folder(target)
     index = read_index(bundle, encoder=encoder, decoder=decoder)
     source = open_for(index, data, images)
     found = named(source, data, ids, id_column)
@@ -61,7 +64,6 @@ def build(
     numbers = _ids(found, before) if index.takes_ids else None
     store(index, source, numbers, data)
     index.items = found.names if numbers is None else found.names.under(numbers)
-    target = bundle if out is None else out
     write_index(index, target)
     print(f"{index.ntotal} items of {index.sa_code_size()} bytes in {target}")
     print_next(index, f"search {shlex.quote(str(target))} QUERIES")

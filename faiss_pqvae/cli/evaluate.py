@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import shlex
 import sys
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from faiss_pqvae.eval.methods.choice import LEARNED, reference, rows_of
 from faiss_pqvae.eval.methods.given import given, opened
 from faiss_pqvae.eval.methods.method import Method
 from faiss_pqvae.eval.methods.settings import CodeSettings, read_bundle
+from faiss_pqvae.files import check_folder
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.training import TrainingConfig
 
@@ -97,10 +99,12 @@ def evaluate(
         n_queries: take that many queries only; draw so many, where they are drawn.
         own: data of your own.
         pretrained: folder of a trained index whose encoder every training starts from.
-        model: networks and bottleneck of the learned code.
+        model: networks and bottleneck of the learned code; --encoder and --decoder are short for
+            --model.encoder and --model.decoder.
         training: its loop.
         learning: the objective.
     """
+    _check_end(out)
     stored = None if index is None else opened(index, model=model)
     data = load(dataset, protocol=protocol, n_database=n_database, n_queries=n_queries, own=own)
     shape = tuple(data.database.shape[1:])
@@ -141,6 +145,7 @@ def demo(
         fresh: measure again what OUT has results of; a training that is finished is not repeated.
     """
     out = out or Path("runs/demo-quick" if quick else "runs/demo")
+    _check_end(out)
     data = load(DATASET)
     rows: list[Method] = []
     for recipe in demo_recipes(quick=quick):
@@ -156,6 +161,12 @@ def demo(
     measure(data, rows, k=data.default_k, out=out, note=note, fresh=fresh)
 
 
+def _check_end(out: Path) -> None:
+    """Asks at the beginning for what the end needs: the libraries of the report, and a folder."""
+    importlib.import_module("faiss_pqvae.eval.report")
+    check_folder(out)
+
+
 def measure(
     data: Evaluated, rows: Sequence[Method], *, k: int, out: Path, note: str = "", fresh: bool
 ) -> None:
@@ -164,9 +175,6 @@ def measure(
     Raises:
         FailedMethodsError: methods failed; it is raised when the others are measured and shown.
     """
-    # Here, so that --help does not draw; and first, before anything is trained without it.
-    from faiss_pqvae.eval.report import page  # noqa: F401
-
     command = shlex.join(["faiss-pqvae", *sys.argv[1:]])
     failed = None
     try:
@@ -181,6 +189,7 @@ def measure(
 
 def _show(results: Results, data: Evaluated, rows: Sequence[Method], out: Path) -> None:
     """Prints results, writes their page, and finishes the trainings behind rows that there are."""
+    # Here, so that --help does not draw.
     from faiss_pqvae.eval.report.page import write_report
 
     print_results(results)

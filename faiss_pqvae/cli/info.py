@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import Any
-
-import numpy as np
-import torch
+from typing import TYPE_CHECKING
 
 from faiss_pqvae.cli.reading import Folder
-from faiss_pqvae.index.bundle import read_config, read_index
-from faiss_pqvae.index.items import Items
-from faiss_pqvae.index.latent_index import LatentIndex
-from faiss_pqvae.model.clustering import histogram, perplexity, usage
-from faiss_pqvae.native.store.contents import codeword_ids
+
+if TYPE_CHECKING:
+    from faiss_pqvae import Items, LatentIndex
 
 
 def info(bundle: Folder, /, *, encoder: str | None = None, decoder: str | None = None) -> None:
@@ -24,6 +19,9 @@ def info(bundle: Folder, /, *, encoder: str | None = None, decoder: str | None =
         encoder: the encoder that the index was trained with, if it is not ours.
         decoder: likewise.
     """
+    # Here, because they import torch, which --help does without.
+    from faiss_pqvae.index.bundle import read_config, read_index
+
     config = read_config(bundle)
     index = read_index(bundle, encoder=encoder, decoder=decoder)
     model = config["model"]
@@ -40,23 +38,27 @@ def info(bundle: Folder, /, *, encoder: str | None = None, decoder: str | None =
         "written with": ", ".join(f"{n} {v}" for n, v in config["versions"].items()),
     }
     if index.ntotal:
-        counts = torch.from_numpy(codeword_counts(index))
-        lines["codewords used"] = " ".join(f"{u:.0%}" for u in usage(counts).tolist())
-        lines["perplexity"] = " ".join(f"{p:.1f}" for p in perplexity(counts).tolist())
+        lines |= _use_of_codewords(index)
     for name, value in lines.items():
         print(f"{name:>14}  {value}")
+
+
+def _use_of_codewords(index: LatentIndex) -> dict[str, str]:
+    """How evenly the stored items are spread over the codewords of each sub-quantizer."""
+    import torch
+
+    from faiss_pqvae.model.clustering import histogram, perplexity, usage
+    from faiss_pqvae.native.store.contents import codeword_ids
+
+    ids = torch.from_numpy(codeword_ids(index.faiss_index))
+    counts = histogram(ids, index.model.quantizer.ksub)
+    return {
+        "codewords used": " ".join(f"{u:.0%}" for u in usage(counts).tolist()),
+        "perplexity": " ".join(f"{p:.1f}" for p in perplexity(counts).tolist()),
+    }
 
 
 def _names(items: Items | None) -> str:
     if items is None:
         return "none, items have ids only"
     return f"of {len(items)} items" + (f", files in {items.root}" if items.root else "")
-
-
-def codeword_counts(index: LatentIndex) -> np.ndarray[Any, np.dtype[np.int64]]:
-    """How often the stored items have each codeword: (M, ksub) int64."""
-    ids = codeword_ids(index.faiss_index)
-    counts: np.ndarray[Any, np.dtype[np.int64]] = histogram(
-        torch.from_numpy(ids), index.model.quantizer.ksub
-    ).numpy()
-    return counts

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import shlex
+from typing import TYPE_CHECKING
 
-from faiss_pqvae.index.handed_in import backbone_of, record_of_decoder
-from faiss_pqvae.index.latent_index import LatentIndex
+if TYPE_CHECKING:
+    from faiss_pqvae import LatentIndex
 
 
 def print_next(index: LatentIndex, command: str) -> None:
     """The command to go on with, and the networks that a bundle of the index asks for."""
+    from faiss_pqvae.index.handed_in import backbone_of, record_of_decoder
+
     backbone = backbone_of(index)
     networks = {} if backbone is None else {"encoder": backbone.reference}
     if (decoder := record_of_decoder(index.model)) is not None:

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from faiss_pqvae.cli.named import as_declared, naming_options
 from faiss_pqvae.index.factory import Training, index_factory
 from faiss_pqvae.index.handed_in import backbone_of
 from faiss_pqvae.index.latent_index import LatentIndex
@@ -101,13 +102,14 @@ def with_objectives(command: Callable[..., None], arguments: Sequence[str]) -> C
     if not names:
         return command
     shown = _shown_kinds(arguments)
-    fields = [(name, kind, dataclasses.field(default_factory=kind)) for name, kind in shown]
+    named = [(name, naming_options(kind, f"{name}.")) for name, kind in shown]
+    fields = [(name, kind, dataclasses.field(default_factory=kind)) for name, kind in named]
     group = dataclasses.make_dataclass("Objectives", fields, frozen=True)
     annotation: Any = Annotated[group, tyro.conf.arg(name="")]
 
     @functools.wraps(command)
     def run(*given: Any, **options: Any) -> None:
-        settings = {name: getattr(options[names[0]], name) for name, _ in shown}
+        settings = {name: as_declared(getattr(options[names[0]], name)) for name, _ in shown}
         command(*given, **{**options, names[0]: Learning(settings)})
 
     del run.__wrapped__  # whose signature is another one
@@ -144,13 +146,19 @@ def _value_of(option: str, arguments: Sequence[str]) -> str | None:
     return None
 
 
-def with_present_names(arguments: Sequence[str]) -> list[str]:
-    """A command line in which options have the names that they have now."""
+def with_present_names(command: Callable[..., None], arguments: Sequence[str]) -> list[str]:
+    """A command line in which options have the names that they have now, and in this command.
+
+    Networks are named alike in all commands: --encoder is --model.encoder where there is no other.
+    """
+    own = inspect.signature(command).parameters
+    others = {"encoder", "decoder"} - {*own}
+    present = {**_FORMER, **{f"--{name}": f"--model.{name}" for name in others}}
     found = []
     for argument in arguments:
         option, equals, value = argument.partition("=")
         spelled = option.replace("_", "-") if option.startswith("--") else option
-        found.append(_FORMER[spelled] + equals + value if spelled in _FORMER else argument)
+        found.append(present[spelled] + equals + value if spelled in present else argument)
     return found
 
 

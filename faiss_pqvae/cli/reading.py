@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import numpy.typing as npt
 import tyro
 
 from faiss_pqvae.data.open import ImageOptions, Source, open_source
-from faiss_pqvae.index.latent_index import LatentIndex
+
+if TYPE_CHECKING:
+    from faiss_pqvae import LatentIndex
 
 _DATA_HELP = (
     "a folder of images; a Parquet file with a column of images or of vectors, or a column of "
@@ -43,7 +45,11 @@ def open_for(
     images: ImageOptions = ImageOptions(),  # noqa: B008 - frozen
 ) -> Source:
     """As `open_data`, with images in the size and the channels of the index."""
-    return open_labelled(data, images, like=index.input_shape).items
+    from faiss_pqvae.data.batches import check_items  # here, because it imports torch
+
+    source = open_labelled(data, images, like=index.input_shape).items
+    check_items(source, index.input_shape, f"items of {data}")
+    return source
 
 
 def open_labelled(
@@ -61,7 +67,7 @@ def open_labelled(
     if named and not path.exists():
         if images != ImageOptions():
             raise ValueError(f"expected a folder or a file to read with {images}, got {data}")
-        # The extra "eval" is needed for data sets only.
+        # Here, because the evaluation imports torch and FAISS.
         from faiss_pqvae.eval.data.load import load
 
         found = load(data)

@@ -13,6 +13,7 @@ from faiss_pqvae.eval.data.own import OwnData
 from faiss_pqvae.eval.data.protocol import Evaluated
 from faiss_pqvae.eval.measure.results import FILE_NAME, Results, main_metric, read_results
 from faiss_pqvae.eval.measure.scored import stored_scores, with_confidence
+from faiss_pqvae.files import check_folder
 from faiss_pqvae.registry import datasets
 
 
@@ -41,8 +42,9 @@ def report(
     from faiss_pqvae.eval.report.page import read_inputs, rebuild_report
 
     if not (out / FILE_NAME).exists():
+        why = "" if out.exists() else ", which does not exist"
         raise FileNotFoundError(
-            f"no evaluation in {out}: expected {FILE_NAME}, which `faiss-pqvae evaluate --out "
+            f"no evaluation in {out}{why}: expected {FILE_NAME}, which `faiss-pqvae evaluate --out "
             f"{out}` writes at its end"
         )
     if dataset is None and own != OwnData():
@@ -50,6 +52,7 @@ def report(
             f"expected --dataset with options of its data, got {own} alone, which would have no "
             "effect: the page is written from stored files"
         )
+    check_folder(out)
     results = read_results(out / FILE_NAME)
     data = None if dataset is None else _load(dataset, own, results)
     if method is not None or metric is not None:

@@ -19,7 +19,7 @@ from faiss_pqvae.cli.search_page import Pictures
 from faiss_pqvae.cli.search_page import page as html_page
 from faiss_pqvae.cli.text import printable
 from faiss_pqvae.data.open import ImageOptions
-from faiss_pqvae.files import replace_bytes
+from faiss_pqvae.files import check_folder, replace_bytes
 from faiss_pqvae.index.naming import items_of
 from faiss_pqvae.types import FloatArray, IdArray
 
@@ -69,6 +69,8 @@ def search(
     from faiss_pqvae.index.latent_index import check_k
 
     k = check_k(k)
+    if page is not None:
+        check_folder(page.parent)
     index = read_index(bundle, mmap=mmap, encoder=encoder, decoder=decoder)
     if search_type is not None:
         index.search_type = search_type  # type: ignore[assignment]  # checked by the setter
@@ -88,6 +90,7 @@ def search(
         read = partial(open_for, index) if len(index.input_shape) == 3 else None
         stored = Pictures(index.items, read)
         text, shown = html_page(f"{queries} in {bundle}", source, asked, (D, I), stored)
+        page.parent.mkdir(parents=True, exist_ok=True)
         replace_bytes(page, text.encode())
         print(f"{shown} of {len(source)} queries in {page}", file=sys.stderr)
     if as_json:

@@ -23,6 +23,7 @@ from faiss_pqvae.cli.reading import (
     open_labelled,
 )
 from faiss_pqvae.data.open import ImageOptions
+from faiss_pqvae.files import check_folder
 from faiss_pqvae.index.bundle import read_config, read_index, write_index
 from faiss_pqvae.index.factory import Training
 from faiss_pqvae.index.latent_index import LatentIndex
@@ -74,11 +75,12 @@ def train(
             torch module, or a function make(input_shape, latent_dim, width=...) that makes one. It
             keeps its weights; a Backbone(..., trainable=False) is left as it is, and codes of its
             features are learned.
-        model: networks and bottleneck.
+        model: networks and bottleneck; --decoder is short for --model.decoder.
         training: the loop.
         learning: the objective.
     """
     metric = None if metric is None else metric_name(metric)  # before anything is read
+    _check_out(out)
     found = open_labelled(data, images)
     source = found.items
     shape = tuple(source.shape[1:])
@@ -97,6 +99,19 @@ def train(
     print(f"trained on {len(source)} items in {_summary(index)}; the bundle is {out}")
     reading = shlex.join(image_arguments(replace(images, size=None, mode=None)))
     print_next(index, f"build {shlex.quote(str(out))} DATA {reading}".rstrip())
+
+
+def _check_out(out: Path) -> None:
+    """Whether a bundle can be written there, and none is lost that holds items."""
+    check_folder(out)
+    if not (out / "config.json").exists():
+        return
+    ntotal = read_config(out)["ntotal"]
+    if ntotal:
+        raise ValueError(
+            f"expected a folder for a new index, got {out}, whose index has {ntotal} items and "
+            "would be empty after a training: name another folder, or remove this one first"
+        )
 
 
 def _pretrained(bundle: Path, encoder: str | None) -> PQVAE:

@@ -17,6 +17,7 @@ from faiss_pqvae.cli.options import Learning, options_of
 from faiss_pqvae.cli.reading import Data, Images, Labelled, image_arguments, open_labelled
 from faiss_pqvae.data.images.cache import decoded
 from faiss_pqvae.data.open import ImageOptions
+from faiss_pqvae.files import check_folder
 from faiss_pqvae.index.factory import index_factory
 from faiss_pqvae.index.grammar import parse
 from faiss_pqvae.index.latent_index import LatentIndex
@@ -69,10 +70,12 @@ def tune(
             at 1,000: reads the labels); auto takes view-recall for images and recall for vectors.
         images: how images in a folder or in Parquet are read.
         search: candidates and budget.
-        model: networks and bottleneck.
+        model: networks and bottleneck; --encoder and --decoder are short for --model.encoder and
+            --model.decoder.
         training: the loop; its epochs are the full length, of which the budget is a multiple.
         learning: the objective; its lambda is what is searched for.
     """
+    check_folder(out)
     parsed = parse(factory)
     if parsed.kind != Reconstruction.code:
         raise ValueError(
@@ -142,7 +145,7 @@ def _score(
 
 def mean_precision(model: PQVAE, stored: Part, held: Part, labels: npt.NDArray[np.int64]) -> float:
     """Mean average precision at 1,000 of held-out items (1,000 at most) among those stored."""
-    # Here, so that the extra "eval" is needed for this score only.
+    # Here, because this score alone needs the evaluation.
     from faiss_pqvae.eval.metrics.precision import map_at_k, relevance
 
     index = LatentIndex(model)

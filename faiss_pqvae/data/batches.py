@@ -90,14 +90,13 @@ def _how_to_reshape(shape: tuple[int, ...], item_shape: tuple[int, ...]) -> str:
     return ""
 
 
-def read_rows(x: Any, rows: Any, what: str, start: int = 0) -> Tensor:
+def read_rows(x: Any, rows: Any, what: str) -> Tensor:
     """Reads rows into a tensor of uint8 or float32.
 
     Args:
         x: what `check_items` returned.
         rows: a slice or an int64 array.
         what: its name in messages.
-        start: number of the first row of a slice, for messages.
 
     Raises:
         ValueError: NaN or infinity (the message gives the first such row); float images that
@@ -116,7 +115,7 @@ def read_rows(x: Any, rows: Any, what: str, start: int = 0) -> Tensor:
     finite = batch.isfinite().flatten(1).all(1)
     if not finite.all():
         first = int((~finite).nonzero()[0, 0])
-        row = start + first if isinstance(rows, slice) else int(rows[first])
+        row = range(len(x))[rows][first] if isinstance(rows, slice) else int(rows[first])
         raise ValueError(f"expected finite {what}, got NaN or infinity in row {row}")
     if batch.ndim == 4 and len(batch):
         low, high = (float(value) for value in batch.aminmax())
@@ -133,7 +132,7 @@ def read_batches(x: Any, batch_size: int, what: str) -> Iterator[Tensor]:
     if batch_size < 1:
         raise ValueError(f"expected batch_size >= 1, got {batch_size}")
     for start in range(0, len(x), batch_size):
-        yield read_rows(x, slice(start, start + batch_size), what, start)
+        yield read_rows(x, slice(start, start + batch_size), what)
         _let_go(x)
 
 

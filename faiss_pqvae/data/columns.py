@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from faiss_pqvae.data.source import import_eval
+from faiss_pqvae.extras import import_extra
 
 _INDEX_OF_PANDAS = "__index_level_"
 
@@ -26,7 +26,7 @@ def column_kinds(schema: Any) -> dict[str, ColumnKind]:
     "vectors" are lists or fixed-shape tensors of numbers; "images" binary, alone or in a struct
     with a field `bytes`; "float" and "integer" one number a row.
     """
-    types = import_eval("pyarrow").types
+    types = import_extra("pyarrow").types
     return {field.name: _kind(types, field.type) for field in schema}
 
 
@@ -184,7 +184,7 @@ def vectors_of(column: Any) -> npt.NDArray[Any]:
     column = getattr(column, "storage", column)
     if len(column) == 0:
         return np.empty((0, 0), np.float32)
-    lengths = import_eval("pyarrow.compute").list_value_length(column).to_numpy()
+    lengths = import_extra("pyarrow.compute").list_value_length(column).to_numpy()
     d = int(lengths[0])
     if d == 0 or (lengths != d).any():
         raise ValueError(

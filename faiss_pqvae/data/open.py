@@ -22,7 +22,7 @@ from faiss_pqvae.data.images.listing import is_image
 from faiss_pqvae.data.images.picture_column import image_columns
 from faiss_pqvae.data.npy import open_npy, open_npy_shards
 from faiss_pqvae.data.shards import Shards
-from faiss_pqvae.data.source import Rows, Source, chunks
+from faiss_pqvae.data.source import Rows, Source, chunks, missing
 from faiss_pqvae.data.tables import (
     HDF5_SUFFIXES,
     HDF5Vectors,
@@ -81,7 +81,7 @@ def open_source(
         FileNotFoundError: there is nothing at `path`.
         ValueError: what is there is not readable as one of these; the message lists them. Options
             of images for what is none.
-        ImportError: the extra "eval" is needed and not installed.
+        ImportError: a library is needed and not installed; the message names its extra.
     """
     path = Path(path)
     part = None
@@ -92,7 +92,7 @@ def open_source(
     if part is not None and suffix not in HDF5_SUFFIXES | {".parquet"}:
         raise FileNotFoundError(f"{path / part} does not exist, and {path} is one whole")
     if not path.exists():
-        raise FileNotFoundError(f"{path} does not exist; expected {ACCEPTED}")
+        raise missing(path, ACCEPTED)
     if path.is_dir():
         return _open_folder(path, images, like)
     if suffix == ".parquet":

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from faiss_pqvae.data.source import import_eval
+from faiss_pqvae.extras import import_extra
 from faiss_pqvae.types import IdArray
 
 OwnIds: TypeAlias = IdArray | list[str]
@@ -49,7 +49,7 @@ def read_id_column(paths: Sequence[Path], column: str) -> OwnIds:
         ValueError: no such column, nulls in it, or neither integers nor texts.
         ImportError: pyarrow is not installed.
     """
-    arrow, parquet = import_eval("pyarrow"), import_eval("pyarrow.parquet")
+    arrow, parquet = import_extra("pyarrow"), import_extra("pyarrow.parquet")
     values: list[Any] = []
     for path in paths:
         try:

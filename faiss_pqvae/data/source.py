@@ -1,6 +1,5 @@
 """What hands out rows: the protocol of everything that is read in chunks. numpy only."""
 
-import importlib
 import os
 import re
 from collections.abc import Iterable, Iterator, Sequence
@@ -112,6 +111,13 @@ def _natural(name: str) -> list[str | int]:
     return [int(piece) if i % 2 else piece for i, piece in enumerate(pieces)]
 
 
+def missing(path: str | Path, expected: str) -> FileNotFoundError:
+    """What to raise where something is expected and nothing, or something else, is."""
+    if Path(path).exists():
+        return FileNotFoundError(f"expected {expected}, got {path}")
+    return FileNotFoundError(f"{path} does not exist; expected {expected}")
+
+
 def parquet_paths(path: str | Path | Sequence[str | Path]) -> list[Path]:
     """The files that are meant: one, several in order, or those of `table_files`.
 
@@ -126,13 +132,3 @@ def parquet_paths(path: str | Path | Sequence[str | Path]) -> list[Path]:
     if not paths:
         raise ValueError(f"expected at least one .parquet file, got none in {path}")
     return paths
-
-
-def import_eval(name: str) -> Any:
-    """Imports what the extra `eval` brings."""
-    try:
-        return importlib.import_module(name)
-    except ImportError as error:
-        raise ImportError(
-            f'{name} is needed to read this: pip install "faiss-pqvae[eval]"'
-        ) from error

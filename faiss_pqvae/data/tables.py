@@ -23,7 +23,8 @@ from faiss_pqvae.data.columns import (
     rows_of,
 )
 from faiss_pqvae.data.shards import Shards
-from faiss_pqvae.data.source import Parts, Rows, import_eval, parquet_paths, row_ids
+from faiss_pqvae.data.source import Parts, Rows, missing, parquet_paths, row_ids
+from faiss_pqvae.extras import import_extra
 from faiss_pqvae.types import FloatArray
 
 HDF5_SUFFIXES = frozenset({".hdf5", ".h5"})
@@ -68,7 +69,7 @@ class HDF5Vectors:
         """
         self.path, self.run_bytes, self.gap_bytes = Path(path), run_bytes, gap_bytes
         if not self.path.is_file():
-            raise FileNotFoundError(f"expected an HDF5 file, got {path}")
+            raise missing(path, "an HDF5 file")
         shapes, self.attributes = self._contents(dataset)
         self.names = tuple(sorted(shapes))
         if dataset is None:
@@ -147,7 +148,7 @@ class _OpenHDF5:
         self.path = path
 
     def __enter__(self) -> Any:
-        h5py = import_eval("h5py")
+        h5py = import_extra("h5py")
         try:
             self.file = h5py.File(self.path, "r")
         except self.DAMAGE as error:
@@ -214,7 +215,7 @@ def open_parquet_vectors(
 
 def _rows(path: Path, names: list[str], first: Path) -> npt.NDArray[Any]:
     """Columns of one file, which the first one has, too."""
-    schema, parquet = _schema(path), import_eval("pyarrow.parquet")
+    schema, parquet = _schema(path), import_extra("pyarrow.parquet")
     with _reading(path):
         check_columns(schema, names, first)
         with parquet.ParquetFile(path) as table:
@@ -222,9 +223,9 @@ def _rows(path: Path, names: list[str], first: Path) -> npt.NDArray[Any]:
 
 
 def _schema(path: Path) -> Any:
-    parquet = import_eval("pyarrow.parquet")
+    parquet = import_extra("pyarrow.parquet")
     if not path.is_file():
-        raise FileNotFoundError(f"expected a .parquet file, got {path}")
+        raise missing(path, "a .parquet file")
     with _reading(path):
         return parquet.read_schema(path)
 
@@ -232,7 +233,7 @@ def _schema(path: Path) -> Any:
 @contextlib.contextmanager
 def _reading(path: Path) -> Iterator[None]:
     """What Arrow and we find wrong in a file becomes a ValueError with its name."""
-    arrow = import_eval("pyarrow")
+    arrow = import_extra("pyarrow")
     try:
         yield
     except (ValueError, OSError, arrow.ArrowException) as error:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from faiss_pqvae.data.source import import_eval
+from faiss_pqvae.extras import import_extra
 
 
 def thumbnail(pixels: npt.NDArray[Any], side: int) -> str:
@@ -23,7 +23,7 @@ def thumbnail(pixels: npt.NDArray[Any], side: int) -> str:
     if pixels.dtype != np.uint8:
         pixels = (np.clip(pixels, 0, 1) * 255).round().astype(np.uint8)
     channels_last = np.ascontiguousarray(pixels.transpose(1, 2, 0))
-    image = import_eval("PIL.Image").fromarray(
+    image = import_extra("PIL.Image").fromarray(
         channels_last[:, :, 0] if len(pixels) == 1 else channels_last
     )
     return _png(image, side)
@@ -31,7 +31,7 @@ def thumbnail(pixels: npt.NDArray[Any], side: int) -> str:
 
 def thumbnail_of_file(path: Path, side: int) -> str | None:
     """As `thumbnail`, of a file; None where there is no file that can be read as an image."""
-    pillow, upright = import_eval("PIL.Image"), import_eval("PIL.ImageOps").exif_transpose
+    pillow, upright = import_extra("PIL.Image"), import_extra("PIL.ImageOps").exif_transpose
     if not path.is_file():
         return None
     try:

@@ -15,7 +15,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from faiss_pqvae.files import replace_bytes, sync
+from faiss_pqvae.files import replace_bytes, space_for, sync
 from faiss_pqvae.index.handed_in import Given, record_of_decoder, record_of_encoder
 from faiss_pqvae.index.items import Items
 from faiss_pqvae.index.items_file import from_bytes, to_bytes
@@ -99,7 +99,8 @@ def _write_files(index: LatentIndex, folder: Path) -> dict[str, dict[str, str]]:
         write_native(part, paths[role], role)
     files = {}
     for name, path in paths.items():
-        sync(path)
+        with space_for(path):
+            sync(path)
         digest = _sha256(path)
         files[name] = {"name": f"{name}-{digest[:16]}{_SUFFIXES[name]}", "sha256": digest}
     for name, path in paths.items():
@@ -301,7 +302,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
         )
         raise FileNotFoundError(f"no bundle in {folder}, which is a file and no folder: {hint}")
     if not path.is_file():
-        raise FileNotFoundError(f"no bundle in {folder}: config.json is missing")
+        why = "config.json is missing" if folder.is_dir() else f"{folder} does not exist"
+        raise FileNotFoundError(f"no bundle in {folder}: {why}")
     try:
         config = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
@@ -337,7 +339,8 @@ def _write_model(model: PQVAE, path: Path) -> None:
         for name, value in model.state_dict().items()
     }
     # Not `save_file`: it goes by a temporary of its own, which a crash would leave behind.
-    path.write_bytes(safetensors.torch.save(tensors))
+    with space_for(path):
+        path.write_bytes(safetensors.torch.save(tensors))
 
 
 def _read_spec(spec: dict[str, Any]) -> CodeSpec:

@@ -18,6 +18,7 @@ from faiss_pqvae.index.grammar import CODES, MAX_M, Description, Item, error, pa
 from faiss_pqvae.index.guard import guard, unguard
 from faiss_pqvae.index.latent_index import LatentIndex
 from faiss_pqvae.index.metrics import METRICS
+from faiss_pqvae.index.nearest import BEFORE, spelled
 from faiss_pqvae.index.opq import linear_starts
 from faiss_pqvae.index.refine import StoredVectors
 from faiss_pqvae.index.transforms import Transforms
@@ -326,7 +327,8 @@ def _transforms(parsed: Description, shape: tuple[int, ...]) -> Transforms | Non
         text = f"{item.text},Flat"
         index = _from_faiss(parsed, item, d, text, faiss.METRIC_L2, "a transform")
         if not isinstance(index, faiss.IndexPreTransform):
-            raise error(parsed.text, item.start, f"expected a transform, got {item.text!r}")
+            message = f"expected a transform, got {item.text!r}{spelled(item.text, BEFORE)}"
+            raise error(parsed.text, item.start, message)
         _check_transform(parsed, item, faiss.downcast_VectorTransform(index.chain.at(0)))
         d = index.index.d
     return Transforms.from_description(shape[0], ",".join(item.text for item in parsed.transforms))
@@ -366,5 +368,8 @@ def _from_faiss(
     try:
         return _faiss_index_factory(d, text, metric_type)
     except (RuntimeError, MemoryError) as refusal:
-        message = f"expected {expected} that FAISS understands, got {item.text!r}"
+        message = (
+            f"expected {expected} that FAISS understands, got {item.text!r}"
+            f"{spelled(item.text, BEFORE)}"
+        )
         raise error(parsed.text, item.start, message) from refusal

@@ -15,7 +15,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from faiss_pqvae.data.batches import read_batches
-from faiss_pqvae.files import sync
+from faiss_pqvae.files import space_for, sync
 from faiss_pqvae.index.front import Front
 from faiss_pqvae.types import FloatArray
 
@@ -143,9 +143,10 @@ def _keep(computing: _Computing, folder: Path) -> Path:
         leftover.unlink(missing_ok=True)
     new = folder / f".features.{os.getpid()}.new"
     try:
-        with new.open("wb") as file:
-            computing.write(file, hashed=True)
-        sync(new)
+        with space_for(new):
+            with new.open("wb") as file:
+                computing.write(file, hashed=True)
+            sync(new)
         path = folder / computing.name()
         new.replace(path)
     finally:

@@ -16,6 +16,7 @@ import re
 from dataclasses import dataclass, field
 
 from faiss_pqvae.codebooks import MAX_NBITS, MIN_NBITS, Structure
+from faiss_pqvae.index.nearest import AFTER, nearest, spelled
 
 MAX_M = 4096  # a typing error beyond; so is a graph of more links
 
@@ -86,7 +87,8 @@ def parse(description: str) -> Description:
     if not any(kind in description for kind in CODES):
         raise ValueError(
             f"expected a description such as 'PQVAE8x8', 'DQN4x8' or 'DPQ4x8', got "
-            f"{description!r}; for indexes without a learned encoder use faiss.index_factory"
+            f"{description!r}{_nearest(description)}; for indexes without a learned encoder use "
+            "faiss.index_factory"
         )
     items = _split(description)
     codes = [i for i, item in enumerate(items) if item.text.startswith(tuple(CODES))]
@@ -114,6 +116,15 @@ def parse(description: str) -> Description:
     return Description(
         description, kind, M, nbits, fast_scan, id_map, left, coarse, refine, decoder
     )
+
+
+def _nearest(description: str) -> str:
+    """What the error about a description without our codes proposes."""
+    found = nearest(description, CODES)
+    try:
+        return f": write {parse(found).text!r} for a learned code" if found else ""
+    except ValueError:  # as much is wrong besides
+        return ""
 
 
 def error(description: str, at: int, message: str) -> ValueError:
@@ -189,9 +200,8 @@ def _refinement(description: str, right: list[Item]) -> tuple[Item | None, bool]
         return None, False
     match = _REFINE.fullmatch(right[0].text)
     if match is None:
-        raise error(
-            description, right[0].start, "expected RFlat, Refine(...) or RDecoder after the code"
-        )
+        message = "expected RFlat, Refine(...) or RDecoder after the code"
+        raise error(description, right[0].start, message + spelled(right[0].text, AFTER))
     if len(right) > 1:
         raise error(description, right[1].start, f"expected nothing after {right[0].text}")
     if match["index"] is not None:

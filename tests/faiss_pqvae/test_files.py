@@ -1,6 +1,8 @@
 """Files: the old content or the new, whatever happens."""
 
+import errno
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,7 +10,7 @@ from typing import Any
 import pytest
 
 from faiss_pqvae import files
-from faiss_pqvae.files import replace_bytes, sync
+from faiss_pqvae.files import check_folder, replace_bytes, space_for, sync
 
 
 class Killed(BaseException):
@@ -102,3 +104,55 @@ def test_sync__closes_what_it_opened(path: Path) -> None:
 def test_sync__of_nothing(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError):
         sync(tmp_path / "missing")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_space_for__names_the_file_and_what_is_free(path: Path, number: int) -> None:
+    expected = rf"cannot write {path}: {os.strerror(number)}; its disk has [\d,]+ bytes free"
+    with pytest.raises(OSError, match=expected), space_for(path):
+        raise OSError(number, os.strerror(number))
+
+
+def test_space_for__leaves_other_errors_alone(path: Path) -> None:
+    with pytest.raises(PermissionError, match=r"^\[Errno 13\] no$"), space_for(path):
+        raise OSError(errno.EACCES, "no")
+
+
+def test_replace_bytes__of_a_full_disk_names_the_file(
+    monkeypatch: pytest.MonkeyPatch, path: Path
+) -> None:
+    monkeypatch.setattr(files, "sync", _raise(OSError(errno.ENOSPC, "No space left on device")))
+    with pytest.raises(OSError, match=f"cannot write {path}: No space"):
+        replace_bytes(path, b"new")
+    assert path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize("name", [".", "made", "made/below"])
+def test_check_folder__leaves_nothing_behind(tmp_path: Path, name: str) -> None:
+    check_folder(tmp_path / name)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("below", ["", "below", "below/further"])
+def test_check_folder__refuses_a_file_in_the_way(path: Path, below: str) -> None:
+    with pytest.raises(OSError, match=rf"cannot write to {path / below}: {path} is a file"):
+        check_folder(path / below)
+    assert path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    ("number", "message"),
+    [
+        (errno.EACCES, "cannot write to {folder}: Permission denied"),
+        (errno.ENOSPC, "cannot write {folder}: No space left on device; its disk has"),
+    ],
+)
+def test_check_folder__tries_to_write(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, message: str
+) -> None:
+    refusal = _raise(OSError(number, os.strerror(number)))
+    monkeypatch.setattr(tempfile, "TemporaryFile", refusal)
+    folder = tmp_path / "made"
+    with pytest.raises(OSError, match=message.format(folder=folder)):
+        check_folder(folder)
+    assert not folder.exists()

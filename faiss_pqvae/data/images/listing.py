@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from faiss_pqvae.data.images.decoder import quiet_pillow
-from faiss_pqvae.data.source import import_eval
+from faiss_pqvae.extras import import_extra
 
 # The common ones, known without Pillow.
 IMAGE_SUFFIXES = frozenset(
@@ -72,7 +72,7 @@ def file_stamp(path: Path) -> str:
 @functools.cache
 def image_suffixes() -> frozenset[str]:
     """Those of all formats that Pillow decodes, lower case, with the dot."""
-    pillow: Any = import_eval("PIL.Image")
+    pillow: Any = import_extra("PIL.Image")
     known = pillow.registered_extensions().items()  # imports all of its plugins
     return frozenset(
         suffix for suffix, name in known if name in pillow.OPEN and name not in _NOT_DECODED
@@ -115,7 +115,7 @@ def is_image(path: Path) -> bool:
     """Whether a file is a picture, see `find_images`."""
     if path.suffix.lower() in image_suffixes():
         return True
-    pillow: Any = import_eval("PIL.Image")
+    pillow: Any = import_extra("PIL.Image")
     formats = [name for name in _SIGNED if name in pillow.OPEN]
     try:
         with pillow.open(path, formats=formats):

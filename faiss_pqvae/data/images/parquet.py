@@ -23,7 +23,8 @@ from faiss_pqvae.data.images.label_column import Classes, read_classes
 from faiss_pqvae.data.images.listing import file_stamp
 from faiss_pqvae.data.images.picture_column import has_bytes, image_columns, is_binary
 from faiss_pqvae.data.images.pictures import Pictures
-from faiss_pqvae.data.source import Rows, import_eval, parquet_paths, row_ids
+from faiss_pqvae.data.source import Rows, missing, parquet_paths, row_ids
+from faiss_pqvae.extras import import_extra
 
 
 class ParquetImages:
@@ -74,7 +75,7 @@ class ParquetImages:
         self._files = parquet_paths(path)
         for file in self._files:
             if not file.is_file():
-                raise FileNotFoundError(f"expected a .parquet file, got {file}")
+                raise missing(file, "a .parquet file")
         self.image_column = image_column or the_image_column(self._files)
         self._label_column = label_column
         self._columns = [
@@ -162,7 +163,7 @@ def the_image_column(paths: Sequence[Path]) -> str:
         raise ValueError(
             f"expected one column of images in {paths[0]}, got {found}: name one (--column NAME)"
         )
-    names = import_eval("pyarrow.parquet").read_schema(paths[0]).names
+    names = import_extra("pyarrow.parquet").read_schema(paths[0]).names
     if "image" in names:  # what is wrong with it is said when it is read
         return "image"
     raise ValueError(
@@ -173,7 +174,7 @@ def the_image_column(paths: Sequence[Path]) -> str:
 
 def _encoded(path: Path, name: str, *, nulls: bool) -> Any:
     """The encoded bytes of a file's column: a chunked array of binary."""
-    arrow, parquet = import_eval("pyarrow"), import_eval("pyarrow.parquet")
+    arrow, parquet = import_extra("pyarrow"), import_extra("pyarrow.parquet")
     try:
         names = parquet.read_schema(path).names
         if name not in names:
@@ -186,7 +187,7 @@ def _encoded(path: Path, name: str, *, nulls: bool) -> Any:
 
 
 def _binary(column: Any, *, nulls: bool) -> Any:
-    types, compute = import_eval("pyarrow").types, import_eval("pyarrow.compute")
+    types, compute = import_extra("pyarrow").types, import_extra("pyarrow.compute")
     if types.is_struct(column.type) and not has_bytes(column.type):
         fields = [field.name for field in column.type]
         raise ValueError(f"expected an image struct with the field 'bytes', got {fields}")

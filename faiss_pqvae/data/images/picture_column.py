@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from faiss_pqvae.data.source import import_eval
+from faiss_pqvae.extras import import_extra
 
 _SNIFFED_ROWS = 16  # of a column of binary, to see whether it holds pictures
 # What encoded pictures begin with: JPEG, PNG, GIF, BMP, TIFF, JPEG 2000.
@@ -26,7 +26,7 @@ def image_columns(paths: Sequence[Path]) -> list[str]:
         ValueError: the file is corrupt.
         ImportError: pyarrow is not installed.
     """
-    arrow, parquet = import_eval("pyarrow"), import_eval("pyarrow.parquet")
+    arrow, parquet = import_extra("pyarrow"), import_extra("pyarrow.parquet")
     path = paths[0]
     try:
         path = next((p for p in paths if parquet.read_metadata(p).num_rows), path)
@@ -57,7 +57,7 @@ def _begins(value: bytes) -> bool:
 
 def has_bytes(column: Any) -> bool:
     """Whether an arrow type is a struct with encoded bytes."""
-    types = import_eval("pyarrow").types
+    types = import_extra("pyarrow").types
     return bool(
         types.is_struct(column)
         and column.get_field_index("bytes") >= 0
@@ -67,7 +67,7 @@ def has_bytes(column: Any) -> bool:
 
 def is_binary(column: Any) -> bool:
     """Whether an arrow type is bytes of any length."""
-    types = import_eval("pyarrow").types
+    types = import_extra("pyarrow").types
     if types.is_dictionary(column):
         column = column.value_type
     view = getattr(types, "is_binary_view", lambda _: False)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from faiss_pqvae.files import no_space
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.compare import DisagreementError, values
 from faiss_pqvae.native.files.checks import check_index
@@ -37,7 +38,7 @@ def write_native(index: Any, path: Path, role: Role) -> None:
         faiss.write_index(index, str(path))
         check_layout(path, role)
     except RuntimeError as error:
-        raise OSError(f"cannot write {path}: {error}") from error
+        raise no_space(path, str(error)) from error
     except (DisagreementError, LayoutError) as error:
         raise ValueError(f"a bundle cannot hold this {type(index).__name__}: {error}") from error
 

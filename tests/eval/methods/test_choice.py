@@ -180,7 +180,7 @@ def test_given__rejects_other_items_and_other_files(data, make_model, tmp_path):
     (tmp_path / "text.index").write_text("no index")
     with pytest.raises(ValueError, match=r"cannot read .* as a FAISS index"):
         given_at(tmp_path / "text.index")
-    with pytest.raises(FileNotFoundError, match="got nothing at"):
+    with pytest.raises(FileNotFoundError, match="missing does not exist; expected a bundle"):
         given_at(tmp_path / "missing")
     faiss.write_index(faiss.IndexPQ(16, 2, 4), str(tmp_path / "untrained.index"))
     with pytest.raises(ValueError, match="expected a trained index"):

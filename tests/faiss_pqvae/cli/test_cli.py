@@ -1,10 +1,19 @@
+import ast
+import errno
 import json
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from unittest.mock import Mock
 
 import h5py
 import numpy as np
 import pytest
 from PIL import Image
 
+import faiss_pqvae as fpq
+from faiss_pqvae import cli
 from faiss_pqvae.cli import main
 from faiss_pqvae.index.bundle import read_index, write_index
 from faiss_pqvae.index.latent_index import LatentIndex
@@ -14,6 +23,9 @@ FAST = [
     *("--model.width", "4", "--model.dsub", "2", "--training.epochs", "2"),
     *("--training.batch-size", "16", "--training.precision", "float32"),
 ]
+
+
+DQN = ["--factory", "DQN2x4"]
 
 
 @pytest.fixture
@@ -84,11 +96,22 @@ def test_search__parameters_of_another_kind_of_index(bundle, images, capsys):
     assert "no inverted lists" in capsys.readouterr().err
 
 
-def test_train__logs_beside_the_bundle_and_goes_on(bundle, images, capsys):
-    log = (bundle / "training" / "log.jsonl").read_text()
+def test_train__logs_beside_the_bundle_and_goes_on(images, tmp_path, capsys):
+    command = ["train", str(images), str(tmp_path / "b"), "--factory", "PQVAE2x4", *FAST]
+    main(command)
+    log = (tmp_path / "b" / "training" / "log.jsonl").read_text()
     assert [json.loads(line)["event"] for line in log.splitlines()][-1] == "end"
-    main(["train", str(images), str(bundle), "--factory", "PQVAE2x4", *FAST])
-    assert (bundle / "training" / "log.jsonl").read_text() == log
+    main(command)
+    assert (tmp_path / "b" / "training" / "log.jsonl").read_text() == log
+
+
+def test_train__leaves_a_filled_index_alone(bundle, images, capsys):
+    before = {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
+    with pytest.raises(SystemExit, match="2"):
+        main(["train", str(images), str(bundle), "--factory", "PQVAE2x4", *FAST])
+    assert "80 items" in (message := capsys.readouterr().err)
+    assert "name another folder, or remove this one first" in message
+    assert before == {path: path.read_bytes() for path in bundle.rglob("*") if path.is_file()}
 
 
 def test_train__starts_from_another_index(images, tmp_path, capsys):
@@ -168,7 +191,25 @@ def test_train__folder_of_images_is_resized(tmp_path, capsys):
             "'l2', 'inner_product', 'ip', 'cosine'",
         ),
         (["train", "nothing-of-this-name", "{out}"], "nothing-of-this-name"),
-        (["train", "missing.npy", "{out}"], "missing.npy"),
+        (["train", "missing.npy", "{out}"], "missing.npy does not exist"),
+        (["train", "pics/nope", "{out}", "--size", "8", "8"], "pics/nope does not exist"),
+        (["train", "pics/nope", "{out}"], "pics/nope does not exist"),
+        (["train", "mnst5k", "{out}"], "which does not exist; did you mean 'mnist5k'?"),
+        (["train", "{images}", "{out}", "--labels", "no.npy", *DQN], "no.npy does not exist"),
+        (["train", "{images}", "{out}", "--pretrained", "{out}"], "{out} does not exist"),
+        (["train", "{images}", "{out}", "--factory", "PQVE4"], "write 'PQVAE4'"),
+        (["train", "{images}", "{out}", "--training.epochs", "-3"], "--training.epochs >= 1"),
+        (["train", "{images}", "{out}", "--encoder", "cnov"], "did you mean 'conv'?"),
+        (
+            ["train", "{images}", "{out}", "--model.objective", "contrastiv"],
+            "did you mean 'contrastive'?",
+        ),
+        (["evaluate", "--dataset", "no.npy", "--out", "{out}"], "which does not exist"),
+        (["report", "{out}"], "{out}, which does not exist"),
+        (["info", "{out}"], "{out} does not exist"),
+        (["serach"], "did you mean 'search'?"),
+        (["--verison"], "expected a command (demo, "),
+        ([], "or --help, got nothing"),
         (["search", "{out}", "{images}"], "no bundle"),
         (["search", "{out}", "{images}", "--k", "0"], "k >= 1"),
         (["build", "{out}", "{images}"], "no bundle"),
@@ -193,7 +234,53 @@ def test_main__wrong_input_ends_with_one_line(arguments, message, images, tmp_pa
     assert error.value.code == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert line.startswith("faiss-pqvae: ")
-    assert message in line
+    assert message.format(**places) in line
+    assert not places["out"].exists()
+
+
+@pytest.mark.parametrize("below", [".", "below"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        "train missing.npy {out}",
+        "build missing missing.npy --out {out}",
+        "build {out} missing.npy",
+        "add {out} missing.npy",
+        "evaluate --dataset missing --out {out}",
+        "demo --out {out}",
+        "tune missing.npy --out {out}",
+    ],
+)
+def test_main__looks_at_what_it_writes_to_before_anything_else(command, below, images, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(command.format(out=images / below).split())
+    message = f"cannot write to {images / below}: {images} is a file and no folder"
+    assert message in capsys.readouterr().err
+
+
+def test_report__looks_at_what_it_writes_to_before_anything_else(tmp_path, capsys, monkeypatch):
+    (tmp_path / "results.json").write_text("never read")
+    refusal = PermissionError(errno.EACCES, "Permission denied")
+    monkeypatch.setattr(tempfile, "TemporaryFile", Mock(side_effect=refusal))
+    with pytest.raises(SystemExit, match="2"):
+        main(["report", str(tmp_path)])
+    assert f"cannot write to {tmp_path}: Permission denied" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("command", ["build", "search"])
+def test_commands__tell_shape_and_rows_of_the_whole_file(command, bundle, tmp_path, capsys):
+    wide, bad = str(tmp_path / "wide.npy"), str(tmp_path / "bad.npy")
+    np.save(wide, np.zeros((3000, 1, 8, 9), np.uint8))
+    x = np.zeros((3000, 1, 8, 8), np.float32)
+    x[2500, 0, 3] = np.nan
+    np.save(bad, x)
+    for path in (wide, bad):
+        with pytest.raises(SystemExit, match="2"):
+            main([command, str(bundle), path])
+    shape, row = capsys.readouterr().err.strip().splitlines()[-2:]
+    assert f"items of {wide} of shape (n, 1, 8, 8), got (3000, 1, 8, 9)" in shape
+    assert "NaN or infinity in row 2500" in row
+    assert read_index(bundle).ntotal == 80
 
 
 @pytest.mark.parametrize(
@@ -205,6 +292,45 @@ def test_help__teaches(command, capsys):
         main([*command, "--help"])
     assert error.value.code == 0
     assert "usage: faiss-pqvae" in capsys.readouterr().out
+
+
+def test_help__lists_every_command_as_it_describes_itself():
+    folder = Path(cli.__file__).parent
+    for name, (module, summary) in cli._COMMANDS.items():
+        tree = ast.parse((folder / f"{module}.py").read_text(encoding="utf-8"))
+        (command,) = (n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == name)
+        assert (ast.get_docstring(command) or "").split("\n\n")[0].replace("\n", " ") == summary
+
+
+def test_version__is_that_of_the_package():
+    command = [sys.executable, "-m", "faiss_pqvae", "--version"]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    assert done.stdout == f"faiss-pqvae {fpq.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("output", "status", "message"),
+    [
+        ("closed", 141, ""),
+        ("/dev/full", 2, "faiss-pqvae: cannot write the output: No space left on device\n"),
+    ],
+)
+def test_main__whose_output_goes_nowhere(output, status, message):
+    """As of `| head`, which ends before everything is printed; and of `> FILE` on a full disk."""
+    code = "import sys; from faiss_pqvae.cli import main; sys.stdin.read(); main(['--help'])"
+    with Path("/dev/full").open("w") as full:
+        process = subprocess.Popen(
+            [sys.executable, "-c", code],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE if output == "closed" else full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        if process.stdout is not None:
+            process.stdout.close()
+            process.stdout = None
+        _, err = process.communicate("go")
+    assert (process.returncode, err) == (status, message)
 
 
 def test_evaluate__writes_results_report_and_bundles(tmp_path, capsys):

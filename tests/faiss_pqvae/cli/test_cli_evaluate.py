@@ -114,7 +114,7 @@ def test_evaluate__an_index_that_exists(make_model, tmp_path, capsys):
         (["--label-column", "tag"], "got ['vec', 'label']"),
         (["--labels", "missing.npy"], "missing.npy"),
         (["--methods", "HNSW"], "expected a method of"),
-        (["--index", "missing"], "got nothing at missing"),
+        (["--index", "missing"], "missing does not exist; expected a bundle"),
         (["--nlist", "4", "--also-lambdas", "1"], "reconstruction objective only"),
     ],
 )

@@ -8,7 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from faiss_pqvae.cli.reading import open_data, open_for
+from faiss_pqvae.cli.reading import open_for, open_labelled
+from faiss_pqvae.data.open import ImageOptions
 
 X = np.random.default_rng(0).standard_normal((9, 4)).astype(np.float32)
 
@@ -21,7 +22,7 @@ def test_open_for__arrays_of_images_in_a_folder(make_index, make_items, tmp_path
 
 
 @pytest.mark.parametrize("name", ["nested", "shards", "x.hdf5/emb/clip", "wide.parquet"])
-def test_open_data__vectors_as_people_have_them(tmp_path: Path, name: str) -> None:
+def test_open_labelled__vectors_as_people_have_them(tmp_path: Path, name: str) -> None:
     (tmp_path / "nested" / "data").mkdir(parents=True)
     (tmp_path / "shards").mkdir()
     for number, rows in ((2, slice(0, 4)), (10, slice(4, 9))):
@@ -30,4 +31,4 @@ def test_open_data__vectors_as_people_have_them(tmp_path: Path, name: str) -> No
     pq.write_table(pa.table({f"d{i}": X[:, i] for i in range(4)}), tmp_path / "wide.parquet")
     with h5py.File(tmp_path / "x.hdf5", "w") as file:
         file["emb/clip"] = X
-    np.testing.assert_array_equal(open_data(str(tmp_path / name), None)[:], X)
+    np.testing.assert_array_equal(open_labelled(str(tmp_path / name), ImageOptions()).items[:], X)

@@ -174,9 +174,10 @@ def test_read_rows__lets_go_of_the_gradient() -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("make", [np.array, torch.tensor])
 def test_read_rows__names_the_first_bad_row(make, value: float) -> None:
-    x = make([[0.0, 0.0], [0.0, value], [value, 0.0]])
-    with pytest.raises(ValueError, match="finite queries, got NaN or infinity in row 11"):
-        read_rows(x, slice(0, 3), "queries", start=10)
+    x = make([[0.0, 0.0]] * 10 + [[0.0, value], [value, 0.0]])
+    for rows in (slice(9, 30), slice(-3, None), slice(0, 12, 2), np.array([3, 10, 11])):
+        with pytest.raises(ValueError, match="finite queries, got NaN or infinity in row 10"):
+            read_rows(x, rows, "queries")
 
 
 def test_read_rows__rejects_what_overflows_float32() -> None:

@@ -92,7 +92,7 @@ def test_hdf5__says_which_data_sets_there_are(hdf5: Path, name: str) -> None:
 
 
 def test_hdf5__rejects_what_is_not_there(hdf5: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"expected an HDF5 file, got .*y\.hdf5"):
+    with pytest.raises(FileNotFoundError, match=r"y\.hdf5 does not exist; expected an HDF5 file"):
         HDF5Vectors(tmp_path / "y.hdf5")
     np.save(tmp_path / "x.npy", X)
     with pytest.raises(FileNotFoundError, match="is one whole"):
@@ -131,7 +131,7 @@ def test_hdf5__damage_found_while_reading_is_an_error(hdf5: Path) -> None:
 
 def test_hdf5__names_the_missing_extra(hdf5: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "h5py", None)
-    with pytest.raises(ImportError, match=r'h5py is needed .*pip install "faiss-pqvae\[eval\]"'):
+    with pytest.raises(ImportError, match=r'h5py is needed .*pip install "faiss-pqvae\[hdf5\]"'):
         open_source(hdf5)
 
 
@@ -244,7 +244,7 @@ def test_parquet_vectors__rejects_other_columns_and_files(tmp_path: Path) -> Non
     pq.write_table(pa.table({"x": _fixed(X), "name": ["a"] * 20}), tmp_path / "x.parquet")
     with pytest.raises(ValueError, match=r"expected a column 'name' of lists .*got \['x'\]"):
         open_source(tmp_path / "x.parquet" / "name")
-    with pytest.raises(FileNotFoundError, match=r"a \.parquet file, got .*y\.parquet"):
+    with pytest.raises(FileNotFoundError, match=r"y\.parquet does not exist; expected a \.parquet"):
         open_parquet_vectors([tmp_path / "y.parquet"])
     pq.write_table(pa.table({"x": _fixed(X[:, :2])}), tmp_path / "y.parquet")
     with pytest.raises(

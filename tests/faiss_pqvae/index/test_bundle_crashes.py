@@ -307,11 +307,12 @@ def test_write__over_a_real_limit_of_file_size(index, other, folder, largest):
     ignored = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
     try:
-        with pytest.raises(OSError):  # noqa: PT011 - which of the three says it is open
+        with pytest.raises(OSError, match=r"^cannot write .*bytes free$") as error:
             write_index(other, folder)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
         signal.signal(signal.SIGXFSZ, ignored)
+    assert f"{folder}/" in str(error.value)
     assert _names(folder) == _named(folder)
     assert _fingerprint(read_index(folder)) == _fingerprint(index)
 

@@ -95,7 +95,9 @@ def test_image_folder__rejects_an_empty_folder(tmp_path: Path) -> None:
 
 
 def test_image_folder__rejects_a_missing_folder(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"expected a folder of images.* does not exist"):
+    with pytest.raises(
+        FileNotFoundError, match=r"missing does not exist; expected a folder of images"
+    ):
         ImageFolder(tmp_path / "missing")
 
 
@@ -119,7 +121,7 @@ def test_image_folder__names_the_missing_extra(
     classes_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "PIL.Image", None)
-    with pytest.raises(ImportError, match=r'pip install "faiss-pqvae\[eval\]"'):
+    with pytest.raises(ImportError, match=r'pip install "faiss-pqvae\[images\]"'):
         ImageFolder(classes_folder)
 
 

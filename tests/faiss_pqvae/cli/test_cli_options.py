@@ -1,0 +1,27 @@
+"""Options under the names that they have now, in each command."""
+
+import pytest
+
+from faiss_pqvae.cli.evaluate import evaluate
+from faiss_pqvae.cli.options import with_present_names
+from faiss_pqvae.cli.train import train
+from faiss_pqvae.cli.tune import tune
+
+
+@pytest.mark.parametrize(
+    ("command", "given", "present"),
+    [
+        (train, "--encoder", "--encoder"),  # which is another thing than --model.encoder there
+        (train, "--decoder", "--model.decoder"),
+        (evaluate, "--encoder", "--model.encoder"),
+        (evaluate, "--decoder=mlp", "--model.decoder=mlp"),
+        (tune, "--encoder=conv", "--model.encoder=conv"),
+        (tune, "--model.beta", "--reconstruction.beta"),
+        (tune, "--training.warmup_steps=3", "--reconstruction.warmup-steps=3"),
+        (tune, "encoder", "encoder"),
+    ],
+)
+def test_with_present_names__names_networks_alike_in_all_commands(
+    command, given: str, present: str
+) -> None:
+    assert with_present_names(command, ["x", given]) == ["x", present]
