@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import tyro
 
 from faiss_pqvae.cli.options import with_objectives, with_present_names
+from faiss_pqvae.cli.stopped import after_ctrl_c
 
 _MODULES = {
     "demo": "evaluate",
@@ -35,6 +37,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: instead of the process's own, without the program's name.
     """
+    # Before torch and FAISS are loaded: threads that wait for others sleep. Spinning ones take the
+    # processor from those that they wait for, where the machine has other work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     given = with_present_names(sys.argv[1:] if arguments is None else arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     try:
@@ -47,8 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, TypeError, OSError, ImportError) as error:
         print(f"faiss-pqvae: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print("\nfaiss-pqvae: stopped; the same command goes on from here", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"\nfaiss-pqvae: {after_ctrl_c(given, stop)}", file=sys.stderr)
         sys.exit(130)
 
 

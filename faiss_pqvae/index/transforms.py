@@ -6,6 +6,7 @@ import copy
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -39,8 +40,15 @@ class Transforms:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Transforms):
             return NotImplemented
-        mine, others = faiss.serialize_index(self.index), faiss.serialize_index(other.index)
-        return np.array_equal(mine, others)
+        return self.as_bytes() == other.as_bytes()
+
+    def __str__(self) -> str:
+        return self.description or "transforms"
+
+    def as_bytes(self) -> bytes:
+        """What they do, and nothing else."""
+        serialized: npt.NDArray[np.uint8] = faiss.serialize_index(self.index)
+        return serialized.tobytes()
 
     __hash__ = None  # type: ignore[assignment]  # compared by what they do
 
@@ -108,6 +116,10 @@ class Transforms:
 
 
 def _train(transform: Any, x: FloatArray) -> None:
+    least = max(transform.d_in, transform.d_out)
+    if isinstance(transform, faiss.OPQMatrix) and len(x) < least:
+        # FAISS would write beyond its memory, which ends the process.
+        raise ValueError(f"expected at least {least} vectors to train OPQ with, got {len(x)}")
     try:
         transform.train(x)
     except RuntimeError as error:

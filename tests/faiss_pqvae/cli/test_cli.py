@@ -249,7 +249,7 @@ def test_evaluate__of_the_contrastive_objective(tmp_path, capsys):
     found = {(row["bytes_per_vector"], row["config"]["factory"]) for row in rows}
     assert found == {(4, "PQVAE8x4")}
     assert len({row["train_s"] for row in rows}) == 1
-    assert len(list(out.glob("*/training/checkpoint.pt"))) == 1
+    assert len(list(out.glob("*/training/trained.pt"))) == 1
     assert read_index(out / "pqvae-32").ntotal == 300
     report = (out / "report.html").read_text()
     assert "PQ-VAE, contrastive, 32 bits" in report

@@ -25,7 +25,7 @@ def vectors(n=400, seed=0):
     return (rng.standard_normal((n, D)) @ np.diag(np.arange(1, D + 1))).astype(np.float32)
 
 
-def starts(x, d_out=D):
+def starts(x, kept=None, d_out=D):
     """PQ, and the same code of other dimensions together."""
     generator = torch.Generator().manual_seed(0)
     found = []
@@ -36,7 +36,7 @@ def starts(x, d_out=D):
     return found
 
 
-def straight(x):
+def straight(x, kept=None):
     return starts(x)[:1]
 
 
@@ -68,7 +68,7 @@ def test_fit__starts_at_the_best_and_ends_no_lower(lr):
 
 
 def test_fit__leaves_a_start_that_the_ranking_improves():
-    def poor(x):
+    def poor(x, kept):
         return straight(x[:30])
 
     training = replace(TRAINING, epochs=6, validation_fraction=0.2)
@@ -98,7 +98,7 @@ def test_fit__resumes_to_the_same_bits_and_learns_no_start_again(tmp_path):
     settings = replace(TRAINING, epochs=4), replace(SMALL, lr=0.01)
     asked = []
 
-    def counted(x):
+    def counted(x, kept):
         asked.append(len(x))
         return straight(x)
 
@@ -132,7 +132,7 @@ def test_fit__resumes_to_the_same_bits_and_learns_no_start_again(tmp_path):
 def test_fit__of_every_kind_of_latents(metric, changes):
     net = model(metric, **changes)
     d_out = net.latent_dim
-    history = fit(net, vectors(), lambda x: starts(x, d_out)[:1])
+    history = fit(net, vectors(), lambda x, kept: starts(x, d_out=d_out)[:1])
     assert len(history) == 5
     assert all(math.isfinite(event["loss"]) for event in history[1:-1])
     assert np.isfinite(net.codebooks().centroids).all()
