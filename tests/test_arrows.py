@@ -15,7 +15,7 @@ FOLDERS = {
     f"{PACKAGE}.training": ROOT / "training",
     f"{PACKAGE}.eval": ROOT / "eval",
 }
-FOUNDATIONS = ("arguments", "codebooks", "files", "foreign", "registry", "types")
+FOUNDATIONS = ("arguments", "codebooks", "files", "foreign", "progress", "registry", "types")
 ROOMS = ("data", "model", "native", "index", "cli", "training", "eval")
 
 # From a room, none of those can be reached, directly or through others.

@@ -18,16 +18,16 @@ from torch import Tensor, nn
 from faiss_pqvae.data.batches import check_items, content_key
 from faiss_pqvae.data.content import key_of_parts
 from faiss_pqvae.files import replace_bytes
-from faiss_pqvae.model.clustering import histogram, perplexity, usage
 from faiss_pqvae.model.backbone import bytes_of
+from faiss_pqvae.model.clustering import histogram, perplexity, usage
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.progress import Progress
 from faiss_pqvae.registry import objectives
 
 from .build import checked, resolved_objective
 from .config import TrainingConfig
-from .data.items import WHAT, Rows
 from .data.few import warn_of_little
+from .data.items import WHAT, Rows
 from .device import choose_device, reset_parameters, take_over
 from .kept import CHECKPOINT, LOG, TRAINED, Kept
 from .objectives.protocol import Objective, Setup, Way, values_of

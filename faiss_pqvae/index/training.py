@@ -144,7 +144,7 @@ def trained(
     pixels = nullcontext(x) if parts.encoding.front else decoded(x, folder, progress=progress)
     with pixels as x:
         seen, content = _read(parts, x, folder, progress=progress, batch_size=batch_size)
-        job = _Job(seen, content, progress, batch_size)
+        job = _Job(seen, content, folder, progress, batch_size)
         return _train(parts.copied(), job, fit_model)
 
 
@@ -155,12 +155,14 @@ class _Job:
     Attributes:
         x: (n, *seen_shape), items or what a front made of them.
         content: their key, where there is a folder.
+        folder: for what outlives an interruption, or None.
         progress: draw bars.
         batch_size: items encoded at a time.
     """
 
     x: Any
     content: str | None
+    folder: Path | None
     progress: bool
     batch_size: int
 
@@ -224,10 +226,20 @@ def _train(new: Parts, job: _Job, fit: Callable[..., History] | None) -> Parts:
 
 
 def _with_fitted_transforms(encoding: Encoding, job: _Job) -> Encoding:
-    if encoding.transforms is None:
+    transforms = encoding.transforms
+    if transforms is None:
         return encoding
-    with job.waiting(f"training {encoding.transforms}"):
-        return Encoding(encoding.model, encoding.transforms.trained(job.x, WHAT))
+    path = None
+    if job.folder is not None and job.content is not None:
+        key = key_of_parts(f"{job.content} {transforms}", [transforms.as_bytes()])
+        path = job.folder / f"transforms-{key}"
+    fitted = None if path is None else transforms.read(path)
+    if fitted is None:
+        with job.waiting(f"training {transforms}"):
+            fitted = transforms.trained(job.x, WHAT)
+        if path is not None:
+            fitted.write(path)
+    return Encoding(encoding.model, fitted)
 
 
 def _train_coarse(parts: Parts, job: _Job) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,7 @@ import torch
 from torch import Tensor
 
 from faiss_pqvae.data.batches import read_rows, read_sample
+from faiss_pqvae.files import replace_bytes
 from faiss_pqvae.native import faiss
 from faiss_pqvae.types import FloatArray
 
@@ -92,6 +95,23 @@ class Transforms:
                 _train(transform, z)
             z = transform.apply(z)
         return fitted
+
+    def write(self, path: Path) -> None:
+        """Keeps trained ones in a file, whose folder is made when missing; see `read`."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = self.as_bytes()
+        replace_bytes(path, zlib.crc32(content).to_bytes(4, "little") + content)
+
+    def read(self, path: Path) -> Transforms | None:
+        """What `write` kept of such a chain; None if that is not there, or damaged."""
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        if zlib.crc32(content[4:]).to_bytes(4, "little") != content[:4]:
+            return None
+        index = faiss.deserialize_index(np.frombuffer(content[4:], np.uint8))
+        return Transforms(index, self.description)
 
     def apply(self, x: Tensor) -> Tensor:
         """Vectors (n, d_in) of any dtype to (n, d_out) float32, on the CPU."""
