@@ -93,7 +93,8 @@ def _procrustes(items: Tensor, ids: Sequence[Tensor], matrix: Tensor, codewords:
     for part, chosen in zip(torch.split(items, _ROWS), ids, strict=True):
         crossed += look_up(codewords, chosen).transpose(0, 1).flatten(1).T @ part
     u, _, v = torch.linalg.svd(crossed, full_matrices=False)
-    return u @ v
+    turned: Tensor = u @ v
+    return turned
 
 
 def linear_layers(model: PQVAE) -> tuple[nn.Linear, nn.Linear]:

@@ -155,7 +155,5 @@ def test_train__opq_of_fewer_vectors_than_dimensions_is_an_error():
     """FAISS writes beyond its memory, which ends the process."""
     x = np.random.default_rng(0).standard_normal((300, 400)).astype(np.float32)
     index = index_factory(400, "OPQ2_400,PQVAE2x2", training=TRAINING)
-    with pytest.raises(
-        ValueError, match="expected at least 400 vectors to train OPQ with, got 300"
-    ):
+    with pytest.raises(ValueError, match="expected at least 400 vectors to train OPQ"):
         index.train(x, progress=False)
