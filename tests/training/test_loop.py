@@ -2,6 +2,7 @@ import contextlib
 import functools
 import itertools
 import json
+import logging
 import math
 import os
 import signal
@@ -503,3 +504,22 @@ def test_fit__equal_settings_resume_whatever_their_type(tmp_path):
         for whitening in (1, 1.0)
     )  # fmt: skip
     assert again == history
+
+
+@pytest.mark.parametrize(
+    ("objective", "given"), DIVERGING, ids=[type(objective).__name__ for objective, _ in DIVERGING]
+)
+def test_fit__every_phase_says_what_it_is_in_a_log(objective, given, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "faiss_pqvae.progress")
+    monkeypatch.setattr(time, "monotonic", ticking(40.0))
+    net = model(objective, encoder="mlp", width=8, dsub=4)
+    fit(net, images(), config(epochs=1), objective, **given)
+    records = [record for record in caplog.records if record.name == "faiss_pqvae.progress"]
+    said = {record.getMessage().partition(":")[0] for record in records}
+    expected = {"normalization and precision", "encoding", "k-means of codewords", "training"}
+    refined = {"refining codewords"} if isinstance(objective, DQN) else set()
+    decoder = set() if objective == RECONSTRUCTION else {"decoder"}
+    assert said == expected | refined | decoder | {"validation"}
+    caplog.clear()
+    fit(net, images(), config(epochs=1), objective, progress=False, **given)
+    assert not [record for record in caplog.records if record.name == "faiss_pqvae.progress"]

@@ -87,7 +87,7 @@ def test_train__with_labels_of_a_file(factory, options, files, tmp_path, capsys)
     out = str(tmp_path / "b")
     options = [files.get(option, option) for option in options]
     main(["train", files["x"], out, "--factory", factory, *options, *FAST])
-    assert "codewords (low: train longer)" in capsys.readouterr().out
+    assert " of 16 codewords" in capsys.readouterr().out
     main(["build", out, files["x"]])
     index = read_index(out)
     assert (index.description, index.ntotal) == (factory, 80)

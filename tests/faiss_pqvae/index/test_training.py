@@ -1,7 +1,9 @@
 """Interruptions at every phase of a training: the same call goes on, to the same bits."""
 
 import functools
+import itertools
 import logging
+import time
 
 import numpy as np
 import pytest
@@ -157,3 +159,17 @@ def test_train__opq_of_fewer_vectors_than_dimensions_is_an_error():
     index = index_factory(400, "OPQ2_400,PQVAE2x2", training=TRAINING)
     with pytest.raises(ValueError, match="expected at least 400 vectors to train OPQ"):
         index.train(x, progress=False)
+
+
+def test_train__every_phase_of_vectors_says_what_it_is_in_a_log(monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "faiss_pqvae.progress")
+    seconds = itertools.count(0.0, 40.0)
+    monkeypatch.setattr(time, "monotonic", lambda: next(seconds))
+    index = index_factory(D, "PCA4,IVF4,PQVAE2x3,RFlat", training=TRAINING, objective=SMALL)
+    index.train(vectors())
+    records = [record for record in caplog.records if record.name == "faiss_pqvae.progress"]
+    said = [record.getMessage().partition(":")[0] for record in records]
+    assert [*dict.fromkeys(said)] == [
+        *("reading training data", "training what refines", "training PCA4", "neighbours", "OPQ"),
+        *("PQ", "encoding", "searching", "settling", "training", "k-means of 4 inverted lists"),
+    ]
