@@ -34,11 +34,15 @@ class Kept:
 
     Attributes:
         phases: before the first step, whose results are kept, in the order they were made in.
+        spent_s: seconds that these took.
+        clock: tells the seconds that were spent by now, which are kept with a state.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
         self.folder = folder
         self.phases: list[str] = []
+        self.spent_s = 0.0
+        self.clock: Callable[[], float] = lambda: self.spent_s
         self._fingerprint = ""
         self._found: dict[str, dict[str, Any]] = {}
 
@@ -65,6 +69,7 @@ class Kept:
             self._check(path, state)
             self._found[path.stem.removeprefix(_PHASE)] = state
         self.phases = [path.stem.removeprefix(_PHASE) for path in phases]
+        self.spent_s = max((self._found[phase]["spent_s"] for phase in self.phases), default=0.0)
 
     def _check(self, path: Path, state: dict[str, Any]) -> None:
         found, wanted = json.loads(state["fingerprint"]), json.loads(self._fingerprint)
@@ -85,7 +90,8 @@ class Kept:
         """Keeps a state: tensors, numbers, strings, and lists and dicts of these."""
         if self.folder is None:
             return
-        save_checkpoint(self._path(name), {"fingerprint": self._fingerprint, **state})
+        about = {"fingerprint": self._fingerprint, "spent_s": self.clock()}
+        save_checkpoint(self._path(name), {**about, **state})
         if name not in (CHECKPOINT, TRAINED, *self.phases):
             self.phases.append(name)
 

@@ -188,11 +188,13 @@ class Trainer:
         if (state := self.kept.take(CHECKPOINT)) is not None:
             self._resume(state)
             return
-        started = self.clock()
+        started, before = self.clock(), self.kept.spent_s
+        self.kept.clock = lambda: before + self.clock() - started
         facts, loss = self.task.start()
         if loss is not None:
             self._keep(loss, -1)
-        self.elapsed_s += self.clock() - started
+        self.elapsed_s = self.kept.clock()
+        self.kept.clock = lambda: self.elapsed_s
         self._log({**self._start_event(), **facts})
         self.save()
 

@@ -34,6 +34,14 @@ def test_kept__phases_are_made_once_and_named_in_order(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["phase-ant.pt"]
 
 
+def test_kept__says_how_long_the_phases_took(tmp_path):
+    first = opened(tmp_path)
+    for seconds, phase in ((3.0, "ant"), (7.5, "bee")):
+        first.clock = lambda seconds=seconds: seconds
+        first.put(phase, {})
+    assert opened(tmp_path).spent_s == 7.5
+
+
 @pytest.mark.parametrize("name", [CHECKPOINT, "ant"])
 def test_kept__of_another_training_is_refused_and_stays(name, tmp_path):
     opened(tmp_path).put(name, {"step": 1})
@@ -44,7 +52,7 @@ def test_kept__of_another_training_is_refused_and_stays(name, tmp_path):
 
 def test_kept__a_damaged_phase_is_named(tmp_path):
     (tmp_path / "phase-ant.pt").write_bytes(b"half of it")
-    with pytest.raises(ValueError, match="cannot read the checkpoint .*phase-ant.pt"):
+    with pytest.raises(ValueError, match=r"cannot read the checkpoint .*phase-ant\.pt"):
         opened(tmp_path)
 
 

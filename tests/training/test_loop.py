@@ -264,17 +264,14 @@ def test_fit__ctrl_c_says_what_is_kept(tmp_path, epochs, options, expected):
     assert stopped.value.__notes__ == ["nothing of the training is kept: it had no folder"]
 
 
-def test_fit__saves_once_a_minute_within_long_epochs(tmp_path, monkeypatch):
-    monkeypatch.setattr(time, "monotonic", ticking(21.0))
-    saved = []
-    monkeypatch.setattr(Trainer, "save", lambda trainer: saved.append(trainer.step))
+def test_trainer__saves_once_a_minute_within_long_epochs():
     trainer = Trainer(model(), images(), config(), RECONSTRUCTION, given={})
-    for _ in range(7):
-        trainer._step()
-        if trainer._is_time_to_save():
-            trainer.saved_at = time.monotonic()
-            trainer.save()
-    assert saved == [0, 3, 6]
+    trainer._step()
+    for seconds, saves in ((59, False), (61, True)):
+        trainer.saved_at = time.monotonic() - seconds
+        assert trainer._is_time_to_save() == saves
+    trainer.save()
+    assert not trainer._is_time_to_save()
 
 
 def test_fit__stops_early_and_keeps_the_best():

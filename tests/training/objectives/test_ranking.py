@@ -1,5 +1,7 @@
 """Vectors: where they start, and that nothing gets worse."""
 
+import functools
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -13,6 +15,7 @@ from faiss_pqvae.model.clustering import kmeans, split
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.training import Ranking, Reconstruction, TrainingConfig, Views, new_model
 from faiss_pqvae.training import fit as fit_any
+from faiss_pqvae.training.objectives import linear_start
 from faiss_pqvae.training.objectives.linear_start import Start
 
 D, M, NBITS = 8, 4, 3
@@ -123,6 +126,23 @@ def test_fit__resumes_to_the_same_bits_and_learns_no_start_again(tmp_path):
     assert [json.loads(line) for line in lines] == history
     with pytest.raises(ValueError, match="other settings or data"):
         fit(model("inner_product"), vectors(), straight, *settings, folder=tmp_path)
+
+
+def test_fit__counts_the_seconds_before_an_interruption_of_its_phases(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    def ticking():
+        return functools.partial(next, itertools.count(10.0, 10.0))
+
+    expected = fit(model(), vectors(), straight, clock=ticking(), folder=tmp_path / "whole")
+    for part in ("_means", "_procrustes"):
+        with monkeypatch.context() as patch:
+            patch.setattr(linear_start, part, interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                fit(model(), vectors(), straight, clock=ticking(), folder=tmp_path / "broken")
+    history = fit(model(), vectors(), straight, clock=ticking(), folder=tmp_path / "broken")
+    assert history[-1]["elapsed_s"] >= expected[-1]["elapsed_s"]
 
 
 @pytest.mark.parametrize("metric", ["l2", "inner_product"])
