@@ -58,7 +58,7 @@ def _latents(model: PQVAE, items: Items, progress: bool) -> Tensor:
     order = torch.randperm(len(items.train_rows), generator=generator)[:wanted]
     # Every part is a random one: data often come sorted by class.
     drawn, z = parts(items.train_rows[order.numpy()]), []
-    with Progress("encoding", len(order), unit="item", shown=progress, inner=True) as bar:
+    with Progress("encoding", len(order), unit="items", shown=progress, inner=True) as bar:
         for part in drawn:
             z.append(model.encode(items.read(np.sort(part))))
             bar.update(len(part))
@@ -71,7 +71,7 @@ def fit_decoder(model: PQVAE, items: Items, *, progress: bool = True) -> None:
     decoder = model.decoder
     assert isinstance(decoder, Linear)  # the model sees to it
     x, y, rows = [], [], items.spread(_DECODER_ITEMS)
-    with Progress("decoder", len(rows), unit="item", shown=progress, inner=True) as bar:
+    with Progress("decoder", len(rows), unit="items", shown=progress, inner=True) as bar:
         for part in parts(rows):
             clean = items.read(part)
             x.append(model.quantize(clean).z_q)

@@ -291,7 +291,7 @@ class Trainer:
     def _bar(self, *, progress: bool) -> Progress:
         at, end = self._way
         timed = self.budget_s is not None
-        unit = "s" if timed else "step"
+        unit = "s" if timed else "steps"
         return Progress("training", end, unit=unit, shown=progress, initial=at, seconds=timed)
 
     def _step(self) -> None:

@@ -70,7 +70,7 @@ def nearest(
     wanted = min(n, k + MARGIN)
     heap = faiss.ResultHeap(len(queries), wanted, keep_max=metric == "inner_product")
     start = 0
-    with Progress("exact neighbours", n, unit="vector", shown=progress) as bar:
+    with Progress("exact neighbours", n, unit="vectors", shown=progress) as bar:
         for block in chunks(database, block_rows(d, block_bytes)):
             D, I = faiss.knn(queries, float_rows(block), min(wanted, len(block)), _METRICS[metric])  # noqa: E741
             heap.add_result(D, I + start)

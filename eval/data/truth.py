@@ -42,7 +42,7 @@ def digest(source: Source, what: str, *, block_bytes: int = BLOCK_BYTES) -> str:
     """
     hashed = hashlib.sha256(repr(tuple(source.shape)).encode())
     start = 0
-    with Progress(f"reading {what}", len(source), unit="vector", inner=True) as bar:
+    with Progress(f"reading {what}", len(source), unit="vectors", inner=True) as bar:
         for block in chunks(source, block_rows(source.shape[1], block_bytes)):
             rows = float_rows(block)
             finite = np.isfinite(rows).all(axis=1)

@@ -74,7 +74,7 @@ def fingerprint(data: Evaluated) -> str:
 def _digest(source: Source, name: str) -> bytes:
     found = hashlib.sha256(f"{source.shape} {source.dtype}".encode())
     item_bytes = source.dtype.itemsize * int(np.prod(source.shape[1:], dtype=np.int64))
-    with Progress(f"reading {name}", len(source), unit="item", inner=True) as bar:
+    with Progress(f"reading {name}", len(source), unit="items", inner=True) as bar:
         for chunk in chunks(source, max(1, _CHUNK_BYTES // max(1, item_bytes))):
             found.update(np.ascontiguousarray(chunk).data)
             bar.update(len(chunk))

@@ -159,7 +159,7 @@ def content_key(x: Any, what: str, *, progress: bool = True) -> str:
     rows = max(1, _PIECE_BYTES // max(1, math.prod(shape[1:]) * (1 if uint8 else 4)))
 
     def pieces() -> Iterator[npt.NDArray[Any]]:
-        with Progress(f"reading {what}", len(x), unit="item", shown=progress) as bar:
+        with Progress(f"reading {what}", len(x), unit="items", shown=progress) as bar:
             for batch in read_batches(x, rows, what):
                 yield batch.cpu().contiguous().numpy()
                 bar.update(len(batch))

@@ -88,7 +88,7 @@ class _Computing:
         if hashed:
             self.digest.update(self.front.fingerprint().encode())
             self.digest.update(np.array(self.front.probe(), np.float64).tobytes())
-        with Progress(doing, len(self.x), unit="item", shown=self.progress) as bar:
+        with Progress(doing, len(self.x), unit="items", shown=self.progress) as bar:
             for items in read_batches(self.x, self.batch_size, self.what):
                 if hashed:
                     self.digest.update(items.cpu().contiguous().numpy().data)

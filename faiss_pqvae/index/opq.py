@@ -57,13 +57,13 @@ def linear_starts(
     first = {"OPQ": None} if d_out < d else {"OPQ": None, "OPQ from the identity": identity}
     code, kept = _Code(M, nbits, d_out), kept or Kept()
     matrices = {}
-    with Progress("OPQ", len(first) * _PARTS, unit="part", shown=progress) as bar:
+    with Progress("OPQ", len(first) * _PARTS, unit="parts", shown=progress) as bar:
         for name, matrix in first.items():
             matrices[name] = _rotation(x, code, name, matrix, kept, bar)
     if d_out >= d:
         matrices["PQ"] = identity
     starts = []
-    with Progress("PQ", len(matrices), unit="code", shown=progress) as bar:
+    with Progress("PQ", len(matrices), unit="codes", shown=progress) as bar:
         for name, matrix in matrices.items():
             codewords = _codewords(x @ matrix.T, code, name, kept)
             starts.append(Start(name, np.ascontiguousarray(matrix[:, :d]), codewords))

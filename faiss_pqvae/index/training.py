@@ -190,7 +190,7 @@ def _read(
     if front is None and folder is not None:
         content = content_key(x, WHAT, progress=progress)
     elif front is None and x.dtype not in (np.dtype(np.uint8), torch.uint8):
-        with Progress(f"reading {WHAT}", len(x), unit="item", shown=progress) as bar:
+        with Progress(f"reading {WHAT}", len(x), unit="items", shown=progress) as bar:
             for batch in read_batches(x, batch_size, WHAT):
                 bar.update(len(batch))
     if store.has_lists and len(x) < store.bare.nlist:  # before hours, not after
@@ -246,7 +246,7 @@ def _train_coarse(parts: Parts, job: _Job) -> None:
     bare = parts.stock.store.bare
     rows = sample_rows(len(job.x), _COARSE_POINTS * bare.nlist)
     latents = []
-    with Progress("encoding", len(rows), unit="item", shown=job.progress) as bar:
+    with Progress("encoding", len(rows), unit="items", shown=job.progress) as bar:
         for start in range(0, len(rows), job.batch_size):
             part = rows[start : start + job.batch_size]
             latents.append(parts.encoding.batch(read_rows(job.x, part, WHAT)).z)

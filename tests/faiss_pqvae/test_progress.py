@@ -24,14 +24,14 @@ def log(caplog):
 
 
 def test_progress__a_log_gets_lines_that_say_what_and_how_far(log):
-    with Progress("neighbours", 2000, unit="vector", **AT_ONCE) as bar:
+    with Progress("neighbours", 2000, unit="vectors", **AT_ONCE) as bar:
         bar.update(500)
         bar.note(recall="0.5")
         bar.update(1500)
     assert log.messages == [
-        "neighbours: 500 of 2,000 vector, 0 s",
-        "neighbours: 2,000 of 2,000 vector, 0 s (recall=0.5)",
-        "neighbours: 2,000 of 2,000 vector, 0 s (recall=0.5)",
+        "neighbours: 500 of 2,000 vectors, 0 s",
+        "neighbours: 2,000 of 2,000 vectors, 0 s (recall=0.5)",
+        "neighbours: 2,000 of 2,000 vectors, 0 s (recall=0.5)",
     ]
 
 
@@ -66,7 +66,7 @@ def test_progress__says_nothing_at_the_end_of_what_failed(log):
 
 @pytest.mark.parametrize(
     ("options", "shown"),
-    [({"unit": "vector"}, "| 5/9 ["), ({"unit": "s", "seconds": True}, "| 5/9 s")],
+    [({"unit": "vectors"}, "| 5/9 ["), ({"unit": "s", "seconds": True}, "| 5/9 s")],
 )
 def test_progress__a_terminal_gets_a_bar(options, shown, log, monkeypatch):
     stderr = Terminal()

@@ -276,7 +276,9 @@ class LabelTask:
 
     def _encoded(self, rows: Rows) -> Tensor:
         z = [torch.empty(0, self.model.latent_dim, device=self.items.device)]
-        with Progress("validation", len(rows), unit="item", shown=self.progress, inner=True) as bar:
+        with Progress(
+            "validation", len(rows), unit="items", shown=self.progress, inner=True
+        ) as bar:
             for part in parts(rows):
                 z.append(self.model.encode(self.items.read(part)))
                 bar.update(len(part))

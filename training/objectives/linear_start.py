@@ -65,7 +65,7 @@ def settle(
     state = kept.take("settling") or {"rounds": 0, **start.state()}
     matrix, codewords = state["matrix"].to(device), state["codewords"].to(device)
     done = state["rounds"]
-    with Progress("settling", rounds, unit="round", shown=progress, initial=done) as bar:
+    with Progress("settling", rounds, unit="rounds", shown=progress, initial=done) as bar:
         for number in range(done, rounds):
             ids, codewords = _means(items, matrix, codewords)
             if number < rounds - 1:

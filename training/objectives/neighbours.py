@@ -99,7 +99,7 @@ class Neighbours:
         items, metric = self.items, self.metric
         k = min(_SCALE_NEIGHBOUR, len(items) - 1)
         total = len(self.queries) + len(self.anchors)
-        with Progress("neighbours", total, unit="vector", shown=self.progress) as bar:
+        with Progress("neighbours", total, unit="vectors", shown=self.progress) as bar:
             truth, _ = nearest(self.queries, items, 1, metric=metric, bar=bar)
             neighbours, distances = nearest(
                 items[self.anchors], items, k, metric=metric, skip=self.anchors, bar=bar
@@ -142,7 +142,7 @@ class Neighbours:
         model = self.model.eval()
         codewords = model.quantizer.codewords
         parts = []
-        with Progress("encoding", len(x), unit="vector", shown=self.progress, inner=True) as bar:
+        with Progress("encoding", len(x), unit="vectors", shown=self.progress, inner=True) as bar:
             for part in torch.split(x, _ENCODED_AT_A_TIME):
                 parts.append(assign(split(model.encode(part), model.M), codewords))
                 bar.update(len(part))
@@ -213,7 +213,7 @@ class Neighbours:
         z = self.model.eval().encode(self.queries)
         parts = zip(torch.split(z, _TILE[0]), torch.split(self.truth, _TILE[0]), strict=True)
         found = []
-        with Progress("searching", len(z), unit="query", shown=self.progress, inner=True) as bar:
+        with Progress("searching", len(z), unit="queries", shown=self.progress, inner=True) as bar:
             for part, truth in parts:
                 found.append(self._found(part, truth[:, 0], stored, k))
                 bar.update(len(part))

@@ -152,7 +152,9 @@ class ViewTask:
         """Means over the validation part, through the same views every time."""
         sums, ratio = dict[str, float](), 0.0
         rows, generator = self.items.validation_rows, self.items.generator("validation")
-        with Progress("validation", len(rows), unit="item", shown=self.progress, inner=True) as bar:
+        with Progress(
+            "validation", len(rows), unit="items", shown=self.progress, inner=True
+        ) as bar:
             for part in parts(rows, self.batch_size if self._by_batch else PART):
                 clean = self.items.read(part)
                 for name, value in values_of(self._of_batch(clean, generator)).items():

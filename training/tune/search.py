@@ -233,7 +233,7 @@ class _Search:
         spare = int(self.search.budget * self.full_steps)
         found: PermissibleRange | None = None
         chosen: Point | None = None
-        with Progress("tuning", 0, unit="step", shown=progress) as bar:
+        with Progress("tuning", 0, unit="steps", shown=progress) as bar:
             for number, following in enumerate([*sizes[1:], 1]):
                 # What went wrong early has left steps over; what is left is shared anew.
                 share = max(0, spare) // (len(sizes) - number)
