@@ -11,7 +11,8 @@ import torch
 
 from faiss_pqvae.files import replace_bytes
 
-FORMAT = 1
+FORMAT = 2
+_FORMER = 1  # knew its data by a sample of them
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -38,5 +39,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise ValueError(f"cannot read the checkpoint {path}: {error}") from error
     if not isinstance(state, dict) or state.get("format") != FORMAT:
         found = state.get("format") if isinstance(state, dict) else type(state).__name__
-        raise ValueError(f"expected checkpoint format {FORMAT} in {path}, got {found}")
+        former = (
+            ", of an earlier version, which cannot tell whether the data are the same: choose "
+            "another folder, or remove this one"
+        )
+        raise ValueError(
+            f"expected checkpoint format {FORMAT} in {path}, got {found}"
+            + (former if found == _FORMER else "")
+        )
     return state

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from faiss_pqvae.model.networks.linear import Linear
 from faiss_pqvae.model.pqvae import PQVAE
+from faiss_pqvae.progress import Progress
 
 from .config import TrainingConfig
 from .data.items import Items, parts
@@ -18,47 +19,64 @@ _RIDGE = 1e-6  # of the mean variance: codes may leave some dimensions unused
 
 
 @torch.no_grad()
-def initialize_codewords(model: PQVAE, items: Items, *, batch_size: int) -> None:
+def initialize_codewords(
+    model: PQVAE, items: Items, *, batch_size: int, progress: bool = True
+) -> None:
     """Takes codewords from a k-means of latents.
 
     Args:
         model: whose codewords change.
         items: of the training.
         batch_size: of its steps.
+        progress: draw bars, where standard error is a terminal.
     """
     # In training mode: early on, the running statistics of batch normalisation lag behind.
     model.train()
-    model.quantizer.initialize(
-        _latents(model, items), batch_size=batch_size, generator=items.generator("kmeans")
-    )
+    z = _latents(model, items, progress)
+    with _waiting("k-means of codewords", progress):
+        model.quantizer.initialize(z, batch_size=batch_size, generator=items.generator("kmeans"))
 
 
 @torch.no_grad()
-def refine_codewords(model: PQVAE, items: Items, *, iterations: int = 5) -> None:
+def refine_codewords(
+    model: PQVAE, items: Items, *, iterations: int = 5, progress: bool = True
+) -> None:
     """Moves codewords by k-means, from where they are; the model is in evaluation mode."""
-    model.quantizer.refine(_latents(model, items), iterations=iterations)
+    z = _latents(model, items, progress)
+    with _waiting("refining codewords", progress):
+        model.quantizer.refine(z, iterations=iterations)
 
 
-def _latents(model: PQVAE, items: Items) -> Tensor:
+def _waiting(what: str, progress: bool) -> Progress:
+    return Progress(what, shown=progress, inner=True)
+
+
+def _latents(model: PQVAE, items: Items, progress: bool) -> Tensor:
     """Of items drawn at random, the same every time; (n, latent_dim)."""
     wanted = max(_KMEANS_ITEMS, 8 * model.quantizer.ksub)
     generator = items.generator("kmeans items")
     order = torch.randperm(len(items.train_rows), generator=generator)[:wanted]
     # Every part is a random one: data often come sorted by class.
-    drawn = parts(items.train_rows[order.numpy()])
-    return torch.cat([model.encode(items.read(np.sort(part))) for part in drawn])
+    drawn, z = parts(items.train_rows[order.numpy()]), []
+    with Progress("encoding", len(order), unit="items", shown=progress, inner=True) as bar:
+        for part in drawn:
+            z.append(model.encode(items.read(np.sort(part))))
+            bar.update(len(part))
+    return torch.cat(z)
 
 
 @torch.no_grad()
-def fit_decoder(model: PQVAE, items: Items) -> None:
+def fit_decoder(model: PQVAE, items: Items, *, progress: bool = True) -> None:
     """Makes a decoder that was not trained the linear one that reconstructs codes best."""
     decoder = model.decoder
     assert isinstance(decoder, Linear)  # the model sees to it
-    x, y = [], []
-    for part in parts(items.spread(_DECODER_ITEMS)):
-        clean = items.read(part)
-        x.append(model.quantize(clean).z_q)
-        y.append(model.normalize(clean).flatten(1))
+    x, y, rows = [], [], items.spread(_DECODER_ITEMS)
+    with Progress("decoder", len(rows), unit="items", shown=progress, inner=True) as bar:
+        for part in parts(rows):
+            clean = items.read(part)
+            x.append(model.quantize(clean).z_q)
+            y.append(model.normalize(clean).flatten(1))
+            bar.update(len(part))
     fit_linear(decoder.map, torch.cat(x), torch.cat(y))
 
 

@@ -2,36 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import time
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor
-from tqdm import tqdm
+from torch import Tensor, nn
 
-from faiss_pqvae.data.batches import check_items
+from faiss_pqvae.data.batches import check_items, content_key
+from faiss_pqvae.data.content import key_of_parts
 from faiss_pqvae.files import replace_bytes
+from faiss_pqvae.model.backbone import bytes_of
 from faiss_pqvae.model.clustering import histogram, perplexity, usage
 from faiss_pqvae.model.pqvae import PQVAE
+from faiss_pqvae.progress import Progress
 from faiss_pqvae.registry import objectives
 
 from .build import checked, resolved_objective
-from .checkpoint import load_checkpoint, save_checkpoint
 from .config import TrainingConfig
-from .data.items import Rows
+from .data.few import warn_of_little
+from .data.items import WHAT, Rows
 from .device import choose_device, reset_parameters, take_over
+from .kept import CHECKPOINT, LOG, TRAINED, Kept
 from .objectives.protocol import Objective, Setup, Way, values_of
 
 History = list[dict[str, Any]]
 
-_CHECKPOINT, _LOG = "checkpoint.pt", "log.jsonl"
+_SAVE_EVERY_S = 60.0
 
 
 class DivergedError(ValueError):
@@ -49,13 +52,15 @@ def fit(
     go_on: Callable[[dict[str, Any]], bool] | None = None,
     pretrained: PQVAE | None = None,
     clock: Callable[[], float] = time.perf_counter,
+    content: str | None = None,
     **given: Any,
 ) -> History:
     """Trains a PQ-VAE, end to end, and leaves the best weights in it.
 
-    With a folder, the log is in `log.jsonl` and the state in `checkpoint.pt`; called again with
-    the same arguments after an interruption, it goes on along the same trajectory (bit for bit
-    with one thread and a named precision).
+    With a folder, the log is in `log.jsonl` and the state in `checkpoint.pt`, and in `phase-*.pt`
+    what precedes the first step; called again with the same arguments after an interruption, it
+    goes on along the same trajectory (bit for bit with one thread and a named precision). A
+    finished training keeps its weights alone, in `trained.pt`: the same call reads them.
 
     Args:
         model: as `training.build.new_model` made it; its weights are drawn anew from `config.seed`,
@@ -71,6 +76,7 @@ def fit(
         pretrained: a trained model whose encoder's weights are where this one begins, as far as
             they have the same shapes: for another code length, or for other items.
         clock: seconds, of a budget and of the log.
+        content: the `content_key` of x, where the caller has it: x need not be read for it then.
         given: what the objective learns from besides the items, see `Objective.learns_from`:
             labels and word_vectors, or starts.
 
@@ -84,6 +90,7 @@ def fit(
             than the objective's; the folder holds another training's checkpoint; a pretrained model
             that has another encoder.
         DivergedError: the loss is no longer finite.
+        KeyboardInterrupt: Ctrl-C, with a note that says what is kept.
     """
     trainer = Trainer(
         model,
@@ -94,6 +101,7 @@ def fit(
         pretrained=pretrained,
         progress=progress,
         clock=clock,
+        content=content,
         given=given,
     )
     try:
@@ -110,7 +118,7 @@ class Trainer:
     epoch), so that the step's number is all that a checkpoint has to keep of the randomness.
 
     Args:
-        model, x, config, objective, folder, pretrained, progress, clock, given: see `fit`.
+        model, x, config, objective, folder, pretrained, progress, clock, content, given: see `fit`.
     """
 
     def __init__(
@@ -124,6 +132,7 @@ class Trainer:
         pretrained: PQVAE | None = None,
         progress: bool = True,
         clock: Callable[[], float] = time.perf_counter,
+        content: str | None = None,
         given: dict[str, Any],
     ) -> None:
         x = check_items(x, model.input_shape, "training data")
@@ -135,7 +144,11 @@ class Trainer:
         reset_parameters(model, config.seed)
         model.to(self.device)
         self.pretrained = None if pretrained is None else pretrained.fingerprint()
-        setup = Setup(model, x, self.config, self.device, progress, pretrained is not None)
+        self.networks = _fingerprint_of(model.handed_in())
+        self.folder = None if folder is None else Path(folder)
+        self.kept = Kept(self.folder)
+        started_from = pretrained is not None
+        setup = Setup(model, x, self.config, self.device, progress, started_from, self.kept)
         self.task = self.objective.task(setup, known)
         if pretrained is not None:
             take_over(model, pretrained)
@@ -145,9 +158,12 @@ class Trainer:
         self.total_steps = self.steps_per_epoch * self.task.epochs
         self.budget_s = None if config.budget_minutes is None else 60 * config.budget_minutes
         self.clock = clock
-        self.folder = None if folder is None else Path(folder)
         self.history: History = []
-        self._setup()
+        warn_of_little(self.items, self.model.quantizer.ksub)
+        if self.folder is not None:
+            self.kept.open(self._fingerprint(content or content_key(x, WHAT, progress=progress)))
+        with self._saying_what_is_kept():
+            self._setup()
 
     def _setup(self) -> None:
         self.optimizer = torch.optim.AdamW(
@@ -155,7 +171,8 @@ class Trainer:
             lr=self.config.lr,
             weight_decay=self.config.weight_decay,
         )
-        self.step = 0
+        self.step = self.saved_step = 0
+        self.saved_at = time.monotonic()
         self.order: Rows | None = None  # of the epoch under way
         self.elapsed_s = 0.0
         self.best_loss, self.best_epoch = math.inf, -1
@@ -165,22 +182,21 @@ class Trainer:
         )
         self.sums: dict[str, float] = {}  # of the loss and its parts, since the last epoch
         self.summed = 0  # steps
-        if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            for name in (_CHECKPOINT, _LOG):  # what a killed process was writing
-                for leftover in self.folder.glob(f".{name}.*.new"):
-                    leftover.unlink(missing_ok=True)
-            if self.checkpoint_path.exists():
-                self._resume()
-                return
-        started = self.clock()
+        if (state := self.kept.take(TRAINED)) is not None:
+            self._read(state)
+            return
+        if (state := self.kept.take(CHECKPOINT)) is not None:
+            self._resume(state)
+            return
+        started, before = self.clock(), self.kept.spent_s
+        self.kept.clock = lambda: before + self.clock() - started
         facts, loss = self.task.start()
         if loss is not None:
             self._keep(loss, -1)
-        self.elapsed_s += self.clock() - started
+        self.elapsed_s = self.kept.clock()
+        self.kept.clock = lambda: self.elapsed_s
         self._log({**self._start_event(), **facts})
-        if loss is not None:
-            self.save()
+        self.save()
 
     def _keep(self, loss: float, epoch: int) -> None:
         self.best_loss, self.best_epoch = loss, epoch
@@ -215,24 +231,50 @@ class Trainer:
     ) -> None:
         """Runs to the end, from wherever the state stands; for `go_on` see `fit`."""
         last = self.history[-1]
-        stopped = last["event"] == "end" or (
-            go_on is not None and last["event"] == "epoch" and not go_on(last)
+        if last["event"] == "end":
+            self._as_trained()
+            return
+        stopped = go_on is not None and last["event"] == "epoch" and not go_on(last)
+        with self._saying_what_is_kept():
+            with self._bar(progress=progress) as bar:
+                while not (self._done or self._stopped_early() or stopped):
+                    self._step()
+                    bar.update(self._way.at - bar.n)
+                    if self.step % self.steps_per_epoch == 0 or self._done:
+                        event = self._end_epoch((self.step - 1) // self.steps_per_epoch)
+                        bar.note(**self._summary(event))
+                        stopped = go_on is not None and not go_on(event)
+                        self.save()
+                    elif self._is_time_to_save():
+                        self.save()
+            self._finish()
+
+    def _is_time_to_save(self) -> bool:
+        """Within an epoch: every so many steps, and once a minute where these are slow."""
+        late = time.monotonic() - self.saved_at > _SAVE_EVERY_S
+        return self.task.resumes_within_epochs and (
+            late or self.step % self.config.checkpoint_every == 0
         )
-        with self._bar(progress=progress) as bar:
-            while not (self._done or self._stopped_early() or stopped):
-                self._step()
-                bar.update(self._way.at - bar.n)
-                if self.step % self.steps_per_epoch == 0 or self._done:
-                    event = self._end_epoch((self.step - 1) // self.steps_per_epoch)
-                    bar.set_postfix(self._summary(event))
-                    stopped = go_on is not None and not go_on(event)
-                    self.save()
-                elif (
-                    self.task.resumes_within_epochs
-                    and self.step % self.config.checkpoint_every == 0
-                ):
-                    self.save()
-        self._finish()
+
+    @contextlib.contextmanager
+    def _saying_what_is_kept(self) -> Iterator[None]:
+        try:
+            yield
+        except KeyboardInterrupt as stop:
+            stop.add_note(self._what_is_kept())
+            raise
+
+    def _what_is_kept(self) -> str:
+        """What an interruption leaves, for whoever caused it."""
+        if self.folder is None:
+            return "nothing of the training is kept: it had no folder"
+        if self.history:
+            step, total = self.saved_step, self.total_steps
+            of = f" of {total:,}" if self.budget_s is None else ""
+            lost = f"; {n:,} later ones are done again" if (n := self.step - step) else ""
+            return f"{self.folder} keeps the training up to step {step:,}{of}{lost}"
+        phases = ", ".join(self.kept.phases) or "nothing yet"
+        return f"{self.folder} keeps of what precedes the training: {phases}"
 
     @property
     def _way(self) -> Way:
@@ -243,20 +285,14 @@ class Trainer:
     @property
     def _done(self) -> bool:
         at, end = self._way
-        return at >= end
+        # A budget can be over before the first step; a start counts as what was trained then.
+        return at >= end and (self.step > 0 or bool(self.best_state))
 
-    def _bar(self, *, progress: bool) -> Any:
+    def _bar(self, *, progress: bool) -> Progress:
         at, end = self._way
         timed = self.budget_s is not None
-        layout = "{l_bar}{bar}| {n:.0f}/{total:.0f} s{postfix}" if timed else None
-        return tqdm(
-            total=end,
-            initial=at,
-            unit="s" if timed else "step",
-            bar_format=layout,
-            desc="training",
-            disable=None if progress else True,
-        )
+        unit = "s" if timed else "steps"
+        return Progress("training", end, unit=unit, shown=progress, initial=at, seconds=timed)
 
     def _step(self) -> None:
         started = self.clock()
@@ -275,10 +311,7 @@ class Trainer:
             group["lr"] = group.get("highest", self.config.lr) * schedule(*way)
         terms = self.task.terms(examples, self.step, way, generator)
         if not torch.isfinite(terms.loss):
-            raise DivergedError(
-                f"the loss is not finite at step {self.step}: try a smaller lr than "
-                f"{self.config.lr}, or other settings of the objective than {self.objective}"
-            )
+            raise DivergedError(f"the loss is not finite at step {self.step}{self._advice()}")
         self.optimizer.zero_grad(set_to_none=True)
         terms.loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
@@ -309,7 +342,8 @@ class Trainer:
             "elapsed_s": round(self.elapsed_s, 3),
             **found.facts,
         }
-        if found.counts and event["validation_loss"] < self.best_loss:
+        better = found.counts and event["validation_loss"] < self.best_loss
+        if better and self._is_finite():  # a rank among NaN can be the first
             self._keep(event["validation_loss"], epoch)
         self.sums, self.summed = {}, 0
         self.counts.zero_()
@@ -332,46 +366,55 @@ class Trainer:
     def _finish(self) -> None:
         if self.best_state:
             self.model.load_state_dict(self.best_state)
+        else:  # the last weights are all that there is
+            self.best_loss = self.history[-1]["validation_loss"]
+        if not (math.isfinite(self.best_loss) and self._is_finite()):
+            raise DivergedError(
+                f"the weights are not finite after the last step, {self.step}{self._advice()}"
+            )
         self.task.release()
         self.model.eval()
-        finished = self.history[-1]["event"] == "end"
-        if not finished:
-            self.task.finish()
-            self._keep(self.best_loss, self.best_epoch)
+        self.task.finish()
+        self._keep(self.best_loss, self.best_epoch)
+        self._as_trained()
+        self._log(
+            {
+                "event": "end",
+                "step": self.step,
+                "best_epoch": self.best_epoch,
+                "validation_loss": self.best_loss,
+                "stopped_early": not self._done,
+                "elapsed_s": round(self.elapsed_s, 3),
+            }
+        )
+        self._keep_trained()
+
+    def _as_trained(self) -> None:
+        """Leaves the model as one whose training is over."""
+        self.task.release()
+        self.model.eval()
         self.model.fitted.fill_(True)
-        if not finished:
-            self._log(
-                {
-                    "event": "end",
-                    "step": self.step,
-                    "best_epoch": self.best_epoch,
-                    "validation_loss": self.best_loss,
-                    "stopped_early": not self._done,
-                    "elapsed_s": round(self.elapsed_s, 3),
-                }
-            )
-            self.save()
+
+    def _is_finite(self) -> bool:
+        return all(bool(value.isfinite().all()) for value in self.model.state_dict().values())
+
+    def _advice(self) -> str:
+        return (
+            f": try a smaller lr than {self.config.lr}, or other settings of the objective than "
+            f"{self.objective}"
+        )
 
     # -- files
-
-    @property
-    def checkpoint_path(self) -> Path:
-        """Where the state is kept."""
-        assert self.folder is not None
-        return self.folder / _CHECKPOINT
 
     def _log(self, event: dict[str, Any]) -> None:
         self.history.append(json.loads(json.dumps(event)))  # as it is read again
         if self.folder is not None:
             lines = "".join(json.dumps(event) + "\n" for event in self.history)
-            replace_bytes(self.folder / _LOG, lines.encode())
+            replace_bytes(self.folder / LOG, lines.encode())
 
     def save(self) -> None:
         """Writes the checkpoint, when there is a folder."""
-        if self.folder is None:
-            return
         state = {
-            "fingerprint": self._fingerprint(),
             "step": self.step,
             "elapsed_s": self.elapsed_s,
             "model": self.model.state_dict(),
@@ -383,16 +426,12 @@ class Trainer:
             "counts": self.counts,
             "history": json.dumps(self.history),
         }
-        save_checkpoint(self.checkpoint_path, state)
+        self.kept.put(CHECKPOINT, state)
+        self.saved_step, self.saved_at = self.step, time.monotonic()
 
-    def _resume(self) -> None:
-        state = load_checkpoint(self.checkpoint_path)
-        if json.loads(state["fingerprint"]) != json.loads(self._fingerprint()):  # 1 is 1.0
-            raise ValueError(
-                f"{self.checkpoint_path} belongs to a training with other settings or data: "
-                "choose another folder, or remove it"
-            )
+    def _resume(self, state: dict[str, Any]) -> None:
         self.step, self.elapsed_s = state["step"], state["elapsed_s"]
+        self.saved_step = self.step
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         best = state["best"]
@@ -406,17 +445,49 @@ class Trainer:
         self.counts = state["counts"].to(self.device)
         self.history = json.loads(state["history"])
 
-    def _fingerprint(self) -> str:
-        """Model, settings and a sample of the data, as text that must agree when resuming."""
+    def _keep_trained(self) -> None:
+        """Keeps the weights, and nothing that only an interrupted training needs."""
+        state = {
+            "step": self.step,
+            "elapsed_s": self.elapsed_s,
+            "model": self.model.state_dict(),
+            "networks_after": _fingerprint_of(self.model.handed_in()),
+            "history": json.dumps(self.history),
+        }
+        self.kept.put(TRAINED, state)
+        self.kept.drop(CHECKPOINT, *self.kept.phases)
+
+    def _read(self, state: dict[str, Any]) -> None:
+        """Takes what `_keep_trained` kept."""
+        self.step, self.elapsed_s = state["step"], state["elapsed_s"]
+        self.model.load_state_dict(state["model"])
+        self.history = json.loads(state["history"])
+        self.kept.drop(CHECKPOINT, *self.kept.phases)  # which a crash may have left
+
+    def _fingerprint(self, content: str) -> dict[str, Any]:
+        """Model, settings and all that is learned from: what must agree when resuming."""
         event = self._start_event()
-        kept = {key: event[key] for key in ("items", "model", "training", "objective")}
-        sample = self.items.read(self.items.spread(64)).cpu().numpy()
-        kept |= {"pretrained": self.pretrained, "given": self.task.fingerprint()}
-        return json.dumps({**kept, "sample": zlib.crc32(sample.tobytes())}, sort_keys=True)
+        return {
+            **{key: event[key] for key in ("items", "model", "training", "objective")},
+            "content": content,
+            "pretrained": self.pretrained,
+            "networks": self.networks,
+            "given": self.task.fingerprint(),
+        }
 
     def close(self) -> None:
         """Lets go of the data."""
         self.items.x = None
+
+
+def _fingerprint_of(networks: Sequence[nn.Module]) -> str | None:
+    """A key of the weights of networks; None where there are none."""
+    if not networks:
+        return None
+    states = [state for network in networks for state in sorted(network.state_dict().items())]
+    tensors = [(name, value) for name, value in states if isinstance(value, Tensor)]
+    header = ", ".join(f"{name} {value.dtype} {tuple(value.shape)}" for name, value in tensors)
+    return key_of_parts(header, (bytes_of(value) for _, value in tensors))
 
 
 def _check_fits(model: PQVAE, objective: Objective) -> None:

@@ -6,9 +6,9 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from faiss_pqvae.data.source import Source, chunks
+from faiss_pqvae.progress import Progress
 from faiss_pqvae.types import FloatArray, IdArray
 
 from ..faiss_library import faiss
@@ -70,9 +70,7 @@ def nearest(
     wanted = min(n, k + MARGIN)
     heap = faiss.ResultHeap(len(queries), wanted, keep_max=metric == "inner_product")
     start = 0
-    with tqdm(
-        total=n, unit="vector", desc="exact neighbours", delay=1, disable=None if progress else True
-    ) as bar:
+    with Progress("exact neighbours", n, unit="vectors", shown=progress) as bar:
         for block in chunks(database, block_rows(d, block_bytes)):
             D, I = faiss.knn(queries, float_rows(block), min(wanted, len(block)), _METRICS[metric])  # noqa: E741
             heap.add_result(D, I + start)

@@ -15,10 +15,10 @@ import zipfile
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
 from faiss_pqvae.data.source import Source, chunks
 from faiss_pqvae.files import replace_bytes
+from faiss_pqvae.progress import Progress
 from faiss_pqvae.types import FloatArray, IdArray
 
 from ..metrics.recalls import TIE_TOLERANCE
@@ -42,9 +42,7 @@ def digest(source: Source, what: str, *, block_bytes: int = BLOCK_BYTES) -> str:
     """
     hashed = hashlib.sha256(repr(tuple(source.shape)).encode())
     start = 0
-    with tqdm(
-        total=len(source), unit="vector", desc=f"reading {what}", delay=2, disable=None, leave=False
-    ) as bar:
+    with Progress(f"reading {what}", len(source), unit="vectors", inner=True) as bar:
         for block in chunks(source, block_rows(source.shape[1], block_bytes)):
             rows = float_rows(block)
             finite = np.isfinite(rows).all(axis=1)

@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from faiss_pqvae.data.source import Source, chunks
 from faiss_pqvae.files import replace_bytes
+from faiss_pqvae.progress import Progress
 from faiss_pqvae.types import DoubleArray, FloatArray, IdArray
 
 from ..data.protocol import Evaluated, Scores
@@ -62,18 +63,21 @@ def fingerprint(data: Evaluated) -> str:
     """
     parts: dict[int, bytes] = {}  # the training set is often the database itself
     whole = hashlib.sha256()
-    for source in (data.train, data.database, data.queries):
+    named = {"training items": data.train, "database": data.database, "queries": data.queries}
+    for name, source in named.items():
         if id(source) not in parts:
-            parts[id(source)] = _digest(source)
+            parts[id(source)] = _digest(source, name)
         whole.update(parts[id(source)])
     return whole.hexdigest()
 
 
-def _digest(source: Source) -> bytes:
+def _digest(source: Source, name: str) -> bytes:
     found = hashlib.sha256(f"{source.shape} {source.dtype}".encode())
     item_bytes = source.dtype.itemsize * int(np.prod(source.shape[1:], dtype=np.int64))
-    for chunk in chunks(source, max(1, _CHUNK_BYTES // max(1, item_bytes))):
-        found.update(np.ascontiguousarray(chunk).data)
+    with Progress(f"reading {name}", len(source), unit="items", inner=True) as bar:
+        for chunk in chunks(source, max(1, _CHUNK_BYTES // max(1, item_bytes))):
+            found.update(np.ascontiguousarray(chunk).data)
+            bar.update(len(chunk))
     return found.digest()
 
 

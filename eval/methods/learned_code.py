@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,9 @@ from faiss_pqvae import (
     index_factory,
     write_index,
 )
+from faiss_pqvae.data.batches import content_key
 from faiss_pqvae.data.source import Source
+from faiss_pqvae.files import replace_bytes
 from faiss_pqvae.registry import decoders, encoders, objectives
 from faiss_pqvae.types import IdArray
 
@@ -87,6 +90,7 @@ class LearnedCode:
         self.log = folder / "training" / "log.jsonl"
         self.foreign = foreign_parts(model, self.objective)
         self._built: LatentIndex | None = None
+        self._is_written = False  # whether that is the bundle in the folder
         self.train_s = self.add_s = 0.0
 
     def method(self, bits: int, item_shape: Shape) -> Method:
@@ -184,25 +188,26 @@ class LearnedCode:
         assert self._built is not None  # `trained` comes before
         if not self._built.ntotal:
             started = time.perf_counter()
-            found = self._bundle(len(x)) if from_bundle else None
+            found = self._bundle(x) if from_bundle else None
             if found is None or found.model.fingerprint() != self._built.model.fingerprint():
                 self._built.add(x)
             else:
-                self._built = found
+                self._built, self._is_written = found, True
             self.add_s = time.perf_counter() - started
         return self._built
 
     def index(self, data: Evaluated) -> LatentIndex:
-        """The filled index, written to the folder; read from there when nothing was built."""
-        found = None if self._built is not None else self._bundle(len(data.database))
-        if found is not None:
-            return found
-        # Interrupted between the raw results and the bundle, a finished training is read.
+        """The filled index, written to the folder; from there where it is that of this training."""
+        # Of a finished training the weights are read, and nothing is trained again.
         labels = data.labels_to_train if reads_labels(self.objective) else None
         self.trained(tuple(data.database.shape[1:]), data.train, labels)
         index = self.fill(data.database)
         index.search_type = "adc"
+        if self._is_written:
+            return index
+        self._held.unlink(missing_ok=True)  # it is of the bundle before
         write_index(index, self.folder)
+        replace_bytes(self._held, json.dumps({"items": _key_of(data.database)}).encode())
         return index
 
     def finish(self, data: Evaluated) -> Finished:
@@ -212,12 +217,25 @@ class LearnedCode:
         usage = codeword_counts(self.index(data), self.M, self.nbits)
         return Finished(self.label, self.log, usage, self.folder)
 
-    def _bundle(self, n: int) -> LatentIndex | None:
-        """The bundle in the folder, if it holds n items."""
-        if not (self.folder / "config.json").exists():
+    @property
+    def _held(self) -> Path:
+        """The file that says what the items in the bundle are."""
+        return self.folder / "held.json"
+
+    def _bundle(self, x: Source) -> LatentIndex | None:
+        """The bundle in the folder, if its items are those of x."""
+        try:
+            held = json.loads(self._held.read_bytes())
+        except (FileNotFoundError, ValueError):
+            return None
+        if held != {"items": _key_of(x)}:
             return None
         found = read_bundle(self.folder, self.model)
-        return found if found.ntotal == n else None
+        return found if found.ntotal == len(x) else None
+
+
+def _key_of(x: Source) -> str:
+    return content_key(x, "items of the database")
 
 
 def foreign_parts(model: ModelConfig, objective: Any) -> tuple[Any, ...]:

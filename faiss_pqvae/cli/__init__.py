@@ -16,6 +16,7 @@ import tyro
 
 import faiss_pqvae
 from faiss_pqvae.cli.named import OptionError, with_named_options
+from faiss_pqvae.cli.stopped import after_ctrl_c
 from faiss_pqvae.registry import suggestion
 
 
@@ -72,6 +73,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: instead of the process's own, without the program's name.
     """
+    # Before torch and FAISS are loaded: threads that wait for others sleep. Spinning ones take the
+    # processor from those that they wait for, where the machine has other work.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     given = sys.argv[1:] if arguments is None else list(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which of its files it tries
@@ -88,8 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except (ValueError, TypeError, OSError, ImportError, OptionError) as error:
         print(f"{_PROGRAM}: {_message(error)}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
-        print(f"\n{_PROGRAM}: stopped; the same command goes on from here", file=sys.stderr)
+    except KeyboardInterrupt as stop:
+        print(f"\n{_PROGRAM}: {after_ctrl_c(given, stop)}", file=sys.stderr)
         sys.exit(130)
 
 

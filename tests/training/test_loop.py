@@ -1,6 +1,9 @@
+import contextlib
 import functools
 import itertools
 import json
+import logging
+import math
 import os
 import signal
 import subprocess
@@ -14,10 +17,18 @@ import torch
 from blobs import SHAPE, images, timeless
 
 from faiss_pqvae.model.config import ModelConfig
-from faiss_pqvae.training import Contrastive, Reconstruction, TrainingConfig, Views, new_model
+from faiss_pqvae.training import (
+    DPQ,
+    DQN,
+    Contrastive,
+    Reconstruction,
+    TrainingConfig,
+    Views,
+    new_model,
+)
 from faiss_pqvae.training import fit as fit_any
 from faiss_pqvae.training.data.views import PRESETS
-from faiss_pqvae.training.loop import schedule
+from faiss_pqvae.training.loop import DivergedError, Trainer, schedule
 
 MODEL = ModelConfig(width=4, dsub=2)
 RECONSTRUCTION = Reconstruction(warmup_steps=5)
@@ -130,10 +141,7 @@ def test_fit__resumes_to_the_same_bits_after_kill_9(tmp_path):
     (tmp_path / "killed" / ".checkpoint.pt.123.new").write_bytes(b"half of it")
     resumed, straight = model(), model()
     history = fit(resumed, images(), settings, folder=tmp_path / "killed")
-    assert sorted(path.name for path in checkpoint.parent.iterdir()) == [
-        "checkpoint.pt",
-        "log.jsonl",
-    ]
+    assert sorted(path.name for path in checkpoint.parent.iterdir()) == ["log.jsonl", "trained.pt"]
     expected = fit(straight, images(), settings)
     torch.set_num_threads(threads)
     assert timeless(history) == timeless(expected)
@@ -171,23 +179,99 @@ def test_fit__interruption_anywhere_resumes_to_the_same_bits(tmp_path):
         assert resumed.codebooks() == straight.codebooks()
 
 
+def stop(event):
+    raise KeyboardInterrupt
+
+
+def with_one_pixel_changed():
+    x = images()
+    x[61, 0, 3, 3] ^= 1
+    return x
+
+
+@pytest.mark.parametrize("finished", [True, False])
 @pytest.mark.parametrize(
-    "change",
+    ("change", "named"),
     [
-        {"settings": config(epochs=1, lr=0.1)},
-        {"objective": replace(RECONSTRUCTION, lambda_=0.5)},
-        {"objective": Contrastive(reconstruction_weight=1.0)},
-        {"x": images(seed=7)},
+        ({"settings": config(epochs=1, lr=0.1)}, "the settings of the loop"),
+        ({"objective": replace(RECONSTRUCTION, lambda_=0.5)}, "the objective"),
+        (
+            {"objective": Contrastive(reconstruction_weight=1.0)},
+            "the model, the settings of the loop, the objective",
+        ),
+        ({"x": images(seed=7)}, "the content of the items"),
+        ({"x": with_one_pixel_changed()}, "the content of the items"),
+        ({"x": images(121)}, "the content of the items, their number"),
     ],
-    ids=lambda change: next(iter(change)),
+    ids=["lr", "lambda", "objective", "items", "one pixel", "number"],
 )
-def test_fit__refuses_another_trainings_checkpoint(tmp_path, change):
+def test_fit__refuses_another_trainings_folder(tmp_path, change, named, finished):
     same = {"x": images(), "settings": config(epochs=1), "folder": tmp_path}
-    fit(model(), **same)
-    before = (tmp_path / "checkpoint.pt").read_bytes()
-    with pytest.raises(ValueError, match="other settings or data"):
+    with contextlib.suppress(KeyboardInterrupt):
+        fit(model(), **same, go_on=None if finished else stop)
+    kept = tmp_path / ("trained.pt" if finished else "checkpoint.pt")
+    before = kept.read_bytes()
+    with pytest.raises(ValueError, match=f"{kept.name} belongs to .*{named}"):
         fit(**{**same, "net": model(change.get("objective", RECONSTRUCTION)), **change})
-    assert (tmp_path / "checkpoint.pt").read_bytes() == before
+    assert kept.read_bytes() == before
+
+
+def test_fit__refuses_other_weights_of_a_network_that_was_handed_in(tmp_path):
+    def with_backbone(seed):
+        torch.manual_seed(seed)
+        return new_model(SHAPE, 2, 3, MODEL, encoder=torch.nn.Sequential(torch.nn.Conv2d(1, 2, 4)))
+
+    settings = config(epochs=1)
+    trained = with_backbone(0)
+    history = fit(trained, images(), settings, folder=tmp_path)
+    assert fit(with_backbone(0), images(), settings, folder=tmp_path) == history
+    assert fit(trained, images(), settings, folder=tmp_path) == history  # its weights have moved
+    with pytest.raises(ValueError, match="the weights of a network that was handed in"):
+        fit(with_backbone(1), images(), settings, folder=tmp_path)
+
+
+def test_fit__a_finished_training_keeps_its_weights_alone(tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        fit(model(), images(), config(), folder=tmp_path, go_on=stop)
+    (tmp_path / "mine.pt").write_bytes(b"of somebody else")
+    fit(model(), images(), config(), folder=tmp_path)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names == ["log.jsonl", "mine.pt", "trained.pt"]
+    kept = torch.load(tmp_path / "trained.pt", weights_only=True)
+    assert not {"optimizer", "best", "task"} & kept.keys()
+    assert kept["model"].keys() == model().state_dict().keys()
+
+
+@pytest.mark.parametrize(
+    ("epochs", "options", "expected"),
+    [
+        (0, {}, "keeps the training up to step 0 of 28; 7 later ones are done again"),
+        (2, {}, "keeps the training up to step 14 of 28; 7 later ones are done again"),
+        (0, {"checkpoint_every": 3}, "keeps the training up to step 6 of 28; 1 later"),
+    ],
+)
+def test_fit__ctrl_c_says_what_is_kept(tmp_path, epochs, options, expected):
+    def stop_after(event):
+        if event["epoch"] == epochs:
+            raise KeyboardInterrupt
+        return True
+
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        fit(model(), images(), config(**options), folder=tmp_path, go_on=stop_after)
+    assert stopped.value.__notes__[0].startswith(f"{tmp_path} {expected}")
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        fit(model(), images(), config(), go_on=stop_after)
+    assert stopped.value.__notes__ == ["nothing of the training is kept: it had no folder"]
+
+
+def test_trainer__saves_once_a_minute_within_long_epochs():
+    trainer = Trainer(model(), images(), config(), RECONSTRUCTION, given={})
+    trainer._step()
+    for seconds, saves in ((59, False), (61, True)):
+        trainer.saved_at = time.monotonic() - seconds
+        assert trainer._is_time_to_save() == saves
+    trainer.save()
+    assert not trainer._is_time_to_save()
 
 
 def test_fit__stops_early_and_keeps_the_best():
@@ -241,6 +325,84 @@ def test_fit__vectors_have_no_views():
 def test_fit__diverging_loss_raises():
     with pytest.raises(ValueError, match="not finite at step"):
         fit(model(), images(), config(lr=1e30))
+
+
+OF_LABELS = {"labels": np.arange(120) % 2}
+DIVERGING = [
+    (RECONSTRUCTION, {}),
+    (Contrastive(), {}),
+    (DQN(), OF_LABELS),
+    (DPQ(), OF_LABELS),
+]
+
+
+@pytest.mark.parametrize(
+    ("objective", "given"), DIVERGING, ids=[type(objective).__name__ for objective, _ in DIVERGING]
+)
+def test_fit__diverging_in_the_last_step_raises(objective, given, monkeypatch, tmp_path):
+    """Whatever is measured of weights that are not finite, they are no result."""
+    update = Trainer._update
+
+    def last_one_diverges(trainer, examples):
+        update(trainer, examples)
+        if trainer.step == trainer.total_steps - 1:
+            with torch.no_grad():
+                for weight in trainer.model.parameters():
+                    weight.fill_(math.nan)
+
+    monkeypatch.setattr(Trainer, "_update", last_one_diverges)
+    networks = {"encoder": "mlp", "width": 8, "dsub": 4}
+    settings = config(epochs=1)
+    for _ in range(2):  # and so does the same call
+        net = model(objective, **networks)
+        with pytest.raises(DivergedError, match="not finite after the last step, 7: try a smaller"):
+            fit(net, images(), settings, objective, folder=tmp_path, **given)
+        assert not net.is_trained
+
+
+def test_fit__diverging_in_the_last_step_leaves_the_best(monkeypatch):
+    end_epoch = Trainer._end_epoch
+
+    def last_one_diverges(trainer, epoch):
+        if epoch == 3:
+            next(trainer.model.parameters()).data.fill_(math.inf)
+        return end_epoch(trainer, epoch)
+
+    monkeypatch.setattr(Trainer, "_end_epoch", last_one_diverges)
+    net = model()
+    history = fit(net, images(), config())
+    assert 0 <= history[-1]["best_epoch"] < 3
+    assert all(value.isfinite().all() for value in net.state_dict().values())
+
+
+def test_fit__a_training_whose_epochs_do_not_count_says_its_last_loss():
+    objective = Contrastive(small_views=1.0, n_views=2)
+    net = model(objective, encoder="resnet", dsub=4)
+    *_, epoch, end = fit(net, images(20), config(epochs=1), objective)
+    assert end["best_epoch"] == -1
+    assert end["validation_loss"] == epoch["validation_loss"]
+
+
+@pytest.mark.parametrize(
+    ("objective", "given"), DIVERGING, ids=[type(objective).__name__ for objective, _ in DIVERGING]
+)
+@pytest.mark.parametrize(
+    ("x", "expected"),
+    [
+        (images(120), ["114 training items for 8 codewords in a codebook: please provide at "
+                       "least 312"]),
+        (np.tile(images(2), (240, 1, 1, 1)), [
+            "training items are much the same: of 33 looked at, 2 differ, for 8 codewords in a "
+            "codebook; some codewords will stay unused"]),
+        (images(480), []),
+    ],
+    ids=["few", "equal", "enough"],
+)  # fmt: skip
+def test_trainer__warns_of_too_little(objective, given, x, expected, caplog):
+    labels = {name: np.resize(value, len(x)) for name, value in given.items()}
+    net = model(objective, encoder="mlp", width=8, dsub=4)
+    Trainer(net, x, config(), objective, given=labels)
+    assert caplog.messages == expected
 
 
 def test_fit__constant_images_give_finite_codebooks():
@@ -339,3 +501,22 @@ def test_fit__equal_settings_resume_whatever_their_type(tmp_path):
         for whitening in (1, 1.0)
     )  # fmt: skip
     assert again == history
+
+
+@pytest.mark.parametrize(
+    ("objective", "given"), DIVERGING, ids=[type(objective).__name__ for objective, _ in DIVERGING]
+)
+def test_fit__every_phase_says_what_it_is_in_a_log(objective, given, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "faiss_pqvae.progress")
+    monkeypatch.setattr(time, "monotonic", ticking(40.0))
+    net = model(objective, encoder="mlp", width=8, dsub=4)
+    fit(net, images(), config(epochs=1), objective, **given)
+    records = [record for record in caplog.records if record.name == "faiss_pqvae.progress"]
+    said = {record.getMessage().partition(":")[0] for record in records}
+    expected = {"normalization and precision", "encoding", "k-means of codewords", "training"}
+    refined = {"refining codewords"} if isinstance(objective, DQN) else set()
+    decoder = set() if objective == RECONSTRUCTION else {"decoder"}
+    assert said == expected | refined | decoder | {"validation"}
+    caplog.clear()
+    fit(net, images(), config(epochs=1), objective, progress=False, **given)
+    assert not [record for record in caplog.records if record.name == "faiss_pqvae.progress"]

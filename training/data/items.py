@@ -14,6 +14,7 @@ from faiss_pqvae.data.batches import check_items, read_rows
 
 Rows = npt.NDArray[np.int64]
 
+WHAT = "training data"  # the name of the items in messages
 PART = 1024  # items that are read and encoded at a time
 _MAX_HELD_OUT = 5000
 
@@ -49,7 +50,7 @@ class Items:
         seed: int,
         device: torch.device,
     ) -> None:
-        x = check_items(x, shape, "training data")
+        x = check_items(x, shape, WHAT)
         if len(x) < 4:
             raise ValueError(f"expected at least 4 training items, got {len(x)}")
         self.x, self.seed, self.device = x, seed, device
@@ -71,7 +72,7 @@ class Items:
 
     def read(self, rows: Rows) -> Tensor:
         """Items (len(rows), *shape) on the device."""
-        return read_rows(self.x, rows, "training data").to(self.device)
+        return read_rows(self.x, rows, WHAT).to(self.device)
 
     def spread(self, most: int) -> Rows:
         """About so many rows of the training part, at even distances."""

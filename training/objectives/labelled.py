@@ -16,6 +16,7 @@ from torch.nn import functional
 from faiss_pqvae.arguments import check_numbers
 from faiss_pqvae.data.labels import Labels
 from faiss_pqvae.model.pqvae import PQVAE, to_float
+from faiss_pqvae.progress import Progress
 
 from ..config import TrainingConfig
 from ..data.items import Rows, parts
@@ -150,7 +151,7 @@ class LabelTask:
     ) -> None:
         assert setup.config.views is not None  # settled
         self.model, self.config, self.labels = setup.model, setup.config, labels
-        self.settings, self.views = settings, setup.config.views
+        self.settings, self.views, self.progress = settings, setup.config.views, setup.progress
         labelled = labels.labelled
         self.items = items_of(setup, labelled=labelled)
         self.examples = self.items.train_rows
@@ -184,10 +185,11 @@ class LabelTask:
     def start(self) -> tuple[dict[str, Any], float | None]:
         """Fits the normalisation, and chooses the precision."""
         rows = self.items.spread(NORMALIZATION_ITEMS)
-        self.model.fit_normalization(self.items.read(rows))
-        if self.precision == "auto":
-            batch = self.items.read(rows[: self.batch_size])
-            self.precision = faster_precision(self.model, batch)
+        with Progress("normalization and precision", shown=self.progress):
+            self.model.fit_normalization(self.items.read(rows))
+            if self.precision == "auto":
+                batch = self.items.read(rows[: self.batch_size])
+                self.precision = faster_precision(self.model, batch)
         return {"classes": self.labels.n_classes, "labelled_items": len(self.known)}, None
 
     def state(self) -> dict[str, Any]:
@@ -209,7 +211,9 @@ class LabelTask:
     def terms(self, examples: Rows, step: int, way: Way, generator: torch.Generator) -> Terms:
         """The objective of a batch: `examples`, and labelled items in place of some of them."""
         if not self.ready:
-            initialize_codewords(self.model, self.items, batch_size=self.batch_size)
+            initialize_codewords(
+                self.model, self.items, batch_size=self.batch_size, progress=self.progress
+            )
             self.ready = True
         self.model.train()
         rows = np.sort(self._batch(examples, generator))
@@ -250,13 +254,12 @@ class LabelTask:
     def after_epoch(self) -> None:
         """Codebooks and codes are estimated again, where no gradient moves the codewords."""
         if self.loss.refines:
-            refine_codewords(self.model, self.items)
+            refine_codewords(self.model, self.items, progress=self.progress)
 
     @torch.no_grad()
     def validate(self) -> Validation:
         """1 - mAP of held-out labelled items, as the index would find them, and the losses."""
-        parts_ = parts(self.items.validation_rows)
-        z = torch.cat([self.model.encode(self.items.read(part)) for part in parts_])
+        z = self._encoded(self.items.validation_rows)
         rows = _spread(self.held, _QUERIES)
         queries = z[torch.from_numpy(np.searchsorted(self.items.validation_rows, rows))]
         y = class_matrix(self.labels, rows).to(z.device)
@@ -271,11 +274,20 @@ class LabelTask:
         # Where there is no precision, the last weights are as good as any.
         return Validation(values, ratio, counts=precision is not None, facts=facts)
 
+    def _encoded(self, rows: Rows) -> Tensor:
+        z = [torch.empty(0, self.model.latent_dim, device=self.items.device)]
+        with Progress(
+            "validation", len(rows), unit="items", shown=self.progress, inner=True
+        ) as bar:
+            for part in parts(rows):
+                z.append(self.model.encode(self.items.read(part)))
+                bar.update(len(part))
+        return torch.cat(z)
+
     def _map(self, queries: Tensor, rows: Rows) -> float | None:
         """The mAP of latents of items among codes, their own and those of other labelled items."""
         others = self._others(rows)
-        latents = [self.model.encode(self.items.read(part)) for part in parts(others)]
-        q = self.model.quantizer(torch.cat([queries, *latents])).z_q
+        q = self.model.quantizer(torch.cat([queries, self._encoded(others)])).z_q
         scores = queries @ q.T
         if self.model.structure == "product":
             scores = 2 * scores - q.square().sum(1)  # L2
@@ -296,7 +308,7 @@ class LabelTask:
 
     def finish(self) -> None:
         """Fits the decoder, which was not trained."""
-        fit_decoder(self.model, self.items)
+        fit_decoder(self.model, self.items, progress=self.progress)
 
     def release(self) -> None:
         """Nothing of the model was changed for the training alone."""

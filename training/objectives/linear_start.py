@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from faiss_pqvae.model.clustering import accumulate, assign, look_up, split
 from faiss_pqvae.model.networks.linear import Linear
 from faiss_pqvae.model.pqvae import PQVAE
+from faiss_pqvae.progress import Progress
 from faiss_pqvae.types import FloatArray
+
+from ..kept import Kept
 
 _ROWS = 512  # their distances to all codewords stay in the cache
 
@@ -30,13 +32,23 @@ class Start(NamedTuple):
     matrix: FloatArray
     codewords: FloatArray
 
+    def state(self) -> dict[str, Tensor]:
+        """Matrix and codewords, to be kept."""
+        return {
+            "matrix": torch.from_numpy(self.matrix),
+            "codewords": torch.from_numpy(self.codewords),
+        }
 
-# From vectors (n, d) float32 to starts to choose from: what `fit` is handed for vectors.
-Starts = Callable[[FloatArray], Sequence[Start]]
+
+# From vectors (n, d) float32 to starts to choose from: what `fit` is handed for vectors. What took
+# long it keeps, and takes when it is called again.
+Starts = Callable[[FloatArray, Kept], Iterable[Start]]
 
 
 @torch.no_grad()
-def settle(start: Start, items: Tensor, rounds: int, *, progress: bool = True) -> Start:
+def settle(
+    start: Start, items: Tensor, rounds: int, *, kept: Kept | None = None, progress: bool = True
+) -> Start:
     """Alternating least squares over all items: assignment, codewords, matrix.
 
     FAISS learns from a sample; the error of the tied reconstruction, ||x - matrix.T @ z_q||^2,
@@ -46,26 +58,43 @@ def settle(start: Start, items: Tensor, rounds: int, *, progress: bool = True) -
         start: where it begins.
         items: (n, d) float32.
         rounds: of the three steps; the last one has no new matrix.
+        kept: gets every round's result, and has those of a settling that was interrupted.
         progress: draw a bar, where standard error is a terminal.
     """
-    matrix, codewords = (torch.from_numpy(v).to(items.device) for v in start[1:])
-    M, ksub, _ = codewords.shape
-    for number in tqdm(range(rounds), desc="settling", disable=None if progress else True):
-        parts = [split(part @ matrix.T, M) for part in torch.split(items, _ROWS)]
-        ids = [assign(part, codewords) for part in parts]
-        totals = [accumulate(part, chosen, ksub) for part, chosen in zip(parts, ids, strict=True)]
-        counts, sums = (torch.stack(values).sum(0) for values in zip(*totals, strict=True))
-        means = sums / counts.clamp(min=1).unsqueeze(-1)
-        codewords = torch.where((counts > 0).unsqueeze(-1), means, codewords)
-        if number == rounds - 1:
-            break
-        crossed = torch.zeros_like(matrix)
-        for part, chosen in zip(torch.split(items, _ROWS), ids, strict=True):
-            crossed += look_up(codewords, chosen).transpose(0, 1).flatten(1).T @ part
-        u, _, v = torch.linalg.svd(crossed, full_matrices=False)  # Procrustes
-        matrix = u @ v
+    device, kept = items.device, kept or Kept()
+    state = kept.take("settling") or {"rounds": 0, **start.state()}
+    matrix, codewords = state["matrix"].to(device), state["codewords"].to(device)
+    done = state["rounds"]
+    with Progress("settling", rounds, unit="rounds", shown=progress, initial=done) as bar:
+        for number in range(done, rounds):
+            ids, codewords = _means(items, matrix, codewords)
+            if number < rounds - 1:
+                matrix = _procrustes(items, ids, matrix, codewords)
+            kept.put("settling", {"rounds": number + 1, "matrix": matrix, "codewords": codewords})
+            bar.update()
     arrays = (tensor.cpu().contiguous().numpy() for tensor in (matrix, codewords))
     return Start(f"{start.name}, all items", *arrays)
+
+
+def _means(items: Tensor, matrix: Tensor, codewords: Tensor) -> tuple[list[Tensor], Tensor]:
+    """The codewords nearest to the items, and the codewords moved to the means of theirs."""
+    M, ksub, _ = codewords.shape
+    parts = [split(part @ matrix.T, M) for part in torch.split(items, _ROWS)]
+    ids = [assign(part, codewords) for part in parts]
+    totals = [accumulate(part, chosen, ksub) for part, chosen in zip(parts, ids, strict=True)]
+    counts, sums = (torch.stack(values).sum(0) for values in zip(*totals, strict=True))
+    means = sums / counts.clamp(min=1).unsqueeze(-1)
+    return ids, torch.where((counts > 0).unsqueeze(-1), means, codewords)
+
+
+def _procrustes(items: Tensor, ids: Sequence[Tensor], matrix: Tensor, codewords: Tensor) -> Tensor:
+    """The matrix of the least error for codes that are given."""
+    crossed = torch.zeros_like(matrix)
+    for part, chosen in zip(torch.split(items, _ROWS), ids, strict=True):
+        crossed += look_up(codewords, chosen).transpose(0, 1).flatten(1).T @ part
+    u, _, v = torch.linalg.svd(crossed, full_matrices=False)
+    turned: Tensor = u @ v
+    return turned
 
 
 def linear_layers(model: PQVAE) -> tuple[nn.Linear, nn.Linear]:

@@ -14,12 +14,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from tqdm import tqdm
 
 from faiss_pqvae.model.clustering import assign, look_up, split, squared_distances
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.model.spec import Metric
+from faiss_pqvae.progress import Progress
 
+from ..kept import Kept
 from ..latents import fit_linear
 from .linear_start import linear_layers
 from .protocol import Terms
@@ -56,11 +57,17 @@ class Neighbours:
         settings: anchors, sample, pool, temperature, commitment and learning rate.
         metric: what latents, and so items, are compared by.
         generator: of the anchors' choice, on the CPU.
-        progress: draw a bar while neighbours are found, where standard error is a terminal.
+        progress: draw bars, where standard error is a terminal.
 
     Attributes:
         anchors: (na,) int64, rows of the items to train with.
+        truth, neighbours: (nq, 1) and (na, k) int64, the items nearest to queries and anchors.
+        unit: what a difference between two distances is measured in.
     """
+
+    truth: Tensor
+    neighbours: Tensor
+    unit: float
 
     def __init__(
         self,
@@ -77,23 +84,33 @@ class Neighbours:
         self.settings, self.metric = settings, metric
         chosen = torch.randperm(len(items), generator=generator)[: settings.anchors]
         self.anchors = chosen.sort().values.to(items.device)
-        k = min(_SCALE_NEIGHBOUR, len(items) - 1)
-        with tqdm(
-            total=len(queries) + len(self.anchors),
-            unit="vector",
-            desc="neighbours",
-            disable=None if progress else True,
-        ) as bar:
-            self.truth, _ = nearest(queries, items, 1, metric=metric, bar=bar)
-            self.neighbours, distances = nearest(
-                items[self.anchors], items, k, metric=metric, skip=self.anchors, bar=bar
-            )
-        # What a difference between two distances is measured in.
-        gap = float((distances[:, -1] - distances[:, 0]).mean())
-        spread = float(distances.abs().mean())
-        self.unit = max(gap, 1e-6 * spread) or 1.0
+        self.progress = progress
         self.scale = float(items.std(0).square().mean().sqrt()) or 1.0
         self.codes = torch.empty(0, dtype=torch.long)
+
+    def find(self, kept: Kept) -> None:
+        """Finds the neighbours, or takes those that are kept; before anything else is asked."""
+        found = kept.made("neighbours", self._found_neighbours)
+        device = self.items.device
+        self.truth, self.neighbours = found["truth"].to(device), found["neighbours"].to(device)
+        self.unit = found["unit"]
+
+    def _found_neighbours(self) -> dict[str, Any]:
+        items, metric = self.items, self.metric
+        k = min(_SCALE_NEIGHBOUR, len(items) - 1)
+        total = len(self.queries) + len(self.anchors)
+        with Progress("neighbours", total, unit="vectors", shown=self.progress) as bar:
+            truth, _ = nearest(self.queries, items, 1, metric=metric, bar=bar)
+            neighbours, distances = nearest(
+                items[self.anchors], items, k, metric=metric, skip=self.anchors, bar=bar
+            )
+        gap = float((distances[:, -1] - distances[:, 0]).mean())
+        spread = float(distances.abs().mean())
+        return {
+            "truth": truth,
+            "neighbours": neighbours,
+            "unit": max(gap, 1e-6 * spread) or 1.0,
+        }
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What the optimizer moves: the encoder's matrix, and codewords in the data's scale."""
@@ -124,10 +141,11 @@ class Neighbours:
     def _codes(self, x: Tensor) -> Tensor:
         model = self.model.eval()
         codewords = model.quantizer.codewords
-        parts = [
-            assign(split(model.encode(part), model.M), codewords)
-            for part in torch.split(x, _ENCODED_AT_A_TIME)
-        ]
+        parts = []
+        with Progress("encoding", len(x), unit="vectors", shown=self.progress, inner=True) as bar:
+            for part in torch.split(x, _ENCODED_AT_A_TIME):
+                parts.append(assign(split(model.encode(part), model.M), codewords))
+                bar.update(len(part))
         return torch.cat(parts)  # (n, M)
 
     def _decoded(self, codes: Tensor) -> Tensor:
@@ -194,7 +212,12 @@ class Neighbours:
         stored = self._decoded(self.codes)
         z = self.model.eval().encode(self.queries)
         parts = zip(torch.split(z, _TILE[0]), torch.split(self.truth, _TILE[0]), strict=True)
-        return torch.cat([self._found(part, truth[:, 0], stored, k) for part, truth in parts])
+        found = []
+        with Progress("searching", len(z), unit="queries", shown=self.progress, inner=True) as bar:
+            for part, truth in parts:
+                found.append(self._found(part, truth[:, 0], stored, k))
+                bar.update(len(part))
+        return torch.cat(found)
 
     def _found(self, z: Tensor, truth: Tensor, stored: Tensor, k: int) -> Tensor:
         """`hits` of some queries; in tiles that stay in the cache it is four times as fast."""
@@ -268,7 +291,7 @@ def nearest(
     *,
     metric: Metric,
     skip: Tensor | None = None,
-    bar: Any = None,
+    bar: Progress | None = None,
     block_elements: int = 2**24,
 ) -> tuple[Tensor, Tensor]:
     """Exact nearest neighbours.

@@ -16,6 +16,7 @@ from faiss_pqvae.types import BoolArray
 
 from ..config import Precision, TrainingConfig
 from ..data.items import Items, Rows
+from ..kept import Kept
 
 Self = TypeVar("Self", bound="Objective")
 
@@ -69,6 +70,8 @@ class Setup(NamedTuple):
         device: where items are read to.
         progress: draw bars, where standard error is a terminal.
         pretrained: whether the encoder's weights are another model's.
+        kept: where results of long phases before the first step outlive an interruption; it is
+            open from `Task.start` or `Task.load` on.
     """
 
     model: PQVAE
@@ -77,6 +80,7 @@ class Setup(NamedTuple):
     device: torch.device
     progress: bool
     pretrained: bool
+    kept: Kept
 
 
 class Task(Protocol):

@@ -135,7 +135,7 @@ class VectorTask:
     Args:
         setup: see `Setup`; the model has a linear encoder and decoder.
         settings: of the objective.
-        starts: makes linear codes of a sample of the training part (n, d) float32.
+        starts: makes linear codes of a sample of the training part, see `linear_start.Starts`.
     """
 
     resumes_within_epochs = False  # the codes of the items are those at the start of an epoch
@@ -146,7 +146,7 @@ class VectorTask:
         model, config = setup.model, setup.config
         linear_layers(model)
         self.model, self.settings = model, settings
-        self.starts, self.progress = starts, setup.progress
+        self.starts, self.progress, self.kept = starts, setup.progress, setup.kept
         self.items = items = items_of(setup, most=settings.items)
         self.epochs = min(config.epochs, settings.epochs)
         self.patience = min(config.patience, _PATIENCE)
@@ -176,14 +176,16 @@ class VectorTask:
     def start(self) -> tuple[dict[str, Any], float | None]:
         """Goes to the best start; what is trained must be better to be kept."""
         neighbours = self.neighbours
+        neighbours.find(self.kept)
         generator = self.items.generator("start")
         order = torch.randperm(len(neighbours.items), generator=generator)
         rows = order[: self.settings.start_items]
         sample = neighbours.items[rows.to(neighbours.items.device)].cpu().numpy()
-        starts = list(self.starts(sample))
+        starts = list(self.starts(sample, self.kept))
         hits = [self._hits_from(start) for start in starts]
         best = starts[_most(hits)]
-        starts.append(settle(best, neighbours.items, self.settings.rounds, progress=self.progress))
+        rounds, progress = self.settings.rounds, self.progress
+        starts.append(settle(best, neighbours.items, rounds, kept=self.kept, progress=progress))
         hits.append(self._hits_from(starts[-1]))
         chosen = _most(hits)
         self.start_hits = self._hits_from(starts[chosen])
@@ -205,6 +207,7 @@ class VectorTask:
     def load(self, state: dict[str, Any]) -> None:
         """See `Task.load`; the model is loaded before."""
         self.start_hits = state["start_hits"]
+        self.neighbours.find(self.kept)
         self.neighbours.encode()
 
     def fingerprint(self) -> dict[str, Any]:

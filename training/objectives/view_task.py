@@ -11,6 +11,7 @@ from torch import Tensor
 
 from faiss_pqvae.model.networks.resnet import ResNet
 from faiss_pqvae.model.pqvae import PQVAE, to_float
+from faiss_pqvae.progress import Progress
 
 from ..data.items import PART, Rows, parts
 from ..data.views import random_views
@@ -67,7 +68,7 @@ class ViewTask:
         whitener: Fitted | None = None,
         shown: str = "loss",
     ) -> None:
-        self.model, self.config = setup.model, setup.config
+        self.model, self.config, self.progress = setup.model, setup.config, setup.progress
         self.items = items_of(setup)
         self.examples = self.items.train_rows
         self.batch_size = min(self.config.batch_size, len(self.examples))
@@ -88,13 +89,14 @@ class ViewTask:
     def start(self) -> tuple[dict[str, Any], float | None]:
         """Fits the normalisation and what the objective prepares, and chooses the precision."""
         rows = self.items.spread(NORMALIZATION_ITEMS)
-        sample = self.items.read(rows)
-        self.model.fit_normalization(sample)
-        if self._whitener is not None:
-            self._whitener.fit(self.model.normalize(sample))
-        if self.precision == "auto":
-            batch = self.items.read(rows[: self.batch_size])
-            self.precision = faster_precision(self.model, batch)
+        with Progress("normalization and precision", shown=self.progress):
+            sample = self.items.read(rows)
+            self.model.fit_normalization(sample)
+            if self._whitener is not None:
+                self._whitener.fit(self.model.normalize(sample))
+            if self.precision == "auto":
+                batch = self.items.read(rows[: self.batch_size])
+                self.precision = faster_precision(self.model, batch)
         return {}, None
 
     def state(self) -> dict[str, Any]:
@@ -117,7 +119,9 @@ class ViewTask:
         """The objective of views of the items in rows `examples`."""
         warm = step >= self._warmup_steps or way.at >= way.end // 10
         if self._bypass and warm:
-            initialize_codewords(self.model, self.items, batch_size=self.batch_size)
+            initialize_codewords(
+                self.model, self.items, batch_size=self.batch_size, progress=self.progress
+            )
             self._bypass = False
         self.model.train()
         size = view_size(self._small_views, self.model.input_shape, way)
@@ -148,12 +152,16 @@ class ViewTask:
         """Means over the validation part, through the same views every time."""
         sums, ratio = dict[str, float](), 0.0
         rows, generator = self.items.validation_rows, self.items.generator("validation")
-        for part in parts(rows, self.batch_size if self._by_batch else PART):
-            clean = self.items.read(part)
-            for name, value in values_of(self._of_batch(clean, generator)).items():
-                sums[name] = sums.get(name, 0.0) + len(part) * value
-            z = self.model.encode(clean)
-            ratio += len(part) * self.model.quantizer.distance_ratio(z)
+        with Progress(
+            "validation", len(rows), unit="items", shown=self.progress, inner=True
+        ) as bar:
+            for part in parts(rows, self.batch_size if self._by_batch else PART):
+                clean = self.items.read(part)
+                for name, value in values_of(self._of_batch(clean, generator)).items():
+                    sums[name] = sums.get(name, 0.0) + len(part) * value
+                z = self.model.encode(clean)
+                ratio += len(part) * self.model.quantizer.distance_ratio(z)
+                bar.update(len(part))
         means = {name: value / len(rows) for name, value in sums.items()}
         # The loss without the bottleneck does not compare with the loss through it; and what has
         # seen small views only is not ready, even where its loss does not fall for a while.
@@ -163,7 +171,7 @@ class ViewTask:
     def finish(self) -> None:
         """Fits a decoder that was not trained."""
         if not self._trains_decoder:
-            fit_decoder(self.model, self.items)
+            fit_decoder(self.model, self.items, progress=self.progress)
 
     def release(self) -> None:
         """Nothing of the model was changed for the training alone."""

@@ -30,10 +30,12 @@ class Score:
         measure: of a trained model, the items it was trained on and the held-out ones, the first
             `QUERIES` of which are the queries: a mean over them of values from 0 to 1, higher is
             better. Both parts have `rows`, the items' numbers among all.
+        labels: a key of the labels that it reads, likewise.
     """
 
     name: str
     measure: Callable[[PQVAE, Part, Part], float]
+    labels: str | None = None
 
 
 class Part:

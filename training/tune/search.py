@@ -4,23 +4,25 @@ from __future__ import annotations
 
 import json
 import math
-import zlib
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
-from faiss_pqvae.data.batches import check_items, read_rows, sample_rows
+from faiss_pqvae.data.batches import check_items, content_key, read_rows
+from faiss_pqvae.data.content import key_of_parts
 from faiss_pqvae.data.given import as_rows
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.pqvae import PQVAE
+from faiss_pqvae.progress import Progress
 
 from ..build import new_model, resolved_objective
 from ..config import TrainingConfig
+from ..data.items import WHAT
 from ..device import choose_device, faster_precision
+from ..kept import CHECKPOINT, TRAINED, Kept
 from ..loop import DivergedError, fit
 from ..objectives import Reconstruction
 from .curve import PermissibleRange, Point, permissible_range, rank
@@ -110,9 +112,9 @@ def tune(
         TypeError, ValueError: wrong items or settings; the folder holds a search with others; no
             training converged.
     """
-    x = as_rows(x, None, "training data")
+    x = as_rows(x, None, WHAT)
     shape = tuple(x.shape[1:])
-    check_items(x, shape, "training data")
+    check_items(x, shape, WHAT)
     training = training or TrainingConfig()
     model = model or ModelConfig()
     if not isinstance(resolved_objective(model.objective), Reconstruction):
@@ -128,7 +130,8 @@ def tune(
     search = search or SearchConfig()
     score = score or default_score(shape, training)
     objective = objective or Reconstruction()
-    run = _Search(x, (M, nbits), Path(folder), (model, objective), training, search, score)
+    content = content_key(x, WHAT, progress=progress)
+    run = _Search(x, content, (M, nbits), Path(folder), (model, objective), training, search, score)
     run.open(facts or {})
     return run.finish(progress=progress)
 
@@ -139,6 +142,7 @@ class _Search:
     def __init__(
         self,
         x: Any,
+        content: str,
         code: tuple[int, int],
         folder: Path,
         learned: tuple[ModelConfig, Reconstruction],
@@ -146,7 +150,7 @@ class _Search:
         search: SearchConfig,
         score: Score,
     ) -> None:
-        self.x, self.code, self.folder = x, code, folder
+        self.x, self.content, self.code, self.folder = x, content, code, folder
         self.model, self.objective = learned
         self.training, self.search, self.score = training, search, score
         self.plan = plan(len(x), training, search)
@@ -171,6 +175,11 @@ class _Search:
                 for name in {*found, *configuration}
                 if found.get(name) != configuration.get(name)
             )
+            if "sample" in found["data"]:
+                raise ValueError(
+                    f"{self.folder / FILE} is of an earlier version, which cannot tell whether the "
+                    "data are the same: choose another folder, or remove it"
+                )
             if changed:
                 raise ValueError(
                     f"{self.folder / FILE} belongs to a search with another {', '.join(changed)}: "
@@ -191,16 +200,15 @@ class _Search:
         """All that must agree when resuming, as JSON gives it back."""
         objective = asdict(self.objective)
         del objective["lambda_"]
-        rows = sample_rows(len(self.x), 64)
-        sample = read_rows(self.x, rows, "training data").cpu().numpy()
         found = {
-            "data": {"shape": list(self.x.shape), "sample": zlib.crc32(sample.tobytes())},
+            "data": {"shape": list(self.x.shape), "content": self.content},
             "code": {"M": self.code[0], "nbits": self.code[1]},
             "model": asdict(self.model),
             "objective": objective,
             "training": asdict(self.training),
             "search": asdict(self.search),
             "score": self.score.name,
+            "labels": self.score.labels,
         }
         return dict(json.loads(json.dumps(found)))
 
@@ -210,7 +218,7 @@ class _Search:
             return self.training.precision
         device = choose_device(self.training.device)
         rows = np.sort(self.kept[: self.training.batch_size])
-        batch = read_rows(self.x, rows, "training data").to(device)
+        batch = read_rows(self.x, rows, WHAT).to(device)
         return faster_precision(self._build().to(device), batch)
 
     def _write(self) -> None:
@@ -225,15 +233,13 @@ class _Search:
         spare = int(self.search.budget * self.full_steps)
         found: PermissibleRange | None = None
         chosen: Point | None = None
-        bar = tqdm(unit="step", desc="tuning", disable=None if progress else True)
-        with bar:
+        with Progress("tuning", 0, unit="steps", shown=progress) as bar:
             for number, following in enumerate([*sizes[1:], 1]):
                 # What went wrong early has left steps over; what is left is shared anew.
                 share = max(0, spare) // (len(sizes) - number)
                 todo = self._rung(len(candidates), share)
-                bar.total = (
-                    bar.n + todo.steps + sum(later.steps for later in self.plan[number + 1 :])
-                )
+                later = sum(later.steps for later in self.plan[number + 1 :])
+                bar.extend(bar.n + todo.steps + later)
                 spare -= self._train_rung(number, todo, candidates, bar)
                 points = [point for point in points_of(self.record["runs"]) if point.rung == number]
                 if found is None:
@@ -253,7 +259,7 @@ class _Search:
     def _rung(self, n_lambdas: int, steps: int) -> Rung:
         return rung(n_lambdas, steps, len(self.kept), self.training, self.search.seeds)
 
-    def _train_rung(self, number: int, todo: Rung, candidates: list[float], bar: Any) -> int:
+    def _train_rung(self, number: int, todo: Rung, candidates: list[float], bar: Progress) -> int:
         """Trains a rung's candidates, as far as the record lacks them; returns the steps."""
         steps = 0
         for lambda_ in _middle_out(candidates):
@@ -261,11 +267,11 @@ class _Search:
                 key = {"rung": number, "lambda_": lambda_, "seed": seed}
                 run = next((r for r in self.record["runs"] if r.items() >= key.items()), None)
                 if run is None:
-                    bar.set_postfix(rung=f"{number + 1}/{len(self.plan)}", lambda_=lambda_)
+                    bar.note(rung=f"{number + 1}/{len(self.plan)}", lambda_=lambda_)
                     run = {**key, **self._train(key, todo, bar)}
                     self.record["runs"].append(run)
                     self._write()
-                    (self._folder(key) / "checkpoint.pt").unlink(missing_ok=True)
+                    Kept(self._folder(key)).drop(CHECKPOINT, TRAINED)
                 else:
                     bar.update(run["steps"])
                 steps += run["steps"]
@@ -294,7 +300,7 @@ class _Search:
 
     # -- one training
 
-    def _train(self, key: dict[str, Any], todo: Rung, bar: Any) -> dict[str, Any]:
+    def _train(self, key: dict[str, Any], todo: Rung, bar: Progress) -> dict[str, Any]:
         """Trains and measures one candidate; goes on where it was interrupted."""
         part = Part(self.x, np.sort(self.kept[: todo.items]))
         model = self._build()
@@ -319,6 +325,7 @@ class _Search:
                 training,
                 objective=replace(self.objective, lambda_=key["lambda_"]),
                 folder=self._folder(key),
+                content=key_of_parts(self.content, [part.rows]),
                 progress=False,
                 go_on=go_on,
             )

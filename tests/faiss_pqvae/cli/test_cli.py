@@ -15,6 +15,7 @@ from PIL import Image
 import faiss_pqvae as fpq
 from faiss_pqvae import cli
 from faiss_pqvae.cli import main
+from faiss_pqvae.cli.train import _summary
 from faiss_pqvae.index.bundle import read_index, write_index
 from faiss_pqvae.index.latent_index import LatentIndex
 from faiss_pqvae.native import faiss
@@ -375,7 +376,7 @@ def test_evaluate__of_the_contrastive_objective(tmp_path, capsys):
     found = {(row["bytes_per_vector"], row["config"]["factory"]) for row in rows}
     assert found == {(4, "PQVAE8x4")}
     assert len({row["train_s"] for row in rows}) == 1
-    assert len(list(out.glob("*/training/checkpoint.pt"))) == 1
+    assert len(list(out.glob("*/training/trained.pt"))) == 1
     assert read_index(out / "pqvae-32").ntotal == 300
     report = (out / "report.html").read_text()
     assert "PQ-VAE, contrastive, 32 bits" in report
@@ -394,3 +395,19 @@ def test_evaluate__refuses_neighbours_by_inner_product(tmp_path, capsys, monkeyp
         main(["evaluate", "--dataset", str(path), "--out", str(tmp_path / "run")])
     assert "expected neighbours by L2 or by angle" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("perplexity", "expected"),
+    [
+        ([15.0, 15.4], "perplexity 15 of 16 codewords"),
+        ([8.0, 8.0], "perplexity 8 of 16 codewords"),
+        ([7.0, 8.0], "perplexity 8 of 16 codewords (low: train longer, or on more items)"),
+    ],
+)
+def test_train__calls_a_perplexity_low_where_half_of_the_codewords_would_do(
+    perplexity, expected, make_index
+):
+    index = make_index(nbits=4)
+    index.history = [{"perplexity": perplexity}, {"event": "end", "elapsed_s": 3.2, "step": 9}]
+    assert _summary(index) == f"3 s and 9 steps; {expected}"

@@ -150,7 +150,7 @@ def test_evaluate__lambdas_seeds_and_inverted_lists(tmp_path):
     assert {row["bytes_per_vector"] for row in rows.values()} == {2, 3}
     # With all lists visited, an inverted file over the same codes finds the same.
     assert rows["IVF4,PQ-VAE", "nprobe=4"]["metrics"] == rows["PQ-VAE", "adc"]["metrics"]
-    folders = {path.parent.parent.name for path in (tmp_path / "run").rglob("checkpoint.pt")}
+    folders = {path.parent.parent.name for path in (tmp_path / "run").rglob("trained.pt")}
     assert folders == {
         f"pqvae-16{suffix}{seed}" for suffix in ("", "-lambda1") for seed in ("", "-seed3")
     }

@@ -87,7 +87,7 @@ def test_train__with_labels_of_a_file(factory, options, files, tmp_path, capsys)
     out = str(tmp_path / "b")
     options = [files.get(option, option) for option in options]
     main(["train", files["x"], out, "--factory", factory, *options, *FAST])
-    assert "codewords (low: train longer)" in capsys.readouterr().out
+    assert " of 16 codewords" in capsys.readouterr().out
     main(["build", out, files["x"]])
     index = read_index(out)
     assert (index.description, index.ntotal) == (factory, 80)
@@ -163,7 +163,7 @@ def test_evaluate__one_training_of_dpq_has_all_lengths(toy, tmp_path, capsys, mo
     assert {row["config"]["factory"] for row in rows} == {"DPQ3x8"}
     assert len({row["train_s"] for row in rows}) == len({row["add_s"] for row in rows}) == 1
     assert all("map@74" in row["metrics"] for row in rows)
-    assert [path.parent.parent.name for path in out.rglob("checkpoint.pt")] == ["dpq-24"]
+    assert [path.parent.parent.name for path in out.rglob("trained.pt")] == ["dpq-24"]
     assert read_index(out / "dpq-24").ntotal == 74
     assert "loss of classes" in (out / "report.html").read_text()
     # One more length comes from the bundle: nothing is added again.

@@ -9,6 +9,7 @@ import torch
 from faiss_pqvae.model.clustering import assign, look_up, split
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.pqvae import PQVAE
+from faiss_pqvae.training.kept import Kept
 from faiss_pqvae.training.objectives.linear_start import Start, begin_at
 from faiss_pqvae.training.objectives.neighbours import (
     Neighbours,
@@ -81,6 +82,7 @@ def test_hits__counts_and_shares_ties():
     neighbours = Neighbours(
         net, items, queries, settings, metric="l2", generator=generator, progress=False
     )
+    neighbours.find(Kept())
     neighbours.encode()  # codes 0, 0, 0, 1
     assert neighbours.truth.flatten().tolist() == [0, 3]
     assert float(neighbours.hits(1).mean()) == pytest.approx((1 / 3 + 1) / 2)

@@ -1,5 +1,7 @@
 """Vectors: where they start, and that nothing gets worse."""
 
+import functools
+import itertools
 import json
 import math
 from dataclasses import replace
@@ -13,6 +15,7 @@ from faiss_pqvae.model.clustering import kmeans, split
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.training import Ranking, Reconstruction, TrainingConfig, Views, new_model
 from faiss_pqvae.training import fit as fit_any
+from faiss_pqvae.training.objectives import linear_start
 from faiss_pqvae.training.objectives.linear_start import Start
 
 D, M, NBITS = 8, 4, 3
@@ -25,7 +28,7 @@ def vectors(n=400, seed=0):
     return (rng.standard_normal((n, D)) @ np.diag(np.arange(1, D + 1))).astype(np.float32)
 
 
-def starts(x, d_out=D):
+def starts(x, kept=None, d_out=D):
     """PQ, and the same code of other dimensions together."""
     generator = torch.Generator().manual_seed(0)
     found = []
@@ -36,7 +39,7 @@ def starts(x, d_out=D):
     return found
 
 
-def straight(x):
+def straight(x, kept=None):
     return starts(x)[:1]
 
 
@@ -68,7 +71,7 @@ def test_fit__starts_at_the_best_and_ends_no_lower(lr):
 
 
 def test_fit__leaves_a_start_that_the_ranking_improves():
-    def poor(x):
+    def poor(x, kept):
         return straight(x[:30])
 
     training = replace(TRAINING, epochs=6, validation_fraction=0.2)
@@ -98,7 +101,7 @@ def test_fit__resumes_to_the_same_bits_and_learns_no_start_again(tmp_path):
     settings = replace(TRAINING, epochs=4), replace(SMALL, lr=0.01)
     asked = []
 
-    def counted(x):
+    def counted(x, kept):
         asked.append(len(x))
         return straight(x)
 
@@ -125,6 +128,23 @@ def test_fit__resumes_to_the_same_bits_and_learns_no_start_again(tmp_path):
         fit(model("inner_product"), vectors(), straight, *settings, folder=tmp_path)
 
 
+def test_fit__counts_the_seconds_before_an_interruption_of_its_phases(tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    def ticking():
+        return functools.partial(next, itertools.count(10.0, 10.0))
+
+    expected = fit(model(), vectors(), straight, clock=ticking(), folder=tmp_path / "whole")
+    for part in ("_means", "_procrustes"):
+        with monkeypatch.context() as patch:
+            patch.setattr(linear_start, part, interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                fit(model(), vectors(), straight, clock=ticking(), folder=tmp_path / "broken")
+    history = fit(model(), vectors(), straight, clock=ticking(), folder=tmp_path / "broken")
+    assert history[-1]["elapsed_s"] >= expected[-1]["elapsed_s"]
+
+
 @pytest.mark.parametrize("metric", ["l2", "inner_product"])
 @pytest.mark.parametrize(
     "changes", [{"unit_latents": True}, {"dsub": 3}, {"update": "gradient"}], ids=str
@@ -132,7 +152,7 @@ def test_fit__resumes_to_the_same_bits_and_learns_no_start_again(tmp_path):
 def test_fit__of_every_kind_of_latents(metric, changes):
     net = model(metric, **changes)
     d_out = net.latent_dim
-    history = fit(net, vectors(), lambda x: starts(x, d_out)[:1])
+    history = fit(net, vectors(), lambda x, kept: starts(x, d_out=d_out)[:1])
     assert len(history) == 5
     assert all(math.isfinite(event["loss"]) for event in history[1:-1])
     assert np.isfinite(net.codebooks().centroids).all()

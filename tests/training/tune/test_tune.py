@@ -433,7 +433,7 @@ class Interrupts:
 def test_tune__goes_on_without_repeating_finished_runs(tmp_path):
     straight = search(tmp_path / "straight", lambdas=(0.01, 0.1, 1.0))
     score, asked = nearness(tmp_path / "broken", 0.1)
-    reads, interruptions = 25, 0
+    reads, interruptions = 15, 0
     while True:
         try:
             result = search(
@@ -455,6 +455,21 @@ def test_tune__goes_on_without_repeating_finished_runs(tmp_path):
     assert (tmp_path / "broken" / "tune.json").read_bytes() == before
 
 
+def test_tune__refuses_a_record_that_knows_a_sample_of_its_data(tmp_path):
+    search(tmp_path, lambdas=(0.01,))
+    record = json.loads((tmp_path / "tune.json").read_text())
+    record["configuration"]["data"] = {"shape": [150, 1, 8, 8], "sample": 1234}
+    (tmp_path / "tune.json").write_text(json.dumps(record))
+    with pytest.raises(ValueError, match="of an earlier version"):
+        search(tmp_path, lambdas=(0.01,))
+
+
+def one_pixel_changed():
+    x = images()
+    x[-1, 0, 3, 3] += 1
+    return x
+
+
 def test_tune__refuses_another_search_in_the_folder(tmp_path):
     search(tmp_path, lambdas=(0.01,))
     before = (tmp_path / "tune.json").read_bytes()
@@ -464,6 +479,8 @@ def test_tune__refuses_another_search_in_the_folder(tmp_path):
         ({"lambdas": (0.01,), "model": replace(MODEL, width=5)}, "another model"),
         ({"lambdas": (0.01,), "objective": replace(OBJECTIVE, beta=0.5)}, "another objective"),
         ({"lambdas": (0.01,), "x": images(seed=3)}, "another data"),
+        ({"lambdas": (0.01,), "x": one_pixel_changed()}, "another data"),
+        ({"lambdas": (0.01,), "score": replace(nearness(tmp_path, 0.1)[0], labels="x")}, "labels"),
         ({"lambdas": (0.01,), "score": default_score(SHAPE, TRAINING)}, "another score"),
     ):
         with pytest.raises(ValueError, match=named):

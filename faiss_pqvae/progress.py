@@ -1,0 +1,116 @@
+"""How far a long phase is: a bar on a terminal, elsewhere a line in the log now and then."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from types import TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+_log = logging.getLogger(__name__)
+
+
+class Progress:
+    """A phase of work that says what it is and how far.
+
+    Standard error gets a bar where it is a terminal; otherwise the log gets a line now and then,
+    and one at the end. A short phase says nothing.
+
+    Args:
+        what: the name of the phase.
+        total: how many units there are. None where nobody can tell before the end, as in one call
+            of FAISS: the seconds are then counted, by a thread.
+        unit: of what is counted.
+        shown: False says nothing at all.
+        initial: units that were done before.
+        seconds: the units are seconds of a budget.
+        inner: it is a part of a longer phase, and its bar goes away at its end.
+        line_every_s: seconds between two lines in a log.
+        short_s: a phase that is over by then is not worth a word.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        total: float | None = None,
+        *,
+        unit: str = "",
+        shown: bool = True,
+        initial: float = 0,
+        seconds: bool = False,
+        inner: bool = False,
+        line_every_s: float = 30.0,
+        short_s: float = 2.0,
+    ) -> None:
+        layout = "{l_bar}{bar}| {n:.0f}/{total:.0f} s{postfix}" if seconds else None
+        self._ticks = total is None
+        self._bar = tqdm(
+            total=total,
+            initial=initial,
+            desc=what,
+            unit=f" {unit}" if unit else "",
+            delay=short_s,
+            leave=not inner,
+            bar_format="{desc}: {elapsed}{postfix}" if self._ticks else layout,
+            disable=None if shown else True,
+        )
+        self._logs = shown and self._bar.disable  # tqdm's word for: this is no terminal
+        self.what, self.total, self.n, self._unit = what, total, initial, unit
+        self._every_s, self._short_s, self._facts = line_every_s, short_s, ""
+        self._started = self._said = time.monotonic()
+        self._over = threading.Event()
+
+    def __enter__(self) -> Progress:
+        if self._ticks and (self._logs or not self._bar.disable):
+            threading.Thread(target=self._tick, daemon=True).start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._over.set()
+        self._bar.close()
+        if self._logs and kind is None and time.monotonic() - self._started > self._short_s:
+            self._line()
+
+    def update(self, n: float = 1) -> None:
+        """So many units more are done."""
+        self.n += n
+        self._bar.update(n)
+        self._now_and_then()
+
+    def extend(self, total: float) -> None:
+        """How many units there are has changed."""
+        self.total = self._bar.total = total
+
+    def rename(self, what: str) -> None:
+        """The phase is called something else from now on."""
+        self.what = what
+        self._bar.set_description(what, refresh=False)
+
+    def note(self, **facts: Any) -> None:
+        """What else there is to say by now."""
+        self._facts = ", ".join(f"{name}={value}" for name, value in facts.items())
+        self._bar.set_postfix(facts, refresh=False)
+
+    def _tick(self) -> None:
+        while not self._over.wait(min(1.0, self._every_s)):
+            self._bar.update(0)
+            self._now_and_then()
+
+    def _now_and_then(self) -> None:
+        if self._logs and time.monotonic() - self._said > self._every_s:
+            self._line()
+
+    def _line(self) -> None:
+        self._said = time.monotonic()
+        unit = f" {self._unit}" if self._unit else ""
+        far = "" if self.total is None else f"{self.n:,.0f} of {self.total:,.0f}{unit}, "
+        facts = f" ({self._facts})" if self._facts else ""
+        _log.info("%s: %s%.0f s%s", self.what, far, self._said - self._started, facts)

@@ -1,0 +1,175 @@
+"""Interruptions at every phase of a training: the same call goes on, to the same bits."""
+
+import functools
+import itertools
+import logging
+import time
+
+import numpy as np
+import pytest
+
+from faiss_pqvae import Ranking, TrainingConfig, index_factory
+from faiss_pqvae.data import batches
+from faiss_pqvae.index import opq, transforms
+from faiss_pqvae.index import training as index_training
+from faiss_pqvae.native import faiss
+from faiss_pqvae.training import loop
+from faiss_pqvae.training.objectives import linear_start, neighbours, ranking
+
+D = 8
+SMALL = Ranking(anchors=64, sample=64, pool=16, rounds=3, epochs=2, lr=0.01)
+TRAINING = TrainingConfig(epochs=2, batch_size=32, device="cpu", validation_fraction=0.2)
+
+
+@functools.cache
+def vectors(n=300):
+    rng = np.random.default_rng(0)
+    return (rng.standard_normal((n, D)) @ np.diag(np.arange(1, D + 1))).astype(np.float32)
+
+
+def trained(folder=None, description="IVF4,PQVAE2x3", x=None):
+    index = index_factory(D, description, training=TRAINING, objective=SMALL)
+    index.train(vectors() if x is None else x, folder=folder, progress=False)
+    return index
+
+
+@functools.cache
+def uninterrupted(description="IVF4,PQVAE2x3"):
+    return state(trained(description=description))
+
+
+def state(index):
+    native = faiss.serialize_index(index.faiss_index).tobytes()
+    transforms = None if index.transforms is None else index.transforms.as_bytes()
+    return index.model.fingerprint(), native, transforms
+
+
+class Interrupts:
+    """A function that Ctrl-C interrupts when it is called for the nth time; it counts calls."""
+
+    def __init__(self, monkeypatch, owner, name, call):
+        self.function, self.call, self.called = getattr(owner, name), call, 0
+        monkeypatch.setattr(owner, name, self.run(self))
+
+    @staticmethod
+    def run(own):
+        def counted(*arguments, **options):
+            own.called += 1
+            if own.called == own.call:
+                raise KeyboardInterrupt
+            return own.function(*arguments, **options)
+
+        return counted
+
+
+@pytest.mark.parametrize(
+    ("owner", "name", "call", "made_again"),
+    [
+        (batches, "read_rows", 1, 1),  # the key
+        (neighbours, "nearest", 1, 2),
+        (neighbours, "nearest", 2, 2),
+        (opq, "_go_on", 4, 18),  # of 20 parts of OPQ three are kept; one call begins with them
+        (opq, "_centroids", 22, 2),  # 20 parts, one of three codebooks
+        (neighbours.Neighbours, "hits", 2, 7),
+        (linear_start, "_means", 2, 2),
+        (loop.Trainer, "_step", 1, 4),
+        (loop.Trainer, "_step", 4, 2),  # the last epoch again
+        (ranking.VectorTask, "validate", 2, 1),
+        (loop.Trainer, "_keep_trained", 1, 1),
+        (index_training, "train_coarse", 1, 1),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_train__goes_on_from_every_phase(owner, name, call, made_again, monkeypatch, tmp_path):
+    with monkeypatch.context() as patch:
+        Interrupts(patch, owner, name, call)
+        with pytest.raises(KeyboardInterrupt):
+            trained(tmp_path)
+    counted = Interrupts(monkeypatch, owner, name, None)
+    assert state(trained(tmp_path)) == uninterrupted()
+    assert counted.called == made_again or name == "read_rows"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.jsonl", "trained.pt"]
+
+
+def test_train__ctrl_c_names_the_phases_that_are_kept(monkeypatch, tmp_path):
+    Interrupts(monkeypatch, linear_start, "_means", 1)
+    with pytest.raises(KeyboardInterrupt) as stopped:
+        trained(tmp_path)
+    (note,) = stopped.value.__notes__
+    assert note.startswith(f"{tmp_path} keeps of what precedes the training: neighbours, ")
+    assert "rotation-of-OPQ-from-the-identity, codebooks-of-OPQ" in note
+
+
+def test_train__another_training_s_phases_are_refused(monkeypatch, tmp_path):
+    with monkeypatch.context() as patch:
+        Interrupts(patch, linear_start, "_means", 1)
+        with pytest.raises(KeyboardInterrupt):
+            trained(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    other = vectors().copy()
+    other[123, 4] += 1
+    with pytest.raises(ValueError, match=r"phase-neighbours.pt belongs .*the content of the items"):
+        trained(tmp_path, x=other)
+    assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+@pytest.mark.parametrize("description", ["IVF4,PQVAE2x3", "PCA4,PQVAE2x3", "PQVAE2x3,RFlat"])
+def test_train__another_item_in_a_finished_folder_is_refused(description, tmp_path):
+    trained(tmp_path, description)
+    assert state(trained(tmp_path, description)) == uninterrupted(description)
+    other = vectors().copy()
+    other[-1, 0] += 1
+    with pytest.raises(ValueError, match="the content of the items"):
+        trained(tmp_path, description, x=other)
+
+
+@pytest.mark.parametrize("damaged", [False, True])
+def test_train__transforms_are_kept_and_not_learned_again(damaged, monkeypatch, tmp_path):
+    description = "OPQ2_4,PQVAE2x3"
+    expected, learned, train = uninterrupted(description), [], transforms._train
+    monkeypatch.setattr(transforms, "_train", lambda *given: (learned.append(1), train(*given)))
+    with monkeypatch.context() as patch:
+        Interrupts(patch, neighbours, "nearest", 1)
+        with pytest.raises(KeyboardInterrupt):
+            trained(tmp_path, description)
+    (kept,) = tmp_path.glob("transforms-*")
+    if damaged:
+        kept.write_bytes(kept.read_bytes()[:-1] + b"?")
+    assert state(trained(tmp_path, description)) == expected
+    assert len(learned) == (2 if damaged else 1)
+
+
+@pytest.mark.parametrize(
+    ("description", "n", "expected"),
+    [
+        ("IVF4,PQVAE2x3", 155, "155 training items for 4 inverted lists: please provide at least "),
+        ("PQVAE2x3", 155, "124 training items for 8 codewords in a codebook: please provide"),
+    ],
+)
+def test_train__warns_of_too_few(description, n, expected, caplog, capfd):
+    caplog.set_level(logging.WARNING)
+    trained(x=vectors()[:n], description=description)
+    assert any(message.startswith(expected) for message in caplog.messages)
+    assert "WARNING clustering" not in capfd.readouterr().err  # once is enough
+
+
+def test_train__opq_of_fewer_vectors_than_dimensions_is_an_error():
+    """FAISS writes beyond its memory, which ends the process."""
+    x = np.random.default_rng(0).standard_normal((300, 400)).astype(np.float32)
+    index = index_factory(400, "OPQ2_400,PQVAE2x2", training=TRAINING)
+    with pytest.raises(ValueError, match="expected at least 400 vectors to train OPQ"):
+        index.train(x, progress=False)
+
+
+def test_train__every_phase_of_vectors_says_what_it_is_in_a_log(monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "faiss_pqvae.progress")
+    seconds = itertools.count(0.0, 40.0)
+    monkeypatch.setattr(time, "monotonic", lambda: next(seconds))
+    index = index_factory(D, "PCA4,IVF4,PQVAE2x3,RFlat", training=TRAINING, objective=SMALL)
+    index.train(vectors())
+    records = [record for record in caplog.records if record.name == "faiss_pqvae.progress"]
+    said = [record.getMessage().partition(":")[0] for record in records]
+    assert [*dict.fromkeys(said)] == [
+        *("reading training data", "training what refines", "training PCA4", "neighbours", "OPQ"),
+        *("PQ", "encoding", "searching", "settling", "training", "k-means of 4 inverted lists"),
+    ]

@@ -1,0 +1,79 @@
+"""Bars on a terminal, lines in a log."""
+
+import io
+import logging
+import sys
+import time
+
+import pytest
+
+from faiss_pqvae.progress import Progress
+
+AT_ONCE = {"line_every_s": 0.0, "short_s": 0.0}
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@pytest.fixture(autouse=True)
+def log(caplog):
+    caplog.set_level(logging.INFO, "faiss_pqvae.progress")
+    return caplog
+
+
+def test_progress__a_log_gets_lines_that_say_what_and_how_far(log):
+    with Progress("neighbours", 2000, unit="vectors", **AT_ONCE) as bar:
+        bar.update(500)
+        bar.note(recall="0.5")
+        bar.update(1500)
+    assert log.messages == [
+        "neighbours: 500 of 2,000 vectors, 0 s",
+        "neighbours: 2,000 of 2,000 vectors, 0 s (recall=0.5)",
+        "neighbours: 2,000 of 2,000 vectors, 0 s (recall=0.5)",
+    ]
+
+
+def test_progress__counts_the_seconds_of_what_cannot_be_counted(log):
+    with Progress("k-means", line_every_s=0.01, short_s=0.0):
+        deadline = time.monotonic() + 10
+        while not log.messages and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert log.messages[0] == "k-means: 0 s"
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"shown": False, **AT_ONCE}], ids=["short phase", "not shown"]
+)
+@pytest.mark.parametrize("terminal", [False, True])
+def test_progress__says_nothing(options, terminal, log, monkeypatch):
+    stderr = Terminal() if terminal else io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    with Progress("neighbours", 3, **options) as bar:
+        bar.update(3)
+    with Progress("k-means", **options):
+        pass
+    assert log.messages == []
+    assert stderr.getvalue() == ""
+
+
+def test_progress__says_nothing_at_the_end_of_what_failed(log):
+    with pytest.raises(KeyboardInterrupt), Progress("neighbours", 3, short_s=0.0):
+        raise KeyboardInterrupt
+    assert log.messages == []
+
+
+@pytest.mark.parametrize(
+    ("options", "shown"),
+    [({"unit": "vectors"}, "| 5/9 ["), ({"unit": "s", "seconds": True}, "| 5/9 s")],
+)
+def test_progress__a_terminal_gets_a_bar(options, shown, log, monkeypatch):
+    stderr = Terminal()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    with Progress("settling", 9, initial=2, **options, **AT_ONCE) as bar:
+        bar.rename("refining")
+        bar.update(3)
+    assert "refining:  56%" in stderr.getvalue()
+    assert shown in stderr.getvalue()
+    assert log.messages == []
