@@ -152,6 +152,8 @@ class Trainer:
         self.task = self.objective.task(setup, known)
         if pretrained is not None:
             take_over(model, pretrained)
+        # A mask of attention has infinities that mean something.
+        self.finite = [name for name, value in model.state_dict().items() if _is_finite(value)]
         self.items, self.batch_size = self.task.items, self.task.batch_size
         # The rest of an epoch that does not fill a batch waits for another epoch's order.
         self.steps_per_epoch = len(self.task.examples) // self.batch_size
@@ -396,7 +398,8 @@ class Trainer:
         self.model.fitted.fill_(True)
 
     def _is_finite(self) -> bool:
-        return all(bool(value.isfinite().all()) for value in self.model.state_dict().values())
+        state = self.model.state_dict()
+        return all(_is_finite(state[name]) for name in self.finite)
 
     def _advice(self) -> str:
         return (
@@ -478,6 +481,10 @@ class Trainer:
     def close(self) -> None:
         """Lets go of the data."""
         self.items.x = None
+
+
+def _is_finite(value: Tensor) -> bool:
+    return bool(value.isfinite().all())
 
 
 def _fingerprint_of(networks: Sequence[nn.Module]) -> str | None:

@@ -302,8 +302,8 @@ def _read_config(folder: Path) -> dict[str, Any]:
         )
         raise FileNotFoundError(f"no bundle in {folder}, which is a file and no folder: {hint}")
     if not path.is_file():
-        why = "config.json is missing" if folder.is_dir() else f"{folder} does not exist"
-        raise FileNotFoundError(f"no bundle in {folder}: {why}")
+        why = ": config.json is missing" if folder.is_dir() else ", which does not exist"
+        raise FileNotFoundError(f"no bundle in {folder}{why}")
     try:
         config = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:

@@ -403,14 +403,15 @@ class LatentIndex:
         """
         self.check_compatible_for_merge(other)
         add_id, before = integer("add_id", add_id), self.ntotal
-        stored = [stored_ids(each.faiss_index) for each in (self, other) if self.takes_ids]
-        self._stock.merge(other._stock, add_id)
         mine, theirs = self._items, other._items
-        if theirs is not None:
-            theirs = theirs.under(add_id if self.takes_ids else before)
-        if stored:  # an id that is there twice has no name
-            mine = None if mine is None else mine.without(stored[1] + add_id)
-            theirs = None if theirs is None else theirs.without(stored[0])
+        if self.takes_ids:  # an id that is there twice has no name
+            if mine is not None:
+                mine = mine.without(stored_ids(other.faiss_index) + add_id)
+            if theirs is not None:
+                theirs = theirs.under(add_id).without(stored_ids(self.faiss_index))
+        elif theirs is not None:
+            theirs = theirs.under(before)
+        self._stock.merge(other._stock, add_id)
         self._items = mine if theirs is None else theirs if mine is None else mine.joined(theirs)
         other._items = None
 

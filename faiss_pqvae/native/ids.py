@@ -148,10 +148,6 @@ def taken_of(sel: Any, ids: IdArray) -> IdArray:
 
 def stored_ids(index: Any) -> IdArray:
     """The ids of all that a native index holds: (ntotal,) int64, a copy, in no order."""
-    bare = unwrapped(index)
-    if in_id_map(index):
-        return view_ids(index.id_map.data(), index.id_map.size()).copy()
-    if isinstance(bare, faiss.IndexIVF):
-        lists = [list_ids(bare, number) for number in range(bare.nlist)]
-        return np.concatenate([np.empty(0, np.int64), *lists])
+    if in_id_map(index) or isinstance(index, faiss.IndexIVF):
+        return np.concatenate([np.empty(0, np.int64), *given_ids(index)])
     return np.arange(index.ntotal)

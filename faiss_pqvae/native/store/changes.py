@@ -134,8 +134,6 @@ def check_add_id(other: Held, add_id: int) -> None:
     limits = np.iinfo(np.int64)
     if not add_id:
         return
-    if not limits.min <= add_id <= limits.max:
-        raise ValueError(f"expected an add_id within int64, got {add_id}")
     for ids in given_ids(other.index):
         beyond = (ids < limits.min - add_id) | (ids > limits.max - add_id)
         if beyond.any():

@@ -30,7 +30,7 @@ class Held(NamedTuple):
         Raises:
             TypeError: any other index.
             ValueError: a residual quantizer that `new_residual_index` does not make; a vector with
-                the id -1.
+                the id -1, where it is in memory.
         """
         found = levels(index)
         index, bare = found[0], found[-1]
@@ -46,7 +46,8 @@ class Held(NamedTuple):
                 f"{type(between[0]).__name__}"
             )
         kind.check(bare)
-        check_given_ids(index)
+        if not kind.is_mapped(bare):  # a file that is mapped is not read as a whole for this
+            check_given_ids(index)
         return held
 
     @property

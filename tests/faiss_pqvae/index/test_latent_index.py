@@ -444,6 +444,8 @@ def test_train__hands_folder_and_progress_on(make_index, make_items, tmp_path):
     seen = {}
     index.fit = _Fit(lambda model, x, **options: seen.update(options) or [{"event": "end"}])
     index.train(make_items(8), folder=tmp_path, progress=False)
+    content = seen.pop("content")
+    assert isinstance(content, str)
     assert seen == {"folder": tmp_path, "progress": False}
     assert index.history == [{"event": "end"}]
 
@@ -467,7 +469,7 @@ def test_train__hands_on_what_was_checked(make_index, make_items):
     index.fit = _Fit(lambda model, x, **options: seen.update(options) or [], {"labels": "checked"})
     index.train(make_items(8), [0, 1] * 4, word_vectors="vectors", progress=False)
     assert index.fit.asked == [{"n": 8, "labels": [0, 1] * 4, "word_vectors": "vectors"}]
-    assert seen == {"folder": None, "progress": False, "labels": "checked"}
+    assert seen == {"folder": None, "progress": False, "content": None, "labels": "checked"}
 
 
 def test_train__refuses_labels_before_it_reads(make_index):
