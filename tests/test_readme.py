@@ -391,3 +391,11 @@ def test_readme__cost_of_an_evaluation_is_that_of_the_stored_result():
     assert f"report take {100 * judging:.1f} % of the time" in text
     assert f", {100 * everything:.1f} % together" in text
     assert f"takes {map_ms:.0f} ms; {memory_mb / 1000:.1f} GB" in text
+
+
+def test_readme__figures_of_decoding_once_are_those_of_the_stored_result():
+    _, filling = stored("bench-images.json")["figures"]
+    text = " ".join(README.split("A training decodes an image once", 1)[1].split("####")[0].split())
+    once, before = (filling["details"][key] for key in ("ms_per_image", "ms_per_image_before"))
+    assert f"take {once:.0f} ms each" in text
+    assert f"in place of {before:.0f} ms an epoch" in text
