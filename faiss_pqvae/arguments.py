@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import operator
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Literal, get_args, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
+
+from faiss_pqvae.messages import suggestion
 
 MetricName = Literal["l2", "inner_product", "cosine"]
 
@@ -178,12 +179,6 @@ def check_fits(n_bytes: int, what: str) -> None:
         )
 
 
-def did_you_mean(given: Any, known: Iterable[str]) -> str:
-    """The end of a message about a name that nothing has: ": did you mean ...?", or nothing."""
-    near = difflib.get_close_matches(given, list(known), 1) if isinstance(given, str) else []
-    return f": did you mean {near[0]!r}?" if near else ""
-
-
 def metric_name(given: Any) -> MetricName:
     """The one name of a metric that people write in several ways.
 
@@ -205,7 +200,7 @@ def metric_name(given: Any) -> MetricName:
         names = [name for name in _METRICS if isinstance(name, str)]
         raise ValueError(
             f"expected a metric of {', '.join(map(repr, names))}, faiss.METRIC_L2 or "
-            f"faiss.METRIC_INNER_PRODUCT, got {given!r}{did_you_mean(key, names)}"
+            f"faiss.METRIC_INNER_PRODUCT, got {given!r}{suggestion(key, names)}"
         )
     return _METRICS[key]
 
@@ -225,5 +220,5 @@ def check_attribute(thing: Any, name: str) -> None:
         return
     known = [*kind.__annotations__, *(key for key in dir(kind) if not key.startswith("_"))]
     raise AttributeError(
-        f"{kind.__name__!r} object has no attribute {name!r}{did_you_mean(name, known)}"
+        f"{kind.__name__!r} object has no attribute {name!r}{suggestion(name, known)}"
     )

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from importlib.metadata import EntryPoint, entry_points
 from typing import Any, Generic, TypeVar
+
+from faiss_pqvae.messages import suggestion
 
 T = TypeVar("T")
 
@@ -127,13 +128,6 @@ class Registry(Generic[T]):
             ) from error
         thing: T = found
         return thing
-
-
-def suggestion(given: str, names: Iterable[str]) -> str:
-    """What an error about a name ends with: the known name that is spelled most like it, if any."""
-    lowered = {name.lower(): name for name in names}
-    close = difflib.get_close_matches(given.lower(), lowered, n=1)
-    return f"; did you mean {lowered[close[0]]!r}?" if close else ""
 
 
 def _origin(thing: Any) -> tuple[Any, ...]:

@@ -22,6 +22,7 @@ FOUNDATIONS = (
     "extras",
     "files",
     "foreign",
+    "messages",
     "progress",
     "registry",
     "types",

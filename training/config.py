@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from faiss_pqvae.arguments import check_numbers
-from faiss_pqvae.registry import suggestion
+from faiss_pqvae.messages import suggestion
 
 from .data.views import PRESETS, Preset, Views
 

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from faiss_pqvae.data.open import ACCEPTED
-from faiss_pqvae.registry import datasets, suggestion
+from faiss_pqvae.messages import suggestion
+from faiss_pqvae.registry import datasets
 
 from .arrays import from_arrays
 from .labelled import LabelledData, subset

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, TypeAlias, get_args
 
 from faiss_pqvae.data.source import Source
-from faiss_pqvae.registry import suggestion
+from faiss_pqvae.messages import suggestion
 from faiss_pqvae.types import BoolArray, DoubleArray, IdArray
 
 DATA_VARIABLE = "FAISS_PQVAE_DATA"

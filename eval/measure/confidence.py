@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from faiss_pqvae.registry import suggestion
+from faiss_pqvae.messages import suggestion
 from faiss_pqvae.types import DoubleArray, IdArray
 
 from .results import Comparison, Row

@@ -17,7 +17,7 @@ import tyro
 import faiss_pqvae
 from faiss_pqvae.cli.named import OptionError, with_named_options
 from faiss_pqvae.cli.stopped import after_ctrl_c
-from faiss_pqvae.registry import suggestion
+from faiss_pqvae.messages import suggestion
 
 
 class _Command(NamedTuple):

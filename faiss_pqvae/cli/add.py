@@ -13,10 +13,10 @@ import numpy as np
 from faiss_pqvae.cli.next_command import print_next
 from faiss_pqvae.cli.reading import Data, Folder, Images, open_for
 from faiss_pqvae.cli.storing import Named, named, next_id, store
-from faiss_pqvae.cli.text import listed
 from faiss_pqvae.data.open import ImageOptions
 from faiss_pqvae.files import check_folder
 from faiss_pqvae.index.items import Items
+from faiss_pqvae.messages import listed
 from faiss_pqvae.types import IdArray
 
 if TYPE_CHECKING:
@@ -88,7 +88,7 @@ def _new(index: LatentIndex, names: Items) -> tuple[Items, IdArray]:
     names = names.rooted(there.root)
     known = names.ids_in(there) != -1
     if known.any():
-        left_out = listed(names.names(np.flatnonzero(known)))
+        left_out = listed(names.names(np.flatnonzero(known)), 3)
         if names.are_own:
             raise ValueError(f"expected ids that are not there yet, got {left_out}")
         print(f"left out, there already: {left_out}")
@@ -124,6 +124,6 @@ def _ids(index: LatentIndex, found: Named, rows: IdArray) -> IdArray | None:
         ids = found.ids[rows]
         there = ids[np.isin(ids, stored_ids(index.faiss_index))]
         if len(there):
-            raise ValueError(f"expected ids that are not there yet, got {listed(there)}")
+            raise ValueError(f"expected ids that are not there yet, got {listed(there, 3)}")
         return ids
     return next_id(index) + np.arange(len(rows)) if index.takes_ids else None

@@ -17,10 +17,10 @@ import tyro
 from faiss_pqvae.cli.reading import Data, Folder, Images, open_for
 from faiss_pqvae.cli.search_page import Pictures
 from faiss_pqvae.cli.search_page import page as html_page
-from faiss_pqvae.cli.text import printable
 from faiss_pqvae.data.open import ImageOptions
 from faiss_pqvae.files import check_folder, replace_bytes
 from faiss_pqvae.index.naming import items_of
+from faiss_pqvae.messages import printable
 from faiss_pqvae.types import FloatArray, IdArray
 
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from faiss_pqvae.cli.text import printable
 from faiss_pqvae.data.source import Source
 from faiss_pqvae.data.thumbnails import thumbnail, thumbnail_of_file
 from faiss_pqvae.index.items import Items
+from faiss_pqvae.messages import printable
 from faiss_pqvae.types import FloatArray, IdArray
 
 SIDE = 96  # pixels, at most, of the longer side of a picture

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from faiss_pqvae.extras import import_extra
+from faiss_pqvae.messages import listed
 
 _INDEX_OF_PANDAS = "__index_level_"
 
@@ -98,9 +99,7 @@ def choose_columns(
 
 
 def _said(schema: Any) -> str:
-    shown = [f"{field.name} ({field.type})" for field in schema][:12]
-    more = len(schema.names) - len(shown)
-    return f"the columns {', '.join(shown)}" + (f" and {more} more" if more else "")
+    return "the columns " + listed((f"{field.name} ({field.type})" for field in schema), 12)
 
 
 def _dimensions(numbers: list[str], floats: list[str]) -> list[str]:

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 
 from faiss_pqvae.codebooks import MAX_NBITS, MIN_NBITS, Structure
 from faiss_pqvae.index.nearest import AFTER, nearest, spelled
+from faiss_pqvae.messages import printable
 
 MAX_M = 4096  # a typing error beyond; so is a graph of more links
 
@@ -129,7 +130,7 @@ def _nearest(description: str) -> str:
 
 def error(description: str, at: int, message: str) -> ValueError:
     """An error that points at a character of a description."""
-    shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in description)
+    shown = printable(description)
     return ValueError(f"{message}, at character {at + 1}:\n  {shown}\n  {' ' * at}^")
 
 

@@ -7,7 +7,7 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from faiss_pqvae import registry
-from faiss_pqvae.registry import Registry, is_ours, suggestion
+from faiss_pqvae.registry import Registry, is_ours
 
 
 class Thing:
@@ -174,15 +174,6 @@ def test_is_ours__by_the_package():
     assert not is_ours(Thing)
     assert not is_ours(None)
     assert not is_ours(len)
-
-
-@pytest.mark.parametrize(
-    ("given", "meant"),
-    [("mnst5k", "mnist5k"), ("itq", "ITQ"), ("Spectral Hashng", "Spectral Hashing"), ("xyz", None)],
-)
-def test_suggestion__is_the_name_that_is_spelled_most_like_it(given, meant) -> None:
-    expected = "" if meant is None else f"; did you mean {meant!r}?"
-    assert suggestion(given, ["mnist", "mnist5k", "ITQ", "Spectral Hashing"]) == expected
 
 
 @pytest.mark.parametrize("kind", ["encoders", "decoders", "objectives", "methods", "datasets"])

@@ -12,9 +12,10 @@ import numpy.typing as npt
 
 from faiss_pqvae.data.images.decoder import Decoder, Encoded
 from faiss_pqvae.data.images.image_options import Mode
-from faiss_pqvae.data.images.listing import IMAGE_SUFFIXES, Found, file_stamp, find_images, some
+from faiss_pqvae.data.images.listing import IMAGE_SUFFIXES, Found, file_stamp, find_images
 from faiss_pqvae.data.images.pictures import Pictures
 from faiss_pqvae.data.source import Rows, missing, row_ids
+from faiss_pqvae.messages import listed
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class ImageFolder:
         if not root.exists():
             raise missing(root, "a folder of images")
         found, self.skipped = find_images(root) if root.is_dir() else Found([root], [])
-        skipped = some([str(path.relative_to(root)) for path in self.skipped])
+        skipped = listed(path.relative_to(root) for path in self.skipped)
         if not found:
             raise ValueError(
                 f"no images in {root}: expected files {', '.join(sorted(IMAGE_SUFFIXES))}, or "

@@ -23,7 +23,6 @@ _SIGNED = (
     *("AVIF", "BMP", "DDS", "GIF", "HEIF", "ICNS", "JPEG", "JPEG2000"),
     *("PNG", "PPM", "PSD", "QOI", "TIFF", "WEBP"),
 )
-_NAMED = 5  # of what is skipped, in a message
 
 
 class Found(NamedTuple):
@@ -55,12 +54,6 @@ def find_images(root: Path) -> Found:
         pictures = {path for path in files if is_image(path)}
     skipped += [path for path in files if path not in pictures]
     return Found(sorted(pictures), sorted(skipped))
-
-
-def some(names: list[str], between: str = ", ") -> str:
-    """The first few of a list, and how many more there are."""
-    more = f" and {len(names) - _NAMED:,} more" if len(names) > _NAMED else ""
-    return between.join(names[:_NAMED]) + more
 
 
 def file_stamp(path: Path) -> str:

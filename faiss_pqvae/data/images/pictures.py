@@ -21,7 +21,7 @@ from faiss_pqvae.data.images.decoder import (
     image_size,
     quiet_pillow,
 )
-from faiss_pqvae.data.images.listing import some
+from faiss_pqvae.messages import listed
 
 _R = TypeVar("_R")
 _log = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ class Pictures:
         if other:
             raise ValueError(
                 f"expected images of one size (height, width), got {first[0]} {first[1]} but "
-                f"{some(other)}; pass size=(height, width), --size HEIGHT WIDTH, to resize"
+                f"{listed(other)}; pass size=(height, width), --size HEIGHT WIDTH, to resize"
             )
         return replace(self, ids=ids, decoder=replace(self.decoder, size=first[1], resize=False))
 
@@ -173,7 +173,7 @@ def leave_out(ids: npt.NDArray[np.int64], faults: Faults) -> npt.NDArray[np.int6
         "left out %s of %s images: %s",
         f"{len(faults):,}",
         f"{len(ids):,}",
-        some([str(fault) for fault in faults.values()], "; "),
+        listed(faults.values(), between="; "),
     )
     return np.delete(ids, [*faults])
 

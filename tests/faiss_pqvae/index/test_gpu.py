@@ -387,7 +387,7 @@ def test_copy__tells_what_the_index_tells(make_kind):
 def test_copy__refuses_a_slip(make_kind):
     copied = _on_cpu(make_kind("PQ", n=9))
     assert len(copied) == 9
-    with pytest.raises(AttributeError, match="no attribute 'batchsize': did you mean 'batch_size'"):
+    with pytest.raises(AttributeError, match="no attribute 'batchsize'; did you mean 'batch_size'"):
         copied.batchsize = 3
     with pytest.raises(ValueError, match="expected batch_size >= 1, got 0"):
         copied.batch_size = 0

@@ -67,10 +67,10 @@ COMMON: dict[str, Callable[[LatentIndex], Any]] = {
     "n0 \\+ ni from -9.* to 9.*, got 9223372036854775809": lambda i: i.reconstruct_n(FAR - 1, 2),
     "an integer as key, got 2.0 of type": lambda i: i.compute_residual(_x(1)[0], 2.0),
     "items of shape \\(n, 8\\), got \\(1,\\)": lambda i: i.compute_residual(3.0, 2),
-    "'LatentIndex' object has no attribute 'nprob': did you mean 'nprobe'": (
+    "'LatentIndex' object has no attribute 'nprob'; did you mean 'nprobe'": (
         lambda i: setattr(i, "nprob", 3)
     ),
-    "no attribute 'kfactor': did you mean 'k_factor'": lambda i: setattr(i, "kfactor", 3),
+    "no attribute 'kfactor'; did you mean 'k_factor'": lambda i: setattr(i, "kfactor", 3),
     "no attribute 'zzz'$": lambda i: setattr(i, "zzz", 3),
     "batch_size >= 1, got 0": lambda i: setattr(i, "batch_size", 0),
     "an integer as batch_size, got 64.0 of type float": lambda i: setattr(i, "batch_size", 64.0),
