@@ -76,7 +76,7 @@ class Progress:
     ) -> None:
         self._over.set()
         self._bar.close()
-        if self._logs and kind is None and time.monotonic() - self._started > self._short_s:
+        if self._logs and kind is None and self._is_long():
             self._line()
 
     def update(self, n: float = 1) -> None:
@@ -89,20 +89,18 @@ class Progress:
         """How many units there are has changed."""
         self.total = self._bar.total = total
 
-    def rename(self, what: str) -> None:
-        """The phase is called something else from now on."""
-        self.what = what
-        self._bar.set_description(what, refresh=False)
-
     def note(self, **facts: Any) -> None:
         """What else there is to say by now."""
         self._facts = ", ".join(f"{name}={value}" for name, value in facts.items())
-        self._bar.set_postfix(facts, refresh=False)
+        self._bar.set_postfix(facts, refresh=self._is_long())
 
     def _tick(self) -> None:
         while not self._over.wait(min(1.0, self._every_s)):
             self._bar.update(0)
             self._now_and_then()
+
+    def _is_long(self) -> bool:
+        return time.monotonic() - self._started > self._short_s
 
     def _now_and_then(self) -> None:
         if self._logs and time.monotonic() - self._said > self._every_s:

@@ -14,7 +14,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tqdm import tqdm
+from faiss_pqvae.messages import listed
+from faiss_pqvae.progress import Progress
 
 from ..data.protocol import Evaluated, roles_of
 from ..methods.errors import told
@@ -161,9 +162,9 @@ def _measured(
     missing: _Missing = []
     stored: list[str] = []
     total = sum(map(len, keys))
-    with tqdm(total=total, unit="search", disable=None if progress else True) as bar:
+    with Progress("evaluation", total, unit="searches", shown=progress) as bar:
         for of_method, method in keys.items():
-            bar.set_description(f"{method.name}, {method.bits} bits")
+            bar.note(method=f"{method.name}, {method.bits} bits")
             for search, key, raw, was_stored in _measure(job, method, of_method, missing):
                 measured.append(_scored(job, method, search, key, raw))
                 write_scores(measured[-1].scores, job.out, key)
@@ -172,7 +173,7 @@ def _measured(
     if stored:
         _log.info(
             "using stored results of %s, %d of %d searches; --fresh (fresh=True) measures again",
-            *("; ".join(stored[:3]) + "; ..." * (len(stored) > 3), len(stored), total),
+            *(listed(stored, 3, between="; "), len(stored), total),
         )
     return measured, missing
 

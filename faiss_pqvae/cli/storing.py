@@ -6,12 +6,11 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tqdm import tqdm
-
 from faiss_pqvae.data.own_ids import OwnIds, check_once, read_id_column, read_own_ids
 from faiss_pqvae.data.source import Source
 from faiss_pqvae.index.items import Items
 from faiss_pqvae.index.naming import items_of
+from faiss_pqvae.progress import Progress
 from faiss_pqvae.types import IdArray
 
 if TYPE_CHECKING:
@@ -94,7 +93,7 @@ def store(
     """
     start = 0
     total = len(source) if rows is None else len(rows)
-    with tqdm(total=total, unit="item", desc="adding", disable=None) as bar:
+    with Progress("adding", total, unit="items") as bar:
         for items in _batches(source, rows, index.batch_size, f"items of {data}"):
             if ids is None:
                 index.add(items)

@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from faiss_pqvae.data.source import Parts, Rows, Source
+from faiss_pqvae.progress import Progress
 from faiss_pqvae.types import FloatArray
 
 # Little endian, on every machine. In the TEXMEX formats every row starts with its dimension, in
@@ -172,7 +172,7 @@ def _check_rows(source: FlatVectors, check_bytes: int) -> None:
     n, d = source.shape
     step = max(1, check_bytes // source.record.itemsize)
     title = f"checking {source.path.name}"
-    with tqdm(total=n, unit="vector", desc=title, delay=2, disable=None, leave=False) as bar:
+    with Progress(title, n, unit="vectors", inner=True) as bar:
         for start in range(0, n, step):
             found = source.records(start, start + step)["d"]
             wrong = found != d

@@ -4,6 +4,7 @@ import io
 import logging
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
@@ -72,8 +73,22 @@ def test_progress__a_terminal_gets_a_bar(options, shown, log, monkeypatch):
     stderr = Terminal()
     monkeypatch.setattr(sys, "stderr", stderr)
     with Progress("settling", 9, initial=2, **options, **AT_ONCE) as bar:
-        bar.rename("refining")
+        bar.note(recall="0.5")
+        assert ", recall=0.5" in stderr.getvalue()
         bar.update(3)
-    assert "refining:  56%" in stderr.getvalue()
+    assert "settling:  56%" in stderr.getvalue()
     assert shown in stderr.getvalue()
     assert log.messages == []
+
+
+def test_progress__is_where_every_bar_comes_from():
+    root = Path(__file__).parents[2]
+    sources = [
+        path for room in ("faiss_pqvae", "training", "eval") for path in (root / room).rglob("*.py")
+    ]
+    importing = {
+        path.relative_to(root).as_posix()
+        for path in sources
+        if "from tqdm" in path.read_text("utf-8")
+    }
+    assert importing == {"faiss_pqvae/progress.py", "eval/data/download.py"}  # a bar of bytes

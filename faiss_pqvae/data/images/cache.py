@@ -15,8 +15,9 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from faiss_pqvae.data.images.pictures import Faults, Pictures, decoding_bar
+from faiss_pqvae.data.images.pictures import Faults, Pictures
 from faiss_pqvae.extras import import_extra
+from faiss_pqvae.progress import Progress
 
 # What `decoded` writes into its folder.
 PIXELS, STAMPS = "images.npy", "images.stamps"
@@ -101,7 +102,14 @@ def _decode(
 ) -> None:
     """Hands on all pictures that can be decoded, and then raises what is wrong with the others."""
     faults, n = Faults(), len(pictures.ids)
-    with decoding_bar("decoding images", n, done=n - len(rows), progress=progress) as bar:
+    with Progress(
+        "decoding images",
+        n,
+        unit="images",
+        shown=progress,
+        initial=n - len(rows),
+        inner=True,
+    ) as bar:
         for part in pictures.parts(rows):
             out = np.empty((len(part), *pictures.decoder.shape), np.uint8)
             found = pictures.decode(part, out)

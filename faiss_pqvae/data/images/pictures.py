@@ -11,7 +11,6 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from tqdm import tqdm
 
 from faiss_pqvae.data.images.decoder import (
     BrokenImageError,
@@ -22,6 +21,7 @@ from faiss_pqvae.data.images.decoder import (
     quiet_pillow,
 )
 from faiss_pqvae.messages import listed
+from faiss_pqvae.progress import Progress
 
 _R = TypeVar("_R")
 _log = logging.getLogger(__name__)
@@ -101,7 +101,9 @@ class Pictures:
         if self.decoder.resize and self.decoder.size != (1, 1):
             return self.smallest().faults(progress=progress)
         rows, found = np.arange(len(self.ids)), Faults()
-        with decoding_bar("checking images", len(rows), progress=progress) as bar:
+        with Progress(
+            "checking images", len(rows), unit="images", shown=progress, inner=True
+        ) as bar:
             for part in self.parts(rows):
                 out = np.empty((len(part), *self.decoder.shape), np.uint8)
                 found |= {int(part[at]): fault for at, fault in self.decode(part, out).items()}
@@ -209,9 +211,3 @@ def in_threads(work: Callable[[int], _R], numbers: Sequence[int]) -> list[_R]:
         for start in range(0, len(numbers), _CHUNK):
             found += pool.map(work, numbers[start : start + _CHUNK])
     return found
-
-
-def decoding_bar(title: str, n: int, *, done: int = 0, progress: bool = True) -> tqdm[None]:
-    """A bar of what takes longer than two seconds, where standard error is a terminal."""
-    off = None if progress else True
-    return tqdm(total=n, initial=done, unit="image", desc=title, delay=2, disable=off, leave=False)
