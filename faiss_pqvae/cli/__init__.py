@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import errno
 import importlib
 import inspect
@@ -10,7 +11,6 @@ import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import tyro
 
@@ -19,45 +19,17 @@ from faiss_pqvae.cli.named import OptionError, with_named_options
 from faiss_pqvae.cli.stopped import after_ctrl_c
 from faiss_pqvae.messages import suggestion
 
-
-class _Command(NamedTuple):
-    """Where a command is, and the first sentence of its help."""
-
-    module: str
-    summary: str
-
-
+# The module of each command.
 _COMMANDS = {
-    "demo": _Command(
-        "evaluate",
-        "Train on 4,000 MNIST images, search with 1,000 others, compare, and write a report.",
-    ),
-    "train": _Command(
-        "train",
-        "Train encoder, decoder and codebooks on images or vectors, and write an empty index.",
-    ),
-    "build": _Command(
-        "build", "Encode items and store their codes in a trained index, in place of what it held."
-    ),
-    "add": _Command("add", "Add items to a built index; what it holds keeps its ids."),
-    "search": _Command(
-        "search", "Print the nearest stored items of every query, as a table or as JSON."
-    ),
-    "evaluate": _Command(
-        "evaluate",
-        "Measure learned codes, hashing methods, FAISS's quantizers and exact search on a data "
-        "set.",
-    ),
-    "tune": _Command(
-        "tune",
-        "Search for lambda, the strength of the quantizer, on held-out items; needs no labels.",
-    ),
-    "report": _Command(
-        "report",
-        "Write report.html of a finished evaluation again, and print its tables; nothing is "
-        "measured.",
-    ),
-    "info": _Command("info", "Print what a bundle holds."),
+    "demo": "evaluate",
+    "train": "train",
+    "build": "build",
+    "add": "add",
+    "search": "search",
+    "evaluate": "evaluate",
+    "tune": "tune",
+    "report": "report",
+    "info": "info",
 }
 _PROGRAM = "faiss-pqvae"
 _DESCRIPTION = (
@@ -135,7 +107,7 @@ def _run(given: list[str]) -> None:
 
 def _imported(name: str, arguments: list[str]) -> tuple[Callable[..., None], list[str]]:
     """A command with the options that its arguments ask for, and the arguments as it knows them."""
-    module = importlib.import_module(f"faiss_pqvae.cli.{_COMMANDS[name].module}")
+    module = importlib.import_module(f"faiss_pqvae.cli.{_COMMANDS[name]}")
     command: Callable[..., None] = getattr(module, name)
     if "learning" not in inspect.signature(command).parameters:
         return with_named_options(command), arguments
@@ -146,11 +118,14 @@ def _imported(name: str, arguments: list[str]) -> tuple[Callable[..., None], lis
     return with_objectives(with_named_options(command), present), present
 
 
-def _summarized(name: str) -> Callable[[], Any]:
-    """What stands for a command in the list of them."""
+def _summarized(name: str) -> Callable[[], None]:
+    """What stands for a command in the list of them: its summary, read and not imported."""
 
     def command() -> None:
-        raise NotImplementedError  # only its documentation is looked at
+        pass
 
-    command.__doc__ = _COMMANDS[name].summary
+    text = Path(__file__).with_name(f"{_COMMANDS[name]}.py").read_text(encoding="utf-8")
+    defined = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
+    (found,) = (node for node in defined if node.name == name)
+    command.__doc__ = (ast.get_docstring(found) or "").partition("\n\n")[0]
     return command

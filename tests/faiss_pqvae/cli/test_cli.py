@@ -1,5 +1,6 @@
-import ast
 import errno
+import importlib
+import inspect
 import json
 import subprocess
 import sys
@@ -295,12 +296,15 @@ def test_help__teaches(command, capsys):
     assert "usage: faiss-pqvae" in capsys.readouterr().out
 
 
-def test_help__lists_every_command_as_it_describes_itself():
-    folder = Path(cli.__file__).parent
-    for name, (module, summary) in cli._COMMANDS.items():
-        tree = ast.parse((folder / f"{module}.py").read_text(encoding="utf-8"))
-        (command,) = (n for n in tree.body if isinstance(n, ast.FunctionDef) and n.name == name)
-        assert (ast.get_docstring(command) or "").split("\n\n")[0].replace("\n", " ") == summary
+def test_help__lists_every_command_as_it_describes_itself(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "160")
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    shown = " ".join(capsys.readouterr().out.split())  # in one line
+    for name, module in cli._COMMANDS.items():
+        command = getattr(importlib.import_module(f"faiss_pqvae.cli.{module}"), name)
+        summary = (inspect.getdoc(command) or "").partition("\n\n")[0]
+        assert f"• {name} {' '.join(summary.split())}" in shown
 
 
 def test_version__is_that_of_the_package():
