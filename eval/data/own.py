@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from faiss_pqvae.data.arrow import read_column
 from faiss_pqvae.data.folders import files_in
 from faiss_pqvae.data.images import ImageFolder, ImageOptions, Mode, ParquetImages
 from faiss_pqvae.data.images.cache import decode_all
@@ -231,17 +232,13 @@ def _read_parquet(files: list[Path], options: OwnData, *, with_labels: bool) -> 
 
 def _column(path: Path, name: str) -> Any:
     """Integers or text (n,), or lists of them as objects."""
-    arrow, parquet = import_extra("pyarrow"), import_extra("pyarrow.parquet")
-    try:
-        column = parquet.read_table(path, columns=[name])[name]
-    except (ValueError, OSError, arrow.ArrowException) as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
+    column, types = read_column(path, name), import_extra("pyarrow").types
     if column.null_count:
         raise ValueError(
             f"expected a label in every row of the column {name!r} of {path}, got "
             f"{column.null_count} nulls: evaluate without these rows, or give --labels FILE.npy"
         )
-    if arrow.types.is_list(column.type) or arrow.types.is_large_list(column.type):
+    if types.is_list(column.type) or types.is_large_list(column.type):
         found = np.empty(len(column), object)
         found[:] = column.to_pylist()
         return found

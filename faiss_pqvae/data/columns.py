@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from faiss_pqvae.data.images.picture_column import has_bytes, is_binary
 from faiss_pqvae.extras import import_extra
 from faiss_pqvae.messages import listed
 
@@ -33,9 +34,7 @@ def column_kinds(schema: Any) -> dict[str, ColumnKind]:
 
 def _kind(types: Any, column: Any) -> ColumnKind:
     column = getattr(column, "storage_type", column)  # of an extension type, such as a tensor
-    if types.is_struct(column):
-        column = next((field.type for field in column if field.name == "bytes"), column)
-    if types.is_binary(column) or types.is_large_binary(column):
+    if has_bytes(column) or is_binary(column):
         return "images"
     if types.is_floating(column):
         return "float"

@@ -9,7 +9,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from faiss_pqvae.extras import import_extra
+from faiss_pqvae.data.arrow import read_column
 from faiss_pqvae.types import IdArray
 
 OwnIds: TypeAlias = IdArray | list[str]
@@ -49,16 +49,7 @@ def read_id_column(paths: Sequence[Path], column: str) -> OwnIds:
         ValueError: no such column, nulls in it, or neither integers nor texts.
         ImportError: pyarrow is not installed.
     """
-    arrow, parquet = import_extra("pyarrow"), import_extra("pyarrow.parquet")
-    values: list[Any] = []
-    for path in paths:
-        try:
-            names = parquet.read_schema(path).names
-            if column not in names:
-                raise ValueError(f"expected a column {column!r}, got {names}")
-            values += parquet.read_table(path, columns=[column])[column].to_pylist()
-        except (ValueError, OSError, arrow.ArrowException) as error:
-            raise ValueError(f"cannot read ids of {path}: {error}") from error
+    values = [value for path in paths for value in read_column(path, column).to_pylist()]
     try:
         return as_own_ids(values)
     except ValueError as error:

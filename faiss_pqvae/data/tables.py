@@ -5,7 +5,6 @@ Rows come as float32, as in `faiss_pqvae.data.flat`.
 
 from __future__ import annotations
 
-import contextlib
 import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -14,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from faiss_pqvae.data.arrow import read_schema, reading
 from faiss_pqvae.data.columns import (
     ColumnKind,
     check_columns,
@@ -172,7 +172,7 @@ def parquet_columns(path: Path) -> dict[str, ColumnKind]:
         ValueError: the file is corrupt.
         ImportError: pyarrow is not installed.
     """
-    return column_kinds(_schema(path))
+    return column_kinds(read_schema(path))
 
 
 def open_parquet_vectors(
@@ -202,8 +202,8 @@ def open_parquet_vectors(
     """
     paths = parquet_paths(path)
     name_one, several = f"{paths[0].name}/COLUMN", f"{paths[0].name}/dim_*"
-    schema = _schema(paths[0])
-    with _reading(paths[0]):
+    schema = read_schema(paths[0])
+    with reading(paths[0]):
         names = choose_columns(schema, column, without, name_one, several)
     found = [_rows(file, names, paths[0]) for file in paths]
     # Files without rows do not know how many dimensions the vectors of lists have.
@@ -215,26 +215,8 @@ def open_parquet_vectors(
 
 def _rows(path: Path, names: list[str], first: Path) -> npt.NDArray[Any]:
     """Columns of one file, which the first one has, too."""
-    schema, parquet = _schema(path), import_extra("pyarrow.parquet")
-    with _reading(path):
+    schema, parquet = read_schema(path), import_extra("pyarrow.parquet")
+    with reading(path):
         check_columns(schema, names, first)
         with parquet.ParquetFile(path) as table:
             return join_rows([rows_of(batch, names) for batch in table.iter_batches(columns=names)])
-
-
-def _schema(path: Path) -> Any:
-    parquet = import_extra("pyarrow.parquet")
-    if not path.is_file():
-        raise missing(path, "a .parquet file")
-    with _reading(path):
-        return parquet.read_schema(path)
-
-
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """What Arrow and we find wrong in a file becomes a ValueError with its name."""
-    arrow = import_extra("pyarrow")
-    try:
-        yield
-    except (ValueError, OSError, arrow.ArrowException) as error:
-        raise ValueError(f"cannot read {path}: {error}") from error

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from faiss_pqvae.data.arrow import read_column, read_schema
 from faiss_pqvae.extras import import_extra
 
 
@@ -40,17 +41,12 @@ def read_classes(paths: Sequence[Path], column: str) -> Classes | None:
         ValueError: another type, a number with a fraction, or without a name, or below -1; some
             files have no such column, or other names of classes.
     """
-    arrow, parquet = import_extra("pyarrow"), import_extra("pyarrow.parquet")
     columns, names = [], set()
     for path in paths:
-        try:
-            schema = parquet.read_schema(path)
-            if column not in schema.names:
-                continue
-            columns.append(parquet.read_table(path, columns=[column])[column])
-        except (ValueError, OSError, arrow.ArrowException) as error:
-            raise ValueError(f"cannot read {path}: {error}") from error
-        names.add(_huggingface_names(schema.metadata, column))
+        schema = read_schema(path)
+        if column in schema.names:
+            columns.append(read_column(path, column))
+            names.add(_huggingface_names(schema.metadata, column))
     if not columns:
         return None
     if len(columns) < len(paths):

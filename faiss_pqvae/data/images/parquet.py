@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from faiss_pqvae.data.arrow import read_column, read_schema, reading
 from faiss_pqvae.data.images.decoder import (
     BrokenImageError,
     Decoder,
@@ -23,7 +24,7 @@ from faiss_pqvae.data.images.label_column import Classes, read_classes
 from faiss_pqvae.data.images.listing import file_stamp
 from faiss_pqvae.data.images.picture_column import has_bytes, image_columns, is_binary
 from faiss_pqvae.data.images.pictures import Pictures
-from faiss_pqvae.data.source import Rows, missing, parquet_paths, row_ids
+from faiss_pqvae.data.source import Rows, parquet_paths, row_ids
 from faiss_pqvae.extras import import_extra
 
 
@@ -73,9 +74,6 @@ class ParquetImages:
             ImportError: Pillow or pyarrow is not installed.
         """
         self._files = parquet_paths(path)
-        for file in self._files:
-            if not file.is_file():
-                raise missing(file, "a .parquet file")
         self.image_column = image_column or the_image_column(self._files)
         self._label_column = label_column
         self._columns = [
@@ -163,7 +161,7 @@ def the_image_column(paths: Sequence[Path]) -> str:
         raise ValueError(
             f"expected one column of images in {paths[0]}, got {found}: name one (--column NAME)"
         )
-    names = import_extra("pyarrow.parquet").read_schema(paths[0]).names
+    names = read_schema(paths[0]).names
     if "image" in names:  # what is wrong with it is said when it is read
         return "image"
     raise ValueError(
@@ -174,16 +172,9 @@ def the_image_column(paths: Sequence[Path]) -> str:
 
 def _encoded(path: Path, name: str, *, nulls: bool) -> Any:
     """The encoded bytes of a file's column: a chunked array of binary."""
-    arrow, parquet = import_extra("pyarrow"), import_extra("pyarrow.parquet")
-    try:
-        names = parquet.read_schema(path).names
-        if name not in names:
-            raise ValueError(f"expected a column {name!r}, got {names}")
-        column = parquet.read_table(path, columns=[name])[name]
+    column = read_column(path, name)
+    with reading(path):
         return _binary(column, nulls=nulls)
-    # Truncation inside a page is an OSError; arrow's other errors have several bases.
-    except (ValueError, OSError, arrow.ArrowException) as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
 
 
 def _binary(column: Any, *, nulls: bool) -> Any:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from faiss_pqvae.data.arrow import reading
 from faiss_pqvae.extras import import_extra
 
 _SNIFFED_ROWS = 16  # of a column of binary, to see whether it holds pictures
@@ -26,21 +27,22 @@ def image_columns(paths: Sequence[Path]) -> list[str]:
         ValueError: the file is corrupt.
         ImportError: pyarrow is not installed.
     """
-    arrow, parquet = import_extra("pyarrow"), import_extra("pyarrow.parquet")
-    path = paths[0]
-    try:
-        path = next((p for p in paths if parquet.read_metadata(p).num_rows), path)
-        with parquet.ParquetFile(path) as file:
-            schema = file.schema_arrow
-            found = [field.name for field in schema if has_bytes(field.type)]
-            binary = [field.name for field in schema if is_binary(field.type)]
-            if binary:
-                rows = next(file.iter_batches(_SNIFFED_ROWS, columns=binary), None)
-                found += [name for name in binary if rows is not None and _begin(rows[name])]
-                found += ["image"] if "image" in binary else []  # its name says it
-    except (ValueError, OSError, arrow.ArrowException) as error:
-        raise ValueError(f"cannot read {path}: {error}") from error
+    parquet = import_extra("pyarrow.parquet")
+    path = next((path for path in paths if _has_rows(path)), paths[0])
+    with reading(path), parquet.ParquetFile(path) as file:
+        schema = file.schema_arrow
+        found = [field.name for field in schema if has_bytes(field.type)]
+        binary = [field.name for field in schema if is_binary(field.type)]
+        if binary:
+            rows = next(file.iter_batches(_SNIFFED_ROWS, columns=binary), None)
+            found += [name for name in binary if rows is not None and _begin(rows[name])]
+            found += ["image"] if "image" in binary else []  # its name says it
     return [name for name in schema.names if name in found]
+
+
+def _has_rows(path: Path) -> bool:
+    with reading(path):
+        return bool(import_extra("pyarrow.parquet").read_metadata(path).num_rows)
 
 
 def _begin(column: Any) -> bool:
