@@ -15,6 +15,7 @@ from faiss_pqvae.data.images.cache import decode_all
 from faiss_pqvae.data.images.label_column import plain
 from faiss_pqvae.data.images.picture_column import image_columns
 from faiss_pqvae.data.labels import check_labels
+from faiss_pqvae.data.npy import read_npy
 from faiss_pqvae.data.open import check_used, open_source
 from faiss_pqvae.data.source import Source
 from faiss_pqvae.data.tables import open_parquet_vectors, parquet_columns
@@ -180,21 +181,13 @@ def _read(path: Path, labels: Path | None, options: OwnData) -> _Part:
 
 def _given(labels: Path, path: Path, items: Source) -> Any:
     """Labels of a file, one an item, or one of all that there were before broken ones left."""
-    given = _read_labels(labels)
+    given = read_npy(labels, "labels")
     ids, total = getattr(items, "ids", None), getattr(items, "total", len(items))
     if len(given) != total:
         raise ValueError(
             f"expected {total:,} labels in {labels}, one an item of {path}, got {len(given):,}"
         )
     return given if ids is None else given[ids]
-
-
-def _read_labels(path: Path) -> Any:
-    try:
-        with path.open("rb") as file:
-            return np.lib.format.read_array(file, allow_pickle=False)
-    except ValueError as error:
-        raise ValueError(f"cannot read {path}: expected labels as .npy; {error}") from error
 
 
 def _read_parquet(files: list[Path], options: OwnData, *, with_labels: bool) -> _Part:

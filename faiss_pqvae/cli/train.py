@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from faiss_pqvae.arguments import metric_name
 from faiss_pqvae.cli.next_command import print_next
@@ -22,6 +21,7 @@ from faiss_pqvae.cli.reading import (
     labels_of_places,
     open_labelled,
 )
+from faiss_pqvae.data.npy import read_npy
 from faiss_pqvae.data.open import ImageOptions
 from faiss_pqvae.files import check_folder
 from faiss_pqvae.index.bundle import read_config, read_index, write_index
@@ -137,7 +137,8 @@ def _supervision(
                 f"expected --labels and --word-vectors with DQN or DPQ only, got {factory}"
             )
         return {}
-    given = None if labels is None else labels_of_places(data.items, _read_array(labels))
+    # `LatentIndex.train` looks at shapes and dtypes.
+    given = None if labels is None else labels_of_places(data.items, read_npy(labels, "labels"))
     found = data.labels() if given is None else given
     if found is None:
         raise ValueError(
@@ -146,17 +147,7 @@ def _supervision(
         )
     if word_vectors is None:
         return {"labels": found}
-    return {"labels": found, "word_vectors": _read_array(word_vectors)}
-
-
-def _read_array(path: Path) -> npt.NDArray[Any]:
-    """An array of a .npy file; `LatentIndex.train` looks at its shape and dtype."""
-    try:
-        with path.open("rb") as file:
-            array: npt.NDArray[Any] = np.lib.format.read_array(file, allow_pickle=False)
-            return array
-    except ValueError as error:
-        raise ValueError(f"cannot read {path}: expected an array as .npy; {error}") from error
+    return {"labels": found, "word_vectors": read_npy(word_vectors, "word vectors")}
 
 
 def _summary(index: LatentIndex) -> str:

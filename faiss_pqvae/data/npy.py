@@ -1,4 +1,4 @@
-"""Items in .npy files, mapped and not read. numpy only."""
+"""Items in .npy files, mapped and not read, and small arrays. numpy only."""
 
 from __future__ import annotations
 
@@ -41,6 +41,24 @@ def open_npy_shards(paths: Sequence[Path]) -> Shards:
         ValueError: as `open_npy`; items of another shape or dtype in one of them.
     """
     return Shards(paths, [_unmapped(path) for path in paths])
+
+
+def read_npy(path: Path, what: str) -> npt.NDArray[Any]:
+    """A file as an array in memory, of any shape and of any dtype that needs no pickle.
+
+    Args:
+        path: the file.
+        what: it should hold, for messages.
+
+    Raises:
+        OSError: it cannot be opened.
+        ValueError: it is corrupt, of another format, or has objects in it.
+    """
+    try:
+        with path.open("rb") as file:
+            return np.lib.format.read_array(file, allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"cannot read {path}: expected {what} as .npy; {error}") from error
 
 
 def _map(path: Path) -> npt.NDArray[Any]:

@@ -115,7 +115,7 @@ def test_train__with_labels_that_the_data_have(toy, tmp_path):
         (["--factory", "PQVAE2x4", "--word-vectors", "words"], "with DQN or DPQ only"),
         (["--factory", "DQN2x4"], "expected labels for DQN2x4: --labels FILE.npy"),
         (["--factory", "DQN2x4", "--labels", "missing"], "missing.npy"),
-        (["--factory", "DQN2x4", "--labels", "text"], "expected an array as .npy"),
+        (["--factory", "DQN2x4", "--labels", "text"], "expected labels as .npy"),
         (["--factory", "DQN2x4", "--labels", "few"], "for 80 items, got (10,)"),
         (["--factory", "DQN2x4", "--labels", "floats"], "expected labels as integers"),
         (

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from faiss_pqvae.data.npy import open_npy, open_npy_shards
+from faiss_pqvae.data.npy import open_npy, open_npy_shards, read_npy
 
 X = np.arange(12).reshape(6, 2)
 FOREIGN = ["i1", ">i2", "u4", "<i8", ">f4", ">f8", "g"]
@@ -75,3 +75,19 @@ def test_open_npy__says_how_to_convert(tmp_path: Path, x: np.ndarray, how: str) 
     for opened in (open_npy, lambda path: open_npy_shards([path])):
         with pytest.raises(ValueError, match=rf"x\.npy.*{how}"):
             opened(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"\x93NUMPY\x01\x00"])
+def test_read_npy__says_what_was_expected_in_which_file(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "y.npy"
+    np.save(path, np.array([3, 1]))
+    assert read_npy(path, "labels").tolist() == [3, 1]
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"cannot read .*y\.npy: expected labels as \.npy"):
+        read_npy(path, "labels")
+
+
+def test_read_npy__unpickles_nothing(tmp_path: Path) -> None:
+    np.save(tmp_path / "y.npy", np.array([{}]), allow_pickle=True)
+    with pytest.raises(ValueError, match="expected labels as"):
+        read_npy(tmp_path / "y.npy", "labels")
