@@ -135,7 +135,7 @@ class Trainer:
         content: str | None = None,
         given: dict[str, Any],
     ) -> None:
-        x = check_items(x, model.input_shape, "training data")
+        x = check_items(x, model.input_shape, WHAT)
         known = checked(objective, len(x), given)
         _check_fits(model, objective)
         self.model = model

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from faiss_pqvae.data.source import natural
 from faiss_pqvae.files import replace_bytes
 
 from ..data.protocol import current_protocol
@@ -213,7 +214,7 @@ def main_metric(results: Results) -> str:
 
 def sort_rows(rows: Iterable[Row]) -> list[Row]:
     """Rows by bits, then method, then search setting; numbers in names count as numbers."""
-    return sorted(rows, key=lambda row: (row.bits, _natural(row.method), _natural(row.search)))
+    return sorted(rows, key=lambda row: (row.bits, natural(row.method), natural(row.search)))
 
 
 def ranked_rows(rows: Iterable[Row], name: str) -> list[Row]:
@@ -230,12 +231,6 @@ def best_rows(results: Results) -> list[Row]:
         size = row.bytes_per_vector
         best[size] = max(row.metrics[name], best.get(size, -math.inf))
     return sort_rows(row for row in rows if row.metrics[name] == best[row.bytes_per_vector])
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sorts "nprobe=16" behind "nprobe=4"."""
-    parts = re.split(r"(\d+)", name)
-    return [(int(part), "") if part.isdecimal() else (-1, part) for part in parts]
 
 
 # Reading: every value is checked; the file may come from another program, or a newer version.

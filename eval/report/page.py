@@ -24,7 +24,7 @@ from ..data.protocol import Evaluated
 from ..measure.results import FILE_NAME, Results, read_results, sort_rows
 from .figures import comparison_figures, result_figures
 from .gallery import gallery
-from .shown import Shown, shown
+from .shown import Shown, shown, spread_of
 from .svg import STYLE, method_styles
 from .text import cite, half_width, metric_label, p_text, sentences
 from .training import training_figures
@@ -140,6 +140,7 @@ def _write(results: Results, out: Path, inputs: Mapping[str, Any]) -> Path:
         best=page.best,
         left_out=page.left_out,
         seeded=page.seeded,
+        spread_of=spread_of,
         cite=cite,
         half_width=half_width,
         configs=_configs(results),

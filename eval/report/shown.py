@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..measure.failures import lines_of
 from ..measure.results import (
     Results,
@@ -42,6 +44,12 @@ class Shown:
     bits: int
     left_out: list[str]
     seeded: list[Row]
+
+
+def spread_of(row: Row, metric: str) -> tuple[float, float, float, float]:
+    """Of a row of several seeds: mean, standard deviation, lowest and highest of a metric."""
+    values = row.seeds[metric]
+    return float(np.mean(values)), float(np.std(values, ddof=1)), min(values), max(values)
 
 
 def shown(results: Results) -> Shown:

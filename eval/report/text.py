@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from ..measure.results import Comparison, Results, Row
-from .shown import shown
+from .shown import shown, spread_of
 
 ALPHA = 0.05
 
@@ -42,10 +40,9 @@ def seeds_table(results: Results) -> str:
     head = ["method", "bits", "search", "seeds", "mean", "deviation", "lowest", "highest"]
     cells = []
     for row in found.seeded:
-        values = row.seeds[found.metric]
-        spread = np.mean(values), np.std(values, ddof=1), min(values), max(values)
-        numbers = [f"{100 * value:.2f}" for value in spread]
-        cells.append([_marked(row), str(row.bits), row.search, str(len(values)), *numbers])
+        n = len(row.seeds[found.metric])
+        numbers = [f"{100 * value:.2f}" for value in spread_of(row, found.metric)]
+        cells.append([_marked(row), str(row.bits), row.search, str(n), *numbers])
     lines = _aligned([head, *cells], left=(0, 2))
     return "\n".join([f"{metric_label(found.metric)} % over seeds:", *lines])
 

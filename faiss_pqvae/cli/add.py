@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import shlex
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from faiss_pqvae.cli.next_command import print_next
-from faiss_pqvae.cli.reading import Data, Folder, Images, open_for
+from faiss_pqvae.cli.reading import Data, Folder, Images, move_files, open_for
 from faiss_pqvae.cli.storing import Named, named, next_id, store
 from faiss_pqvae.data.open import ImageOptions
 from faiss_pqvae.files import check_folder
@@ -55,8 +53,7 @@ def add(
 
     check_folder(bundle)
     index = read_index(bundle, encoder=encoder, decoder=decoder)
-    if root is not None and index.items is not None:
-        index.items = replace(index.items, root=os.path.realpath(root))
+    move_files(index, root)
     source = open_for(index, data, images)
     found = named(source, data, ids, id_column)
     names, rows = _new(index, found.names)

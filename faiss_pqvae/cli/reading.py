@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
@@ -39,12 +41,18 @@ class Labelled(NamedTuple):
     labels: Callable[[], npt.NDArray[Any] | None]
 
 
+def move_files(index: LatentIndex, root: Path | None) -> None:
+    """Looks for the files behind an index's items in another folder, where one is given."""
+    if root is not None and index.items is not None:
+        index.items = replace(index.items, root=os.path.realpath(root))
+
+
 def open_for(
     index: LatentIndex,
     data: str,
     images: ImageOptions = ImageOptions(),  # noqa: B008 - frozen
 ) -> Source:
-    """As `open_data`, with images in the size and the channels of the index."""
+    """The items that an argument names, with images in the size and the channels of the index."""
     from faiss_pqvae.data.batches import check_items  # here, because it imports torch
 
     source = open_labelled(data, images, like=index.input_shape).items

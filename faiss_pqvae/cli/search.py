@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -14,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tyro
 
-from faiss_pqvae.cli.reading import Data, Folder, Images, open_for
+from faiss_pqvae.cli.reading import Data, Folder, Images, move_files, open_for
 from faiss_pqvae.cli.search_page import Pictures
 from faiss_pqvae.cli.search_page import page as html_page
 from faiss_pqvae.data.open import ImageOptions
@@ -80,8 +78,7 @@ def search(
         index.efSearch = ef_search
     if k_factor is not None:
         index.k_factor = k_factor
-    if root is not None and index.items is not None:
-        index.items = replace(index.items, root=os.path.realpath(root))
+    move_files(index, root)
     source = open_for(index, queries, images)
     D, I = index.search(source, k)  # noqa: E741 - FAISS's names
     names = np.full(I.shape, "", object) if index.items is None else index.items.names(I)

@@ -102,10 +102,11 @@ def table_files(root: Path, suffix: str) -> list[Path]:
 
 def natural_order(paths: Iterable[Path]) -> list[Path]:
     """Paths sorted as people count: part-2 before part-10."""
-    return sorted(paths, key=lambda path: ([_natural(part) for part in path.parts], path))
+    return sorted(paths, key=lambda path: ([natural(part) for part in path.parts], path))
 
 
-def _natural(name: str) -> list[str | int]:
+def natural(name: str) -> list[str | int]:
+    """What to sort names by, so that 2 comes before 10."""
     # Text and digits take turns, text first, so that like is compared with like.
     pieces = re.split("([0-9]+)", name)
     return [int(piece) if i % 2 else piece for i, piece in enumerate(pieces)]

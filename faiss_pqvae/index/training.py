@@ -120,7 +120,7 @@ def trained(
         fit: trains the model, or None.
         ready: model and transforms are trained already, and stay.
         given: what `Fit.check` takes besides the number of items.
-        folder: where log, checkpoints a front's features and decoded images go, or None.
+        folder: where log, checkpoints, a front's features and decoded images go, or None.
         progress: draw bars.
         batch_size: items encoded at a time.
 
