@@ -130,3 +130,19 @@ def checked(objective: Objective, n: int, given: dict[str, Any]) -> dict[str, An
                 f"expected no {what.replace('_', ' ')} for the objective {name!r}, got some"
             )
     return objective.check(n, {what: given.get(what) for what in objective.learns_from})
+
+
+def check_codes(model: PQVAE, objective: Objective) -> None:
+    """Refuses a model that was built for other codes than an objective's.
+
+    Raises:
+        ValueError: another spec, or networks that the objective cannot train.
+    """
+    wanted = objective.spec(unit=model.config.unit_latents, metric=model.spec.metric)
+    if wanted != model.spec:
+        name = objectives.name_of(type(objective))
+        raise ValueError(
+            f"expected a model of {wanted} for the objective {name!r}, got {model.spec}: make it "
+            "by training.new_model with this objective"
+        )
+    objective.networks(model.config, model.input_shape)

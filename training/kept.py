@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor, nn
+
+from faiss_pqvae.data.content import key_of_parts
+from faiss_pqvae.model.backbone import bytes_of
 
 from .checkpoint import load_checkpoint, save_checkpoint
 
@@ -114,3 +119,13 @@ class Kept:
     def _path(self, name: str) -> Path:
         assert self.folder is not None
         return self.folder / f"{name if name in (CHECKPOINT, TRAINED) else _PHASE + name}.pt"
+
+
+def key_of_networks(networks: Sequence[nn.Module]) -> str | None:
+    """A key of the weights of networks; None where there are none."""
+    if not networks:
+        return None
+    states = [state for network in networks for state in sorted(network.state_dict().items())]
+    tensors = [(name, value) for name, value in states if isinstance(value, Tensor)]
+    header = ", ".join(f"{name} {value.dtype} {tuple(value.shape)}" for name, value in tensors)
+    return key_of_parts(header, (bytes_of(value) for _, value in tensors))

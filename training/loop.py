@@ -6,30 +6,28 @@ import contextlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from faiss_pqvae.data.batches import check_items, content_key
-from faiss_pqvae.data.content import key_of_parts
 from faiss_pqvae.files import replace_bytes
-from faiss_pqvae.model.backbone import bytes_of
 from faiss_pqvae.model.clustering import histogram, perplexity, usage
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.progress import Progress
 from faiss_pqvae.registry import objectives
 
-from .build import checked, resolved_objective
+from .build import check_codes, checked, resolved_objective
 from .config import TrainingConfig
 from .data.few import warn_of_little
 from .data.items import WHAT, Rows
 from .device import choose_device, reset_parameters, take_over
-from .kept import CHECKPOINT, LOG, TRAINED, Kept
+from .kept import CHECKPOINT, LOG, TRAINED, Kept, key_of_networks
 from .objectives.protocol import Objective, Setup, Way, values_of
 
 History = list[dict[str, Any]]
@@ -137,14 +135,14 @@ class Trainer:
     ) -> None:
         x = check_items(x, model.input_shape, WHAT)
         known = checked(objective, len(x), given)
-        _check_fits(model, objective)
+        check_codes(model, objective)
         self.model = model
         self.objective, self.config = objective.settled(model, config)
         self.device = choose_device(config.device)
         reset_parameters(model, config.seed)
         model.to(self.device)
         self.pretrained = None if pretrained is None else pretrained.fingerprint()
-        self.networks = _fingerprint_of(model.handed_in())
+        self.networks = key_of_networks(model.handed_in())
         self.folder = None if folder is None else Path(folder)
         self.kept = Kept(self.folder)
         started_from = pretrained is not None
@@ -454,7 +452,7 @@ class Trainer:
             "step": self.step,
             "elapsed_s": self.elapsed_s,
             "model": self.model.state_dict(),
-            "networks_after": _fingerprint_of(self.model.handed_in()),
+            "networks_after": key_of_networks(self.model.handed_in()),
             "history": json.dumps(self.history),
         }
         self.kept.put(TRAINED, state)
@@ -485,28 +483,6 @@ class Trainer:
 
 def _is_finite(value: Tensor) -> bool:
     return bool(value.isfinite().all())
-
-
-def _fingerprint_of(networks: Sequence[nn.Module]) -> str | None:
-    """A key of the weights of networks; None where there are none."""
-    if not networks:
-        return None
-    states = [state for network in networks for state in sorted(network.state_dict().items())]
-    tensors = [(name, value) for name, value in states if isinstance(value, Tensor)]
-    header = ", ".join(f"{name} {value.dtype} {tuple(value.shape)}" for name, value in tensors)
-    return key_of_parts(header, (bytes_of(value) for _, value in tensors))
-
-
-def _check_fits(model: PQVAE, objective: Objective) -> None:
-    """Refuses a model that was built for other codes."""
-    wanted = objective.spec(unit=model.config.unit_latents, metric=model.spec.metric)
-    if wanted != model.spec:
-        name = objectives.name_of(type(objective))
-        raise ValueError(
-            f"expected a model of {wanted} for the objective {name!r}, got {model.spec}: make it "
-            "by training.new_model with this objective"
-        )
-    objective.networks(model.config, model.input_shape)
 
 
 def schedule(at: float, end: float) -> float:

@@ -64,7 +64,7 @@ def search(
     """
     # Here, because they import torch, which --help does without.
     from faiss_pqvae import read_index
-    from faiss_pqvae.index.latent_index import check_k
+    from faiss_pqvae.index.searching import check_k
 
     k = check_k(k)
     if page is not None:

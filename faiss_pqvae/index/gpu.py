@@ -17,7 +17,8 @@ from torch.nn import functional as F
 from faiss_pqvae.arguments import at_least_1, check_attribute, integer
 from faiss_pqvae.index.encoding import Encoding
 from faiss_pqvae.index.items import Items
-from faiss_pqvae.index.latent_index import LatentIndex, SearchType, check_k, with_native
+from faiss_pqvae.index.latent_index import LatentIndex, SearchType, with_native
+from faiss_pqvae.index.searching import check_k
 from faiss_pqvae.model.clustering import assign, look_up, split
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.native import faiss

@@ -15,25 +15,23 @@ from faiss_pqvae.arguments import at_least_1, check_attribute, instance, integer
 from faiss_pqvae.data.batches import check_items
 from faiss_pqvae.index.encoding import Batch, Encoding
 from faiss_pqvae.index.export import export
+from faiss_pqvae.index.following import after_adding, after_merging, after_removing
 from faiss_pqvae.index.front import Front
 from faiss_pqvae.index.items import Items, check_items_fit
 from faiss_pqvae.index.refine import Refiner, check_k_factor, refine_parameters
-from faiss_pqvae.index.searching import Search
+from faiss_pqvae.index.searching import Search, check_k
 from faiss_pqvae.index.storing import Stock, new_stock
 from faiss_pqvae.index.training import Fit, Parts, trained
 from faiss_pqvae.index.transforms import Transforms
 from faiss_pqvae.model.pqvae import PQVAE
-from faiss_pqvae.native import faiss
 from faiss_pqvae.native.files.io import is_mapped
-from faiss_pqvae.native.ids import as_ids, as_selector, selected, stored_ids, taken_of
+from faiss_pqvae.native.ids import as_ids
 from faiss_pqvae.native.kinds.graph import MAX_EF
 from faiss_pqvae.native.store.contents import first_levels
 from faiss_pqvae.native.store.store import Store
 from faiss_pqvae.types import CodeArray, FloatArray, IdArray
 
 SearchType = Literal["adc", "sdc"]
-
-MAX_K = 2**31 - 1  # FAISS's graphs count results in 32 bits
 
 _SEARCH_TYPES = ("adc", "sdc")
 # What is set is checked at once, and not by the next search.
@@ -337,13 +335,7 @@ class LatentIndex:
         x = self._check_items(x, "items to add")
         before = self.ntotal
         self._stock.add(self._batches(x, "items to add"), len(x), ids)
-        self._without_names(ids, before)
-
-    def _without_names(self, ids: Any, before: int) -> None:
-        """What was added since `before` has no names, and shares none."""
-        if self._items is not None:
-            new = np.arange(before, self.ntotal) if ids is None else as_ids(ids)
-            self._items = self._items.without(new)
+        self._items = after_adding(self._items, ids, before, self.ntotal)
 
     def add_sa_codes(self, codes: CodeArray, ids: Any = None) -> None:
         """Stores codes that `sa_encode` made.
@@ -360,7 +352,7 @@ class LatentIndex:
         self._check_trained()
         before = self.ntotal
         self._stock.add_sa_codes(codes, ids)
-        self._without_names(ids, before)
+        self._items = after_adding(self._items, ids, before, self.ntotal)
 
     def remove_ids(self, sel: Any) -> int:
         """Removes items. Without inverted lists or an IDMap later ones move up, as in FAISS.
@@ -376,20 +368,10 @@ class LatentIndex:
             ValueError: an HNSW index, whose graph cannot lose items.
         """
         self._check_writable()
-        items = None if self._items is None else self._items_without(self._items, sel)
+        items = after_removing(self._items, sel, self.ntotal, takes_ids=self.takes_ids)
         removed = self._stock.remove(sel)
         self._items = items
         return removed
-
-    def _items_without(self, items: Items, sel: Any) -> Items:
-        """What is left of the names when `remove_ids` has removed what `sel` takes."""
-        if not isinstance(sel, faiss.IDSelector):
-            ids = np.unique(as_ids(sel))
-            return items.without(ids) if self.takes_ids else items.closed(ids[ids >= 0])
-        sel = as_selector(sel)
-        if self.takes_ids:
-            return items.without(taken_of(sel, items.all_ids()))
-        return items.closed(selected(sel, self.ntotal))
 
     def merge_from(self, other: LatentIndex, add_id: int = 0) -> None:
         """Takes the items of another index over; it is empty afterwards.
@@ -402,18 +384,11 @@ class LatentIndex:
             TypeError, ValueError: an index that cannot be merged; both are then as before.
         """
         self.check_compatible_for_merge(other)
-        add_id, before = integer("add_id", add_id), self.ntotal
-        mine, theirs = self._items, other._items
-        if self.takes_ids:  # an id that is there twice has no name
-            if mine is not None:
-                mine = mine.without(stored_ids(other.faiss_index) + add_id)
-            if theirs is not None:
-                theirs = theirs.under(add_id).without(stored_ids(self.faiss_index))
-        elif theirs is not None:
-            theirs = theirs.under(before)
+        add_id, natives = integer("add_id", add_id), (self.faiss_index, other.faiss_index)
+        names = (self._items, other._items)
+        items = after_merging(*names, *natives, add_id, takes_ids=self.takes_ids)
         self._stock.merge(other._stock, add_id)
-        self._items = mine if theirs is None else theirs if mine is None else mine.joined(theirs)
-        other._items = None
+        self._items, other._items = items, None
 
     def check_compatible_for_merge(self, other: LatentIndex) -> None:
         """Whether `merge_from` can take another index.
@@ -689,16 +664,6 @@ class LatentIndex:
     def _check_writable(self) -> None:
         if self.read_only:
             raise ValueError(_MAPPED)
-
-
-def check_k(k: Any) -> int:
-    """A number of results as an int.
-
-    Raises:
-        TypeError: no integer.
-        ValueError: below 1, or beyond what FAISS counts in.
-    """
-    return integer("k", k, 1, MAX_K)
 
 
 def with_native(index: LatentIndex, native: Any) -> LatentIndex:

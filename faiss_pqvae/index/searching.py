@@ -10,15 +10,27 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from faiss_pqvae.arguments import check_fits, number, output
+from faiss_pqvae.arguments import check_fits, integer, number, output
 from faiss_pqvae.index.encoding import Batch
 from faiss_pqvae.index.refine import Refiner, refine
 from faiss_pqvae.native.store.store import Store
 from faiss_pqvae.types import FloatArray, IdArray
 
+MAX_K = 2**31 - 1  # FAISS's graphs count results in 32 bits
+
 _MOST = float(np.finfo(np.float32).max)
 # Of no queries.
 _NOTHING = np.zeros(1, np.int64), np.empty(0, np.float32), np.empty(0, np.int64)
+
+
+def check_k(k: Any) -> int:
+    """A number of results as an int.
+
+    Raises:
+        TypeError: no integer.
+        ValueError: below 1, or beyond what FAISS counts in.
+    """
+    return integer("k", k, 1, MAX_K)
 
 
 @dataclass(frozen=True)

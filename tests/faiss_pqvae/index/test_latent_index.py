@@ -14,7 +14,7 @@ from PIL import Image
 from faiss_pqvae import LatentIndex, index_factory
 from faiss_pqvae.data.images import ImageFolder
 from faiss_pqvae.data.images.decoder import Decoder
-from faiss_pqvae.index.latent_index import check_k
+from faiss_pqvae.index.searching import check_k
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.inject import extract_codebooks, new_index_pq
 from faiss_pqvae.training import TrainingConfig
