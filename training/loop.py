@@ -24,8 +24,8 @@ from faiss_pqvae.registry import objectives
 
 from .build import check_codes, checked, resolved_objective
 from .config import TrainingConfig
-from .data.few import warn_of_little
 from .data.items import WHAT, Rows
+from .data.little import warn_of_little
 from .device import choose_device, reset_parameters, take_over
 from .kept import CHECKPOINT, LOG, TRAINED, Kept, key_of_networks
 from .objectives.protocol import Objective, Setup, Way, values_of

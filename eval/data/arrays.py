@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from faiss_pqvae.arguments import metric_name
-from faiss_pqvae.data.given import as_rows
+from faiss_pqvae.data.as_rows import as_rows
 from faiss_pqvae.foreign import as_array
 from faiss_pqvae.types import IdArray
 

@@ -15,7 +15,7 @@ from pathlib import Path
 import tyro
 
 import faiss_pqvae
-from faiss_pqvae.cli.named import OptionError, with_named_options
+from faiss_pqvae.cli.option_errors import OptionError, with_named_options
 from faiss_pqvae.cli.stopped import after_ctrl_c
 from faiss_pqvae.messages import suggestion
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from faiss_pqvae.cli.named import as_declared, naming_options
+from faiss_pqvae.cli.option_errors import as_declared, naming_options
 from faiss_pqvae.index.factory import Training, index_factory
 from faiss_pqvae.index.handed_in import backbone_of
 from faiss_pqvae.index.latent_index import LatentIndex

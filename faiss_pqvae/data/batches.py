@@ -12,8 +12,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from faiss_pqvae.data.as_rows import as_rows
 from faiss_pqvae.data.content import key_of_parts
-from faiss_pqvae.data.given import as_rows
 from faiss_pqvae.foreign import how_to_convert
 from faiss_pqvae.progress import Progress
 

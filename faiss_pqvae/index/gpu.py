@@ -22,9 +22,9 @@ from faiss_pqvae.index.searching import check_k
 from faiss_pqvae.model.clustering import assign, look_up, split
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.native import faiss
+from faiss_pqvae.native.faiss_method import faiss_method
 from faiss_pqvae.native.gpu_layout import MAX_SELECTION, collect, deal, from_bytes
 from faiss_pqvae.native.inject import extract_codebooks
-from faiss_pqvae.native.own import own
 from faiss_pqvae.native.store.contents import Stored, empty_like, read, write
 from faiss_pqvae.types import FloatArray, IdArray
 
@@ -247,7 +247,7 @@ class GpuLatentIndex:
             if self._shard:
                 return _search_shards(self._parts, z, k, self.metric_type)
             # Replicas split in the host's memory.
-            found = own(self.faiss_index, "search")(z.cpu().numpy(), k)
+            found = faiss_method(self.faiss_index, "search")(z.cpu().numpy(), k)
         D, I = (torch.from_numpy(array).to(z.device) for array in found)  # noqa: E741
         return D, I
 
@@ -325,7 +325,7 @@ def _search_shards(parts: list[Any], z: Tensor, k: int, metric_type: int) -> tup
     """
     queries = z.cpu().numpy()
     with ThreadPoolExecutor(len(parts)) as pool:
-        found = list(pool.map(lambda part: own(part, "search")(queries, k), parts))
+        found = list(pool.map(lambda part: faiss_method(part, "search")(queries, k), parts))
     D, I = (  # noqa: E741
         torch.from_numpy(np.concatenate(arrays, axis=1)).to(z.device)
         for arrays in zip(*found, strict=True)

@@ -16,9 +16,9 @@ from faiss_pqvae.data.batches import read_sample
 from faiss_pqvae.index.encoding import Batch, Encoding
 from faiss_pqvae.model.pqvae import PQVAE, to_float
 from faiss_pqvae.native import faiss
+from faiss_pqvae.native.faiss_method import faiss_method
 from faiss_pqvae.native.ids import in_id_map, unwrapped
 from faiss_pqvae.native.kinds.kind import Found
-from faiss_pqvae.native.own import own
 from faiss_pqvae.native.store.changes import all_or_nothing
 from faiss_pqvae.native.store.store import Store
 from faiss_pqvae.types import FloatArray, IdArray
@@ -88,7 +88,7 @@ class StoredVectors:
             return
         vectors = self._vectors(read_sample(x, n_max, what)).numpy()
         try:
-            own(self.index, "train")(vectors)
+            faiss_method(self.index, "train")(vectors)
         except RuntimeError as error:
             raise ValueError(
                 f"FAISS cannot train the index to refine with on {len(x)} items: {error}"
@@ -115,9 +115,9 @@ class StoredVectors:
         """Stores the items of a batch under their keys (n,) int64."""
         vectors = self._vectors(batch.items).numpy()
         if in_id_map(self.index):
-            own(self.index, "add_with_ids")(vectors, keys)
+            faiss_method(self.index, "add_with_ids")(vectors, keys)
         else:
-            own(self.index, "add")(vectors)
+            faiss_method(self.index, "add")(vectors)
 
     def all_or_nothing(self) -> AbstractContextManager[None]:
         """Takes back what was added within, if an exception leaves the block."""
@@ -156,11 +156,11 @@ class StoredVectors:
             self.check_new(keys)
         if type(self._codes()) is not type(other._codes()):
             # An IndexFlat and what FAISS reads it as, which it refuses to merge.
-            vectors = own(other._codes(), "reconstruct_n")(0, other.index.ntotal)
+            vectors = faiss_method(other._codes(), "reconstruct_n")(0, other.index.ntotal)
             if keys is None:
-                own(self.index, "add")(vectors)
+                faiss_method(self.index, "add")(vectors)
             else:
-                own(self.index, "add_with_ids")(vectors, keys)
+                faiss_method(self.index, "add_with_ids")(vectors, keys)
             other.reset()
             return
         self.index.merge_from(other.index, 0 if keys is None else add_to_keys)

@@ -15,6 +15,7 @@ from faiss_pqvae.index.metrics import metric_number
 from faiss_pqvae.index.refine import Refiner, StoredVectors, made_of, make_refiner, refines_by
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.native import faiss
+from faiss_pqvae.native.faiss_method import faiss_method
 from faiss_pqvae.native.ids import as_ids, as_selector
 from faiss_pqvae.native.inject import (
     inject_codebooks,
@@ -22,7 +23,6 @@ from faiss_pqvae.native.inject import (
     prepare_search,
 )
 from faiss_pqvae.native.kinds.product import check_searchable
-from faiss_pqvae.native.own import own
 from faiss_pqvae.native.store.store import Store
 from faiss_pqvae.types import CodeArray, FloatArray, IdArray
 
@@ -155,7 +155,7 @@ class Stock:
         """Removes what a selector or ids (n,) int64 name; returns how many."""
         sel = as_selector(sel)
         if self.vectors is not None and not self.store.kind.grows_only:
-            own(self.vectors.index, "remove_ids")(self.store.over_keys(sel))
+            faiss_method(self.vectors.index, "remove_ids")(self.store.over_keys(sel))
         removed, renumbered = self.store.remove(sel)
         if self.vectors is not None and renumbered is not None:
             self.vectors.renumber(renumbered)

@@ -17,9 +17,9 @@ import numpy as np
 from faiss_pqvae.arguments import integer
 from faiss_pqvae.codebooks import Codebooks
 from faiss_pqvae.native import faiss
+from faiss_pqvae.native.faiss_method import faiss_method
 from faiss_pqvae.native.inject import extract_codebooks
 from faiss_pqvae.native.kinds.ivf_pq import add_entries, entries
-from faiss_pqvae.native.own import own
 from faiss_pqvae.native.packing import merge_codebooks
 from faiss_pqvae.native.store.contents import read
 from faiss_pqvae.types import CodeArray, FloatArray, IdArray
@@ -65,7 +65,7 @@ def deal(
         nlist = min(max(math.isqrt(len(codes)) // 16, 1), MAX_SELECTION)
     nlist = integer("nlist", nlist, 1, MAX_SELECTION)
     quantizer = faiss.IndexFlat(M * dsub, metric_type)
-    own(quantizer, "add")(np.zeros((nlist, M * dsub), np.float32))
+    faiss_method(quantizer, "add")(np.zeros((nlist, M * dsub), np.float32))
     layout = faiss.IndexIVFPQ(quantizer, M * dsub, nlist, M, 8, metric_type)
     faiss.copy_array_to_vector(centroids.ravel(), layout.pq.centroids)
     # A GPU takes residuals only: those to zero are the vectors.

@@ -12,10 +12,10 @@ import numpy as np
 from faiss_pqvae.codebooks import MAX_NBITS, MIN_NBITS, Codebooks
 from faiss_pqvae.foreign import as_array, how_to_convert
 from faiss_pqvae.native import faiss
+from faiss_pqvae.native.faiss_method import faiss_method
 from faiss_pqvae.native.kinds import kind_of
 from faiss_pqvae.native.kinds.lists import coarse_is_trained
 from faiss_pqvae.native.kinds.residual_quantizer import check_residual
-from faiss_pqvae.native.own import own
 from faiss_pqvae.native.walk import codebook_index, follow_training, kind, levels, transforms
 from faiss_pqvae.types import FloatArray
 
@@ -189,7 +189,7 @@ def train_coarse(index: Any, xt: Any) -> None:
         if kind(level) == "IndexPreTransform":
             x = _train_transforms(level, x)
         elif kind(level).startswith("IndexRefine") and not level.refine_index.is_trained:
-            own(level.refine_index, "train")(x)
+            faiss_method(level.refine_index, "train")(x)
     if coarse:
         inner.train_q1(len(x), faiss.swig_ptr(x), inner.verbose, inner.metric_type)
     if trains_coarse:

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from faiss_pqvae.data.as_rows import as_rows
 from faiss_pqvae.data.batches import check_items, content_key, read_rows
 from faiss_pqvae.data.content import key_of_parts
-from faiss_pqvae.data.given import as_rows
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.progress import Progress

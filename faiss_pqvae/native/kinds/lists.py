@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from faiss_pqvae.native import faiss
+from faiss_pqvae.native.faiss_method import faiss_method
 from faiss_pqvae.native.ids import in_id_map, list_ids, places_of, unwrapped
 from faiss_pqvae.native.kinds import plain
 from faiss_pqvae.native.kinds.kind import Contents, Parameters
-from faiss_pqvae.native.own import own
 from faiss_pqvae.types import CodeArray, FloatArray, IdArray
 
 _NAMES = (
@@ -39,7 +39,7 @@ def coarse_is_trained(index: Any) -> bool:
 def coarse_centroids(bare: Any) -> FloatArray:
     """(nlist, d) float32, as the coarse quantizer has them."""
     quantizer = faiss.downcast_index(bare.quantizer)
-    centroids: FloatArray = own(quantizer, "reconstruct_n")(0, quantizer.ntotal)
+    centroids: FloatArray = faiss_method(quantizer, "reconstruct_n")(0, quantizer.ntotal)
     return centroids
 
 
@@ -68,7 +68,7 @@ def search_and_reconstruct(
     bare: Any, z: FloatArray, k: int, params: Any
 ) -> tuple[FloatArray, IdArray, FloatArray]:
     """FAISS's own: while it searches, an inverted file knows where its results lie."""
-    D, I, R = own(bare, "search_and_reconstruct")(z, k, params=params)  # noqa: E741
+    D, I, R = faiss_method(bare, "search_and_reconstruct")(z, k, params=params)  # noqa: E741
     return D, I, R
 
 

@@ -9,9 +9,9 @@ import numpy as np
 
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.compare import MAX_VALUE, expect, require
+from faiss_pqvae.native.faiss_method import faiss_method
 from faiss_pqvae.native.kinds import lists, plain
 from faiss_pqvae.native.kinds.coarse import COARSE
-from faiss_pqvae.native.own import own
 from faiss_pqvae.native.reader import Header, LayoutError, Reader, expect_in_file
 
 
@@ -89,7 +89,7 @@ def agrees(
         require("nlist and nprobe of 1 or more", bare.nlist >= 1 and bare.nprobe >= 1)
         expect("number of inverted lists", bare.nlist, invlists.nlist)
         expect("number of coarse centroids", bare.nlist, quantizer.ntotal)
-        centroids = own(quantizer, "reconstruct_n")(0, bare.nlist)
+        centroids = faiss_method(quantizer, "reconstruct_n")(0, bare.nlist)
         finite = (np.abs(centroids) < MAX_VALUE).all()
         require("coarse centroids with finite distances", finite)
         check_lists(bare)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from faiss_pqvae.native import faiss
-from faiss_pqvae.native.own import own
+from faiss_pqvae.native.faiss_method import faiss_method
 from faiss_pqvae.types import CodeArray, FloatArray, IdArray
 
 
@@ -37,7 +37,7 @@ def search(bare: Any, request: Any) -> tuple[FloatArray, IdArray]:
     # FAISS itself takes memory as it comes, from an earlier search that found too little.
     D = np.zeros((len(z), request.k), np.float32)
     try:
-        D, I = own(bare, "search")(z, request.k, params=request.own_params(), D=D)  # noqa: E741
+        D, I = faiss_method(bare, "search")(z, request.k, params=request.own_params(), D=D)  # noqa: E741
     except RuntimeError as error:
         if request.params is None:
             raise
@@ -53,7 +53,7 @@ def quantize(bare: Any, z: FloatArray) -> FloatArray:
 
 def by_codes(bare: Any, z: FloatArray) -> FloatArray:
     """Every latent's own codewords, by the codes of the index."""
-    quantized: FloatArray = own(bare, "sa_decode")(own(bare, "sa_encode")(z))
+    quantized: FloatArray = faiss_method(bare, "sa_decode")(faiss_method(bare, "sa_encode")(z))
     return quantized
 
 
@@ -83,13 +83,13 @@ def code_size(bare: Any) -> int:
 
 def encode(bare: Any, z: FloatArray) -> CodeArray:
     """Codes of latents."""
-    codes: CodeArray = own(bare, "sa_encode")(z)
+    codes: CodeArray = faiss_method(bare, "sa_encode")(z)
     return codes
 
 
 def decode(bare: Any, codes: CodeArray) -> FloatArray:
     """Latents of codes."""
-    latents: FloatArray = own(bare, "sa_decode")(codes)
+    latents: FloatArray = faiss_method(bare, "sa_decode")(codes)
     return latents
 
 
@@ -101,9 +101,9 @@ def add(index: Any, batches: Iterable[FloatArray], ids: IdArray | None) -> None:
     start = 0
     for z in batches:
         if ids is None:
-            own(index, "add")(z)
+            faiss_method(index, "add")(z)
         else:
-            own(index, "add_with_ids")(z, ids[start : start + len(z)])
+            faiss_method(index, "add_with_ids")(z, ids[start : start + len(z)])
         start += len(z)
 
 
@@ -132,7 +132,7 @@ def mark(bare: Any) -> int:
 def roll_back(bare: Any, before: int) -> None:
     """Forgets the vectors that came since."""
     if bare.ntotal > before:
-        own(bare, "remove_ids")(faiss.IDSelectorRange(before, bare.ntotal))
+        faiss_method(bare, "remove_ids")(faiss.IDSelectorRange(before, bare.ntotal))
 
 
 @contextmanager

@@ -8,11 +8,11 @@ import numpy as np
 
 from faiss_pqvae.arguments import at_least_1
 from faiss_pqvae.native import faiss, packing
+from faiss_pqvae.native.faiss_method import faiss_method
 from faiss_pqvae.native.ids import selected
 from faiss_pqvae.native.inject import check_metric, extract_codebooks
 from faiss_pqvae.native.kinds import KINDS, kind_of
 from faiss_pqvae.native.kinds.product import SDC_NBITS
-from faiss_pqvae.native.own import own
 from faiss_pqvae.native.scan import kernels
 from faiss_pqvae.native.scan.plan import MEASURED, Plan, Sizes, plan_of
 from faiss_pqvae.types import CodeArray, FloatArray, IdArray
@@ -110,7 +110,7 @@ class Scan:
         if positions is None and sdc and self._has_sdc_table() and (chosen is None or chosen.sdc):
             return _index_search(index, z, k, faiss.IndexPQ.ST_SDC)
         if sdc:
-            z = own(index, "sa_decode")(own(index, "sa_encode")(z))
+            z = faiss_method(index, "sa_decode")(faiss_method(index, "sa_encode")(z))
         if positions is None and chosen is None:
             return _index_search(index, z, k, faiss.IndexPQ.ST_PQ)
         D, I = self._scan(self._plan(chosen), z, k, positions)  # noqa: E741
@@ -205,7 +205,7 @@ def _index_search(index: Any, z: FloatArray, k: int, search_type: int) -> Result
     if "search_type" in kind_of(index).parameters(None).names:  # others take none
         params = faiss.SearchParametersPQ()
         params.search_type = search_type
-    D, I = own(index, "search")(z, k, params=params)  # noqa: E741
+    D, I = faiss_method(index, "search")(z, k, params=params)  # noqa: E741
     return D, I
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from faiss_pqvae.native.faiss_method import faiss_method
 from faiss_pqvae.native.ids import (
     POSSIBLE_IDS,
     as_ids,
@@ -19,7 +20,6 @@ from faiss_pqvae.native.ids import (
 from faiss_pqvae.native.inject import extract_codebooks
 from faiss_pqvae.native.kinds import index_pq, known_kind
 from faiss_pqvae.native.kinds.lists import coarse_centroids
-from faiss_pqvae.native.own import own
 from faiss_pqvae.native.store import id_map
 from faiss_pqvae.native.store.held import Held
 from faiss_pqvae.types import IdArray
@@ -95,7 +95,7 @@ def remove(held: Held, sel: Any) -> tuple[int, IdArray | None]:
         if held.in_id_map and kind.has_lists:
             keys = id_map.remove_places(index, bare, kind, sel)
             return int((keys < 0).sum()), keys
-        removed = int(own(index, "remove_ids")(sel))
+        removed = int(faiss_method(index, "remove_ids")(sel))
         kind.tidy(bare)
     return removed, None
 

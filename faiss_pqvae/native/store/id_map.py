@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from faiss_pqvae.native import faiss
+from faiss_pqvae.native.faiss_method import faiss_method
 from faiss_pqvae.native.ids import id_map_changed, in_id_map, list_ids, places_of, view_ids
 from faiss_pqvae.native.kinds.kind import Kind
-from faiss_pqvae.native.own import own
 from faiss_pqvae.types import FloatArray, IdArray
 
 
@@ -71,7 +71,7 @@ def remove_places(index: Any, bare: Any, kind: Kind, sel: Any) -> IdArray:
     """
     id_map = ids_by_place(index).copy()
     kept = np.array([not sel.is_member(int(i)) for i in id_map], bool)
-    own(bare, "remove_ids")(over_keys(index, sel))
+    faiss_method(bare, "remove_ids")(over_keys(index, sel))
     kind.tidy(bare)
     keys: IdArray = np.where(kept, np.cumsum(kept) - 1, -1)
     for number in range(bare.nlist):

@@ -13,8 +13,8 @@ from typing import Any
 
 import numpy as np
 
+from faiss_pqvae.native.faiss_method import faiss_method
 from faiss_pqvae.native.kinds.kind import Found, Reconstructed, Request
-from faiss_pqvae.native.own import own
 from faiss_pqvae.native.scan.scan import Scan
 from faiss_pqvae.native.store import changes, id_map
 from faiss_pqvae.native.store.held import Held
@@ -98,7 +98,7 @@ class Store:
         z = self.quantize(z) if sdc else z
         params = native_parameters(params, self.held, sel)
         exact = self.kind.exact(self.bare)
-        lims, D, I = own(exact, "range_search")(z, thresh, params=params)  # noqa: E741
+        lims, D, I = faiss_method(exact, "range_search")(z, thresh, params=params)  # noqa: E741
         return lims.astype(np.int64), D, I
 
     def search_and_reconstruct(

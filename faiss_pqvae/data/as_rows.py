@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from faiss_pqvae.data.columns import choose_columns, column_kinds, rows_of, vectors_of
-from faiss_pqvae.data.each import Each, Shape, converted, is_image, no_items, of_list
+from faiss_pqvae.data.one_by_one import Each, Shape, converted, is_image, no_items, of_list
 from faiss_pqvae.foreign import check_dense
 
 _PLAIN = (np.dtype(np.float32), np.dtype(np.uint8))

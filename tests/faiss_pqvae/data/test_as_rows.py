@@ -14,8 +14,8 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
+from faiss_pqvae.data.as_rows import as_rows
 from faiss_pqvae.data.batches import check_items, read_batches, read_rows
-from faiss_pqvae.data.given import as_rows
 
 X = np.random.default_rng(0).integers(-99, 100, (7, 3)).astype(np.float32)
 FRAME = pd.DataFrame(X, columns=["a", "b", "c"])

@@ -6,7 +6,12 @@ from typing import Annotated
 import pytest
 import tyro
 
-from faiss_pqvae.cli.named import OptionError, as_declared, naming_options, with_named_options
+from faiss_pqvae.cli.option_errors import (
+    OptionError,
+    as_declared,
+    naming_options,
+    with_named_options,
+)
 
 
 @dataclass(frozen=True)

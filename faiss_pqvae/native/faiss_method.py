@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 
-def own(index: Any, name: str) -> Callable[..., Any]:
+def faiss_method(index: Any, name: str) -> Callable[..., Any]:
     """A method of an index as FAISS itself has it: takes and gives arrays.
 
     `import faiss.contrib.torch_utils`, which is for everyone in the process, replaces methods of
