@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import operator
 import os
 from collections.abc import Sequence
@@ -150,6 +151,7 @@ def check_numbers(settings: Any) -> None:
             integer(name, value)
 
 
+@functools.cache
 def _numeric_fields(settings: type) -> dict[str, tuple[Any, ...]]:
     """Of a dataclass: the fields that are numbers or bools, and what they may be."""
     hints = get_type_hints(settings)

@@ -4,6 +4,7 @@ README's table is what this file finds: running it as a script (`python` and its
 """
 
 import copy
+import functools
 import importlib
 import pickle
 import re
@@ -63,6 +64,11 @@ def _labels(index: LatentIndex) -> Any:
 
 
 def _filled(description: str) -> LatentIndex:
+    return copy.deepcopy(_made(description))
+
+
+@functools.cache
+def _made(description: str) -> LatentIndex:
     index = _trained(description)
     if description.startswith("IDMap"):
         index.add_with_ids(vectors(N), np.arange(N))
