@@ -13,10 +13,9 @@ from faiss_pqvae.data.folders import files_in
 from faiss_pqvae.data.images import ImageFolder, ImageOptions, Mode, ParquetImages
 from faiss_pqvae.data.images.cache import decode_all
 from faiss_pqvae.data.images.label_column import plain
-from faiss_pqvae.data.images.picture_column import image_columns
 from faiss_pqvae.data.labels import check_labels
 from faiss_pqvae.data.npy import read_npy
-from faiss_pqvae.data.open import check_used, open_source
+from faiss_pqvae.data.open import are_images, check_used, open_source
 from faiss_pqvae.data.source import Source
 from faiss_pqvae.data.tables import open_parquet_vectors, parquet_columns
 from faiss_pqvae.extras import import_extra
@@ -197,26 +196,19 @@ def _read_parquet(files: list[Path], options: OwnData, *, with_labels: bool) -> 
         # A pattern names several columns of numbers.
         if name is not None and name not in columns and "*" not in name:
             raise ValueError(f"expected a column {name!r} in {files[0]}, got {[*columns]}")
-    of_images = image_columns(files)
-    vectors = [name for name, kind in columns.items() if kind == "vectors" and name != label]
-    column = options.column or ("image" if "image" in of_images else None)
-    if column is None and len(vectors) + len(of_images) == 1:
-        (column,) = vectors + of_images
-    if column is None and (vectors or of_images):
-        raise ValueError(
-            f"expected a column 'image' or one of images or of vectors in {files[0]}, got "
-            f"{[*columns]}, of which {of_images} are images and {vectors} are vectors: name one "
-            "with --column"
-        )
     labels = None
     if with_labels and label is not None:
         labels = np.concatenate([_column(file, label) for file in files])
-    if column is None or columns.get(column) != "images":
+    if not are_images(files, options.column, without=label):
         check_used(options.images, files[0], of_images=False)
-        return _Part(open_parquet_vectors(files, column, without=label), labels, None)
+        return _Part(open_parquet_vectors(files, options.column, without=label), labels, None)
     whole = labels is not None and labels.dtype.kind in "iu"
-    arguments = options.images.arguments()
-    images = ParquetImages(files, image_column=column, label_column=label or "", **arguments)
+    images = ParquetImages(
+        files,
+        image_column=options.column,
+        label_column=label or "",
+        **options.images.arguments(),
+    )
     if labels is not None and images.ids is not None:
         labels = labels[images.ids]
     # With integers, the names of classes are in the metadata, as Hugging Face writes them.

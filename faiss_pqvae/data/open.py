@@ -132,20 +132,34 @@ def _open_parquet(
     images: ImageOptions,
     like: tuple[int, ...] | None,
 ) -> Source:
-    """Images where there is a column for them and no other was named, else vectors."""
-    kinds = parquet_columns(paths[0])
-    of_images = image_columns(paths)
-    vectors = [name for name, kind in kinds.items() if kind == "vectors"]
-    if column is None and "image" not in of_images and of_images and vectors:
+    if are_images(paths, column):
+        return ParquetImages(paths, image_column=column, **images.like(like).arguments())
+    check_used(images, paths[0], of_images=False)
+    return open_parquet_vectors(paths, column)
+
+
+def are_images(paths: Sequence[Path], column: str | None, *, without: str | None = None) -> bool:
+    """Whether images are meant in Parquet: where there is a column for them and no other was named.
+
+    Args:
+        paths: the files.
+        column: the one that was named, or None.
+        without: a column that holds neither images nor vectors, but labels.
+
+    Raises:
+        ValueError: images or vectors may be meant.
+    """
+    kinds, of_images = parquet_columns(paths[0]), image_columns(paths)
+    if column is not None:
+        return kinds.get(column) == "images"
+    vectors = [name for name, kind in kinds.items() if kind == "vectors" and name != without]
+    if "image" not in of_images and of_images and vectors:
         raise ValueError(
             f"expected one column of images or of vectors in {paths[0]}, got images in "
             f"{of_images} and vectors in {vectors}: name one as {paths[0].name}/COLUMN, or by "
             "--column"
         )
-    if kinds.get(column or "") == "images" or (column is None and of_images):
-        return ParquetImages(paths, image_column=column, **images.like(like).arguments())
-    check_used(images, paths[0], of_images=False)
-    return open_parquet_vectors(paths, column)
+    return bool(of_images)
 
 
 def check_used(

@@ -201,7 +201,8 @@ def open_parquet_vectors(
         ImportError: pyarrow is not installed.
     """
     paths = parquet_paths(path)
-    name_one, several = f"{paths[0].name}/COLUMN", f"{paths[0].name}/dim_*"
+    name_one = f"{paths[0].name}/COLUMN, or by --column"
+    several = f"{paths[0].name}/dim_*"
     schema = read_schema(paths[0])
     with reading(paths[0]):
         names = choose_columns(schema, column, without, name_one, several)

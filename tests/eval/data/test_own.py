@@ -128,7 +128,7 @@ def test_load__parquet_with_columns_of_any_name(vectors: np.ndarray, tmp_path: P
     ):
         load(path, own=OwnData(column="pixels", label_column="kind"))
     with pytest.raises(
-        ValueError, match=r"of which \[\] are images and \['vec', 'other'\] are vectors: name one"
+        ValueError, match=r"got \['vec', 'other'\]; name one as x\.parquet/COLUMN, or by --column"
     ):
         load(path, own=OwnData(label_column="kind"))
 
