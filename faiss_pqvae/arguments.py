@@ -139,7 +139,8 @@ def check_numbers(settings: Any) -> None:
     Raises:
         TypeError: a float, a bool or text for an int; a bool or text for a float; no bool for one.
     """
-    for name, kinds in _numeric_fields(type(settings)).items():
+    kind: type = type(settings)
+    for name, kinds in _numeric_fields(kind).items():
         value = getattr(settings, name)
         if value is None and type(None) in kinds:
             continue

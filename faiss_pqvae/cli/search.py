@@ -6,20 +6,24 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import numpy.typing as npt
 import tyro
 
 from faiss_pqvae.cli.reading import Data, Folder, Images, move_files, open_for
-from faiss_pqvae.cli.search_page import Pictures
+from faiss_pqvae.cli.search_page import Thumbnails
 from faiss_pqvae.cli.search_page import page as html_page
-from faiss_pqvae.data.open import ImageOptions
+from faiss_pqvae.data.open import ImageOptions, Source
 from faiss_pqvae.files import check_folder, replace_bytes
+from faiss_pqvae.index.items import Items
 from faiss_pqvae.index.naming import items_of
 from faiss_pqvae.messages import printable
 from faiss_pqvae.types import FloatArray, IdArray
+
+if TYPE_CHECKING:
+    from faiss_pqvae import LatentIndex
 
 
 def search(
@@ -70,26 +74,17 @@ def search(
     if page is not None:
         check_folder(page.parent)
     index = read_index(bundle, mmap=mmap, encoder=encoder, decoder=decoder)
-    if search_type is not None:
-        index.search_type = search_type  # type: ignore[assignment]  # checked by the setter
-    if nprobe is not None:
-        index.nprobe = nprobe
-    if ef_search is not None:
-        index.efSearch = ef_search
-    if k_factor is not None:
-        index.k_factor = k_factor
+    settings = {"nprobe": nprobe, "efSearch": ef_search, "k_factor": k_factor}
+    for name, value in {"search_type": search_type, **settings}.items():
+        if value is not None:
+            setattr(index, name, value)
     move_files(index, root)
     source = open_for(index, queries, images)
     D, I = index.search(source, k)  # noqa: E741 - FAISS's names
     names = np.full(I.shape, "", object) if index.items is None else index.items.names(I)
     asked = items_of(source, queries)
     if page is not None:
-        read = partial(open_for, index) if len(index.input_shape) == 3 else None
-        stored = Pictures(index.items, read)
-        text, shown = html_page(f"{queries} in {bundle}", source, asked, (D, I), stored)
-        page.parent.mkdir(parents=True, exist_ok=True)
-        replace_bytes(page, text.encode())
-        print(f"{shown} of {len(source)} queries in {page}", file=sys.stderr)
+        _write_page(page, f"{queries} in {bundle}", index, (source, asked), (D, I))
     if as_json:
         known = [[name or None for name in row] for row in names]
         called = asked.names(np.arange(len(source))).tolist()
@@ -99,6 +94,21 @@ def search(
     if hasattr(source, "paths"):
         titles = [printable(name) for name in asked.names(np.arange(len(source)))]
     _print_table(titles, D, I, names, index.search_type)
+
+
+def _write_page(
+    path: Path,
+    title: str,
+    index: LatentIndex,
+    queries: tuple[Source, Items],
+    found: tuple[FloatArray, IdArray],
+) -> None:
+    """The page of HTML: queries with their names, and D and I of what was found."""
+    read = partial(open_for, index) if len(index.input_shape) == 3 else None
+    text, shown = html_page(title, *queries, found, Thumbnails(index.items, read))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_bytes(path, text.encode())
+    print(f"{shown} of {len(queries[0])} queries in {path}", file=sys.stderr)
 
 
 def _print_table(

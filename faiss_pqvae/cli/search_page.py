@@ -34,7 +34,7 @@ small {{ color: #666; }}
 """
 
 
-class Pictures:
+class Thumbnails:
     """Small pictures of items, by the files of their table.
 
     Args:
@@ -81,7 +81,7 @@ def page(
     queries: Source,
     names: Items,
     found: tuple[FloatArray, IdArray],
-    stored: Pictures,
+    stored: Thumbnails,
     *,
     limit_bytes: int = PAGE_BYTES,
 ) -> tuple[str, int]:
@@ -98,7 +98,7 @@ def page(
     Returns:
         The page, and how many of the queries it shows.
     """
-    asked = Pictures(names, None)
+    asked = Thumbnails(names, None)
     parts, size, shown = [_HEAD.format(title=html.escape(printable(title)))], 0, 0
     for i, (distances, ids) in enumerate(zip(*found, strict=True)):
         if size > limit_bytes:

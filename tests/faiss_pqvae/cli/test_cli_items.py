@@ -513,10 +513,10 @@ def test_html__of_vectors_has_names(bundle, vectors, tmp_path):
 
 
 def test_html__is_not_endless(make_items):
-    from faiss_pqvae.cli.search_page import Pictures, page
+    from faiss_pqvae.cli.search_page import Thumbnails, page
 
     x, names = make_items(9, (3, 8, 8)), Items.of_parts([("q", 9)], "")
     found = np.zeros((9, 2), np.float32), np.zeros((9, 2), np.int64)
-    text, shown = page("q", x, names, found, Pictures(None, None), limit_bytes=1000)
+    text, shown = page("q", x, names, found, Thumbnails(None, None), limit_bytes=1000)
     assert 1 <= shown < 9
     assert f"The first {shown} of 9 queries." in text
