@@ -29,6 +29,12 @@ _METRICS: dict[Any, MetricName] = {
 }
 
 
+def what_is_set(settings: Any) -> str:
+    """The fields of a dataclass that are not as usual, for messages: size=(64, 64), mode='L'."""
+    values = ((f.name, getattr(settings, f.name), f.default) for f in dataclasses.fields(settings))
+    return ", ".join(f"{name}={value!r}" for name, value, usual in values if value != usual)
+
+
 def output(
     given: Any, shape: tuple[int, ...], dtype: type[np.generic], what: str
 ) -> npt.NDArray[Any]:

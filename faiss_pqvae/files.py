@@ -84,6 +84,8 @@ def replace_bytes(path: Path, content: bytes) -> None:
         OSError: the disk is full or failing; the file holds the old content, or the new one when
             only the folder could not be synced.
     """
+    if path.is_dir():  # found out by `replace` otherwise, in words about the other name
+        raise IsADirectoryError(errno.EISDIR, "expected a file to write, got a folder", str(path))
     new = path.with_name(f".{path.name}.{os.getpid()}.new")
     with space_for(path):
         try:

@@ -12,6 +12,11 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
 
 
+def counted(n: int, noun: str) -> str:
+    """A number of things: 1 item, 2 items."""
+    return f"{n} {noun}{'' if n == 1 else 's'}"
+
+
 def listed(values: Iterable[object], most: int = 5, *, between: str = ", ") -> str:
     """The first few of many, printable, and how many there are besides.
 

@@ -61,6 +61,7 @@ class Progress:
         self.what, self.total, self.n, self._unit = what, total, initial, unit
         self._every_s, self._short_s, self._facts = line_every_s, short_s, ""
         self._started = self._said = time.monotonic()
+        self._said_last: tuple[float, str] | None = None
         self._over = threading.Event()
 
     def __enter__(self) -> Progress:
@@ -76,7 +77,8 @@ class Progress:
     ) -> None:
         self._over.set()
         self._bar.close()
-        if self._logs and kind is None and self._is_long():
+        news = self._ticks or self._said_last != (self.n, self._facts)
+        if self._logs and kind is None and self._is_long() and news:
             self._line()
 
     def update(self, n: float = 1) -> None:
@@ -107,7 +109,7 @@ class Progress:
             self._line()
 
     def _line(self) -> None:
-        self._said = time.monotonic()
+        self._said, self._said_last = time.monotonic(), (self.n, self._facts)
         unit = f" {self._unit}" if self._unit else ""
         far = "" if self.total is None else f"{self.n:,.0f} of {self.total:,.0f}{unit}, "
         facts = f" ({self._facts})" if self._facts else ""

@@ -271,7 +271,9 @@ class Trainer:
         if self.history:
             step, total = self.saved_step, self.total_steps
             of = f" of {total:,}" if self.budget_s is None else ""
-            lost = f"; {n:,} later ones are done again" if (n := self.step - step) else ""
+            lost = ""
+            if n := self.step - step:
+                lost = f"; {n:,} later {'step is' if n == 1 else 'steps are'} done again"
             return f"{self.folder} keeps the training up to step {step:,}{of}{lost}"
         phases = ", ".join(self.kept.phases) or "nothing yet"
         return f"{self.folder} keeps of what precedes the training: {phases}"

@@ -12,12 +12,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import tyro
-
 import faiss_pqvae
 from faiss_pqvae.cli.option_errors import OptionError, with_named_options
 from faiss_pqvae.cli.stopped import after_ctrl_c
-from faiss_pqvae.messages import suggestion
 
 # The module of each command.
 _COMMANDS = {
@@ -50,7 +47,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     given = sys.argv[1:] if arguments is None else list(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
-    logging.getLogger("faiss.loader").setLevel(logging.WARNING)  # which of its files it tries
+    # Which of its files FAISS tries, and what torch counted in an import that Ctrl-C ended.
+    for library in ("faiss.loader", "torch"):
+        logging.getLogger(library).setLevel(logging.WARNING)
     try:
         try:
             _run(given)
@@ -82,6 +81,12 @@ def _message(error: Exception) -> str:
 
 
 def _run(given: list[str]) -> None:
+    # Here, where Ctrl-C is answered.
+    import tyro
+
+    from faiss_pqvae.cli.parsing import parsed
+    from faiss_pqvae.messages import suggestion
+
     name, rest = (given[0], given[1:]) if given else ("", [])
     if name == "--version":
         print(f"{_PROGRAM} {faiss_pqvae.__version__}")
@@ -90,7 +95,7 @@ def _run(given: list[str]) -> None:
         if (here := str(Path.cwd())) not in sys.path:
             sys.path.append(here)
         command, arguments = _imported(name, rest)
-        tyro.cli(command, prog=f"{_PROGRAM} {name}", args=arguments)
+        parsed(command, f"{_PROGRAM} {name}", arguments)()
     elif name in ("-h", "--help"):
         tyro.extras.subcommand_cli_from_dict(
             {command: _summarized(command) for command in _COMMANDS},

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from faiss_pqvae.cli.next_command import print_next
-from faiss_pqvae.cli.reading import Data, Folder, Images, move_files, open_for
+from faiss_pqvae.cli.reading import Bundle, Data, Images, move_files, open_for
 from faiss_pqvae.cli.storing import Named, named, next_id, store
 from faiss_pqvae.data.open import ImageOptions
 from faiss_pqvae.files import check_folder
 from faiss_pqvae.index.items import Items
-from faiss_pqvae.messages import listed
+from faiss_pqvae.messages import counted, listed
 from faiss_pqvae.types import IdArray
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def add(
-    bundle: Folder,
+    bundle: Bundle,
     data: Data,
     /,
     *,
@@ -66,7 +66,8 @@ def add(
     new = names.under(start + np.arange(len(rows)) if numbers is None else numbers, rows)
     index.items = new if index.items is None else index.items.joined(new)
     write_index(index, bundle)
-    print(f"added {len(rows)} items; {index.ntotal} of {index.sa_code_size()} bytes in {bundle}")
+    added = counted(len(rows), "item")
+    print(f"added {added}; {index.ntotal} of {index.sa_code_size()} bytes in {bundle}")
     print_next(index, f"search {shlex.quote(str(bundle))} QUERIES")
 
 

@@ -8,16 +8,17 @@ from pathlib import Path
 import numpy as np
 
 from faiss_pqvae.cli.next_command import print_next
-from faiss_pqvae.cli.reading import Data, Folder, Images, open_for
+from faiss_pqvae.cli.reading import Bundle, Data, Images, open_for
 from faiss_pqvae.cli.storing import Named, named, store
 from faiss_pqvae.data.open import ImageOptions
 from faiss_pqvae.files import check_folder
 from faiss_pqvae.index.items import Items
+from faiss_pqvae.messages import counted
 from faiss_pqvae.types import IdArray
 
 
 def build(
-    bundle: Folder,
+    bundle: Bundle,
     data: Data,
     /,
     *,
@@ -65,7 +66,7 @@ def build(
     store(index, source, numbers, data)
     index.items = found.names if numbers is None else found.names.under(numbers)
     write_index(index, target)
-    print(f"{index.ntotal} items of {index.sa_code_size()} bytes in {target}")
+    print(f"{counted(index.ntotal, 'item')} of {index.sa_code_size()} bytes in {target}")
     print_next(index, f"search {shlex.quote(str(target))} QUERIES")
 
 

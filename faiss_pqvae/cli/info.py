@@ -5,13 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from faiss_pqvae.cli.reading import Folder
+from faiss_pqvae.cli.reading import Bundle
 
 if TYPE_CHECKING:
     from faiss_pqvae import Items, LatentIndex
 
 
-def info(bundle: Folder, /, *, encoder: str | None = None, decoder: str | None = None) -> None:
+def info(bundle: Bundle, /, *, encoder: str | None = None, decoder: str | None = None) -> None:
     """Print what a bundle holds.
 
     Args:

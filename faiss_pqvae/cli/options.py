@@ -60,11 +60,12 @@ class Learning:
         """
         key = model.objective or objective_for(code, model, input_shape)
         chosen = type(resolved_objective(key))
-        for settings in self._settings.values():
+        for name, settings in self._settings.items():
             if not isinstance(settings, chosen) and settings != type(settings)():
+                given = " ".join(options_of(name, settings, type(settings)()))
                 raise ValueError(
                     f"expected options of the objective {_shown(key)!r}, which is learned here, "
-                    f"got {settings}: it would have no effect; {OBJECTIVE} names another one"
+                    f"got {given}: it would have no effect; {OBJECTIVE} names another one"
                 )
         found = [settings for settings in self._settings.values() if isinstance(settings, chosen)]
         return found[0] if found else resolved_objective(key)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import numpy.typing as npt
 import tyro
 
+from faiss_pqvae.arguments import what_is_set
 from faiss_pqvae.data.open import ImageOptions, Source, open_source
 
 if TYPE_CHECKING:
@@ -23,8 +24,14 @@ _DATA_HELP = (
     "data sets; or the name of a data set (mnist5k, mnist, cifar10, "
     "cifar10-jpeg, or one of another package, or package.module:attribute)"
 )
-Data = Annotated[str, tyro.conf.Positional, tyro.conf.arg(help=_DATA_HELP)]
-Folder = tyro.conf.Positional[Path]
+Data = Annotated[str, tyro.conf.Positional, tyro.conf.arg(help=_DATA_HELP, metavar="DATA")]
+Queries = Annotated[
+    str,
+    tyro.conf.Positional,
+    tyro.conf.arg(help=f"what to search for: one image; {_DATA_HELP}", metavar="QUERIES"),
+]
+Bundle = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="BUNDLE")]
+Out = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
 # Options without a prefix: --size, --mode, --no-orient, --skip-broken, --column.
 Images = Annotated[ImageOptions, tyro.conf.arg(name="")]
 
@@ -74,7 +81,10 @@ def open_labelled(
     named = ":" in data or (path.name == data and not path.suffix)
     if named and not path.exists():
         if images != ImageOptions():
-            raise ValueError(f"expected a folder or a file to read with {images}, got {data}")
+            raise ValueError(
+                f"expected a folder or a file to read with {what_is_set(images)}, got {data}: "
+                "there is none of that name"
+            )
         # Here, because the evaluation imports torch and FAISS.
         from faiss_pqvae.eval.data.load import load
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
+from faiss_pqvae.arguments import what_is_set
 from faiss_pqvae.cli.evaluate import print_results
+from faiss_pqvae.cli.reading import Out
 from faiss_pqvae.eval.data.load import load
 from faiss_pqvae.eval.data.own import OwnData
 from faiss_pqvae.eval.data.protocol import Evaluated
@@ -18,7 +19,7 @@ from faiss_pqvae.registry import datasets
 
 
 def report(
-    out: tyro.conf.Positional[Path],
+    out: Out,
     /,
     *,
     dataset: str | None = None,
@@ -49,8 +50,8 @@ def report(
         )
     if dataset is None and own != OwnData():
         raise ValueError(
-            f"expected --dataset with options of its data, got {own} alone, which would have no "
-            "effect: the page is written from stored files"
+            f"expected --dataset with options of its data, got {what_is_set(own)} alone, "
+            "which would have no effect: the page is written from stored files"
         )
     check_folder(out)
     results = read_results(out / FILE_NAME)

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import tyro
 
-from faiss_pqvae.cli.reading import Data, Folder, Images, move_files, open_for
+from faiss_pqvae.cli.reading import Bundle, Images, Queries, move_files, open_for
 from faiss_pqvae.cli.search_page import Thumbnails
 from faiss_pqvae.cli.search_page import page as html_page
 from faiss_pqvae.data.open import ImageOptions, Source
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 
 
 def search(
-    bundle: Folder,
-    queries: Data,
+    bundle: Bundle,
+    queries: Queries,
     /,
     *,
     k: int = 10,
@@ -72,6 +72,8 @@ def search(
 
     k = check_k(k)
     if page is not None:
+        if page.is_dir():
+            raise ValueError(f"expected a file for --html, got the folder {page}")
         check_folder(page.parent)
     index = read_index(bundle, mmap=mmap, encoder=encoder, decoder=decoder)
     settings = {"nprobe": nprobe, "efSearch": ef_search, "k_factor": k_factor}

@@ -14,9 +14,9 @@ from faiss_pqvae.cli.next_command import print_next
 from faiss_pqvae.cli.options import Learning
 from faiss_pqvae.cli.reading import (
     Data,
-    Folder,
     Images,
     Labelled,
+    Out,
     image_arguments,
     labels_of_places,
     open_labelled,
@@ -27,6 +27,7 @@ from faiss_pqvae.files import check_folder
 from faiss_pqvae.index.bundle import read_config, read_index, write_index
 from faiss_pqvae.index.factory import Training
 from faiss_pqvae.index.latent_index import LatentIndex
+from faiss_pqvae.messages import counted
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.training import TrainingConfig
@@ -36,7 +37,7 @@ _LOW = 0.5  # share of the codewords: below it a code of one bit less a part wou
 
 def train(
     data: Data,
-    out: Folder,
+    out: Out,
     /,
     *,
     factory: str = "PQVAE8x8",
@@ -98,7 +99,8 @@ def train(
     given = _supervision(index, factory, found, labels, word_vectors)
     index.train(source, **given, folder=out / "training")
     write_index(index, out)
-    print(f"trained on {len(source)} items in {_summary(index)}; the bundle is {out}")
+    items = counted(len(source), "item")
+    print(f"trained on {items} in {_summary(index, len(source))}; the bundle is {out}")
     reading = shlex.join(image_arguments(replace(images, size=None, mode=None)))
     print_next(index, f"build {shlex.quote(str(out))} DATA {reading}".rstrip())
 
@@ -150,15 +152,17 @@ def _supervision(
     return {"labels": found, "word_vectors": read_npy(word_vectors, "word vectors")}
 
 
-def _summary(index: LatentIndex) -> str:
-    """What a training took, and how many codewords are in use after its last epoch."""
+def _summary(index: LatentIndex, n: int) -> str:
+    """What a training on n items took, and how many codewords are in use after its last epoch."""
     end = index.history[-1]
-    text = f"{end['elapsed_s']:.0f} s and {end['step']} steps"
+    text = f"{end['elapsed_s']:.0f} s and {counted(end['step'], 'step')}"
     used = [event["perplexity"] for event in index.history if event.get("perplexity")]
     if used:
         ksub = index.model.quantizer.ksub
         perplexity = float(np.mean(used[-1]))
         text += f"; perplexity {perplexity:.0f} of {ksub} codewords"
-        if perplexity < _LOW * ksub:
+        if n < ksub:  # no training can use more codewords than there are items
+            text += " (low: train on more items)"
+        elif perplexity < _LOW * ksub:
             text += " (low: train longer, or on more items)"
     return text

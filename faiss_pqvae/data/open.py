@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from faiss_pqvae.arguments import what_is_set
 from faiss_pqvae.data.flat import FLAT_SUFFIXES, open_flat
 from faiss_pqvae.data.folders import IMAGES, files_in
 from faiss_pqvae.data.images import (
@@ -80,7 +81,7 @@ def open_source(
     Raises:
         FileNotFoundError: there is nothing at `path`.
         ValueError: what is there is not readable as one of these; the message lists them. Options
-            of images for what is none.
+            of images for what is none. Images where `like` is a vector.
         ImportError: a library is needed and not installed; the message names its extra.
     """
     path = Path(path)
@@ -122,6 +123,7 @@ def _open_folder(folder: Path, images: ImageOptions, like: tuple[int, ...] | Non
 
 
 def _open_images(path: Path, images: ImageOptions, like: tuple[int, ...] | None) -> Source:
+    _check_images_wanted(path, like)
     check_used(images, path, column=False)
     return ImageFolder(path, **images.like(like).arguments())
 
@@ -133,6 +135,7 @@ def _open_parquet(
     like: tuple[int, ...] | None,
 ) -> Source:
     if are_images(paths, column):
+        _check_images_wanted(paths[0], like)
         return ParquetImages(paths, image_column=column, **images.like(like).arguments())
     check_used(images, paths[0], of_images=False)
     return open_parquet_vectors(paths, column)
@@ -162,6 +165,11 @@ def are_images(paths: Sequence[Path], column: str | None, *, without: str | None
     return bool(of_images)
 
 
+def _check_images_wanted(path: Path, like: tuple[int, ...] | None) -> None:
+    if like is not None and len(like) == 1:
+        raise ValueError(f"expected vectors of {like[0]} dimensions, got images in {path}")
+
+
 def check_used(
     images: ImageOptions, path: Path, *, column: bool = True, of_images: bool = True
 ) -> None:
@@ -175,5 +183,5 @@ def check_used(
     if not of_images and replace(images, column=None) != ImageOptions():
         raise ValueError(
             f"expected options of images (size, mode, orient, skip_broken) for images in a folder "
-            f"or in Parquet only, got {replace(images, column=None)} for {path}"
+            f"or in Parquet only, got {what_is_set(replace(images, column=None))} for {path}"
         )

@@ -303,7 +303,9 @@ def _read_config(folder: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"no bundle in {folder}, which is a file and no folder: {hint}")
     if not path.is_file():
         why = ": config.json is missing" if folder.is_dir() else ", which does not exist"
-        raise FileNotFoundError(f"no bundle in {folder}{why}")
+        raise FileNotFoundError(
+            f"no bundle in {folder}{why}; write_index and `faiss-pqvae train` make one"
+        )
     try:
         config = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:

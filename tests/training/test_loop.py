@@ -245,8 +245,8 @@ def test_fit__a_finished_training_keeps_its_weights_alone(tmp_path):
 @pytest.mark.parametrize(
     ("epochs", "options", "expected"),
     [
-        (0, {}, "keeps the training up to step 0 of 28; 7 later ones are done again"),
-        (2, {}, "keeps the training up to step 14 of 28; 7 later ones are done again"),
+        (0, {}, "keeps the training up to step 0 of 28; 7 later steps are done again"),
+        (2, {}, "keeps the training up to step 14 of 28; 7 later steps are done again"),
         (0, {"checkpoint_every": 3}, "keeps the training up to step 6 of 28; 1 later"),
     ],
 )
@@ -392,7 +392,7 @@ def test_fit__a_training_whose_epochs_do_not_count_says_its_last_loss():
         (images(120), ["114 training items for 8 codewords in a codebook: please provide at "
                        "least 312"]),
         (np.tile(images(2), (240, 1, 1, 1)), [
-            "training items are much the same: of 33 looked at, 2 differ, for 8 codewords in a "
+            "training items are much the same: 33 looked at, 2 different, for 8 codewords in a "
             "codebook; some codewords will stay unused"]),
         (images(480), []),
     ],

@@ -28,7 +28,7 @@ def warn_of_little(items: Items, ksub: int) -> None:
     seen = {row.numpy().tobytes() for part in parts(rows) for row in items.read(part).cpu()}
     if len(seen) < min(ksub, n):
         _log.warning(
-            "training items are much the same: of %s looked at, %s differ, for %s codewords in a "
+            "training items are much the same: %s looked at, %s different, for %s codewords in a "
             "codebook; some codewords will stay unused",
             *(f"{value:,}" for value in (len(rows), len(seen), ksub)),
         )

@@ -402,16 +402,17 @@ def test_evaluate__refuses_neighbours_by_inner_product(tmp_path, capsys, monkeyp
 
 
 @pytest.mark.parametrize(
-    ("perplexity", "expected"),
+    ("perplexity", "n", "expected"),
     [
-        ([15.0, 15.4], "perplexity 15 of 16 codewords"),
-        ([8.0, 8.0], "perplexity 8 of 16 codewords"),
-        ([7.0, 8.0], "perplexity 8 of 16 codewords (low: train longer, or on more items)"),
+        ([15.0, 15.4], 20, "perplexity 15 of 16 codewords"),
+        ([8.0, 8.0], 20, "perplexity 8 of 16 codewords"),
+        ([7.0, 8.0], 20, "perplexity 8 of 16 codewords (low: train longer, or on more items)"),
+        ([9.0, 9.0], 10, "perplexity 9 of 16 codewords (low: train on more items)"),
     ],
 )
 def test_train__calls_a_perplexity_low_where_half_of_the_codewords_would_do(
-    perplexity, expected, make_index
+    perplexity, n, expected, make_index
 ):
     index = make_index(nbits=4)
     index.history = [{"perplexity": perplexity}, {"event": "end", "elapsed_s": 3.2, "step": 9}]
-    assert _summary(index) == f"3 s and 9 steps; {expected}"
+    assert _summary(index, n) == f"3 s and 9 steps; {expected}"

@@ -464,6 +464,12 @@ def _pictures(path):
     return path.read_text().count("data:image/png;base64,")
 
 
+def test_html__a_folder_is_no_page(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        main(["search", "bundle", "queries", "--html", str(tmp_path)])
+    assert f"expected a file for --html, got the folder {tmp_path}\n" in capsys.readouterr().err
+
+
 def test_html__shows_queries_beside_results(bundle, photos, tmp_path, capsys):
     b, page = bundle(), tmp_path / "page.html"
     shutil.move(photos / "cat" / "1.png", photos / "cat" / "<i>&.png")

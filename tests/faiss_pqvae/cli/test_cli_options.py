@@ -2,8 +2,9 @@
 
 import pytest
 
+from faiss_pqvae import Contrastive, ModelConfig
 from faiss_pqvae.cli.evaluate import evaluate
-from faiss_pqvae.cli.options import with_present_names
+from faiss_pqvae.cli.options import Learning, with_present_names
 from faiss_pqvae.cli.train import train
 from faiss_pqvae.cli.tune import tune
 
@@ -25,3 +26,9 @@ def test_with_present_names__names_networks_alike_in_all_commands(
     command, given: str, present: str
 ) -> None:
     assert with_present_names(command, ["x", given]) == ["x", present]
+
+
+def test_objective__options_of_another_one_are_named_as_they_were_given() -> None:
+    learning = Learning({"contrastive": Contrastive(temperature=0.3)})
+    with pytest.raises(ValueError, match=r"got --contrastive\.temperature 0\.3: it would"):
+        learning.objective("PQVAE", ModelConfig(), (8,))

@@ -89,7 +89,7 @@ def test_open_labelled__labels_are_read_when_asked_for(
 
 
 def test_open_labelled__data_sets_have_no_options_of_images() -> None:
-    with pytest.raises(ValueError, match=r"a folder or a file to read with .*, got mnist5k"):
+    with pytest.raises(ValueError, match=r"to read with size=\(8, 8\), got mnist5k: there"):
         open_labelled("mnist5k", ImageOptions(size=(8, 8)))
 
 

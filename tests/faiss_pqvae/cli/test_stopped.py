@@ -43,8 +43,8 @@ def test_main__a_stopped_training_says_what_it_keeps_and_goes_on(
         line = stopped(command, capsys)
     assert line == (
         "faiss-pqvae: stopped; the same command goes on: what its training had finished is not "
-        f"done again; {out}/training keeps the training up to step 0 of 6; 3 later ones are done "
-        "again"
+        f"done again; {out}/training keeps the training up to step 0 of 6; 3 later steps "
+        "are done again"
     )
     main(command)
     assert read_index(out).is_trained

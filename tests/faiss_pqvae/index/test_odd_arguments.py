@@ -256,7 +256,7 @@ def test_read_index__of_another_file_says_what_reads_it(make, tmp_path, name):
     (tmp_path / "notes.txt").write_text("notes")
     message = {
         "bundle/config.json": f"give the folder {tmp_path / 'bundle'}$",
-        "missing": "which does not exist",
+        "missing": "which does not exist; write_index and `faiss-pqvae train` make one",
     }.get(name, "which is a file and no folder: faiss.read_index reads files of FAISS's own")
     with pytest.raises(FileNotFoundError, match=f"no bundle in .*{message}"):
         read_index(tmp_path / name)

@@ -9,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from PIL import Image
 
 from faiss_pqvae.data.images import ImageOptions
 from faiss_pqvae.data.open import ParquetImages, Source, open_source
@@ -239,14 +240,37 @@ def test_open_source__parquet_takes_the_options_of_a_folder(
         open_source(path)
 
 
-@pytest.mark.parametrize("options", [ImageOptions(size=(4, 4)), ImageOptions(orient=False)])
-def test_open_source__options_of_images_need_images(tmp_path: Path, options: ImageOptions) -> None:
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (ImageOptions(size=(4, 4)), r"size=\(4, 4\)"),
+        (ImageOptions(orient=False, mode="L"), "mode='L', orient=False"),
+    ],
+)
+def test_open_source__options_of_images_need_images(
+    tmp_path: Path, options: ImageOptions, said: str
+) -> None:
     np.save(tmp_path / "x.npy", np.zeros((3, 2)))
     pq.write_table(pa.table({"v": [[1.0]]}), tmp_path / "x.parquet")
     for name in ("x.npy", "x.parquet"):
-        with pytest.raises(ValueError, match=r"expected options of images .* only, got"):
+        with pytest.raises(
+            ValueError, match=rf"expected options of images .* only, got {said} for"
+        ):
             open_source(tmp_path / name, images=options)
         assert open_source(tmp_path / name, like=(3, 4, 4)).shape[0] in (1, 3)
+
+
+@pytest.mark.parametrize("form", ["folder", "file", "parquet"])
+def test_open_source__pictures_are_no_vectors(tmp_path: Path, form: str) -> None:
+    """An index of vectors says so, before it asks for a size."""
+    (tmp_path / "pictures").mkdir()
+    picture = tmp_path / "pictures" / "a.png"
+    Image.new("RGB", (5, 4)).save(picture)
+    column = [{"bytes": picture.read_bytes(), "path": None}]
+    pq.write_table(pa.table({"image": column}), tmp_path / "x.parquet")
+    path = {"folder": picture.parent, "file": picture, "parquet": tmp_path / "x.parquet"}[form]
+    with pytest.raises(ValueError, match=f"expected vectors of 8 dimensions, got images in {path}"):
+        open_source(path, like=(8,))
 
 
 # Labels ------------------------------------------------------------------------------------------
