@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -32,6 +33,8 @@ def no_space(path: Path, reason: str) -> OSError:
     """What to raise when a file cannot be written: its name, why, and how much is free."""
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     free_bytes = shutil.disk_usage(folder).free
+    # By its own name, where it has one for the time of writing.
+    path = path.with_name(re.sub(r"^\.(.+)\.\d+\.new$", r"\1", path.name))
     return OSError(f"cannot write {path}: {reason}; its disk has {free_bytes:,} bytes free")
 
 

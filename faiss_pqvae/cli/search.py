@@ -19,7 +19,7 @@ from faiss_pqvae.data.open import ImageOptions, Source
 from faiss_pqvae.files import check_folder, replace_bytes
 from faiss_pqvae.index.items import Items
 from faiss_pqvae.index.naming import items_of
-from faiss_pqvae.messages import printable
+from faiss_pqvae.messages import counted, printable
 from faiss_pqvae.types import FloatArray, IdArray
 
 if TYPE_CHECKING:
@@ -107,10 +107,17 @@ def _write_page(
 ) -> None:
     """The page of HTML: queries with their names, and D and I of what was found."""
     read = partial(open_for, index) if len(index.input_shape) == 3 else None
-    text, shown = html_page(title, *queries, found, Thumbnails(index.items, read))
+    stored = Thumbnails(index.items, read)
+    text, shown = html_page(title, *queries, found, stored)
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_bytes(path, text.encode())
     print(f"{shown} of {len(queries[0])} queries in {path}", file=sys.stderr)
+    if stored.lost and index.items is not None:
+        print(
+            f"{counted(stored.lost, 'picture')} of stored items not found in "
+            f"{index.items.root}: give --root FOLDER, where the files are now",
+            file=sys.stderr,
+        )
 
 
 def _print_table(

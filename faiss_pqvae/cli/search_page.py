@@ -39,12 +39,16 @@ class Thumbnails:
 
     Args:
         items: the table, or None.
-        read: opens a file with several images; None where rows of files are no images.
+        read: opens a file with several images; None where items are no images.
+
+    Attributes:
+        lost: how many were asked for, and are not where the table says.
     """
 
     def __init__(self, items: Items | None, read: Callable[[str], Source] | None) -> None:
         self._items, self._read = items, read
         self._opened: dict[Path, Source | None] = {}
+        self.lost = 0
 
     def name(self, i: int) -> str:
         """That of an item, "" if it has none."""
@@ -55,7 +59,11 @@ class Thumbnails:
         place = None if self._items is None else self._items.place(i)
         if place is None:
             return None
-        path, row = place
+        picture = self._at(*place)
+        self.lost += picture is None and self._read is not None
+        return picture
+
+    def _at(self, path: Path, row: int | None) -> str | None:
         if row is None:
             return thumbnail_of_file(path, SIDE)
         if path not in self._opened:

@@ -94,7 +94,8 @@ def _write_files(index: LatentIndex, folder: Path) -> dict[str, dict[str, str]]:
     paths = {name: folder / f".{name}.{os.getpid()}.new" for name in names}
     _write_model(index.model, paths[_MODEL])
     if index.items is not None:
-        paths[_ITEMS].write_bytes(to_bytes(index.items))
+        with space_for(paths[_ITEMS]):
+            paths[_ITEMS].write_bytes(to_bytes(index.items))
     for role, part in native.items():
         write_native(part, paths[role], role)
     files = {}

@@ -113,6 +113,12 @@ def test_space_for__names_the_file_and_what_is_free(path: Path, number: int) -> 
         raise OSError(number, os.strerror(number))
 
 
+def test_space_for__names_a_file_as_it_is_called_when_it_is_whole(tmp_path: Path) -> None:
+    expected = rf"cannot write {tmp_path / 'model'}: No space left on device; its"
+    with pytest.raises(OSError, match=expected), space_for(tmp_path / ".model.123.new"):
+        raise OSError(errno.ENOSPC, "full")
+
+
 def test_space_for__leaves_other_errors_alone(path: Path) -> None:
     with pytest.raises(PermissionError, match=r"^\[Errno 13\] no$"), space_for(path):
         raise OSError(errno.EACCES, "no")

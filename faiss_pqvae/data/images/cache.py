@@ -210,7 +210,7 @@ class _PixelFile:
         try:
             yield
         except OSError as error:
-            raise OSError(f"{self._needs()}: {error}") from error
+            raise OSError(f"{self._needs()}: {error.strerror or error}") from error
 
     def _needs(self) -> str:
         return f"cannot write {self.where}, which needs {self.n_bytes / 1e6:,.1f} MB for images"

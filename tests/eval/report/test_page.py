@@ -273,6 +273,8 @@ def test_write_report__says_what_kind_of_run_it_is(report_run, tmp_path):
     assert "30 queries are searched for in a database of 300 items; trained on: " in shown
     assert "relevant to a query: items of the same class. Protocol: 30 queries" in shown
     assert "marked" in Page(page).classes()
+    named = replace(results, protocol=results.dataset)  # which says nothing more
+    assert "Protocol:" not in write_report(named, None, tmp_path).read_text()
 
 
 def test_write_report__tabulates_seeds(report_run, report_page):

@@ -501,21 +501,24 @@ def test_html__of_rows_that_are_images(bundle, photos, tmp_path, suffix):
     assert f"x.{suffix}:4" in page.read_text()
 
 
-def test_html__of_a_folder_that_has_moved(bundle, photos, tmp_path):
+def test_html__of_a_folder_that_has_moved(bundle, photos, tmp_path, capsys):
     b, page = bundle(), tmp_path / "page.html"
     main(["build", b, str(photos)])
     moved = photos.rename(tmp_path / "moved")
     for options, pictures in (([], 5), (["--root", str(moved)], 10)):
         main(["search", b, str(moved), "--k", "1", "--html", str(page), *options])
         assert _pictures(page) == pictures
+        said = f"5 pictures of stored items not found in {photos}: give --root FOLDER"
+        assert (said in capsys.readouterr().err) == (pictures == 5)
 
 
-def test_html__of_vectors_has_names(bundle, vectors, tmp_path):
+def test_html__of_vectors_has_names(bundle, vectors, tmp_path, capsys):
     b, page = bundle(shape=(4,)), tmp_path / "page.html"
     main(["build", b, str(vectors)])
     main(["search", b, str(vectors), "--html", str(page)])
     assert _pictures(page) == 0
     assert "x.npy:5" in page.read_text()
+    assert "not found" not in capsys.readouterr().err
 
 
 def test_html__is_not_endless(make_items):
