@@ -5,6 +5,7 @@ pandas, pyarrow and Pillow are never imported: who hands in one of their objects
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping
 from typing import Any
@@ -12,7 +13,15 @@ from typing import Any
 import numpy as np
 
 from faiss_pqvae.data.columns import choose_columns, column_kinds, rows_of, vectors_of
-from faiss_pqvae.data.one_by_one import Each, Shape, converted, is_image, no_items, of_list
+from faiss_pqvae.data.one_by_one import (
+    PATH_HINT,
+    Each,
+    Shape,
+    converted,
+    is_image,
+    no_items,
+    of_list,
+)
 from faiss_pqvae.foreign import check_dense
 
 _PLAIN = (np.dtype(np.float32), np.dtype(np.uint8))
@@ -75,7 +84,9 @@ def _no_items(x: Any, item_shape: Shape, what: str) -> TypeError:
         how = ": write [image] for one item"
     elif isinstance(x, Mapping):
         how = ": give the value that holds the items"
-    elif hasattr(x, "__iter__") and not isinstance(x, str | bytes):
+    elif isinstance(x, str | os.PathLike):
+        how = PATH_HINT
+    elif hasattr(x, "__iter__") and not isinstance(x, bytes):
         how = ": write numpy.concatenate(list(x)) of batches, numpy.stack(list(x)) of items"
     return TypeError(
         f"expected {what} as an array (n, {shape}) of uint8 or floats, got {type(x).__name__}{how}"

@@ -5,6 +5,7 @@ Pillow is never imported for those who have no image of it.
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -17,6 +18,8 @@ from faiss_pqvae.data.source import Rows, row_ids
 from faiss_pqvae.foreign import as_array
 
 Shape = tuple[int, ...] | None
+# What reads a path: folders and files are not opened unasked.
+PATH_HINT = ": faiss_pqvae.data.open.open_source(path) reads what lies at a path"
 
 
 def is_image(x: Any) -> bool:
@@ -93,8 +96,9 @@ def _plain(item: Any, item_shape: Shape, what: str, i: int) -> npt.NDArray[Any]:
         )
     if is_image(item):
         return _pixels(item, item_shape, what, i)
-    if isinstance(item, str | bytes) or item is None:
-        raise TypeError(f"expected {what} as arrays, got {type(item).__name__} in item {i}")
+    if isinstance(item, str | bytes | os.PathLike) or item is None:
+        how = PATH_HINT if isinstance(item, str | os.PathLike) else ""
+        raise TypeError(f"expected {what} as arrays, got {type(item).__name__} in item {i}{how}")
     try:
         return as_array(item, what)
     except ValueError as error:  # a list of lists of several lengths

@@ -3,6 +3,7 @@
 import io
 import re
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -215,7 +216,10 @@ TEXT = FRAME.assign(name="x", seen=True)
         (TEXT, "['name', 'seen']: write x.drop(columns=[...]) for the numbers, or x[COLUMN]"),
         (pd.DataFrame({"emb": [*X], "id": range(7)}), "x[COLUMN] for a column of vectors"),
         (pa.array(["a"]), "a column of lists of numbers, got one of string"),
-        (["a", "b"], "as arrays, got str in item 0"),
+        (["a", "b"], "as arrays, got str in item 0: faiss_pqvae.data.open.open_source(path)"),
+        ([Path("a")], "Path in item 0: faiss_pqvae.data.open.open_source(path) reads"),
+        ("photos", "got str: faiss_pqvae.data.open.open_source(path) reads what lies at a path"),
+        (Path("photos"), "Path: faiss_pqvae.data.open.open_source(path) reads"),
         ([*X, None], "as arrays, got NoneType in item 7"),
         (pd.Series(["a", "b"]), "as arrays, got str in item 0"),
         ([{"emb": row} for row in X], "got dict with ['emb'] in item 0: give the column"),
