@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import os
+import sys
 import threading
 import time
 from types import TracebackType
@@ -11,6 +13,15 @@ from typing import Any
 from tqdm import tqdm
 
 _log = logging.getLogger(__name__)
+
+
+def _assumed_size() -> dict[str, int]:
+    """The size of a terminal that has none, as in `docker run -t`: tqdm would draw nothing."""
+    try:
+        columns, rows = os.get_terminal_size(sys.stderr.fileno())
+    except (OSError, ValueError, AttributeError):  # no terminal, or nothing that has a number
+        return {}
+    return {} if columns and rows else {"ncols": 80, "nrows": 24}
 
 
 class Progress:
@@ -56,6 +67,7 @@ class Progress:
             leave=not inner,
             bar_format="{desc}: {elapsed}{postfix}" if self._ticks else layout,
             disable=None if shown else True,
+            **_assumed_size(),
         )
         self._logs = shown and self._bar.disable  # tqdm's word for: this is no terminal
         self.what, self.total, self.n, self._unit = what, total, initial, unit

@@ -2,6 +2,8 @@
 
 import io
 import logging
+import os
+import pty
 import sys
 import time
 from pathlib import Path
@@ -91,3 +93,16 @@ def test_progress__is_where_every_bar_comes_from():
         if "from tqdm" in path.read_text("utf-8")
     }
     assert importing == {"faiss_pqvae/progress.py", "eval/data/download.py"}  # a bar of bytes
+
+
+def test_progress__has_a_bar_on_a_terminal_of_no_size(monkeypatch):
+    """As pseudo terminals have it that nobody looks at through a window."""
+    ours, theirs = pty.openpty()
+    assert os.get_terminal_size(theirs) == (0, 0)
+    with os.fdopen(theirs, "w") as stderr, monkeypatch.context() as patch:
+        patch.setattr(sys, "stderr", stderr)
+        with Progress("neighbours", 3, **AT_ONCE) as bar:
+            bar.update(3)
+    drawn = os.read(ours, 10_000).decode()
+    os.close(ours)
+    assert "neighbours: 100%" in drawn
