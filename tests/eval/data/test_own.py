@@ -161,6 +161,7 @@ def test_load__parquet_with_lists_of_labels(x: np.ndarray, tmp_path: Path, as_te
         pa.array(["abc"[label] for label in LABELS]).dictionary_encode(),
         pa.array(LABELS.astype(float)),
         pa.array(LABELS, pa.uint16()),
+        pa.array(["abc"[label] for label in LABELS], pa.string_view()),
     ],
 )
 def test_load__parquet_with_labels_of_other_types(
@@ -171,6 +172,16 @@ def test_load__parquet_with_labels_of_other_types(
     data = load(path)
     assert len(data.class_names) == 3
     same_items(data, x, LABELS)
+
+
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_load__parquet_says_where_labels_are_missing(
+    vectors: np.ndarray, tmp_path: Path, missing: float | None
+) -> None:
+    labels = pa.array([missing, *LABELS[1:].astype(float).tolist()])
+    path = write_parquet(tmp_path / "x.parquet", v=list(vectors), label=labels)
+    with pytest.raises(ValueError, match=r"label in every row of the column 'label' .* 1 nulls"):
+        load(path)
 
 
 @pytest.mark.parametrize("as_table", [True, False])
@@ -448,5 +459,9 @@ def test_classes_of__numbers_all_parts_alike() -> None:
         classes_of([np.array([1, 2]), np.zeros((2, 2), bool)])
     with pytest.raises(ValueError, match=r"as many classes in all parts, got \[2, 3\]"):
         classes_of([np.zeros((2, 2), bool), np.zeros((2, 3), bool)])
+    with pytest.raises(ValueError, match="of 0 and 1 alone: give bool"):
+        classes_of([[[0, 1], [1, 0]]])  # of which each item would be of both classes
+    with pytest.raises(ValueError, match=r"labels below 2\*\*63, got 9223372036854775809"):
+        classes_of([np.array([2**63 + 1, 3], np.uint64)])
     with pytest.raises(ValueError, match="labels up to 1, got 2"):
         classes_of([np.array([0, 2])], [("a", "b")])
