@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from faiss_pqvae.data.arrow import first_with_rows, is_list, read_column
+from faiss_pqvae.data.flat import Float32Rows
 from faiss_pqvae.data.folders import files_in
 from faiss_pqvae.data.images import ImageFolder, ImageOptions, Mode, ParquetImages
 from faiss_pqvae.data.images.cache import decode_all
@@ -112,8 +113,9 @@ def open_own(path: Path, options: OwnData) -> LabelledData | LabelledItems | Vec
         description = f"{what} of {len(names):,} classes)"
         return LabelledItems(path.name, description, _held(part.items), labels, names)
     queries = _read(options.queries, options.query_labels, options)
+    items, asked = _of_one_float(part.items, queries.items)
     if part.labels is None and queries.labels is None:
-        return _vectors(path, part.items, queries.items)
+        return _vectors(path, items, asked)
     if part.labels is None or queries.labels is None:
         which = path if part.labels is None else options.queries
         raise ValueError(f"expected labels of {which}, too, as of the other part")
@@ -121,7 +123,7 @@ def open_own(path: Path, options: OwnData) -> LabelledData | LabelledItems | Vec
         [part.labels, queries.labels], [part.names, queries.names]
     )
     check_labels(labels, len(part.items))
-    database = _held(part.items)
+    database = _held(items)
     return LabelledData(
         name=path.name,
         protocol=f"own data: {len(queries.items):,} queries given, {options.queries.name}",
@@ -129,7 +131,7 @@ def open_own(path: Path, options: OwnData) -> LabelledData | LabelledItems | Vec
         train=database,
         database=database,
         database_labels=labels,
-        queries=_held(queries.items),
+        queries=_held(asked),
         query_labels=query_labels,
         class_names=names,
     )
@@ -145,6 +147,13 @@ def _npy_folder(path: Path, options: OwnData) -> tuple[Path, OwnData]:
         labels=options.labels or found[1],
         query_labels=options.query_labels or found[3],
     )
+
+
+def _of_one_float(items: Source, queries: Source) -> tuple[Source, Source]:
+    """Both as float32, where they are floats of two sizes."""
+    if items.dtype == queries.dtype or (items.dtype.kind, queries.dtype.kind) != ("f", "f"):
+        return items, queries
+    return Float32Rows(items), Float32Rows(queries)
 
 
 def _vectors(path: Path, database: Source, queries: Source) -> VectorParts:

@@ -311,6 +311,24 @@ def test_load__npy_with_queries_and_no_labels_is_judged_by_neighbours(
     np.testing.assert_array_equal(data.truth.I, table.argsort(axis=1))
 
 
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("dtypes", ["f8 f4", "f4 f2", "f4 >f8"])
+def test_load__queries_may_be_floats_of_another_size(
+    vectors: np.ndarray, tmp_path: Path, dtypes: str, labelled: bool
+) -> None:
+    parts = zip("xq", dtypes.split(), (vectors[:50], vectors[50:]), strict=True)
+    for name, dtype, x in parts:
+        np.save(tmp_path / f"{name}.npy", x.astype(dtype))
+    np.save(tmp_path / "y.npy", LABELS[:50])
+    np.save(tmp_path / "z.npy", LABELS[50:])
+    paths = [tmp_path / "y.npy", tmp_path / "z.npy"] if labelled else []
+    data = load(
+        tmp_path / "x.npy", own=OwnData(tmp_path / "q.npy", *paths), cache=tmp_path / "cache"
+    )
+    assert data.database.dtype == data.queries.dtype == np.float32
+    np.testing.assert_array_equal(data.queries[:], vectors[50:].astype(dtypes[-2:]))
+
+
 @pytest.mark.parametrize(
     ("labels", "error", "message"),
     [

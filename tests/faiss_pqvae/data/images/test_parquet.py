@@ -95,7 +95,7 @@ def test_parquet_images__of_files_without_rows_the_type_says_nothing(
 def test_parquet_images__of_paths_alone_says_what_to_read(tmp_path: Path) -> None:
     column = pa.array([{"bytes": None, "path": "x.png"}])
     pq.write_table(pa.table({"image": column}), tmp_path / "x.parquet")
-    with pytest.raises(ValueError, match="1 nulls; .* beside the table, read their folder"):
+    with pytest.raises(ValueError, match=r"1 nulls; .* beside the table, read their folder"):
         open_source(tmp_path / "x.parquet")
 
 
