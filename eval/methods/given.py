@@ -60,7 +60,7 @@ class GivenIndex:
         if self.index.ntotal not in (0, n):
             raise ValueError(
                 f"expected {self.name} empty, or with the {n:,} items of the database, got "
-                f"{self.index.ntotal:,} items in it"
+                f"{self.index.ntotal:,} items in it: {_EMPTY}"
             )
 
     def train(self, x: Source, /) -> None:

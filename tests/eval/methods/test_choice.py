@@ -137,7 +137,9 @@ def test_given__a_native_file_is_filled_or_taken_as_it_is(data, tmp_path):
     assert results.rows[0].metrics["map@10"] == pytest.approx(expected, abs=0.02)  # ties
     native.add(data.database[:5])
     faiss.write_index(native, str(full))
-    with pytest.raises(ValueError, match="with the 300 items of the database, got 305 items"):
+    with pytest.raises(
+        ValueError, match="300 items of the database, got 305 items in it: give it empty"
+    ):
         given_at(full)
 
 
