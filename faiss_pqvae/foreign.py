@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from faiss_pqvae.types import IdArray
+
 
 def as_array(values: Any, what: str = "values") -> npt.NDArray[Any]:
     """An array in memory of whatever plainly is one, in the byte order of the machine.
@@ -15,7 +17,7 @@ def as_array(values: Any, what: str = "values") -> npt.NDArray[Any]:
     arrays in which nothing is masked. bfloat16 becomes float32.
 
     Raises:
-        TypeError: values that are not all there, or that lie in no array: sparse, masked, meta.
+        TypeError: values that are not all there, or lie in no array: sparse, nested, masked, meta.
     """
     check_dense(values, what)
     if hasattr(values, "detach"):  # a tensor: torch is not known here
@@ -25,14 +27,36 @@ def as_array(values: Any, what: str = "values") -> npt.NDArray[Any]:
     return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
+def as_ids(ids: Any, n: int | None = None) -> IdArray:
+    """Ids as (n,) int64; none at all may have any dtype, as `[]` has.
+
+    Raises:
+        TypeError: no integers.
+        ValueError: another number of them.
+    """
+    array = as_array(ids, "ids")
+    if not array.size:
+        array = array.astype(np.int64)
+    if array.dtype == np.uint64:
+        raise TypeError("expected ids of dtype int64, got uint64: give ids.view(numpy.int64)")
+    if not np.issubdtype(array.dtype, np.integer):
+        raise TypeError(f"expected ids of dtype int64, got {array.dtype}")
+    if array.ndim != 1 or (n is not None and len(array) != n):
+        expected = "(n,)" if n is None else f"({n},)"
+        raise ValueError(f"expected ids of shape {expected}, got {array.shape}")
+    return np.ascontiguousarray(array, np.int64)
+
+
 def check_dense(x: Any, what: str) -> None:
     """Whether all values of an array or a tensor are there.
 
     Raises:
-        TypeError: sparse, masked or meta ones; the message has the conversion.
+        TypeError: sparse, nested, masked or meta ones; the message has the conversion.
     """
     layout = str(getattr(x, "layout", ""))
-    if layout.startswith("torch.") and layout != "torch.strided":
+    if getattr(x, "is_nested", False):
+        how = "got a nested tensor: write torch.stack(x.unbind())"
+    elif layout.startswith("torch.") and layout != "torch.strided":
         how = f"got a sparse tensor ({layout}): write x.to_dense()"
     elif hasattr(x, "todense") and not isinstance(x, np.ndarray):  # of scipy, say
         how = f"got {type(x).__name__}, which is sparse: write x.toarray()"

@@ -54,6 +54,8 @@ def classes_of(
 
 def _array(labels: Any) -> Any:
     found = _of_list(labels) if isinstance(labels, list) else as_array(labels, "labels")
+    if found.dtype == np.uint64 and found.size and found.max() > np.iinfo(np.int64).max:
+        raise ValueError(f"expected labels below 2**63, got {found.max()}: number the classes")
     if found.dtype == object and all(isinstance(one, str) for one in found.flat):
         return found.astype(str)  # a column of text
     return found
@@ -113,6 +115,12 @@ def _common(parts: list[Any]) -> Any:
 
 
 def _matrix(lists: Any, numbers: dict[Any, int]) -> LabelArray:
+    lengths = {len(values) for values in lists}
+    if set(numbers) == {0, 1} and len(lengths) == 1 and max(lengths) > 1:
+        raise ValueError(
+            "expected lists of the classes that an item is of, got lists of one length of 0 and 1 "
+            "alone: give bool (n, classes) where these stand for no and yes"
+        )
     found = np.zeros((len(lists), len(numbers)), np.bool_)
     for row, values in enumerate(lists):
         for value in values:

@@ -8,17 +8,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from faiss_pqvae.data.arrow import read_column
+from faiss_pqvae.data.arrow import first_with_rows, is_list, read_column
+from faiss_pqvae.data.flat import Float32Rows
 from faiss_pqvae.data.folders import files_in
 from faiss_pqvae.data.images import ImageFolder, ImageOptions, Mode, ParquetImages
 from faiss_pqvae.data.images.cache import decode_all
-from faiss_pqvae.data.images.label_column import plain
+from faiss_pqvae.data.images.label_column import plain, without_nan
 from faiss_pqvae.data.labels import check_labels
 from faiss_pqvae.data.npy import read_npy
 from faiss_pqvae.data.open import are_images, check_used, open_source
 from faiss_pqvae.data.source import Source
 from faiss_pqvae.data.tables import open_parquet_vectors, parquet_columns
-from faiss_pqvae.extras import import_extra
 
 from .classes import classes_of
 from .held import HELD_BYTES
@@ -113,8 +113,9 @@ def open_own(path: Path, options: OwnData) -> LabelledData | LabelledItems | Vec
         description = f"{what} of {len(names):,} classes)"
         return LabelledItems(path.name, description, _held(part.items), labels, names)
     queries = _read(options.queries, options.query_labels, options)
+    items, asked = _of_one_float(part.items, queries.items)
     if part.labels is None and queries.labels is None:
-        return _vectors(path, part.items, queries.items)
+        return _vectors(path, items, asked)
     if part.labels is None or queries.labels is None:
         which = path if part.labels is None else options.queries
         raise ValueError(f"expected labels of {which}, too, as of the other part")
@@ -122,7 +123,7 @@ def open_own(path: Path, options: OwnData) -> LabelledData | LabelledItems | Vec
         [part.labels, queries.labels], [part.names, queries.names]
     )
     check_labels(labels, len(part.items))
-    database = _held(part.items)
+    database = _held(items)
     return LabelledData(
         name=path.name,
         protocol=f"own data: {len(queries.items):,} queries given, {options.queries.name}",
@@ -130,7 +131,7 @@ def open_own(path: Path, options: OwnData) -> LabelledData | LabelledItems | Vec
         train=database,
         database=database,
         database_labels=labels,
-        queries=_held(queries.items),
+        queries=_held(asked),
         query_labels=query_labels,
         class_names=names,
     )
@@ -146,6 +147,13 @@ def _npy_folder(path: Path, options: OwnData) -> tuple[Path, OwnData]:
         labels=options.labels or found[1],
         query_labels=options.query_labels or found[3],
     )
+
+
+def _of_one_float(items: Source, queries: Source) -> tuple[Source, Source]:
+    """Both as float32, where they are floats of two sizes."""
+    if items.dtype == queries.dtype or (items.dtype.kind, queries.dtype.kind) != ("f", "f"):
+        return items, queries
+    return Float32Rows(items), Float32Rows(queries)
 
 
 def _vectors(path: Path, database: Source, queries: Source) -> VectorParts:
@@ -190,12 +198,13 @@ def _given(labels: Path, path: Path, items: Source) -> Any:
 
 
 def _read_parquet(files: list[Path], options: OwnData, *, with_labels: bool) -> _Part:
-    columns = parquet_columns(files[0])
+    first = first_with_rows(files)
+    columns = parquet_columns(first)
     label = options.label_column or ("label" if "label" in columns else None)
     for name in (options.column, options.label_column):
         # A pattern names several columns of numbers.
         if name is not None and name not in columns and "*" not in name:
-            raise ValueError(f"expected a column {name!r} in {files[0]}, got {[*columns]}")
+            raise ValueError(f"expected a column {name!r} in {first}, got {[*columns]}")
     labels = None
     if with_labels and label is not None:
         labels = np.concatenate([_column(file, label) for file in files])
@@ -217,13 +226,13 @@ def _read_parquet(files: list[Path], options: OwnData, *, with_labels: bool) -> 
 
 def _column(path: Path, name: str) -> Any:
     """Integers or text (n,), or lists of them as objects."""
-    column, types = read_column(path, name), import_extra("pyarrow").types
+    column = without_nan(read_column(path, name))
     if column.null_count:
         raise ValueError(
             f"expected a label in every row of the column {name!r} of {path}, got "
             f"{column.null_count} nulls: evaluate without these rows, or give --labels FILE.npy"
         )
-    if types.is_list(column.type) or types.is_large_list(column.type):
+    if is_list(column.type):
         found = np.empty(len(column), object)
         found[:] = column.to_pylist()
         return found

@@ -18,6 +18,9 @@ from .flat import check_size, flat_chunks, flatten
 from .method import Method, Shape
 from .settings import read_bundle
 
+_LOOKED_AT = 100  # items of an index that is filled, to see whether they are the database's
+_EMPTY = "give it empty, as a training writes it, and it is filled with them"
+
 
 class GivenIndex:
     """A trained index as the runner wants one: filled with the database, if it is empty.
@@ -57,20 +60,22 @@ class GivenIndex:
         if self.index.ntotal not in (0, n):
             raise ValueError(
                 f"expected {self.name} empty, or with the {n:,} items of the database, got "
-                f"{self.index.ntotal:,} items in it"
+                f"{self.index.ntotal:,} items in it: {_EMPTY}"
             )
 
     def train(self, x: Source, /) -> None:
         """Nothing: it is trained."""
 
     def add(self, x: Source, /) -> None:
-        """Fills the index with x: (n, *item_shape), unless it holds as many items.
+        """Fills the index with x: (n, *item_shape), unless it holds them, under their places.
 
         Raises:
-            ValueError: it holds another number of items.
+            ValueError: it holds another number of items, or other ones, or under other ids.
         """
         self.check(len(x))
         if self.index.ntotal:
+            if not self.native:
+                self._check_places(x)
             return
         if self.native:
             for chunk in flat_chunks(x, self.index.d):
@@ -79,6 +84,21 @@ class GivenIndex:
             self.index.add_with_ids(x, np.arange(len(x)))
         else:
             self.index.add(x)
+
+    def _check_places(self, x: Source) -> None:
+        """Whether item i of the database is what the id i stands for: results are places in it."""
+        places = np.unique(np.linspace(0, len(x) - 1, _LOOKED_AT).astype(np.int64))
+        expected = f"expected {self.name} with the items of the database, under the ids 0 to"
+        try:
+            stored = self.index.reconstruct_batch(places)
+        except ValueError as error:
+            raise ValueError(f"{expected} {len(x) - 1:,}: {error}; {_EMPTY}") from error
+        same = (stored == self.index.sa_decode(self.index.sa_encode(x[places]))).all(axis=1)
+        if 2 * same.sum() < len(places):  # on another machine some are rounded to another code
+            raise ValueError(
+                f"{expected} {len(x) - 1:,}, got {len(places) - same.sum()} others among "
+                f"{len(places)} of them: {_EMPTY}"
+            )
 
     def search(self, xq: npt.NDArray[Any], k: int, /) -> tuple[FloatArray, IdArray]:
         """D (nq, k) float32 and I (nq, k) int64 of queries (nq, *item_shape), best first."""

@@ -10,7 +10,7 @@ import numpy as np
 
 from faiss_pqvae.cli.next_command import print_next
 from faiss_pqvae.cli.reading import Bundle, Data, Images, move_files, open_for
-from faiss_pqvae.cli.storing import Named, named, next_id, store
+from faiss_pqvae.cli.storing import Named, named, next_ids, store
 from faiss_pqvae.data.open import ImageOptions
 from faiss_pqvae.files import check_folder
 from faiss_pqvae.index.items import Items
@@ -124,4 +124,4 @@ def _ids(index: LatentIndex, found: Named, rows: IdArray) -> IdArray | None:
         if len(there):
             raise ValueError(f"expected ids that are not there yet, got {listed(there, 3)}")
         return ids
-    return next_id(index) + np.arange(len(rows)) if index.takes_ids else None
+    return next_ids(stored_ids(index.faiss_index), len(rows)) if index.takes_ids else None

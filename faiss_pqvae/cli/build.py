@@ -9,7 +9,7 @@ import numpy as np
 
 from faiss_pqvae.cli.next_command import print_next
 from faiss_pqvae.cli.reading import Bundle, Data, Images, open_for
-from faiss_pqvae.cli.storing import Named, named, store
+from faiss_pqvae.cli.storing import Named, named, next_ids, store
 from faiss_pqvae.data.open import ImageOptions
 from faiss_pqvae.files import check_folder
 from faiss_pqvae.index.items import Items
@@ -81,5 +81,5 @@ def _ids(found: Named, before: Items | None) -> IdArray:
     new = ids == -1
     if new.all():
         return places
-    ids[new] = max(int(before.all_ids().max()), -1) + 1 + np.arange(new.sum())
+    ids[new] = next_ids(before.all_ids(), int(new.sum()))
     return ids

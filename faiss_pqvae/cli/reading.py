@@ -12,6 +12,7 @@ import numpy.typing as npt
 import tyro
 
 from faiss_pqvae.arguments import what_is_set
+from faiss_pqvae.data.images.label_column import read_classes
 from faiss_pqvae.data.open import ImageOptions, Source, open_source
 
 if TYPE_CHECKING:
@@ -91,7 +92,16 @@ def open_labelled(
         found = load(data)
         return Labelled(found.database, lambda: getattr(found, "database_labels", None))
     source = open_source(path, images=images, like=like)
-    return Labelled(source, lambda: getattr(source, "labels", None))
+    return Labelled(source, lambda: _labels_beside(source))
+
+
+def _labels_beside(source: Any) -> npt.NDArray[Any] | None:
+    """What images come with; of vectors in Parquet the column "label"."""
+    files = [file for file, _ in getattr(source, "parts", None) or []]
+    if hasattr(source, "labels") or not files or any(f.suffix != ".parquet" for f in files):
+        return getattr(source, "labels", None)
+    found = read_classes(files, "label")
+    return None if found is None else found.labels
 
 
 def labels_of_places(source: Source, labels: npt.NDArray[Any]) -> npt.NDArray[Any]:

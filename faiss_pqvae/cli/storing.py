@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+import numpy as np
+
 from faiss_pqvae.data.own_ids import OwnIds, check_once, read_id_column, read_own_ids
 from faiss_pqvae.data.source import Source
 from faiss_pqvae.index.items import Items
@@ -65,18 +67,16 @@ def _own_ids(source: Any, data: str, ids: Path | None, id_column: str | None) ->
     return read_id_column(files, id_column)
 
 
-def next_id(index: LatentIndex) -> int:
-    """The first id, from 0 on, beyond all that an index holds.
+def next_ids(there: IdArray, n: int) -> IdArray:
+    """The first n ids, from 0 on, beyond all that are there: (n,) int64.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there are not so many.
     """
-    from faiss_pqvae.native.ids import stored_ids
-
-    largest = int(stored_ids(index.faiss_index).max(initial=-1))
-    if largest >= 2**62:
+    largest = int(there.max(initial=-1))
+    if n and largest >= 2**62:
         raise ValueError(f"expected ids that leave room for more, got {largest}: give --ids FILE")
-    return largest + 1
+    return largest + np.arange(1, n + 1) if n else np.empty(0, np.int64)
 
 
 def store(

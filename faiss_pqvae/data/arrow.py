@@ -5,7 +5,7 @@ pyarrow is imported only where a file is read.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -43,6 +43,21 @@ def read_schema(path: Path) -> Any:
         return import_extra("pyarrow.parquet").read_schema(path)
 
 
+def first_with_rows(paths: Sequence[Path]) -> Path:
+    """The first of some files that has rows, or else the first one.
+
+    Where there is no row, writers may not know what a column holds, and call its type null.
+
+    Raises:
+        FileNotFoundError, ValueError, ImportError: as `reading`.
+    """
+    for path in paths:
+        with reading(path):
+            if import_extra("pyarrow.parquet").read_metadata(path).num_rows:
+                return path
+    return paths[0]
+
+
 def read_column(path: Path, name: str) -> Any:
     """A column of a file, as a chunked array.
 
@@ -55,3 +70,40 @@ def read_column(path: Path, name: str) -> Any:
         if name not in names:
             raise ValueError(f"expected a column {name!r}, got {names}")
         return parquet.read_table(path, columns=[name])[name]
+
+
+# Types -------------------------------------------------------------------------------------------
+
+
+def is_list(column: Any) -> bool:
+    """Whether a type is lists, of any length or of one."""
+    kinds = ("list", "large_list", "fixed_size_list", "list_view", "large_list_view")
+    return _is_one_of(kinds, column)
+
+
+def is_binary(column: Any) -> bool:
+    """Whether a type is bytes of any length."""
+    if import_extra("pyarrow").types.is_dictionary(column):
+        column = column.value_type
+    return _is_one_of(("binary", "large_binary", "binary_view"), column)
+
+
+def is_text(column: Any) -> bool:
+    """Whether a type is text."""
+    return _is_one_of(("string", "large_string", "string_view"), column)
+
+
+def has_bytes(column: Any) -> bool:
+    """Whether a type is a struct with encoded bytes, which may all be missing."""
+    types = import_extra("pyarrow").types
+    if not types.is_struct(column) or column.get_field_index("bytes") < 0:
+        return False
+    content = column.field("bytes").type
+    return is_binary(content) or bool(types.is_null(content))
+
+
+def _is_one_of(names: Sequence[str], column: Any) -> bool:
+    types = import_extra("pyarrow").types
+    # Older versions of pyarrow know no views.
+    tests = (getattr(types, f"is_{name}", None) for name in names)
+    return any(test is not None and test(column) for test in tests)

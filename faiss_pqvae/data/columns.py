@@ -13,7 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from faiss_pqvae.data.images.picture_column import has_bytes, is_binary
+from faiss_pqvae.data.arrow import has_bytes, is_binary, is_list
 from faiss_pqvae.extras import import_extra
 from faiss_pqvae.messages import listed
 
@@ -40,10 +40,7 @@ def _kind(types: Any, column: Any) -> ColumnKind:
         return "float"
     if types.is_integer(column):
         return "integer"
-    listed = (
-        types.is_list(column) or types.is_large_list(column) or types.is_fixed_size_list(column)
-    )
-    numbers = listed and _kind(types, column.value_type) in ("float", "integer")
+    numbers = is_list(column) and _kind(types, column.value_type) in ("float", "integer")
     return "vectors" if numbers else "other"
 
 

@@ -76,7 +76,7 @@ def _map(path: Path) -> npt.NDArray[Any]:
             f"expected numbers in {path}, got dtype {array.dtype}"
             f"{how_to_convert(array.dtype, 'x')} before numpy.save"
         )
-    if array.ndim < 2:
+    if array.ndim < 2 and array.shape != (0,):  # as numpy writes an empty list
         raise ValueError(
             f"expected shape (n, ...) with at least one item in {path}, got {array.shape}"
         )

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from faiss_pqvae.arguments import what_is_set
+from faiss_pqvae.data.arrow import first_with_rows
 from faiss_pqvae.data.flat import FLAT_SUFFIXES, open_flat
 from faiss_pqvae.data.folders import IMAGES, files_in
 from faiss_pqvae.data.images import (
@@ -152,14 +153,15 @@ def are_images(paths: Sequence[Path], column: str | None, *, without: str | None
     Raises:
         ValueError: images or vectors may be meant.
     """
-    kinds, of_images = parquet_columns(paths[0]), image_columns(paths)
+    first = first_with_rows(paths)
+    kinds, of_images = parquet_columns(first), image_columns(paths)
     if column is not None:
         return kinds.get(column) == "images"
     vectors = [name for name, kind in kinds.items() if kind == "vectors" and name != without]
     if "image" not in of_images and of_images and vectors:
         raise ValueError(
-            f"expected one column of images or of vectors in {paths[0]}, got images in "
-            f"{of_images} and vectors in {vectors}: name one as {paths[0].name}/COLUMN, or by "
+            f"expected one column of images or of vectors in {first}, got images in "
+            f"{of_images} and vectors in {vectors}: name one as {first.name}/COLUMN, or by "
             "--column"
         )
     return bool(of_images)

@@ -26,18 +26,22 @@ class Shards:
 
         Args:
             paths: the file of every source.
-            sources: at least one; those without items may have any place.
+            sources: at least one; those without items may have any place, shape and dtype.
 
         Raises:
-            ValueError: items of another shape or dtype than those of the first file (the message
-                names both), or no item at all.
+            ValueError: items of another shape or dtype than those of the first file that has some
+                (the message names both), or no item at all.
         """
-        first = sources[0]
+        known, first = next(
+            ((p, s) for p, s in zip(paths, sources, strict=True) if len(s)), (paths[0], sources[0])
+        )
         for path, source in zip(paths, sources, strict=True):
+            if not len(source):
+                continue
             if source.shape[1:] != first.shape[1:] or source.dtype != first.dtype:
                 raise ValueError(
                     f"expected items of one shape and dtype in all files, got {first.shape} "
-                    f"{first.dtype} in {paths[0]} and {source.shape} {source.dtype} in {path}: "
+                    f"{first.dtype} in {known} and {source.shape} {source.dtype} in {path}: "
                     "give the files of one kind, or a folder of them"
                 )
         self.sources = [*sources]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from faiss_pqvae.data.arrow import read_schema, reading
+from faiss_pqvae.data.arrow import first_with_rows, read_schema, reading
 from faiss_pqvae.data.columns import (
     ColumnKind,
     check_columns,
@@ -203,10 +203,11 @@ def open_parquet_vectors(
     paths = parquet_paths(path)
     name_one = f"{paths[0].name}/COLUMN, or by --column"
     several = f"{paths[0].name}/dim_*"
-    schema = read_schema(paths[0])
-    with reading(paths[0]):
+    first = first_with_rows(paths)
+    schema = read_schema(first)
+    with reading(first):
         names = choose_columns(schema, column, without, name_one, several)
-    found = [_rows(file, names, paths[0]) for file in paths]
+    found = [_rows(file, names, first) for file in paths]
     # Files without rows do not know how many dimensions the vectors of lists have.
     like = next((rows for rows in found if len(rows)), None)
     if like is None:
@@ -215,9 +216,10 @@ def open_parquet_vectors(
 
 
 def _rows(path: Path, names: list[str], first: Path) -> npt.NDArray[Any]:
-    """Columns of one file, which the first one has, too."""
+    """Columns of one file, which the first one has, too; those of no rows may be of any type."""
     schema, parquet = read_schema(path), import_extra("pyarrow.parquet")
-    with reading(path):
+    with reading(path), parquet.ParquetFile(path) as table:
+        if not table.metadata.num_rows:
+            return np.empty((0, 0), np.float32)
         check_columns(schema, names, first)
-        with parquet.ParquetFile(path) as table:
-            return join_rows([rows_of(batch, names) for batch in table.iter_batches(columns=names)])
+        return join_rows([rows_of(batch, names) for batch in table.iter_batches(columns=names)])

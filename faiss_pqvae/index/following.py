@@ -6,9 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from faiss_pqvae.foreign import as_ids
 from faiss_pqvae.index.items import Items
 from faiss_pqvae.native import faiss
-from faiss_pqvae.native.ids import as_ids, as_selector, selected, stored_ids, taken_of
+from faiss_pqvae.native.ids import as_selector, selected, stored_ids, taken_of
 
 
 def after_adding(items: Items | None, ids: Any, before: int, ntotal: int) -> Items | None:

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from faiss_pqvae.data.own_ids import check_once
+from faiss_pqvae.foreign import as_array, as_ids
 from faiss_pqvae.index.texts import Texts
 from faiss_pqvae.types import IdArray
 
@@ -55,14 +56,12 @@ class Items:
             ids: (n,) int64 of the items; by default 0 to n.
 
         Raises:
-            TypeError: names that are no strings.
+            TypeError: names that are no strings, ids that are no integers.
             ValueError: another number of ids, an id or a name that is there twice, an empty name,
                 the id -1, which is FAISS's for nothing.
         """
         names = [_checked_name(name) for name in names]
-        own = np.arange(len(names)) if ids is None else np.asarray(ids, np.int64)
-        if own.shape != (len(names),):
-            raise ValueError(f"expected ids of shape ({len(names)},), got {own.shape}")
+        own = np.arange(len(names)) if ids is None else as_ids(ids, len(names))
         check_once(names, "names")
         check_once(own, "ids")
         if (own == -1).any():
@@ -101,10 +100,14 @@ class Items:
         return bool((self.numbers == OWN).any())
 
     def names(self, ids: Any) -> npt.NDArray[np.object_]:
-        """The names of ids, of any shape: strings, and "" where there is none, as of -1."""
-        wanted = np.asarray(ids, np.int64)
+        """The names of ids, of any shape: strings, and "" where there is none, as of -1.
+
+        Raises:
+            TypeError: ids that are no integers.
+        """
+        wanted = as_array(ids, "ids")
+        flat = as_ids(wanted.reshape(-1))
         found = np.full(wanted.size, "", object)
-        flat = wanted.ravel()
         runs = self._runs(flat)
         for place in np.flatnonzero(runs >= 0):
             text, number = self._text(int(runs[place]), int(flat[place]))

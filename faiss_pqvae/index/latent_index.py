@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from faiss_pqvae.arguments import at_least_1, check_attribute, instance, integer, output
 from faiss_pqvae.data.batches import check_items
+from faiss_pqvae.foreign import as_ids
 from faiss_pqvae.index.encoding import Batch, Encoding
 from faiss_pqvae.index.export import export
 from faiss_pqvae.index.following import after_adding, after_merging, after_removing
@@ -25,7 +26,6 @@ from faiss_pqvae.index.training import Fit, Parts, trained
 from faiss_pqvae.index.transforms import Transforms
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.native.files.io import is_mapped
-from faiss_pqvae.native.ids import as_ids
 from faiss_pqvae.native.kinds.graph import MAX_EF
 from faiss_pqvae.native.store.contents import first_levels
 from faiss_pqvae.native.store.store import Store

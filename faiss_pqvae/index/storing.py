@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 
 from faiss_pqvae.arguments import output
-from faiss_pqvae.foreign import as_array
+from faiss_pqvae.foreign import as_array, as_ids
 from faiss_pqvae.index.encoding import Batch, Encoding
 from faiss_pqvae.index.metrics import metric_number
 from faiss_pqvae.index.refine import Refiner, StoredVectors, made_of, make_refiner, refines_by
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.faiss_method import faiss_method
-from faiss_pqvae.native.ids import as_ids, as_selector
+from faiss_pqvae.native.ids import as_selector
 from faiss_pqvae.native.inject import (
     inject_codebooks,
     new_residual_index,

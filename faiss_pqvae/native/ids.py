@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from faiss_pqvae.foreign import as_array
+from faiss_pqvae.foreign import as_ids
 from faiss_pqvae.native import faiss
 from faiss_pqvae.types import IdArray
 
@@ -23,26 +23,6 @@ def in_id_map(index: Any) -> bool:
 def unwrapped(index: Any) -> Any:
     """What is in an IDMap, or an index without one: by its own class, valid as long as `index`."""
     return faiss.downcast_index(index.index if in_id_map(index) else index)
-
-
-def as_ids(ids: Any, n: int | None = None) -> IdArray:
-    """Ids as (n,) int64; none at all may have any dtype, as `[]` has.
-
-    Raises:
-        TypeError: no integers.
-        ValueError: another number of them.
-    """
-    array = as_array(ids, "ids")
-    if not array.size:
-        array = array.astype(np.int64)
-    if array.dtype == np.uint64:
-        raise TypeError("expected ids of dtype int64, got uint64: give ids.view(numpy.int64)")
-    if not np.issubdtype(array.dtype, np.integer):
-        raise TypeError(f"expected ids of dtype int64, got {array.dtype}")
-    if array.ndim != 1 or (n is not None and len(array) != n):
-        expected = "(n,)" if n is None else f"({n},)"
-        raise ValueError(f"expected ids of shape {expected}, got {array.shape}")
-    return np.ascontiguousarray(array, np.int64)
 
 
 def as_selector(sel: Any) -> Any:

@@ -10,7 +10,7 @@ import pytest
 import scipy.sparse
 import torch
 
-from faiss_pqvae.foreign import as_array, how_to_convert
+from faiss_pqvae.foreign import as_array, as_ids, how_to_convert
 
 X = np.arange(4.0, dtype=np.float32)
 PLAIN = {
@@ -42,10 +42,14 @@ def test_as_array__copies_nothing_of_a_plain_one() -> None:
     [
         (scipy.sparse.eye_array(3), "got dia_array, which is sparse: write x.toarray()"),
         (torch.eye(3).to_sparse(), "got a sparse tensor (torch.sparse_coo): write x.to_dense()"),
+        (
+            torch.nested.as_nested_tensor([torch.eye(2)], layout=torch.jagged),
+            "got a nested tensor: write torch.stack(",
+        ),
         (torch.empty(3, device="meta"), "got a tensor on the device meta, which has no values"),
         (np.ma.masked_less(X, 1), "got a masked array with missing values: write x.filled(value)"),
     ],
-    ids=["scipy", "sparse", "meta", "masked"],
+    ids=["scipy", "sparse", "nested", "meta", "masked"],
 )
 def test_as_array__says_what_is_not_there(values: Any, message: str) -> None:
     with pytest.raises(TypeError, match=rf"expected ids as a dense array, {re.escape(message)}"):
@@ -64,3 +68,31 @@ def test_as_array__says_what_is_not_there(values: Any, message: str) -> None:
 )
 def test_how_to_convert__by_kind(dtype: Any, expected: str) -> None:
     assert how_to_convert(np.dtype(dtype), "z") == expected
+
+
+@pytest.mark.parametrize("given_", [[3, 2**40], np.array([3, -1], np.int8), np.arange(6)[::2]])
+def test_as_ids__are_contiguous_int64(given_: Any) -> None:
+    ids = as_ids(given_)
+    assert (ids.dtype, ids.flags.c_contiguous) == (np.int64, True)
+    np.testing.assert_array_equal(ids, given_)
+
+
+@pytest.mark.parametrize("given_", [[], np.array([]), np.empty(0, np.int64)], ids=repr)
+def test_as_ids__of_none(given_: Any) -> None:
+    ids = as_ids(given_, 0)
+    assert (ids.dtype, ids.shape) == (np.int64, (0,))
+
+
+@pytest.mark.parametrize(
+    ("ids", "n", "error", "match"),
+    [
+        ([1.0], None, TypeError, "int64, got float64"),
+        (np.array([1], np.uint64), None, TypeError, r"got uint64: give ids.view\(numpy.int64\)"),
+        ([], 3, ValueError, r"shape \(3,\), got \(0,\)"),
+        ([[1, 2]], None, ValueError, r"shape \(n,\), got \(1, 2\)"),
+        ([1, 2], 3, ValueError, r"shape \(3,\), got \(2,\)"),
+    ],
+)
+def test_as_ids__refuses(ids: Any, n: int | None, error: type[Exception], match: str) -> None:
+    with pytest.raises(error, match=match):
+        as_ids(ids, n)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from faiss_pqvae.data.arrow import read_column, read_schema
+from faiss_pqvae.data.arrow import is_text, read_column, read_schema
 from faiss_pqvae.extras import import_extra
 
 
@@ -79,8 +79,8 @@ def plain(column: Any) -> npt.NDArray[Any] | list[str | None]:
     types = arrow.types
     if types.is_dictionary(column.type):
         column = column.cast(column.type.value_type)
-    kind = column.type
-    if types.is_string(kind) or types.is_large_string(kind):
+    column, kind = without_nan(column), column.type
+    if is_text(kind):
         text: list[str | None] = column.to_pylist()
         return text
     if types.is_null(kind):
@@ -91,8 +91,6 @@ def plain(column: Any) -> npt.NDArray[Any] | list[str | None]:
             "or give --labels FILE.npy"
         )
     try:
-        if types.is_floating(kind):  # pandas writes integers so where some are missing
-            column = compute.if_else(compute.is_nan(column), None, column)
         numbers = compute.fill_null(column.cast(arrow.int64()), -1)
     except arrow.ArrowInvalid as error:
         raise ValueError(
@@ -100,6 +98,14 @@ def plain(column: Any) -> npt.NDArray[Any] | list[str | None]:
         ) from error
     found: npt.NDArray[np.int64] = numbers.to_numpy()
     return found
+
+
+def without_nan(column: Any) -> Any:
+    """An arrow column with nulls for NaN: pandas writes integers so where some are missing."""
+    arrow, compute = import_extra("pyarrow"), import_extra("pyarrow.compute")
+    if not arrow.types.is_floating(column.type):
+        return column
+    return compute.if_else(compute.is_nan(column), None, column)
 
 
 def _of_text(values: list[str | None]) -> Classes:

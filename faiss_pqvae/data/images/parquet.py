@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from faiss_pqvae.data.arrow import read_column, read_schema, reading
+from faiss_pqvae.data.arrow import has_bytes, is_binary, read_column, read_schema, reading
 from faiss_pqvae.data.images.decoder import (
     BrokenImageError,
     Decoder,
@@ -22,7 +22,7 @@ from faiss_pqvae.data.images.decoder import (
 from faiss_pqvae.data.images.image_options import Mode
 from faiss_pqvae.data.images.label_column import Classes, read_classes
 from faiss_pqvae.data.images.listing import file_stamp
-from faiss_pqvae.data.images.picture_column import has_bytes, image_columns, is_binary
+from faiss_pqvae.data.images.picture_column import image_columns
 from faiss_pqvae.data.images.pictures import Pictures
 from faiss_pqvae.data.source import Rows, parquet_paths, row_ids
 from faiss_pqvae.extras import import_extra
@@ -178,12 +178,15 @@ def _encoded(path: Path, name: str, *, nulls: bool) -> Any:
 
 
 def _binary(column: Any, *, nulls: bool) -> Any:
-    types, compute = import_extra("pyarrow").types, import_extra("pyarrow.compute")
+    arrow, compute = import_extra("pyarrow"), import_extra("pyarrow.compute")
+    types = arrow.types
     if types.is_struct(column.type) and not has_bytes(column.type):
         fields = [field.name for field in column.type]
         raise ValueError(f"expected an image struct with the field 'bytes', got {fields}")
     if types.is_struct(column.type):
         column = compute.struct_field(column, "bytes")
+    if types.is_null(column.type):  # as writers call what is never there, in no row for example
+        column = column.cast(arrow.binary())
     if not is_binary(column.type):
         raise ValueError(f"expected encoded images as binary, got {column.type}")
     if column.null_count and not nulls:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from faiss_pqvae.data.arrow import reading
+from faiss_pqvae.data.arrow import first_with_rows, has_bytes, is_binary, reading
 from faiss_pqvae.extras import import_extra
 
 _SNIFFED_ROWS = 16  # of a column of binary, to see whether it holds pictures
@@ -28,7 +28,7 @@ def image_columns(paths: Sequence[Path]) -> list[str]:
         ImportError: pyarrow is not installed.
     """
     parquet = import_extra("pyarrow.parquet")
-    path = next((path for path in paths if _has_rows(path)), paths[0])
+    path = first_with_rows(paths)
     with reading(path), parquet.ParquetFile(path) as file:
         schema = file.schema_arrow
         found = [field.name for field in schema if has_bytes(field.type)]
@@ -38,11 +38,6 @@ def image_columns(paths: Sequence[Path]) -> list[str]:
             found += [name for name in binary if rows is not None and _begin(rows[name])]
             found += ["image"] if "image" in binary else []  # its name says it
     return [name for name in schema.names if name in found]
-
-
-def _has_rows(path: Path) -> bool:
-    with reading(path):
-        return bool(import_extra("pyarrow.parquet").read_metadata(path).num_rows)
 
 
 def _begin(column: Any) -> bool:
@@ -55,22 +50,3 @@ def _begins(value: bytes) -> bool:
     webp = value[:4] == b"RIFF" and value[8:12] == b"WEBP"
     avif = value[4:12] in (b"ftypavif", b"ftypheic", b"ftypmif1")
     return value.startswith(_STARTS) or webp or avif
-
-
-def has_bytes(column: Any) -> bool:
-    """Whether an arrow type is a struct with encoded bytes."""
-    types = import_extra("pyarrow").types
-    return bool(
-        types.is_struct(column)
-        and column.get_field_index("bytes") >= 0
-        and is_binary(column.field("bytes").type)
-    )
-
-
-def is_binary(column: Any) -> bool:
-    """Whether an arrow type is bytes of any length."""
-    types = import_extra("pyarrow").types
-    if types.is_dictionary(column):
-        column = column.value_type
-    view = getattr(types, "is_binary_view", lambda _: False)
-    return bool(types.is_binary(column) or types.is_large_binary(column) or view(column))

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from faiss_pqvae.foreign import as_ids
 from faiss_pqvae.native.faiss_method import faiss_method
 from faiss_pqvae.native.ids import (
     POSSIBLE_IDS,
-    as_ids,
     given_ids,
     id_map_changed,
     in_id_map,

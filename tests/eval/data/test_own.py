@@ -161,6 +161,7 @@ def test_load__parquet_with_lists_of_labels(x: np.ndarray, tmp_path: Path, as_te
         pa.array(["abc"[label] for label in LABELS]).dictionary_encode(),
         pa.array(LABELS.astype(float)),
         pa.array(LABELS, pa.uint16()),
+        pa.array(["abc"[label] for label in LABELS], pa.string_view()),
     ],
 )
 def test_load__parquet_with_labels_of_other_types(
@@ -171,6 +172,16 @@ def test_load__parquet_with_labels_of_other_types(
     data = load(path)
     assert len(data.class_names) == 3
     same_items(data, x, LABELS)
+
+
+@pytest.mark.parametrize("missing", [None, float("nan")])
+def test_load__parquet_says_where_labels_are_missing(
+    vectors: np.ndarray, tmp_path: Path, missing: float | None
+) -> None:
+    labels = pa.array([missing, *LABELS[1:].astype(float).tolist()])
+    path = write_parquet(tmp_path / "x.parquet", v=list(vectors), label=labels)
+    with pytest.raises(ValueError, match=r"label in every row of the column 'label' .* 1 nulls"):
+        load(path)
 
 
 @pytest.mark.parametrize("as_table", [True, False])
@@ -298,6 +309,24 @@ def test_load__npy_with_queries_and_no_labels_is_judged_by_neighbours(
     assert isinstance(data, VectorData)
     table = ((vectors[50:, None].astype(float) - vectors[:50]) ** 2).sum(-1)
     np.testing.assert_array_equal(data.truth.I, table.argsort(axis=1))
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("dtypes", ["f8 f4", "f4 f2", "f4 >f8"])
+def test_load__queries_may_be_floats_of_another_size(
+    vectors: np.ndarray, tmp_path: Path, dtypes: str, labelled: bool
+) -> None:
+    parts = zip("xq", dtypes.split(), (vectors[:50], vectors[50:]), strict=True)
+    for name, dtype, x in parts:
+        np.save(tmp_path / f"{name}.npy", x.astype(dtype))
+    np.save(tmp_path / "y.npy", LABELS[:50])
+    np.save(tmp_path / "z.npy", LABELS[50:])
+    paths = [tmp_path / "y.npy", tmp_path / "z.npy"] if labelled else []
+    data = load(
+        tmp_path / "x.npy", own=OwnData(tmp_path / "q.npy", *paths), cache=tmp_path / "cache"
+    )
+    assert data.database.dtype == data.queries.dtype == np.float32
+    np.testing.assert_array_equal(data.queries[:], vectors[50:].astype(dtypes[-2:]))
 
 
 @pytest.mark.parametrize(
@@ -448,5 +477,9 @@ def test_classes_of__numbers_all_parts_alike() -> None:
         classes_of([np.array([1, 2]), np.zeros((2, 2), bool)])
     with pytest.raises(ValueError, match=r"as many classes in all parts, got \[2, 3\]"):
         classes_of([np.zeros((2, 2), bool), np.zeros((2, 3), bool)])
+    with pytest.raises(ValueError, match="of 0 and 1 alone: give bool"):
+        classes_of([[[0, 1], [1, 0]]])  # of which each item would be of both classes
+    with pytest.raises(ValueError, match=r"labels below 2\*\*63, got 9223372036854775809"):
+        classes_of([np.array([2**63 + 1, 3], np.uint64)])
     with pytest.raises(ValueError, match="labels up to 1, got 2"):
         classes_of([np.array([0, 2])], [("a", "b")])

@@ -137,7 +137,9 @@ def test_given__a_native_file_is_filled_or_taken_as_it_is(data, tmp_path):
     assert results.rows[0].metrics["map@10"] == pytest.approx(expected, abs=0.02)  # ties
     native.add(data.database[:5])
     faiss.write_index(native, str(full))
-    with pytest.raises(ValueError, match="with the 300 items of the database, got 305 items"):
+    with pytest.raises(
+        ValueError, match="300 items of the database, got 305 items in it: give it empty"
+    ):
         given_at(full)
 
 
@@ -155,6 +157,39 @@ def test_given__a_bundle_is_filled_or_taken_as_it_is(data, make_model, tmp_path)
     assert [row.metrics for row in results.rows] == [row.metrics for row in again.rows]
     counts = codeword_counts(index, 2, 4)
     assert (counts.shape, counts.sum(axis=1).tolist()) == ((2, 16), [300, 300])
+
+
+@pytest.mark.parametrize(
+    ("ids", "shift", "message"),
+    [
+        (np.arange(300), 0, None),
+        (
+            np.arange(300)[::-1],
+            0,
+            r"under the ids 0 to 299, got \d+ others among 100 of them: give",
+        ),
+        (np.arange(300), 5, r"got \d+ others among 100 of them: give it empty"),
+        (
+            -2 - np.arange(300),
+            0,
+            "ids 0 to 299: expected ids that are stored, got 0; give it empty",
+        ),
+    ],
+    ids=["places", "reversed", "other items", "negative"],
+)
+def test_given__a_filled_bundle_has_the_items_under_their_places(
+    data, make_model, tmp_path, ids, shift, message
+):
+    native = faiss.IndexIDMap2(faiss.IndexPQ(8, 2, 4))
+    index = fpq.LatentIndex(make_model((16,), 2, 4), faiss_index=native)
+    index.add_with_ids(np.roll(data.database, shift, axis=0), ids)
+    fpq.write_index(index, tmp_path / "b")
+    row = given_at(tmp_path / "b").build((16,))
+    if message is None:
+        row.add(data.database)
+        return
+    with pytest.raises(ValueError, match=message):  # and no results that mean other items
+        row.add(data.database)
 
 
 @pytest.mark.parametrize(

@@ -233,6 +233,19 @@ def test_ids__of_integers(bundle, photos, tmp_path, capsys, kind):
     assert _nearest(found) == found["queries"]
 
 
+@pytest.mark.parametrize("command", ["build", "add"])
+def test_ids__beyond_which_none_is_left(bundle, photos, tmp_path, capsys, command):
+    b, ids = bundle("IVF"), [2**63 - 1, -8, 5, 3, -(2**63)]
+    (tmp_path / "ids.json").write_text(json.dumps(ids))
+    main(["build", b, str(photos), "--ids", str(tmp_path / "ids.json")])
+    main([command, b, str(photos)])  # of what has its id, again
+    assert np.ravel(_found(capsys, b, photos, "--k", 1)["I"]).tolist() == ids
+    _photo(photos / "ant" / "1.png", 8)
+    with pytest.raises(SystemExit):
+        main([command, b, str(photos)])
+    assert "leave room for more, got 9223372036854775807: give --ids" in capsys.readouterr().err
+
+
 def test_ids__an_index_that_counts_keeps_what_else_it_was(tmp_path, make_model, vectors):
     index = LatentIndex(make_model((4,)), faiss_index=NATIVE["plain"](), refine_index="decoder")
     index.search_type, index.k_factor, index.description = "sdc", 3, "PQVAE2x8,RDecoder"

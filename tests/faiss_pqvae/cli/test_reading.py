@@ -88,6 +88,16 @@ def test_open_labelled__labels_are_read_when_asked_for(
     np.testing.assert_array_equal(labels_of_places(items, given[:-1]), given[:-1])
 
 
+@pytest.mark.parametrize("labelled", [True, False])
+def test_open_labelled__vectors_in_parquet_have_labels_too(tmp_path: Path, labelled: bool) -> None:
+    for name, text in (("2", ["b", "a"]), ("10", [None, "b"])):
+        table = {"v": [[1.0, 2.0], [3.0, 4.0]], **({"label": text} if labelled else {})}
+        pq.write_table(pa.table(table), tmp_path / f"{name}.parquet")
+    _, labels = open_labelled(str(tmp_path), ImageOptions())
+    found = labels()
+    assert (None if found is None else found.tolist()) == ([1, 0, -1, 1] if labelled else None)
+
+
 def test_open_labelled__data_sets_have_no_options_of_images() -> None:
     with pytest.raises(ValueError, match=r"to read with size=\(8, 8\), got mnist5k: there"):
         open_labelled("mnist5k", ImageOptions(size=(8, 8)))

@@ -90,6 +90,7 @@ LISTS = {
     "list<half>": pa.array(X.astype(np.float16).tolist(), pa.list_(pa.float16())),
     "list<double>": pa.array(X.tolist(), pa.list_(pa.float64())),
     "large_list": pa.array(X.tolist(), pa.large_list(pa.float32())),
+    "list_view": pa.array(X.tolist(), pa.list_view(pa.float32())),
     "fixed": pa.FixedSizeListArray.from_arrays(pa.array(X.reshape(-1)), 12),
     "tensor": pa.FixedShapeTensorArray.from_numpy_ndarray(X),
 }
@@ -122,6 +123,10 @@ def test_column_kinds__by_type() -> None:
     table = {"a": struct, "b": [b"x"], "c": [1.0], "d": [1], "e": ["x"], "f": [[1]], "g": [True]}
     table["h"] = pa.FixedShapeTensorArray.from_numpy_ndarray(X[:1])
     table["i"] = pa.array([{"x": 1.0}])
+    table["j"] = pa.array([b"x"], pa.binary_view())
+    table["k"] = pa.array([b"x"]).dictionary_encode()
+    table["l"] = pa.array([{"bytes": None, "path": "x.png"}])
+    table["m"] = pa.array([[1.0]], pa.list_view(pa.float64()))
     kinds = column_kinds(pa.table(table).schema)
     assert list(kinds.values()) == [
         "images",
@@ -133,6 +138,10 @@ def test_column_kinds__by_type() -> None:
         "other",
         "vectors",
         "other",
+        "images",
+        "images",
+        "images",
+        "vectors",
     ]
 
 

@@ -49,6 +49,21 @@ def test_open_npy__others_keep_their_dtype(tmp_path: Path, dtype: str, shape) ->
     assert one.parts == [(tmp_path / "1 files" / "0.npy", len(x))]
 
 
+@pytest.mark.parametrize("number", [0, 9])
+@pytest.mark.parametrize("nothing", [np.array([]), np.empty((0, 2)), np.empty((0, 3, 1), "u1")])
+def test_open_npy_shards__without_items_have_any_shape(
+    tmp_path: Path, number: int, nothing: np.ndarray
+) -> None:
+    x = X.astype(np.float32)
+    paths = [tmp_path / f"{i}.npy" for i in (1, 2)]
+    for path, part in zip(paths, np.split(x, [4]), strict=True):
+        np.save(path, part)
+    np.save(tmp_path / f"{number}.npy", nothing)
+    source = open_npy_shards(sorted([*paths, tmp_path / f"{number}.npy"]))
+    assert source.dtype == np.float32
+    np.testing.assert_array_equal(source[:], x)
+
+
 def test_open_npy_shards__a_file_that_shrinks_is_an_error(tmp_path: Path) -> None:
     paths = write(tmp_path, X.astype(np.float32), 3)
     source = open_npy_shards(paths)

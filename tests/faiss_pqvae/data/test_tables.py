@@ -204,6 +204,17 @@ def test_parquet_vectors__join_the_files_of_a_folder(tmp_path: Path) -> None:
     np.testing.assert_array_equal(given_order[:], np.vstack([X[8:], X[:8]]))
 
 
+@pytest.mark.parametrize("number", [0, 3])
+def test_parquet_vectors__of_files_without_rows_the_type_says_nothing(
+    tmp_path: Path, number: int
+) -> None:
+    for i, rows in ((1, slice(0, 8)), (2, slice(8, 20))):
+        pq.write_table(pa.table({"x": list(X[rows])}), tmp_path / f"{i}.parquet")
+    # As pandas writes an empty part, whose column might hold anything.
+    pq.write_table(pa.table({"x": pa.nulls(0)}), tmp_path / f"{number}.parquet")
+    np.testing.assert_array_equal(open_source(tmp_path)[:], X)
+
+
 def test_parquet_vectors__images_come_first(tmp_path: Path) -> None:
     pq.write_table(pa.table({"image": [b"x"], "v": [[1.0]]}), tmp_path / "x.parquet")
     with pytest.raises(ValueError, match="as an image"):

@@ -68,6 +68,16 @@ def test_of_names__refuses(names, ids, message):
         Items.of_names(names, ids)
 
 
+@pytest.mark.parametrize(
+    "ids", [[1.5, 2.5], np.array([2**63, 2], np.uint64), [2**63, 2], ["1", "2"]]
+)
+def test_items__ids_are_integers_of_64_bits(ids):
+    with pytest.raises(TypeError, match="expected ids of dtype int64, got"):
+        Items.of_names(["a", "b"], ids)
+    with pytest.raises(TypeError, match="expected ids of dtype int64, got"):
+        Items.of_names(["a", "b"]).names(ids)
+
+
 def test_of_names__refuses_what_is_no_string():
     with pytest.raises(TypeError, match="names as strings, got int"):
         Items.of_names(["a", 3])

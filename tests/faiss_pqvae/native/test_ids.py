@@ -1,51 +1,21 @@
 """Ids and selectors of ids."""
 
-from typing import Any
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from faiss_pqvae.native import faiss
-from faiss_pqvae.native.ids import as_ids, as_selector, places_of, selected
+from faiss_pqvae.native.ids import as_selector, places_of, selected
 
 IDS = st.lists(st.integers(-(2**63), 2**63 - 1), max_size=12)
-
-
-@pytest.mark.parametrize("given_", [[3, 2**40], np.array([3, -1], np.int8), np.arange(6)[::2]])
-def test_as_ids__are_contiguous_int64(given_: Any) -> None:
-    ids = as_ids(given_)
-    assert (ids.dtype, ids.flags.c_contiguous) == (np.int64, True)
-    np.testing.assert_array_equal(ids, given_)
-
-
-@pytest.mark.parametrize("given_", [[], np.array([]), np.empty(0, np.int64)], ids=repr)
-def test_as_ids__of_none(given_: Any) -> None:
-    ids = as_ids(given_, 0)
-    assert (ids.dtype, ids.shape) == (np.int64, (0,))
-    assert not as_selector(given_).is_member(0)
-
-
-@pytest.mark.parametrize(
-    ("ids", "n", "error", "match"),
-    [
-        ([1.0], None, TypeError, "int64, got float64"),
-        (np.array([1], np.uint64), None, TypeError, r"got uint64: give ids.view\(numpy.int64\)"),
-        ([], 3, ValueError, r"shape \(3,\), got \(0,\)"),
-        ([[1, 2]], None, ValueError, r"shape \(n,\), got \(1, 2\)"),
-        ([1, 2], 3, ValueError, r"shape \(3,\), got \(2,\)"),
-    ],
-)
-def test_as_ids__refuses(ids: Any, n: int | None, error: type[Exception], match: str) -> None:
-    with pytest.raises(error, match=match):
-        as_ids(ids, n)
 
 
 def test_as_selector__takes_ids_and_selectors() -> None:
     sel = faiss.IDSelectorRange(2, 5)
     assert as_selector(sel) is sel
     assert [as_selector([2, 2**40]).is_member(i) for i in (2, 3, 2**40)] == [True, False, True]
+    assert not as_selector([]).is_member(0)
     with pytest.raises(TypeError, match="translated to places"):
         as_selector(faiss.IDSelectorTranslated(faiss.Int64Vector(), sel))
 

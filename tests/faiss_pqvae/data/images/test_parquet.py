@@ -78,6 +78,28 @@ def test_parquet_images__joins_files_and_row_groups(tmp_path: Path, pixels: Any,
     np.testing.assert_array_equal(in_given_order[:1][0], pixels(3).transpose(2, 0, 1))
 
 
+@pytest.mark.parametrize("number", [0, 3])
+def test_parquet_images__of_files_without_rows_the_type_says_nothing(
+    tmp_path: Path, pixels: Any, png: Any, number: int
+) -> None:
+    for i in (1, 2):
+        table = pa.table({"picture": structs([png(pixels(i))]), "label": ["ab"[i - 1]]})
+        pq.write_table(table, tmp_path / f"{i}.parquet")
+    nothing = pa.table({"picture": pa.nulls(0), "label": pa.nulls(0)})
+    pq.write_table(nothing, tmp_path / f"{number}.parquet")
+    source = open_source(tmp_path)
+    assert isinstance(source, ParquetImages)
+    assert (source.labels.tolist(), source.class_names) == ([0, 1], ("a", "b"))
+    np.testing.assert_array_equal(source[:][1], pixels(2).transpose(2, 0, 1))
+
+
+def test_parquet_images__of_paths_alone_says_what_to_read(tmp_path: Path) -> None:
+    column = pa.array([{"bytes": None, "path": "x.png"}])
+    pq.write_table(pa.table({"image": column}), tmp_path / "x.parquet")
+    with pytest.raises(ValueError, match=r"1 nulls; .* beside the table, read their folder"):
+        open_source(tmp_path / "x.parquet")
+
+
 def test_parquet_images__takes_plain_binary_without_labels(
     tmp_path: Path, pixels: Any, png: Any
 ) -> None:
@@ -188,7 +210,7 @@ def structs(images: list[bytes | None]) -> pa.Array:
     return pa.array(rows, pa.struct([("bytes", pa.binary()), ("path", pa.string())]))
 
 
-@pytest.mark.parametrize("kind", ["struct", "binary", "large_binary", "dictionary"])
+@pytest.mark.parametrize("kind", ["struct", "binary", "large_binary", "view", "dictionary"])
 def test_open_source__finds_the_only_column_of_images(
     tmp_path: Path, png: Any, pixels: Any, kind: str
 ) -> None:
@@ -197,12 +219,13 @@ def test_open_source__finds_the_only_column_of_images(
         "struct": structs(images),
         "binary": pa.array(images),
         "large_binary": pa.array(images, pa.large_binary()),
+        "view": pa.array(images, pa.binary_view()),
         "dictionary": pa.array(images).dictionary_encode(),
     }[kind]
     table = {"key": pa.array([b"a", b"b", b"c"]), "img": column, "label": ["x", None, "y"]}
     pq.write_table(pa.table(table), tmp_path / "x.parquet")
-    source = open_source(tmp_path / "x.parquet")
-    np.testing.assert_array_equal(source[:][2], pixels(2).transpose(2, 0, 1))
+    for place in (tmp_path / "x.parquet", tmp_path / "x.parquet" / "img"):
+        np.testing.assert_array_equal(open_source(place)[:][2], pixels(2).transpose(2, 0, 1))
 
 
 def test_open_source__a_column_by_name(tmp_path: Path, png: Any, pixels: Any) -> None:
