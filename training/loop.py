@@ -18,13 +18,13 @@ from torch import Tensor
 from faiss_pqvae.data.batches import check_items, content_key
 from faiss_pqvae.files import replace_bytes
 from faiss_pqvae.model.clustering import histogram, perplexity, usage
-from faiss_pqvae.model.pqvae import PQVAE
+from faiss_pqvae.model.pqvae import PQVAE, have_distances
 from faiss_pqvae.progress import Progress
 from faiss_pqvae.registry import objectives
 
 from .build import check_codes, checked, resolved_objective
 from .config import TrainingConfig
-from .data.items import WHAT, Rows
+from .data.items import WHAT, Rows, parts
 from .data.little import warn_of_little
 from .device import choose_device, reset_parameters, take_over
 from .kept import CHECKPOINT, LOG, TRAINED, Kept, key_of_networks
@@ -377,6 +377,12 @@ class Trainer:
         self.task.release()
         self.model.eval()
         self.task.finish()
+        with torch.inference_mode():
+            some = parts(self.items.train_rows)[0]
+            if not have_distances(self.model.encode(self.items.read(some))):
+                raise DivergedError(
+                    f"latents are not below 1e18 after the last step, {self.step}{self._advice()}"
+                )
         self._keep(self.best_loss, self.best_epoch)
         self._as_trained()
         self._log(

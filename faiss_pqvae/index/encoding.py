@@ -14,7 +14,7 @@ from torch import Tensor
 from faiss_pqvae.data.batches import check_items, read_batches
 from faiss_pqvae.index.front import Front
 from faiss_pqvae.index.transforms import Transforms
-from faiss_pqvae.model.pqvae import PQVAE
+from faiss_pqvae.model.pqvae import PQVAE, have_distances
 from faiss_pqvae.types import FloatArray
 
 
@@ -147,8 +147,7 @@ class Encoding:
         with torch.inference_mode():
             inputs = inputs.to(self.model.device)
             z = self.model.encode(inputs)
-        # FAISS counts an item without finite distances, but no inverted list gets it.
-        if not (4 * z.square().sum(-1)).isfinite().all():
+        if not have_distances(z):
             raise ValueError("expected items with latents below 1e18, got larger ones or NaN")
         return items, inputs, z
 

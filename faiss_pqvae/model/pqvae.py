@@ -273,3 +273,11 @@ def _deviation(x: Tensor) -> Tensor:
 def to_float(x: Tensor) -> Tensor:
     """float32: uint8 images scaled to [0, 1], everything else as it is."""
     return x.float() / 255 if x.dtype == torch.uint8 and x.ndim == 4 else x.float()
+
+
+def have_distances(z: Tensor) -> bool:
+    """Whether float32 holds the squared distances between latents (n, d), and so FAISS finds them.
+
+    FAISS counts an item without, but no inverted list gets it.
+    """
+    return bool((4 * z.square().sum(-1)).isfinite().all())

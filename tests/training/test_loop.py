@@ -375,6 +375,28 @@ def test_fit__diverging_in_the_last_step_leaves_the_best(monkeypatch):
     assert all(value.isfinite().all() for value in net.state_dict().values())
 
 
+@pytest.mark.parametrize(
+    ("objective", "given"), DIVERGING, ids=[type(objective).__name__ for objective, _ in DIVERGING]
+)
+def test_fit__weights_that_make_latents_too_large_raise(objective, given, monkeypatch):
+    """They are finite, and what is measured may be; no index would take an item."""
+    end_epoch = Trainer._end_epoch
+
+    def then_grows(trainer, epoch):
+        event = end_epoch(trainer, epoch)
+        trainer.best_state = {}
+        with torch.no_grad():
+            for weight in trainer.model.encoder.parameters():
+                weight.mul_(1e15)
+        return event
+
+    monkeypatch.setattr(Trainer, "_end_epoch", then_grows)
+    net = model(objective, encoder="mlp", width=8, dsub=4)
+    with pytest.raises(DivergedError, match="latents are not below 1e18 after the last step, 7"):
+        fit(net, images(), config(epochs=1), objective, **given)
+    assert not net.is_trained
+
+
 def test_fit__a_training_whose_epochs_do_not_count_says_its_last_loss():
     objective = Contrastive(small_views=1.0, n_views=2)
     net = model(objective, encoder="resnet", dsub=4)

@@ -191,6 +191,8 @@ def faults_error(faults: Faults, n: int) -> ValueError:
         lines[0] += "; "
     if all(isinstance(fault, OtherSizeError) for fault in faults.values()):
         return ValueError(lines[0].rstrip("; \n"))
+    if len(faults) == n:
+        return ValueError(f"{lines[0]}mend or remove what is broken: nothing else is there")
     return ValueError(
         f"{lines[0]}mend or remove what is broken, or leave it out with skip_broken=True "
         "(--skip-broken)"

@@ -180,6 +180,13 @@ def test_image_folder__lists_all_broken_files_at_once(
         ImageFolder(with_broken, size)[:1]
 
 
+@pytest.mark.parametrize("skip_broken", [True, False])
+def test_image_folder__does_not_advise_to_skip_all(tmp_path: Path, skip_broken: bool) -> None:
+    (tmp_path / "a.png").write_text("text")
+    with pytest.raises(ValueError, match=r"a\.png as an image.*nothing else is there$"):
+        ImageFolder(tmp_path, (4, 4), skip_broken=skip_broken)[:]
+
+
 def test_image_folder__skips_broken_files_and_keeps_places(
     with_broken: Path, pixels: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
