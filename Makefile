@@ -8,9 +8,6 @@ READY := .venv/ready
 DEMO ?=
 PAPER ?=
 
-# Threads that wait sleep: on a busy machine spinning ones take the processor from those that work.
-export OMP_WAIT_POLICY ?= passive
-
 .PHONY: help demo test jury stress lint format typecheck bench paper clean
 
 demo: $(READY)  ## train on real images, compare, write runs/demo/report.html

@@ -15,6 +15,7 @@ from pathlib import Path
 import faiss_pqvae
 from faiss_pqvae.cli.option_errors import OptionError, with_named_options
 from faiss_pqvae.cli.stopped import after_ctrl_c
+from faiss_pqvae.cli.threads import choose_threads, look
 
 # The module of each command.
 _COMMANDS = {
@@ -42,9 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: instead of the process's own, without the program's name.
     """
-    # Before torch and FAISS are loaded: threads that wait for others sleep. Spinning ones take the
-    # processor from those that they wait for, where the machine has other work.
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     given = sys.argv[1:] if arguments is None else list(arguments)
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     # Which of its files FAISS tries, and what torch counted in an import that Ctrl-C ended.
@@ -94,8 +92,12 @@ def _run(given: list[str]) -> None:
         # For "package.module:attribute"; last, to stand before nothing that is installed.
         if (here := str(Path.cwd())) not in sys.path:
             sys.path.append(here)
+        before = look()
         command, arguments = _imported(name, rest)
-        parsed(command, f"{_PROGRAM} {name}", arguments)()
+        run = parsed(command, f"{_PROGRAM} {name}", arguments)
+        if "torch" in sys.modules:  # as wherever something is trained
+            choose_threads(before, look())
+        run()
     elif name in ("-h", "--help"):
         tyro.extras.subcommand_cli_from_dict(
             {command: _summarized(command) for command in _COMMANDS},

@@ -1,7 +1,5 @@
 """What Ctrl-C leaves of a command is what the command line says."""
 
-import os
-
 import numpy as np
 import pytest
 
@@ -78,13 +76,3 @@ def test_main__says_what_is_true_of_each_command(
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert expected in stopped(arguments, capsys)
     assert before == {p: p.read_bytes() for p in (tmp_path / "b").iterdir() if p.is_file()}
-
-
-def test_main__lets_waiting_threads_sleep_unless_somebody_decides_otherwise(monkeypatch):
-    for before, after in ((None, "passive"), ("active", "active")):
-        monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
-        if before is not None:
-            monkeypatch.setenv("OMP_WAIT_POLICY", before)
-        with pytest.raises(SystemExit):
-            main(["--help"])
-        assert os.environ["OMP_WAIT_POLICY"] == after
