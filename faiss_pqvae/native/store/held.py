@@ -46,7 +46,8 @@ class Held(NamedTuple):
                 f"{type(between[0]).__name__}"
             )
         kind.check(bare)
-        if not kind.is_mapped(bare):  # a file that is mapped is not read as a whole for this
+        # A file that is mapped is not read as a whole for this, nor are lists that are empty.
+        if bare.ntotal and not kind.is_mapped(bare):
             check_given_ids(index)
         return held
 
