@@ -14,6 +14,8 @@ from torch.nn import functional
 from faiss_pqvae.arguments import check_attribute, number
 from faiss_pqvae.data.batches import read_sample
 from faiss_pqvae.index.encoding import Batch, Encoding
+from faiss_pqvae.index.short_list import ShortList
+from faiss_pqvae.model.clustering import assign, split
 from faiss_pqvae.model.pqvae import PQVAE, to_float
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.faiss_method import faiss_method
@@ -21,7 +23,7 @@ from faiss_pqvae.native.ids import in_id_map, unwrapped
 from faiss_pqvae.native.kinds.kind import Found
 from faiss_pqvae.native.store.changes import all_or_nothing
 from faiss_pqvae.native.store.store import Store
-from faiss_pqvae.types import FloatArray, IdArray
+from faiss_pqvae.types import CodeArray, FloatArray, IdArray
 
 _CHUNK_BYTES = 2**26
 _STORING = (
@@ -213,12 +215,14 @@ class Decoder:
         reconstruct: gives quantized latents (n, latent_dim) float32 for keys (n,) int64.
         metric_type: of the search.
         chunk_bytes: of candidates looked at together.
+        codes: gives codes (n, M) uint8 for keys (n,) int64, where the index keeps them by key.
     """
 
     model: PQVAE
     reconstruct: Callable[[IdArray], FloatArray]
     metric_type: int
     chunk_bytes: int
+    codes: Callable[[IdArray], CodeArray] | None
 
     def __init__(
         self,
@@ -227,27 +231,72 @@ class Decoder:
         metric_type: int,
         *,
         chunk_bytes: int = _CHUNK_BYTES,
+        codes: Callable[[IdArray], CodeArray] | None = None,
     ) -> None:
         self.chunk_bytes = chunk_bytes
         self.model, self.reconstruct, self.metric_type = model, reconstruct, metric_type
+        self.codes = codes
+        self._short_list: ShortList | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         check_attribute(self, name)
         super().__setattr__(name, value)
 
+    @property
+    def short_list(self) -> ShortList | None:
+        """What ranks the tables' candidates, of which there are more than are decoded, for these.
+
+        None where tables rank as the sums of codewords do.
+        """
+        decoder = self.model.code_decoder
+        if decoder is None or self.metric_type != faiss.METRIC_L2:
+            return None
+        if self._short_list is None:
+            self._short_list = ShortList(self.model.quantizer.codewords, decoder)
+        return self._short_list
+
+    def shortened(self, D: FloatArray, keys: IdArray, n: int) -> IdArray:
+        """The n best of every query's candidates (nq, k), by their sums of codewords.
+
+        Args:
+            D: (nq, k) float32, distances by look-up tables.
+            keys: (nq, k) int64, -1 where there is none.
+            n: of them, at most k.
+        """
+        there = keys != -1
+        if self.short_list is None or not there.any():
+            return keys[:, :n]
+        known = np.where(there, keys, keys[there][0])
+        codes = self._codes(known.ravel()).reshape(*keys.shape, self.model.M)
+        return self.short_list(D, keys, codes, n)
+
     def distances(self, batch: Batch, keys: IdArray) -> FloatArray:
         """From the items of a batch to candidates (n, k) int64: (n, k) float32."""
-
-        def decode(wanted: IdArray) -> Tensor:
-            z = torch.from_numpy(self.reconstruct(wanted)).to(self.model.device)
-            return self._unit(self.model.decoder(z).float().flatten(1))
-
         with torch.inference_mode():
             queries = self._unit(self.model.normalize(batch.inputs).flatten(1))
-            return _distances(queries, keys, decode, self.metric_type, self.chunk_bytes)
+            return _distances(queries, keys, self._decode, self.metric_type, self.chunk_bytes)
+
+    def _decode(self, keys: IdArray) -> Tensor:
+        """The items (n, d) of keys (n,), as queries are compared with them."""
+        model, decoder = self.model, self.model.code_decoder
+        if decoder is None:
+            z = torch.from_numpy(self.reconstruct(keys)).to(model.device)
+            return self._unit(model.decoder(z).float().flatten(1))
+        ids = torch.from_numpy(self._codes(keys)).to(model.device)
+        return self._unit(decoder.compared(ids.long()))
+
+    def _codes(self, keys: IdArray) -> CodeArray:
+        """Codes (n, M) uint8 of keys (n,)."""
+        if self.codes is not None:
+            return self.codes(keys)
+        with torch.inference_mode():
+            z = torch.from_numpy(self.reconstruct(keys)).to(self.model.device)
+            ids = assign(split(z, self.model.M), self.model.quantizer.codewords)
+            codes: CodeArray = ids.cpu().numpy().astype(np.uint8)
+            return codes
 
     def _unit(self, x: Tensor) -> Tensor:
-        return functional.normalize(x) if self.model.spec.latents == "unit" else x
+        return functional.normalize(x) if self.model.spec.is_unit else x
 
 
 Refiner = StoredVectors | Decoder
@@ -270,7 +319,7 @@ def make_refiner(refine_index: Any, encoding: Encoding, store: Store) -> Refiner
     if refine_index is None:
         return None
     if refine_index == "decoder":
-        return Decoder(encoding.model, store.reconstruct, metric_type)
+        return Decoder(encoding.model, store.reconstruct, metric_type, codes=store.codes)
     if not isinstance(refine_index, faiss.Index):
         raise TypeError(
             f"expected a FAISS index to refine with, 'decoder' or None, got {refine_index!r}"
@@ -284,7 +333,7 @@ def make_refiner(refine_index: Any, encoding: Encoding, store: Store) -> Refiner
         raise ValueError(
             f"expected an index to refine with of {ntotal} items, got {refine_index.ntotal}"
         )
-    unit = encoding.model.spec.latents == "unit"
+    unit = encoding.model.spec.is_unit
     return StoredVectors(refine_index, unit=unit, has_ids=store.has_lists)
 
 

@@ -8,15 +8,21 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from faiss_pqvae.arguments import integer, item_shape
 from faiss_pqvae.codebooks import Codebooks, Structure
 from faiss_pqvae.model.backbone import Backbone, bytes_of
+from faiss_pqvae.model.clustering import assign, look_up, split
+from faiss_pqvae.model.conditional import ConditionalCode
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.networks import Headed, build_decoder, build_encoder, check_decoder
 from faiss_pqvae.model.product import ProductQuantizer, Quantized
 from faiss_pqvae.model.residual import ResidualQuantizer
 from faiss_pqvae.model.spec import CodeSpec, formed
+
+
+EFFORT = 16  # of the choice of codes, see `ConditionalCode.choose`
 
 
 class Reconstruction(NamedTuple):
@@ -80,6 +86,7 @@ class PQVAE(nn.Module):
         config = config.for_items(input_shape, M, nbits, spec.structure)
         self.input_shape, self.M, self.nbits = input_shape, M, nbits
         self.config, self.spec = config, spec
+        check_additive(config, spec, input_shape, nbits)
         self.quantizer = _quantizer(config, spec, M, nbits)
         self.latent_dim = latent_dim_of(config, spec.structure, M)
         self.encoder = self._encoder(encoder)
@@ -98,6 +105,10 @@ class PQVAE(nn.Module):
 
     def _encoder(self, given: nn.Module | None) -> nn.Module:
         shape, latent_dim, config = self.input_shape, self.latent_dim, self.config
+        if self.spec.is_additive:
+            if given is not None:
+                raise ValueError(f"expected no encoder for {self.spec}, got {type(given).__name__}")
+            return nn.Identity()
         if given is None:
             assert config.encoder is not None  # `for_items` filled it in
             return build_encoder(config.encoder, shape, latent_dim, width=config.width)
@@ -114,6 +125,11 @@ class PQVAE(nn.Module):
 
     def _decoder(self, given: nn.Module | None) -> tuple[nn.Module, bool]:
         shape, latent_dim, config = self.input_shape, self.latent_dim, self.config
+        if self.spec.is_additive:
+            if given is not None:
+                raise ValueError(f"expected no decoder for {self.spec}, got {type(given).__name__}")
+            ksub, width = self.quantizer.ksub, 2 * config.width
+            return ConditionalCode(shape[0], self.M, ksub, width=width), True
         if given is None:
             return build_decoder(config.decoder, shape, latent_dim, width=config.width), True
         if not isinstance(given, nn.Module):
@@ -167,15 +183,39 @@ class PQVAE(nn.Module):
             x = (x - self.mean) / self.scale
         return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
-    def encode(self, x: Tensor) -> Tensor:
+    @property
+    def code_decoder(self) -> ConditionalCode | None:
+        """What chooses the codes of items and decodes them, where the code is additive."""
+        return self.decoder if isinstance(self.decoder, ConditionalCode) else None
+
+    def encode(self, x: Tensor, *, effort: int = EFFORT) -> Tensor:
         """Latents of a batch, in the form that the spec says, see `formed`.
+
+        Of an additive code those of items are their codewords, one after another, so that the code
+        which is chosen is the one whose codewords are nearest.
 
         Args:
             x: (n, *input_shape) uint8 or float.
+            effort: of that choice, see `ConditionalCode.choose`.
 
         Returns:
             (n, latent_dim) float32.
         """
+        if self.code_decoder is not None:
+            x = to_float(x)
+            x = functional.normalize(x) if self.spec.is_unit else x
+            return self.quantized(self.code_decoder.choose(x, effort))
+        return self._latents(x)
+
+    def encode_queries(self, x: Tensor) -> Tensor:
+        """As `encode`, what queries (n, *input_shape) are compared with codes by."""
+        return self._latents(x)
+
+    def quantized(self, ids: Tensor) -> Tensor:
+        """The codewords (n, latent_dim) of product codes (n, M) int64, one after another."""
+        return look_up(self.quantizer.codewords, ids).transpose(0, 1).flatten(1)
+
+    def _latents(self, x: Tensor) -> Tensor:
         # What was handed in says itself what it wants to see.
         inputs = self.normalize(x) if self.backbone is None else to_float(x)
         z: Tensor = self.latent_norm(self.encoder(inputs).float())
@@ -194,6 +234,8 @@ class PQVAE(nn.Module):
 
         Images are clipped to [0, 1]; standardised ones get the training data's average exposure.
         """
+        if self.code_decoder is not None:
+            return self.code_decoder.decode(assign(split(z, self.M), self.quantizer.codewords))
         x: Tensor = self.decoder(z).float() * self.scale + self.mean
         return x.clamp(0, 1) if x.ndim == 4 else x
 
@@ -241,6 +283,30 @@ class PQVAE(nn.Module):
             quantizer.state_dict()[name].copy_(value[:n_levels])
         prefix.quantizer, prefix.M = quantizer.to(self.device), n_levels
         return prefix.train(self.training)
+
+
+def check_additive(
+    config: ModelConfig, spec: CodeSpec, input_shape: tuple[int, ...], nbits: int
+) -> None:
+    """Refuses what additive codes are not made of.
+
+    Raises:
+        ValueError: items that are no vectors, more than 8 bits, or a decoder of other codes.
+    """
+    if spec.is_additive != (config.decoder == "conditional"):
+        raise ValueError(
+            f"expected the decoder 'conditional' for additive codes alone, got {config.decoder!r} "
+            f"for {spec}"
+        )
+    if not spec.is_additive:
+        return
+    if len(input_shape) != 1 or config.dsub != input_shape[0] + 1:
+        raise ValueError(
+            f"expected vectors (d,) and dsub=d + 1 for additive codes, got {input_shape} and "
+            f"dsub={config.dsub}"
+        )
+    if nbits > 8:
+        raise ValueError(f"expected at most 8 bits a codeword for additive codes, got {nbits}")
 
 
 def latent_dim_of(config: ModelConfig, structure: Structure, M: int) -> int:

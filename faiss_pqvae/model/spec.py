@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from faiss_pqvae.codebooks import Structure
+from faiss_pqvae.model.additive import Metric, repeated
 
-Latents = Literal["free", "unit", "unit parts", "short"]
-Metric = Literal["l2", "inner_product"]
+Latents = Literal["free", "unit", "unit parts", "short", "repeated", "repeated unit"]
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,9 @@ class CodeSpec:
             sum, every prefix of which is a code.
         latents: their form: "free", as the network gives them; "unit", of length 1, so that inner
             products are cosines; "unit parts", every sub-vector of length 1 / sqrt(M); "short", of
-            lengths below 1, see `formed`.
+            lengths below 1, see `formed`; "repeated", a query M times, whose parts are compared
+            with codewords that stand for sums, see `faiss_pqvae.model.additive`; "repeated unit",
+            likewise of length 1.
         metric: what they are made to be compared by.
 
     Raises:
@@ -47,6 +49,16 @@ class CodeSpec:
         if self.structure == "residual" and self.metric != "inner_product":
             raise ValueError(f"expected inner products for residual codes, got {self.metric!r}")
 
+    @property
+    def is_additive(self) -> bool:
+        """Whether codewords of all dimensions are added, and a decoder chooses an item's code."""
+        return self.latents in ("repeated", "repeated unit")
+
+    @property
+    def is_unit(self) -> bool:
+        """Whether items are brought to length 1, so that inner products are cosines."""
+        return self.latents in ("unit", "repeated unit")
+
 
 def formed(z: Tensor, latents: Latents, M: int) -> Tensor:
     """Latents (n, d) float in the form that a code's are in.
@@ -60,4 +72,6 @@ def formed(z: Tensor, latents: Latents, M: int) -> Tensor:
         return parts.flatten(1) / math.sqrt(M)
     if latents == "short":
         return z / (z.shape[1] + z.square().sum(1, keepdim=True)).sqrt()
+    if latents in ("repeated", "repeated unit"):
+        return repeated(functional.normalize(z) if latents == "repeated unit" else z, M)
     return functional.normalize(z) if latents == "unit" else z

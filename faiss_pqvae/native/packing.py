@@ -85,6 +85,15 @@ class Unpacker:
         return self._out[:n]
 
 
+def unpacked(packed: CodeArray, M: int, nbits: int) -> CodeArray:
+    """Packed codes (n, code_size) uint8 of at most 8 bits as (n, M) uint8, a byte each."""
+    if nbits == 8:
+        return packed
+    width = -(-M // 4) * 4
+    codes: CodeArray = Unpacker(packed.shape[1], nbits, width)(packed)[:, :M]
+    return codes
+
+
 def _spread(words: WordArray, scratch: WordArray, bits: int) -> None:
     """Spreads the lowest 8 * bits bits of each word to 8 bytes, in place.
 

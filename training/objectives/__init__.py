@@ -5,5 +5,6 @@ from .dpq import DPQ
 from .dqn import DQN
 from .ranking import Ranking
 from .reconstruction import Reconstruction
+from .synthesis import Synthesis
 
-__all__ = ["DPQ", "DQN", "Contrastive", "Ranking", "Reconstruction"]
+__all__ = ["DPQ", "DQN", "Contrastive", "Ranking", "Reconstruction", "Synthesis"]

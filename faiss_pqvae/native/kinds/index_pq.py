@@ -7,10 +7,12 @@ from typing import Any
 
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.compare import check_pq, expect
-from faiss_pqvae.native.kinds import scanned
+from faiss_pqvae.native.kinds import plain, scanned
 from faiss_pqvae.native.kinds.kind import Kind, Parameters, listed
 from faiss_pqvae.native.kinds.product import SDC_NBITS, Product, check_searchable
+from faiss_pqvae.native.packing import unpacked
 from faiss_pqvae.native.reader import Header, Reader
+from faiss_pqvae.types import CodeArray, IdArray
 
 
 def _searchable(pq: Any) -> None:
@@ -24,6 +26,12 @@ def _derive(index: Any) -> None:
 
 def _parameters(params: Any) -> Parameters:
     return Parameters(faiss.SearchParametersPQ, ("search_type", "polysemous_ht"))
+
+
+def _codes_at(bare: Any, keys: IdArray) -> CodeArray:
+    plain.check_places(bare, keys)
+    codes: CodeArray = faiss.rev_swig_ptr(bare.codes.data(), bare.ntotal * bare.code_size)
+    return unpacked(codes.reshape(bare.ntotal, bare.code_size)[keys], bare.pq.M, bare.pq.nbits)
 
 
 def _layout(file: Reader, header: Header) -> None:
@@ -44,6 +52,7 @@ KIND = listed(
         quantizer=Product(searchable=_searchable, derive=_derive),
         scanned=True,
         search=scanned.search,
+        codes_at=_codes_at,
         parameters=_parameters,
         file="IxPq",
         layout=_layout,

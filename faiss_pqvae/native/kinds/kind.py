@@ -129,6 +129,7 @@ class Kind:
         quantize: every latent's own codewords (n, d).
         check_keys: refuses keys (n,) that cannot be there, with a ValueError.
         reconstruct: latents (n, d) of keys (n,); ValueError where there is no such key.
+        codes_at: codes (n, M) uint8, a byte each, of keys (n,); None where they are not at hand.
         code_size: bytes of a code, what names its inverted list included.
         encode: codes (n, code_size) of latents (n, d).
         decode: latents of codes.
@@ -168,6 +169,7 @@ class Kind:
     quantize: Callable[[Any, FloatArray], FloatArray] = plain.quantize
     check_keys: Callable[[Any, IdArray], None] = plain.check_places
     reconstruct: Callable[[Any, IdArray], FloatArray] = plain.reconstruct
+    codes_at: Callable[[Any, IdArray], CodeArray] | None = None
     code_size: Callable[[Any], int] = plain.code_size
     encode: Callable[[Any, FloatArray], CodeArray] = plain.encode
     decode: Callable[[Any, CodeArray], FloatArray] = plain.decode

@@ -7,7 +7,7 @@ built out of what FAISS has, see `kinds`; what they cannot give raises an error 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any
 
@@ -144,6 +144,12 @@ class Store:
         if there.any():
             found[there] = self.reconstruct(keys[there])
         return found
+
+    @property
+    def codes(self) -> Callable[[IdArray], CodeArray] | None:
+        """Gives codes (n, M) uint8, a byte each, of keys (n,); None where they are not at hand."""
+        own = self.kind.codes_at
+        return None if own is None or self.bare.pq.nbits > 8 else partial(own, self.bare)
 
     # -- codes
 

@@ -1,0 +1,375 @@
+"""Vectors: codes chosen against a deep decoder, which learns to give back what is chosen."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from faiss_pqvae.arguments import check_numbers
+from faiss_pqvae.model.additive import Tables, fitted, lift
+from faiss_pqvae.model.clustering import distance_ratio, kmeans
+from faiss_pqvae.model.conditional import ConditionalCode
+from faiss_pqvae.model.config import ModelConfig
+from faiss_pqvae.model.pqvae import PQVAE, to_float
+from faiss_pqvae.model.spec import CodeSpec, Metric
+from faiss_pqvae.progress import Progress
+from faiss_pqvae.registry import objectives
+
+from ..config import Precision, TrainingConfig
+from ..data.items import Rows, parts
+from ..data.views import Views
+from .neighbours import nearest
+from .protocol import Setup, Terms, Validation, Way, items_of
+
+_CODED_AT_A_TIME = 8192
+_QUERIES = 2000  # held-out items whose neighbours are looked for
+_SHRINKS = (1.0, 0.97, 0.94, 0.91, 0.88, 0.85, 0.8, 0.75, 0.7)
+_LISTED = 100  # what tables have to find for the decoder
+_FASTER = 1.2  # below this the noise of a measurement decides
+
+
+@objectives.register("synthesis")
+@dataclass(frozen=True)
+class Synthesis:
+    """How vectors get additive codes with a deep decoder (analysis by synthesis).
+
+    It starts at residual quantization. Then, in turn within every step, some codes are chosen anew
+    by what the decoder makes of them, and the decoder learns to give the items back.
+
+    Attributes:
+        items: vectors to train with, drawn from the training part; in memory as float32.
+        start_items: of these, what the start's codebooks are learned from.
+        table_items: of these, what the look-up tables are fitted to in the end.
+        epochs: passes over the items, at most `TrainingConfig.epochs`.
+        batch_size: items per step; it takes the place of `TrainingConfig.batch_size`.
+        lr: highest learning rate; it takes the place of `TrainingConfig.lr`.
+        weight_decay: of all weights, likewise.
+        chosen_anew: share of the steps in which codes are chosen anew. An item keeps its old code
+            where that is decoded better.
+        kept_first: share of the way in which the start's codes stay.
+        effort: of that choice, see `LatentIndex.effort`.
+        earlier: weight of the errors after all steps but the last.
+        final_effort: of the choice of codes that the tables are fitted to.
+    """
+
+    title: ClassVar[str] = "PQ-VAE"
+    code: ClassVar[str] = "PQVAE"
+    learns_from: ClassVar[tuple[str, ...]] = ()
+
+    items: int = 500_000
+    start_items: int = 65_536
+    table_items: int = 65_536
+    epochs: int = 24
+    batch_size: int = 1024
+    lr: float = 1e-3
+    weight_decay: float = 1e-4
+    chosen_anew: float = 0.4
+    kept_first: float = 0.05
+    effort: int = 4
+    earlier: float = 0.2
+    final_effort: int = 16
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
+        lowest = {"items": 2, "start_items": 1, "table_items": 1, "epochs": 1, "batch_size": 2}
+        for name, low in {**lowest, "effort": 0, "final_effort": 0}.items():
+            if getattr(self, name) < low:
+                raise ValueError(f"expected {name} >= {low}, got {getattr(self, name)}")
+        for name in ("lr", "weight_decay", "earlier"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise ValueError(f"expected {name} >= 0, got {value}")
+        for name in ("chosen_anew", "kept_first"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"expected {name} in [0, 1], got {getattr(self, name)}")
+
+    def spec(self, *, unit: bool, metric: Metric | None) -> CodeSpec:
+        """Additive codes, as product codes of vectors that are repeated."""
+        return CodeSpec(latents="repeated unit" if unit else "repeated", metric=metric or "l2")
+
+    def networks(self, config: ModelConfig, input_shape: tuple[int, ...]) -> ModelConfig:
+        """A conditional decoder, and nothing between an item and what its code is chosen for.
+
+        Raises:
+            ValueError: other networks, or items that are no vectors.
+        """
+        networks = (config.encoder or "linear", config.decoder)
+        known = networks in (("linear", "linear"), ("linear", "conditional"))
+        if len(input_shape) != 1 or not known:
+            raise ValueError(
+                "expected vectors, and no encoder or decoder of one's own, for the objective "
+                f"'synthesis', got items of shape {input_shape}, {config.encoder!r} and "
+                f"{config.decoder!r}"
+            )
+        return replace(
+            config,
+            encoder="linear",
+            decoder="conditional",
+            dsub=input_shape[0] + 1,
+            normalize_latents=False,
+            update="gradient",
+        )
+
+    def check(self, n: int, given: dict[str, Any]) -> dict[str, Any]:
+        """Nothing but items."""
+        return {}
+
+    def settled(self, model: PQVAE, config: TrainingConfig) -> tuple[Synthesis, TrainingConfig]:
+        """No views.
+
+        Raises:
+            ValueError: views that change vectors.
+        """
+        filled = config.for_shape(model.input_shape)
+        if filled.views != Views():
+            raise ValueError(
+                f"expected no views for the objective 'synthesis', got {filled.views}"
+            )
+        return self, filled
+
+    def task(self, setup: Setup, given: dict[str, Any]) -> SynthesisTask:
+        """Items, their codes, and a decoder of them."""
+        if setup.pretrained:
+            raise ValueError("expected no pretrained model for the objective 'synthesis'")
+        return SynthesisTask(setup, self)
+
+
+class SynthesisTask:
+    """A `Task`: decoder and codes of the items in turn.
+
+    Args:
+        setup: see `Setup`; the model has a conditional decoder.
+        settings: of the objective.
+    """
+
+    resumes_within_epochs = True
+    patience = 0
+    shown = "recall@1"
+
+    def __init__(self, setup: Setup, settings: Synthesis) -> None:
+        model, config = setup.model, setup.config
+        self.model, self.settings, self.config = model, settings, config
+        self.decoder = cast(ConditionalCode, model.decoder)
+        self.progress, self.kept = setup.progress, setup.kept
+        self.precision: Precision = config.precision
+        self.items = items = items_of(setup, most=settings.items)
+        self.epochs = min(config.epochs, settings.epochs)
+        self.x, self.held_out = (
+            torch.cat([to_float(items.read(part)) for part in parts(rows)])
+            for rows in (items.train_rows, items.validation_rows)
+        )
+        if model.spec.latents == "repeated unit":
+            self.x, self.held_out = (functional.normalize(x) for x in (self.x, self.held_out))
+        self.examples: Rows = torch.arange(len(self.x)).numpy()
+        self.batch_size = min(settings.batch_size, len(self.examples))
+        self.codes = torch.empty(0, dtype=torch.int16)
+        self.truth = torch.empty(0, dtype=torch.long)
+
+    @property
+    def queries(self) -> Tensor:
+        """Held-out items whose neighbours among the others shall be found."""
+        return self.held_out[:_QUERIES]
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The decoder."""
+        lr = self.settings.lr
+        group = {"params": list(self.decoder.parameters()), "lr": lr, "highest": lr}
+        return [{**group, "weight_decay": self.settings.weight_decay, "betas": (0.9, 0.98)}]
+
+    def start(self) -> tuple[dict[str, Any], float | None]:
+        """Residual quantization: its codebooks, and codes of all items."""
+        self.decoder.fit_unit(self.x)
+        self._find()
+        made = self.kept.made("codebooks", self._codebooks)
+        self.decoder.begin_at(made["codebooks"].to(self.x.device))
+        if self.precision == "auto":
+            self.precision = self._faster()
+        self.codes = self.kept.made("codes", lambda: {"codes": self._all_codes()})["codes"]
+        error = self._error(self.x[:_CODED_AT_A_TIME], self.codes[:_CODED_AT_A_TIME].long())
+        return {"start": "RQ", "start_error": error, "precision": self.precision}, None
+
+    def _find(self) -> None:
+        def made() -> dict[str, Any]:
+            metric = self.model.spec.metric
+            with Progress(
+                "neighbours", len(self.queries), unit="vectors", shown=self.progress
+            ) as bar:
+                truth, _ = nearest(self.queries, self.x, 1, metric=metric, bar=bar)
+            return {"truth": truth}
+
+        self.truth = self.kept.made("neighbours", made)["truth"].to(self.x.device)
+
+    @torch.no_grad()
+    def _codebooks(self) -> dict[str, Any]:
+        """Level by level the k-means centroids of what is left."""
+        generator = self.items.generator("start")
+        rows = torch.randperm(len(self.x), generator=generator)[: self.settings.start_items]
+        left = self.decoder.inside(self.x[rows.to(self.x.device)])
+        found = []
+        M, ksub = self.model.M, self.model.quantizer.ksub
+        with Progress("codebooks", M, unit="codebooks", shown=self.progress) as bar:
+            for _ in range(M):
+                centroids = kmeans(left.unsqueeze(0), ksub, iterations=10, generator=generator)[0]
+                nearest_ids, _ = nearest(left, centroids, 1, metric="l2")
+                left = left - centroids[nearest_ids[:, 0]]
+                found.append(centroids)
+                bar.update()
+        return {"codebooks": torch.stack(found)}
+
+    def _faster(self) -> Precision:
+        """Times the choice of codes in both precisions, in turn; the shortest time counts."""
+        best = {"float32": math.inf, "bfloat16": math.inf}
+        for _ in range(4):
+            for precision in best:
+                self.precision = cast(Precision, precision)
+                started = time.perf_counter()
+                self._chosen(self.x[:1024])
+                best[precision] = min(best[precision], time.perf_counter() - started)
+        return "bfloat16" if best["float32"] > _FASTER * best["bfloat16"] else "float32"
+
+    def _autocast(self) -> torch.autocast:
+        enabled = self.precision == "bfloat16"
+        return torch.autocast(self.x.device.type, torch.bfloat16, enabled=enabled)
+
+    @torch.no_grad()
+    def _chosen(self, x: Tensor) -> Tensor:
+        with self._autocast():
+            return self.decoder.choose(x, self.settings.effort)
+
+    def _all_codes(self) -> Tensor:
+        found = []
+        with Progress("codes", len(self.x), unit="vectors", shown=self.progress) as bar:
+            for part in self.x.split(_CODED_AT_A_TIME):
+                found.append(self._chosen(part).to(torch.int16))
+                bar.update(len(part))
+        return torch.cat(found)
+
+    def state(self) -> dict[str, Any]:
+        """See `Task.state`."""
+        return {"codes": self.codes, "precision": self.precision}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """See `Task.load`; the model is loaded before."""
+        self.codes, self.precision = state["codes"].to(self.x.device), state["precision"]
+        self._find()
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Nothing but what the codes are compared by."""
+        return {"metric": self.model.spec.metric}
+
+    def terms(self, examples: Rows, step: int, way: Way, generator: torch.Generator) -> Terms:
+        """How well items are given back; before, some of their codes are chosen anew."""
+        settings, decoder = self.settings, self.decoder
+        rows = torch.from_numpy(examples).to(self.x.device)
+        x, ids = self.x[rows], self.codes[rows].long()
+        anew = float(torch.rand((), generator=generator)) < settings.chosen_anew
+        if anew and way.at >= settings.kept_first * way.end:
+            ids = self._better(x, ids)
+            self.codes[rows] = ids.to(torch.int16)
+        with self._autocast():
+            path = decoder.path(ids)
+        x = decoder.inside(x)
+        errors = torch.stack([(x - made).square().sum(1).mean() for made in path.after])
+        before = [torch.zeros_like(x), *(made.detach() for made in path.after[:-1])]
+        guesses = [
+            (x - made - guess).square().sum(1).mean()
+            for made, guess in zip(before, path.guessed, strict=True)
+        ]
+        loss = errors[-1] + settings.earlier * errors[:-1].sum() + torch.stack(guesses).sum()
+        loss = loss / decoder.d
+        return Terms(loss, {"reconstruction": errors[-1].detach() / decoder.d}, x.detach(), ids)
+
+    @torch.no_grad()
+    def _better(self, x: Tensor, ids: Tensor) -> Tensor:
+        """Of the codes (n, M) and those chosen anew, what is decoded better."""
+        both = torch.stack([ids, self._chosen(x)])
+        with self._autocast():
+            errors = [(self.decoder.decode(codes) - x).square().sum(1) for codes in both]
+        return both[torch.stack(errors).argmin(0), torch.arange(len(x), device=x.device)]
+
+    def after_step(self, terms: Terms, step: int, generator: torch.Generator) -> None:
+        """Nothing: the decoder finds a use for every codeword."""
+
+    def after_epoch(self) -> None:
+        """Nothing."""
+
+    @torch.no_grad()
+    def validate(self) -> Validation:
+        """The error of held-out items, and whether their neighbours are found among the others."""
+        ids = self._chosen(self.held_out)
+        error = self._error(self.held_out, ids)
+        facts = {f"validation_{self.shown}": float(self._hits(self._decoded(), 1).mean())}
+        first = self.decoder.first.detach().unsqueeze(0)
+        ratio = distance_ratio(self.decoder.inside(self.queries), first)
+        return Validation({"loss": error, "reconstruction": error}, ratio, counts=True, facts=facts)
+
+    @torch.no_grad()
+    def _error(self, x: Tensor, ids: Tensor) -> float:
+        """Mean squared error relative to the items' variance."""
+        error = (self.decoder.decode(ids) - x).square().mean()
+        return float(error / self.decoder.unit.square())
+
+    def _decoded(self) -> Tensor:
+        with self._autocast():
+            parts = [self.decoder.decode(ids.long()) for ids in self.codes.split(_CODED_AT_A_TIME)]
+        return torch.cat(parts)
+
+    def _hits(self, decoded: Tensor, shrinks: float) -> Tensor:
+        """Whether the item nearest to each query is decoded nearest to it: (nq,) float."""
+        centre = self.decoder.centre
+        stored = centre + shrinks * (decoded - centre)
+        found, _ = nearest(self.queries, stored, 1, metric=self.model.spec.metric)
+        return (found == self.truth).float()
+
+    @torch.no_grad()
+    def finish(self) -> None:
+        """What a search needs besides the decoder: look-up tables, and by how much to shrink."""
+        decoder, settings = self.decoder, self.settings
+        if self.model.spec.metric == "l2":
+            decoded = self._decoded()
+            hits = [float(self._hits(decoded, shrinks).mean()) for shrinks in _SHRINKS]
+            decoder.shrinks.fill_(_SHRINKS[hits.index(max(hits))])
+            del decoded
+        generator = self.items.generator("tables")
+        rows = torch.randperm(len(self.x), generator=generator)[: settings.table_items]
+        x = self.x[rows.to(self.x.device)]
+        ids = []
+        with Progress("codes", len(x), unit="vectors", shown=self.progress) as bar:
+            for part in x.split(_CODED_AT_A_TIME):
+                ids.append(decoder.choose(part, settings.final_effort))
+                bar.update(len(part))
+        prior = decoder.unit * torch.stack(
+            [decoder.first, *(step.codewords for step in decoder.steps)]
+        )
+        tables = fitted(torch.cat(ids), x - decoder.centre, prior)
+        decoder.table_shrinks.fill_(self._table_shrinks(tables))
+        lifted = lift(tables, decoder.centre, decoder.table_shrinks, self.model.spec.metric)
+        self.model.quantizer.codewords.copy_(lifted.codewords)
+        decoder.offset.copy_(lifted.offset)
+
+    def _table_shrinks(self, tables: Tables) -> float:
+        """With which the tables' short list has most of the queries' neighbours."""
+        if self.model.spec.metric != "l2":
+            return 1.0
+        vectors, lengths = tables.sums(self.codes.long())
+        queries = self.queries - self.decoder.centre
+        found = []
+        for shrinks in _SHRINKS:
+            hits = 0
+            for part, truth in zip(queries.split(100), self.truth.split(100), strict=True):
+                distances = torch.addmm(shrinks * lengths, part, vectors.T, alpha=-2)
+                k = min(_LISTED, len(vectors))
+                hits += int((distances.topk(k, largest=False).indices == truth).sum())
+            found.append(hits)
+        return _SHRINKS[found.index(max(found))]
+
+    def release(self) -> None:
+        """Nothing: the model is as it was."""
+
+
