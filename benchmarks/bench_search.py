@@ -36,7 +36,7 @@ def searches(index: LatentIndex, search_type: str) -> tuple[Search, Search]:
 
     def bare(x: npt.NDArray[np.uint8]) -> Results:
         with torch.inference_mode():
-            z = index.model.encode(torch.from_numpy(x)).numpy()
+            z = index.model.encode_queries(torch.from_numpy(x)).numpy()
         D, I = index.faiss_index.search(z, K, params=params)  # noqa: E741 - FAISS's names
         return D, I
 

@@ -23,7 +23,8 @@ class Batch(NamedTuple):
 
     Attributes:
         items: (n, *seen_shape) as they were given, or what the front made of them.
-        inputs: (n, *model.input_shape) after the transforms, where the model is.
+        inputs: (n, *model.input_shape) after the transforms, where the model is; queries as the
+            items' space has them.
         z: (n, latent_dim) float32, their latents.
     """
 
@@ -81,30 +82,36 @@ class Encoding:
         """Components of that."""
         return math.prod(self.seen_shape)
 
-    def batches(self, x: Any, batch_size: int, what: str) -> Iterator[Batch]:
+    def batches(
+        self, x: Any, batch_size: int, what: str, *, queries: bool = False
+    ) -> Iterator[Batch]:
         """Reads and encodes items, batch by batch.
 
         Args:
             x: (n, *input_shape) uint8 or float; of no items there are no batches.
             batch_size: items at a time.
             what: the name of x in messages.
+            queries: they are compared with what is stored, and go the way of queries, which a model
+                may have a map for; False for what is stored itself.
 
         Raises:
             TypeError, ValueError: no such items; NaN or infinity in them, in features or latents.
         """
         x = check_items(x, self.input_shape, what, may_be_empty=True)
         for items in read_batches(x, batch_size, what):
-            yield self.batch(items)
+            yield self.batch(items, queries=queries)
 
-    def latents(self, x: Any, batch_size: int, what: str) -> Iterator[Tensor]:
+    def latents(
+        self, x: Any, batch_size: int, what: str, *, queries: bool = False
+    ) -> Iterator[Tensor]:
         """As `batches`: the latents alone, where the model is."""
         x = check_items(x, self.input_shape, what, may_be_empty=True)
         for items in read_batches(x, batch_size, what):
-            yield self._encode(items)[2]
+            yield self._encode(items, queries=queries)[2]
 
-    def batch(self, items: Tensor) -> Batch:
+    def batch(self, items: Tensor, *, queries: bool = False) -> Batch:
         """Encodes one batch that was read, (n, *input_shape)."""
-        seen, inputs, z = self._encode(items)
+        seen, inputs, z = self._encode(items, queries=queries)
         return Batch(seen, inputs, z.cpu().contiguous().numpy())
 
     def decode(self, z: FloatArray, batch_size: int) -> FloatArray:
@@ -140,13 +147,17 @@ class Encoding:
         """The way of features, which have passed the front."""
         return Encoding(self.model, self.transforms)
 
-    def _encode(self, items: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def _encode(self, items: Tensor, *, queries: bool) -> tuple[Tensor, Tensor, Tensor]:
         if self.front is not None:
             items = self.front.apply(items)
         inputs = items if self.transforms is None else self.transforms.apply(items)
         with torch.inference_mode():
             inputs = inputs.to(self.model.device)
-            z = self.model.encode(inputs)
+            if queries:
+                z = self.model.encode_queries(inputs)
+                inputs = self.model.map_queries(inputs)
+            else:
+                z = self.model.encode(inputs)
         if not have_distances(z):
             raise ValueError("expected items with latents below 1e18, got larger ones or NaN")
         return items, inputs, z

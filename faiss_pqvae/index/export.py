@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from faiss_pqvae.index.refine import Decoder, StoredVectors
 from faiss_pqvae.index.transforms import Transforms
@@ -29,7 +30,8 @@ def export(
     if encoder is None:
         return _owned(index)
     whole = faiss.IndexPreTransform(unwrapped(index))
-    for transform in reversed([*([] if transforms is None else transforms.chain), *encoder]):
+    before = [] if transforms is None else transforms.chain
+    for transform in reversed([*before, *query_transforms(model), *encoder]):
         whole.prepend_transform(transform)
     if refiner is not None:
         whole = faiss.IndexRefine(whole, _by_place(refiner))
@@ -71,14 +73,30 @@ def encoder_transforms(model: PQVAE) -> list[Any] | None:
             assert norm.running_var is not None
             deviation = (norm.running_var.double().cpu() + norm.eps).sqrt()
             A, b = A / deviation[:, None], (b - norm.running_mean.double().cpu()) / deviation
+    linear = _linear(A, b)
+    if latents == "unit":
+        return [linear, faiss.NormalizationTransform(model.latent_dim, 2.0)]
+    return [linear]
+
+
+def query_transforms(model: PQVAE) -> list[Any]:
+    """The map of queries as a faiss.LinearTransform, where the model has one."""
+    layer = model.query_map
+    if layer is None:
+        return []
+    with torch.no_grad():
+        A, mean = layer.weight.double().cpu(), model.mean.double().cpu()
+        return [_linear(A, layer.bias.double().cpu() + mean - A @ mean)]
+
+
+def _linear(A: Tensor, b: Tensor) -> Any:
+    """A x + b as a faiss.LinearTransform."""
     linear = faiss.LinearTransform(A.shape[1], A.shape[0], True)
     faiss.copy_array_to_vector(A.float().numpy().ravel(), linear.A)
     faiss.copy_array_to_vector(b.float().numpy(), linear.b)
     linear.is_trained = True
     linear.set_is_orthonormal()
-    if latents == "unit":
-        return [linear, faiss.NormalizationTransform(model.latent_dim, 2.0)]
-    return [linear]
+    return linear
 
 
 def _with_ids(index: Any, like: Any) -> Any:

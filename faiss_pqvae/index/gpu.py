@@ -196,9 +196,8 @@ class GpuLatentIndex:
         k = check_k(k)
         if k > MAX_SELECTION:
             raise ValueError(f"expected k from 1 to {MAX_SELECTION} on a GPU, got {k}")
-        results = [
-            self._search(z, k) for z in self._encoding.latents(x, self.batch_size, "queries")
-        ] or [self._nothing(k)]
+        latents = self._encoding.latents(x, self.batch_size, "queries", queries=True)
+        results = [self._search(z, k) for z in latents] or [self._nothing(k)]
         D, I = (torch.cat(parts) for parts in zip(*results, strict=True))  # noqa: E741
         return (D, I) if _is_cuda(x) else (D.cpu().numpy(), I.cpu().numpy())
 

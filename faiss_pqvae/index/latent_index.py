@@ -452,7 +452,7 @@ class LatentIndex:
         x = self._check_items(x, "queries")
         k_factor, params = refine_parameters(params, self.k_factor, self.refiner)
         how = self._how(params, k_factor)
-        return how.nearest(self._batches(x, "queries"), (len(x), k), *outputs)
+        return how.nearest(self._queries(x), (len(x), k), *outputs)
 
     def _how(self, params: Any, k_factor: float = 1.0) -> Search:
         return Search(self._store, self.refiner, k_factor, params, sdc=self.search_type == "sdc")
@@ -475,7 +475,7 @@ class LatentIndex:
             TypeError, ValueError: as `search`; a threshold that is no finite number; an index
                 that refines, whose distances and thresholds would be in two spaces.
         """
-        return self._how(params).within(self._batches(x, "queries"), thresh)
+        return self._how(params).within(self._queries(x), thresh)
 
     def search_and_reconstruct(
         self,
@@ -508,6 +508,14 @@ class LatentIndex:
     def encode(self, x: Any) -> FloatArray:
         """Latents of items: (n, *input_shape) to (n, faiss_index.d) float32."""
         parts = [batch.z for batch in self._batches(x, "items to encode")]
+        return np.concatenate(parts or [np.empty((0, self.faiss_index.d), np.float32)])
+
+    def encode_queries(self, x: Any) -> FloatArray:
+        """As `encode`: what queries are compared with codes by.
+
+        It differs from the latents of items after a training with queries, see `train`.
+        """
+        parts = [batch.z for batch in self._queries(x)]
         return np.concatenate(parts or [np.empty((0, self.faiss_index.d), np.float32)])
 
     def decode(self, z: FloatArray) -> FloatArray:
@@ -633,7 +641,13 @@ class LatentIndex:
         With a linear encoder (of "reconstruction" or "dqn") it takes the items themselves,
         flattened: an IndexPreTransform of the transforms, the encoder and the latent index, in an
         IndexRefine where the search is refined; behind a front their features. With any other no
-        FAISS index can do that: it takes latents then, what `encode` gives.
+        FAISS index can do that: it takes latents then, what `encode` gives, and `encode_queries`
+        for what is searched.
+
+        After a training with queries that gave these a map of their own (`model.query_map`), the
+        exported index takes queries: it is there to be searched. What its own `add` stored would
+        have gone through the map of queries, and be found at a wrong place: add to this index, and
+        export it again.
 
         Raises:
             ValueError: an untrained index.
@@ -652,6 +666,10 @@ class LatentIndex:
     def _batches(self, x: Any, what: str) -> Iterator[Batch]:
         self._check_trained()
         yield from self._encoding.batches(x, self.batch_size, what)
+
+    def _queries(self, x: Any) -> Iterator[Batch]:
+        self._check_trained()
+        yield from self._encoding.batches(x, self.batch_size, "queries", queries=True)
 
     def _check_items(self, x: Any, what: str) -> Any:
         self._check_trained()

@@ -52,6 +52,8 @@ class PQVAE(nn.Module):
 
     Attributes:
         config: with what depends on the items filled in, see `ModelConfig.for_items`.
+        query_map: brings queries (n, d) where items like them are, or None where queries are like
+            items; `add_query_map` makes one.
 
     Raises:
         TypeError: an encoder or a decoder that is no module.
@@ -61,6 +63,7 @@ class PQVAE(nn.Module):
     mean: Tensor
     scale: Tensor
     fitted: Tensor
+    query_map: nn.Linear | None
 
     def __init__(
         self,
@@ -102,6 +105,7 @@ class PQVAE(nn.Module):
         self.register_buffer("mean", torch.zeros(shape))
         self.register_buffer("scale", torch.ones(()))
         self.register_buffer("fitted", torch.tensor(False))
+        self.query_map = None
 
     def _encoder(self, given: nn.Module | None) -> nn.Module:
         shape, latent_dim, config = self.input_shape, self.latent_dim, self.config
@@ -220,6 +224,34 @@ class PQVAE(nn.Module):
         inputs = self.normalize(x) if self.backbone is None else to_float(x)
         z: Tensor = self.latent_norm(self.encoder(inputs).float())
         return formed(z, self.spec.latents, self.M)
+
+    def add_query_map(self) -> nn.Linear:
+        """Gives queries a matrix and an offset of their own, which begin as the identity.
+
+        Raises:
+            ValueError: a model of images.
+        """
+        if len(self.input_shape) != 1:
+            raise ValueError(
+                f"expected a model of vectors for a map of queries, got items of shape "
+                f"{self.input_shape}"
+            )
+        query_map = nn.Linear(self.input_shape[0], self.input_shape[0], device=self.device)
+        nn.init.eye_(query_map.weight)
+        nn.init.zeros_(query_map.bias)
+        self.query_map = query_map
+        return query_map
+
+    def map_queries(self, x: Tensor) -> Tensor:
+        """Queries (n, *input_shape) as items, of the same shape; as they are without a map."""
+        if self.query_map is None:
+            return x
+        mapped: Tensor = self.query_map(x.float() - self.mean) + self.mean
+        return mapped
+
+    def encode_queries(self, x: Tensor) -> Tensor:
+        """As `encode`, what queries (n, *input_shape) are compared with codes by."""
+        return self.encode(self.map_queries(x))
 
     def quantize(self, x: Tensor) -> Quantized:
         """Encodes and quantizes a batch (n, *input_shape), uint8 or float."""

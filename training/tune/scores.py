@@ -121,7 +121,7 @@ def view_recall(
     hits, start = 0.0, 0
     for batch in read_batches(x[:n_queries], 1024, "images"):
         changed = random_views(to_float(batch.to(device)), views, generator)
-        hits += _hits(model.encode(changed), stored, start, k)
+        hits += _hits(model.encode_queries(changed), stored, start, k)
         start += len(batch)
     return hits / start
 
@@ -163,7 +163,7 @@ def neighbour_recall(model: PQVAE, x: Any, queries: Any, *, k: int = 10) -> floa
     device = model.device
     found = [batch.to(device) for batch in read_batches(queries, 1024, "queries")]
     xq = torch.cat([to_float(batch).flatten(1) for batch in found])
-    zq = torch.cat([model.encode(batch) for batch in found])
+    zq = torch.cat([model.encode_queries(batch) for batch in found])
     nearest = torch.full((len(xq),), torch.inf, device=device)
     neighbours = torch.zeros(len(xq), dtype=torch.long, device=device)
     codes, start = [], 0

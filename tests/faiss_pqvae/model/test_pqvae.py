@@ -203,3 +203,25 @@ def test_for_items__fills_in_what_depends_on_them(shape, M, nbits, config, encod
     filled = PQVAE(shape, M, nbits, ModelConfig(**config)).config
     assert (filled.encoder, filled.dsub) == (encoder, dsub)
     assert filled.for_items(shape, M, nbits) == filled
+
+
+def test_query_map__begins_as_the_identity_and_is_a_part_of_the_model(make_model):
+    model = make_model((12,), 3, 6, encoder="linear")
+    x = torch.randn(5, 12, generator=torch.Generator().manual_seed(0))
+    z = model.encode(x)
+    assert model.query_map is None
+    assert model.map_queries(x) is x
+    assert torch.equal(model.encode_queries(x), z)
+    names = set(model.state_dict())
+    layer = model.add_query_map()
+    assert set(model.state_dict()) - names == {"query_map.weight", "query_map.bias"}
+    torch.testing.assert_close(model.encode_queries(x), z)
+    with torch.no_grad():
+        layer.bias += 1
+    torch.testing.assert_close(model.encode_queries(x), model.encode(x + 1))
+    torch.testing.assert_close(model.encode(x), z)
+
+
+def test_add_query_map__refuses_images(make_model):
+    with pytest.raises(ValueError, match=r"of vectors for a map of queries.* \(1, 8, 8\)"):
+        make_model((1, 8, 8)).add_query_map()
