@@ -16,7 +16,7 @@ from faiss_pqvae.registry import objectives
 
 from .objectives.protocol import Objective
 
-_USUAL, _OF_LINEAR_CODES = "reconstruction", "ranking"
+_USUAL, _OF_LINEAR_CODES, _OF_DECODED_CODES = "reconstruction", "ranking", "synthesis"
 
 
 def resolved_objective(key: Any = None) -> Objective:
@@ -54,20 +54,24 @@ def resolved_objective(key: Any = None) -> Objective:
     return cast(Objective, objective)
 
 
-def objective_for(code: str, config: ModelConfig, input_shape: tuple[int, ...]) -> str:
+def objective_for(
+    code: str, config: ModelConfig, input_shape: tuple[int, ...], *, decoded: bool = False
+) -> str:
     """The name of the objective that a code has if none is named.
 
     Args:
         code: what the grammar calls it.
         config: of the model.
         input_shape: of an item.
+        decoded: whether a decoder ranks what is found, and any code will do.
 
     Raises:
         ValueError: a code that no objective has.
     """
     linear = (config.encoder or "linear", config.decoder) == ("linear", "linear")
     if resolved_objective().code == code:
-        return _OF_LINEAR_CODES if len(input_shape) == 1 and linear else _USUAL
+        of_vectors = _OF_DECODED_CODES if decoded else _OF_LINEAR_CODES
+        return of_vectors if len(input_shape) == 1 and linear else _USUAL
     for name in objectives.names():
         if getattr(objectives.get(name), "code", None) == code:
             return name

@@ -25,7 +25,7 @@ from faiss_pqvae.index.old_formats import upgraded
 from faiss_pqvae.index.refine import StoredVectors
 from faiss_pqvae.index.transforms import Transforms
 from faiss_pqvae.model.config import ModelConfig
-from faiss_pqvae.model.pqvae import PQVAE
+from faiss_pqvae.model.pqvae import EFFORT, PQVAE
 from faiss_pqvae.model.spec import CodeSpec
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.files.io import check_keys, read_native, write_native
@@ -228,6 +228,7 @@ def _set_options(index: LatentIndex, config: dict[str, Any]) -> None:
     if not isinstance(description, str):
         raise ValueError(f"expected a string as factory in config.json, got {description!r}")
     index.k_factor, index.description = float(k_factor), description
+    index.effort = config.get("effort", EFFORT)
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -282,6 +283,7 @@ def _config(index: LatentIndex) -> dict[str, Any]:
         "search_type": index.search_type,
         "refine": _refine_kind(index),
         "k_factor": float(index.k_factor),
+        "effort": index.effort,
         "ntotal": index.ntotal,
         "code_size_bytes": index.sa_code_size(),
         "versions": {

@@ -14,7 +14,7 @@ from torch import Tensor
 from faiss_pqvae.data.batches import check_items, read_batches
 from faiss_pqvae.index.front import Front
 from faiss_pqvae.index.transforms import Transforms
-from faiss_pqvae.model.pqvae import PQVAE, have_distances
+from faiss_pqvae.model.pqvae import EFFORT, PQVAE, have_distances
 from faiss_pqvae.types import FloatArray
 
 
@@ -41,11 +41,13 @@ class Encoding:
         model: the PQ-VAE, on any device.
         transforms: what happens to vectors before the model sees them, or None.
         front: a frozen network before these, or None.
+        effort: of the choice of items' codes, where the model has a choice.
     """
 
     model: PQVAE
     transforms: Transforms | None = None
     front: Front | None = None
+    effort: int = EFFORT
 
     def check(self) -> None:
         """Whether the parts fit together.
@@ -83,7 +85,7 @@ class Encoding:
         return math.prod(self.seen_shape)
 
     def batches(
-        self, x: Any, batch_size: int, what: str, *, queries: bool = False
+        self, x: Any, batch_size: int, what: str, *, queries: bool = False, sdc: bool = False
     ) -> Iterator[Batch]:
         """Reads and encodes items, batch by batch.
 
@@ -93,13 +95,14 @@ class Encoding:
             what: the name of x in messages.
             queries: they are compared with what is stored, and go the way of queries, which a model
                 may have a map for; False for what is stored itself.
+            sdc: queries are quantized here, for a code that the native index cannot choose.
 
         Raises:
             TypeError, ValueError: no such items; NaN or infinity in them, in features or latents.
         """
         x = check_items(x, self.input_shape, what, may_be_empty=True)
         for items in read_batches(x, batch_size, what):
-            yield self.batch(items, queries=queries)
+            yield self.batch(items, queries=queries, sdc=sdc)
 
     def latents(
         self, x: Any, batch_size: int, what: str, *, queries: bool = False
@@ -109,9 +112,9 @@ class Encoding:
         for items in read_batches(x, batch_size, what):
             yield self._encode(items, queries=queries)[2]
 
-    def batch(self, items: Tensor, *, queries: bool = False) -> Batch:
+    def batch(self, items: Tensor, *, queries: bool = False, sdc: bool = False) -> Batch:
         """Encodes one batch that was read, (n, *input_shape)."""
-        seen, inputs, z = self._encode(items, queries=queries)
+        seen, inputs, z = self._encode(items, queries=queries, sdc=sdc)
         return Batch(seen, inputs, z.cpu().contiguous().numpy())
 
     def decode(self, z: FloatArray, batch_size: int) -> FloatArray:
@@ -145,22 +148,29 @@ class Encoding:
 
     def behind_front(self) -> Encoding:
         """The way of features, which have passed the front."""
-        return Encoding(self.model, self.transforms)
+        return Encoding(self.model, self.transforms, effort=self.effort)
 
-    def _encode(self, items: Tensor, *, queries: bool) -> tuple[Tensor, Tensor, Tensor]:
+    def _encode(
+        self, items: Tensor, *, queries: bool, sdc: bool = False
+    ) -> tuple[Tensor, Tensor, Tensor]:
         if self.front is not None:
             items = self.front.apply(items)
         inputs = items if self.transforms is None else self.transforms.apply(items)
         with torch.inference_mode():
             inputs = inputs.to(self.model.device)
             if queries:
-                z = self.model.encode_queries(inputs)
+                z = self._z_of_queries(inputs, sdc=sdc)
                 inputs = self.model.map_queries(inputs)
             else:
-                z = self.model.encode(inputs)
+                z = self.model.encode(inputs, effort=self.effort)
         if not have_distances(z):
             raise ValueError("expected items with latents below 1e18, got larger ones or NaN")
         return items, inputs, z
+
+    def _z_of_queries(self, inputs: Tensor, *, sdc: bool) -> Tensor:
+        if sdc and self.model.spec.is_additive:
+            return self.model.encode_symmetric(inputs, effort=self.effort)
+        return self.model.encode_queries(inputs)
 
 
 def _same_weights(a: PQVAE, b: PQVAE) -> bool:

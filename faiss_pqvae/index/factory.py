@@ -170,13 +170,19 @@ def _latent_dim(config: ModelConfig, parsed: Description, shape: tuple[int, ...]
     return latent_dim_of(config, parsed.structure, parsed.M)
 
 
+def _takes_any_code(parsed: Description) -> bool:
+    """Whether the decoder ranks what is found, and the native index is one for additive codes."""
+    graph = parsed.coarse is not None and parsed.coarse.text.startswith("HNSW")
+    return parsed.decoder and parsed.nbits <= 8 and not parsed.fast_scan and not graph
+
+
 def _objective(
     objective: Any, config: ModelConfig, parsed: Description, shape: tuple[int, ...]
 ) -> Objective:
     """What is learned, whose codes must be those of the description."""
     key = config.objective if objective is None else objective
     if key is None:
-        key = objective_for(parsed.kind, config, shape)
+        key = objective_for(parsed.kind, config, shape, decoded=_takes_any_code(parsed))
     found = resolved_objective(key)
     name = objectives.name_of(type(found))
     if found.code != parsed.kind and resolved_objective().code != parsed.kind:

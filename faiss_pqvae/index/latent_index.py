@@ -24,7 +24,7 @@ from faiss_pqvae.index.searching import Search, check_k
 from faiss_pqvae.index.storing import Stock, new_stock
 from faiss_pqvae.index.training import Fit, Parts, trained
 from faiss_pqvae.index.transforms import Transforms
-from faiss_pqvae.model.pqvae import PQVAE
+from faiss_pqvae.model.pqvae import EFFORT, PQVAE
 from faiss_pqvae.native.files.io import is_mapped
 from faiss_pqvae.native.kinds.graph import MAX_EF
 from faiss_pqvae.native.store.contents import first_levels
@@ -37,6 +37,7 @@ _SEARCH_TYPES = ("adc", "sdc")
 # What is set is checked at once, and not by the next search.
 _SETTINGS: dict[str, Callable[[Any], Any]] = {
     "batch_size": partial(at_least_1, "batch_size"),
+    "effort": lambda effort: integer("effort", effort, 0),
     "k_factor": check_k_factor,
 }
 _MAPPED = "the index is a memory-mapped file and cannot change: read it with mmap=False"
@@ -78,7 +79,11 @@ class LatentIndex:
             it is no argument of a search.
         batch_size: items encoded at a time, 1 or more.
         refiner: what looks at results a second time, or None.
-        k_factor: candidates per result that it looks at, FAISS's 1 by default.
+        k_factor: candidates per result that it looks at, FAISS's 1 by default, and 10 where the
+            decoder refines, which looks at candidates for at least 10 results.
+        effort: of the choice of codes in `add`, of an additive code: as many beginnings of codes
+            are kept at every step, of twice as many that are decoded. 0 takes the codewords that
+            seem nearest one by one, and is the fastest.
         history: of the training, see `faiss_pqvae.training.fit`.
         description: the factory string that makes such an index.
     """
@@ -90,6 +95,7 @@ class LatentIndex:
     read_only: bool
     batch_size: int
     k_factor: float
+    effort: int
     history: list[dict[str, Any]]
     description: str
     refiner: Refiner | None
@@ -112,7 +118,8 @@ class LatentIndex:
         self.model, self.fit = model.eval(), fit
         self.transforms, self.front = transforms, front
         self.read_only = read_only
-        self.batch_size, self.k_factor = 1024, 1.0
+        self.batch_size, self.effort = 1024, EFFORT
+        self.k_factor = 10.0 if refine_index == "decoder" else 1.0
         self.history = []
         self.description = f"{model.spec.name}{model.M}x{model.nbits}"
         self._search_type: SearchType = "adc"
@@ -455,7 +462,15 @@ class LatentIndex:
         return how.nearest(self._queries(x), (len(x), k), *outputs)
 
     def _how(self, params: Any, k_factor: float = 1.0) -> Search:
-        return Search(self._store, self.refiner, k_factor, params, sdc=self.search_type == "sdc")
+        decoder = self.model.code_decoder
+        return Search(
+            self._store,
+            self.refiner,
+            k_factor,
+            params,
+            sdc=self.search_type == "sdc" and decoder is None,
+            offset=0.0 if decoder is None else float(decoder.offset),
+        )
 
     def range_search(
         self, x: Any, thresh: float, *, params: Any = None
@@ -657,7 +672,7 @@ class LatentIndex:
 
     @property
     def _encoding(self) -> Encoding:
-        return Encoding(self.model, self.transforms, self.front)
+        return Encoding(self.model, self.transforms, self.front, self.effort)
 
     @property
     def _stock(self) -> Stock:
@@ -669,7 +684,9 @@ class LatentIndex:
 
     def _queries(self, x: Any) -> Iterator[Batch]:
         self._check_trained()
-        yield from self._encoding.batches(x, self.batch_size, "queries", queries=True)
+        yield from self._encoding.batches(
+            x, self.batch_size, "queries", queries=True, sdc=self.search_type == "sdc"
+        )
 
     def _check_items(self, x: Any, what: str) -> Any:
         self._check_trained()
@@ -695,6 +712,6 @@ def with_native(index: LatentIndex, native: Any) -> LatentIndex:
         refine_index=index._stock.state()[1],
         front=index.front,
     )
-    for name in ("search_type", "batch_size", "k_factor", "history", "description", "_items"):
+    for name in ("search_type", "batch_size", "k_factor", "effort", "history", "description", "_items"):
         setattr(other, name, getattr(index, name))
     return other

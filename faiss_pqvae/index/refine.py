@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -52,6 +52,8 @@ class StoredVectors:
     index: Any
     unit: bool
     chunk_bytes: int
+    listed: ClassVar[int] = 1  # results of the codes for each candidate
+    least_k: ClassVar[int] = 1  # results that candidates are taken for, at least
 
     def __init__(
         self,
@@ -188,6 +190,10 @@ class StoredVectors:
             return (self.kind,)
         return self.kind, kind, faiss.vector_to_array(numbers).tobytes()
 
+    def shortened(self, D: FloatArray, keys: IdArray, n: int) -> IdArray:
+        """The n best of every query's candidates (nq, k), which come in order."""
+        return keys[:, :n]
+
     def distances(self, batch: Batch, keys: IdArray) -> FloatArray:
         """From the items of a batch to candidates (n, k) int64: (n, k) float32."""
         return _distances(
@@ -223,6 +229,7 @@ class Decoder:
     metric_type: int
     chunk_bytes: int
     codes: Callable[[IdArray], CodeArray] | None
+    least_k: ClassVar[int] = 10  # fewer results would cost as much, and be worse
 
     def __init__(
         self,
@@ -254,6 +261,11 @@ class Decoder:
         if self._short_list is None:
             self._short_list = ShortList(self.model.quantizer.codewords, decoder)
         return self._short_list
+
+    @property
+    def listed(self) -> int:
+        """Results of the codes for each candidate."""
+        return 1 if self.short_list is None else self.short_list.per_candidate
 
     def shortened(self, D: FloatArray, keys: IdArray, n: int) -> IdArray:
         """The n best of every query's candidates (nq, k), by their sums of codewords.

@@ -42,7 +42,8 @@ class Search:
         refiner: a second look at what is found, or None.
         k_factor: candidates per result that it looks at.
         params: faiss.SearchParameters of the native index's kind, or None.
-        sdc: quantize the queries too.
+        sdc: quantize the queries too, in the native index.
+        offset: what the native index's distances have too much.
     """
 
     store: Store
@@ -50,6 +51,7 @@ class Search:
     k_factor: float
     params: Any
     sdc: bool
+    offset: float = 0.0
 
     def nearest(
         self, batches: Iterator[Batch], shape: tuple[int, int], *outputs: Any
@@ -85,8 +87,8 @@ class Search:
         store, index = self.store, self.store.index
         how = {"params": self.params, "sdc": self.sdc}
         if self.refiner is not None:
-            candidates = max(k, int(min(k * self.k_factor, index.ntotal)))
-            _, keys = store.search(batch.z, candidates, **how)
+            candidates = max(k, int(min(max(k, self.refiner.least_k) * self.k_factor, index.ntotal)))
+            keys = self._candidates(batch, candidates, how)
             D, keys = refine(self.refiner, batch, keys, k, int(index.metric_type))
             if R is not None:
                 R[:] = store.reconstruct_found(keys)
@@ -94,7 +96,16 @@ class Search:
             D, keys, R[:] = store.search_and_reconstruct(batch.z, k, **how)
         else:
             D, keys = store.search(batch.z, k, **how)
+        if self.refiner is None and self.offset:
+            D -= np.where(keys == -1, 0, np.float32(self.offset))
         return D, keys
+
+    def _candidates(self, batch: Batch, n: int, how: dict[str, Any]) -> IdArray:
+        """The n best keys of every query, (nq, n), for the refiner."""
+        assert self.refiner is not None
+        listed = min(n * self.refiner.listed, int(self.store.index.ntotal))
+        D, keys = self.store.search(batch.z, max(n, listed), **how)
+        return keys if listed <= n else self.refiner.shortened(D, keys, n)
 
     def within(
         self, batches: Iterator[Batch], thresh: float
@@ -111,10 +122,10 @@ class Search:
             )
         thresh = number("threshold", thresh, -_MOST, _MOST)
         found = [
-            self.store.range_search(batch.z, thresh, params=self.params, sdc=self.sdc)
+            self.store.range_search(batch.z, thresh + self.offset, params=self.params, sdc=self.sdc)
             for batch in batches
         ] or [_NOTHING]
         counts = np.concatenate([np.diff(lims) for lims, _, _ in found])
         lims = np.concatenate([[0], np.cumsum(counts)]).astype(np.uint64)
-        D = np.concatenate([distances for _, distances, _ in found])
+        D = np.concatenate([distances for _, distances, _ in found]) - np.float32(self.offset)
         return lims, D, self.store.ids(np.concatenate([keys for _, _, keys in found]))

@@ -6,7 +6,7 @@ import copy
 import functools
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -239,7 +239,7 @@ def _with_fitted_transforms(encoding: Encoding, job: _Job) -> Encoding:
             fitted = transforms.trained(job.x, WHAT)
         if path is not None:
             fitted.write(path)
-    return Encoding(encoding.model, fitted)
+    return replace(encoding, transforms=fitted)
 
 
 def _train_coarse(parts: Parts, job: _Job) -> None:

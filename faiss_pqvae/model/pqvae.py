@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 from typing import NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn import functional
 from faiss_pqvae.arguments import integer, item_shape
 from faiss_pqvae.codebooks import Codebooks, Structure
 from faiss_pqvae.model.backbone import Backbone, bytes_of
+from faiss_pqvae.model.additive import repeated
 from faiss_pqvae.model.clustering import assign, look_up, split
 from faiss_pqvae.model.conditional import ConditionalCode
 from faiss_pqvae.model.config import ModelConfig
@@ -205,14 +207,8 @@ class PQVAE(nn.Module):
         Returns:
             (n, latent_dim) float32.
         """
-        if self.code_decoder is not None:
-            x = to_float(x)
-            x = functional.normalize(x) if self.spec.is_unit else x
-            return self.quantized(self.code_decoder.choose(x, effort))
-        return self._latents(x)
-
-    def encode_queries(self, x: Tensor) -> Tensor:
-        """As `encode`, what queries (n, *input_shape) are compared with codes by."""
+        if self.spec.is_additive:
+            return self.quantized(self._chosen(x, effort))
         return self._latents(x)
 
     def quantized(self, ids: Tensor) -> Tensor:
@@ -251,7 +247,20 @@ class PQVAE(nn.Module):
 
     def encode_queries(self, x: Tensor) -> Tensor:
         """As `encode`, what queries (n, *input_shape) are compared with codes by."""
-        return self.encode(self.map_queries(x))
+        return self._latents(self.map_queries(x))
+
+    def encode_symmetric(self, x: Tensor, *, effort: int = EFFORT) -> Tensor:
+        """As `encode_queries`, of an additive code: queries are what their own codes stand for."""
+        codewords = self.quantized(self._chosen(self.map_queries(x), effort))
+        parts = codewords.view(len(x), self.M, -1)[..., :-1]  # without what stands for lengths
+        return repeated(parts.sum(1) / math.sqrt(self.M), self.M)
+
+    def _chosen(self, x: Tensor, effort: int) -> Tensor:
+        """The codes (n, M) of items (n, d), of an additive code."""
+        assert self.code_decoder is not None
+        x = to_float(x)
+        x = functional.normalize(x) if self.spec.is_unit else x
+        return self.code_decoder.choose(x, effort)
 
     def quantize(self, x: Tensor) -> Quantized:
         """Encodes and quantizes a batch (n, *input_shape), uint8 or float."""

@@ -342,7 +342,8 @@ class SynthesisTask:
         ids = []
         with Progress("codes", len(x), unit="vectors", shown=self.progress) as bar:
             for part in x.split(_CODED_AT_A_TIME):
-                ids.append(decoder.choose(part, settings.final_effort))
+                with self._autocast():
+                    ids.append(decoder.choose(part, settings.final_effort))
                 bar.update(len(part))
         prior = decoder.unit * torch.stack(
             [decoder.first, *(step.codewords for step in decoder.steps)]
