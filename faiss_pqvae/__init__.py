@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         LabelTraining,
         Ranking,
         Reconstruction,
+        Synthesis,
         TrainingConfig,
         Views,
     )
@@ -52,6 +53,7 @@ __all__ = [
     "ModelConfig",
     "Ranking",
     "Reconstruction",
+    "Synthesis",
     "TrainingConfig",
     "Views",
     "datasets",
@@ -89,7 +91,7 @@ _HOMES = {
     "registry": ["datasets", "decoders", "encoders", "methods", "objectives"],
     "training": [
         *("DPQ", "DQN", "Contrastive", "LabelTraining", "Ranking", "Reconstruction"),
-        *("TrainingConfig", "Views"),
+        *("Synthesis", "TrainingConfig", "Views"),
     ],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

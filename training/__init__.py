@@ -4,7 +4,7 @@ from .build import new_model
 from .config import TrainingConfig
 from .data.views import Views
 from .loop import fit
-from .objectives import DPQ, DQN, Contrastive, Ranking, Reconstruction
+from .objectives import DPQ, DQN, Contrastive, Ranking, Reconstruction, Synthesis
 from .objectives.labelled import LabelTraining
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "LabelTraining",
     "Ranking",
     "Reconstruction",
+    "Synthesis",
     "TrainingConfig",
     "Views",
     "fit",

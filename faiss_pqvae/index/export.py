@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from faiss_pqvae.index.refine import Decoder, StoredVectors
 from faiss_pqvae.index.transforms import Transforms
+from faiss_pqvae.model.additive import repeated
 from faiss_pqvae.model.networks.linear import Linear
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.native import faiss
@@ -33,7 +35,13 @@ def export(
     before = [] if transforms is None else transforms.chain
     for transform in reversed([*before, *query_transforms(model), *encoder]):
         whole.prepend_transform(transform)
-    if refiner is not None:
+    if isinstance(refiner, Decoder):
+        warnings.warn(
+            "FAISS cannot run the decoder that refines this index: what is exported finds what "
+            "look-up tables find",
+            stacklevel=3,
+        )
+    elif refiner is not None:
         whole = faiss.IndexRefine(whole, _by_place(refiner))
         whole.k_factor = k_factor
     if in_id_map(index):
@@ -53,11 +61,15 @@ def encoder_transforms(model: PQVAE) -> list[Any] | None:
 
     Returns:
         A faiss.LinearTransform over flattened items (images: floats in [0, 1]), with a
-        NormalizationTransform behind it for latents of unit length; None for an encoder that is
-        not linear, images that are standardised one by one, and latents of other lengths: those of
-        unit parts and short ones.
+        NormalizationTransform behind it for latents of unit length (before it for repeated ones);
+        None for an encoder that is not linear, images that are standardised one by one, and latents
+        of other lengths: those of unit parts and short ones.
     """
     latents = model.spec.latents
+    if model.spec.is_additive:
+        A = repeated(torch.eye(*2 * model.input_shape, dtype=torch.float64), model.M).T
+        unit = [faiss.NormalizationTransform(len(A[0]), 2.0)] if model.spec.is_unit else []
+        return [*unit, _linear(A, A.new_zeros(len(A)))]
     other_lengths = latents not in ("free", "unit")
     if not isinstance(model.encoder, Linear) or model.standardizes or other_lengths:
         return None
@@ -108,13 +120,8 @@ def _with_ids(index: Any, like: Any) -> Any:
     return id_map
 
 
-def _by_place(refiner: StoredVectors | Decoder) -> Any:
+def _by_place(refiner: StoredVectors) -> Any:
     """The index that refines, as faiss.IndexRefine wants it: vector i at place i."""
-    if isinstance(refiner, Decoder):
-        raise ValueError(
-            "FAISS cannot run the decoder that refines this index: set index.refiner = None, and "
-            "export it without"
-        )
     if refiner.unit:
         raise ValueError(
             "faiss.IndexRefine does not bring queries to length 1: set index.refiner = None, and "

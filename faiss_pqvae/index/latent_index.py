@@ -659,6 +659,11 @@ class LatentIndex:
         FAISS index can do that: it takes latents then, what `encode` gives, and `encode_queries`
         for what is searched.
 
+        No FAISS index can run the decoder that refines one: without it look-up tables alone rank,
+        of which a warning tells. Of an additive code (of "synthesis") the exported index takes
+        queries: what its own `add` stored would get codewords that seem nearest, and not the code
+        that `add` here chooses. Its squared distances are too large by `model.decoder.offset`.
+
         After a training with queries that gave these a map of their own (`model.query_map`), the
         exported index takes queries: it is there to be searched. What its own `add` stored would
         have gone through the map of queries, and be found at a wrong place: add to this index, and

@@ -182,9 +182,11 @@ class ConditionalCode(nn.Module):
             (n, M) int64.
         """
         effort = integer("effort", effort, 0)
+        if not len(x):
+            return torch.empty(0, self.M, dtype=torch.long, device=x.device)
         rows = max(1, _TRIED_AT_A_TIME // max(1, 2 * effort))
         chosen = [self._chosen(self.inside(part), effort) for part in x.split(rows)]
-        return torch.cat(chosen) if chosen else x.new_empty(0, self.M, dtype=torch.long)
+        return torch.cat(chosen)
 
     def _chosen(self, x: Tensor, effort: int) -> Tensor:
         kept, tried = max(1, effort), max(1, 2 * effort)

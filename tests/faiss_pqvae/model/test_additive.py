@@ -1,0 +1,79 @@
+"""Additive codes as product codes."""
+
+import pytest
+import torch
+
+from faiss_pqvae.model.additive import Tables, fitted, lift, lowered, repeated
+
+D, M, KSUB = 5, 3, 8
+
+
+def some_tables(seed=0):
+    generator = torch.Generator().manual_seed(seed)
+    codewords = torch.randn(M, KSUB, D, generator=generator)
+    return Tables(codewords, torch.randn(M, KSUB, generator=generator))
+
+
+def some_codes(n=100):
+    return torch.randint(KSUB, (n, M), generator=torch.Generator().manual_seed(1))
+
+
+def stacked(codewords, ids):
+    return torch.cat([codewords[m][ids[:, m]] for m in range(M)], 1)
+
+
+@pytest.mark.parametrize("shrinks", [1.0, 0.8])
+def test_lift__distances_are_those_to_sums(shrinks):
+    tables, ids, centre = some_tables(), some_codes(), torch.full((D,), 2.0)
+    q = torch.randn(7, D, generator=torch.Generator().manual_seed(2))
+    lifted = lift(tables, centre, torch.tensor(shrinks), "l2")
+    squared = torch.cdist(repeated(q, M), stacked(lifted.codewords, ids)).square()
+    vectors, lengths = tables.sums(ids)
+    about = q - centre
+    expected = about.square().sum(1)[:, None] - 2 * about @ vectors.T + shrinks * lengths
+    assert torch.allclose(squared - lifted.offset, expected, atol=1e-3)
+
+
+def test_lift__inner_products_are_those_with_sums():
+    tables, ids, centre = some_tables(), some_codes(), torch.full((D,), 2.0)
+    q = torch.randn(7, D, generator=torch.Generator().manual_seed(2))
+    lifted = lift(tables, centre, torch.tensor(1.0), "inner_product")
+    products = repeated(q, M) @ stacked(lifted.codewords, ids).T
+    assert torch.allclose(products, q @ (tables.sums(ids)[0] + centre).T, atol=1e-4)
+    assert float(lifted.offset) == 0
+
+
+def test_lowered__undoes_lift():
+    tables, centre = some_tables(), torch.full((D,), 2.0)
+    lifted = lift(tables, centre, torch.tensor(0.9), "l2")
+    found = lowered(lifted, centre)
+    assert torch.allclose(found.codewords, tables.codewords, atol=1e-5)
+    # A number can go from one codebook's biases to another's: their sums are what counts.
+    ids = some_codes()
+    assert torch.allclose(found.sums(ids)[1], 0.9 * tables.sums(ids)[1], atol=1e-3)
+
+
+def test_repeated__keeps_lengths_and_distances():
+    x = torch.randn(4, D, generator=torch.Generator().manual_seed(0))
+    assert repeated(x, M).shape == (4, M * (D + 1))
+    assert torch.allclose(repeated(x, M).norm(dim=1), x.norm(dim=1), atol=1e-6)
+    assert torch.allclose(torch.cdist(repeated(x, M), repeated(x, M)), torch.cdist(x, x), atol=1e-3)
+
+
+def test_fitted__finds_the_codewords_that_vectors_are_sums_of():
+    tables, ids = some_tables(), some_codes(2000)
+    x = tables.sums(ids)[0]
+    found = fitted(ids, x, torch.zeros(M, KSUB, D))
+    vectors, lengths = found.sums(ids)
+    assert torch.allclose(vectors, x, atol=1e-2)
+    # The best sum of numbers: what it leaves is orthogonal to every codeword's items.
+    left = x.square().sum(1) - lengths
+    means = [left[ids[:, m] == k].mean() for m in range(M) for k in range(KSUB)]
+    assert max(map(abs, means)) < 0.05
+
+
+def test_fitted__codewords_of_no_item_stay():
+    ids = some_codes(50).clamp(max=KSUB - 2)
+    prior = torch.randn(M, KSUB, D, generator=torch.Generator().manual_seed(3))
+    found = fitted(ids, torch.randn(50, D, generator=torch.Generator().manual_seed(4)), prior)
+    assert torch.allclose(found.codewords[:, -1], prior[:, -1], atol=1e-6)

@@ -1,0 +1,155 @@
+"""Vectors: codes chosen against a deep decoder."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from blobs import timeless
+
+from faiss_pqvae.model.additive import Lifted, lowered
+from faiss_pqvae.model.config import ModelConfig
+from faiss_pqvae.training import Synthesis, TrainingConfig, Views, fit, new_model
+
+D, M, NBITS = 8, 3, 3
+SMALL = Synthesis(batch_size=64, effort=2, final_effort=4)
+TRAINING = TrainingConfig(epochs=4, device="cpu", precision="float32")
+
+
+def vectors(n=600, seed=0):
+    rng = np.random.default_rng(seed)
+    mixing = np.random.default_rng(9).standard_normal((3, D))
+    return (5 + np.tanh(rng.standard_normal((n, 3)) @ mixing)).astype(np.float32)
+
+
+def model(metric=None, **config):
+    return new_model((D,), M, NBITS, ModelConfig(width=8, **config), objective=SMALL, metric=metric)
+
+
+def trained(x, settings=SMALL, training=TRAINING, metric=None, **options):
+    net = model(metric)
+    return net, fit(net, x, training, objective=settings, progress=False, **options)
+
+
+def error(net, x):
+    x = torch.from_numpy(x)
+    decoded = net.code_decoder.decode(net.code_decoder.choose(x, 8))
+    return float((decoded - x).square().mean() / x.var(0).mean())
+
+
+def test_fit__gives_items_that_it_has_not_seen_back_better_than_its_start_does():
+    x = vectors()
+    stay, _ = trained(x, replace(SMALL, lr=0.0))
+    learned, history = trained(x, replace(SMALL, lr=1e-2), replace(TRAINING, epochs=24))
+    unseen = vectors(seed=1)
+    assert error(learned, unseen) < 0.8 * error(stay, unseen)
+    start, *epochs, end = history
+    assert start["start"] == "RQ"
+    assert end["validation_loss"] == min(event["validation_loss"] for event in epochs)
+    assert all(0 <= event["validation_recall@1"] <= 1 for event in epochs)
+
+
+def test_fit__leaves_tables_that_stand_for_the_codes():
+    net, _ = trained(vectors())
+    x, code = torch.from_numpy(vectors(seed=1)), net.code_decoder
+    lifted = Lifted(net.quantizer.codewords.detach(), code.offset)
+    sums, lengths = lowered(lifted, code.centre).sums(code.choose(x, 8))
+    about = x - code.centre
+    assert float((sums - about).square().mean()) < 0.5 * float(about.square().mean())
+    wanted = code.table_shrinks * about.square().sum(1)
+    assert np.corrcoef(lengths, wanted)[0, 1] > 0.2
+    assert 0.7 <= float(code.shrinks) <= 1
+    assert 0.7 <= float(code.table_shrinks) <= 1
+
+
+def test_fit__by_inner_products_shrinks_nothing():
+    net, _ = trained(vectors(), metric="inner_product")
+    code = net.code_decoder
+    assert (float(code.shrinks), float(code.table_shrinks), float(code.offset)) == (1, 1, 0)
+
+
+def test_fit__repeats_exactly():
+    (a, first), (b, second) = (trained(vectors()) for _ in range(2))
+    assert timeless(first) == timeless(second)
+    assert a.fingerprint() == b.fingerprint()
+
+
+@pytest.mark.parametrize("at", ["neighbours", "codebooks", "codes", 3, 9, 20])
+def test_fit__goes_on_after_a_kill_along_the_same_trajectory(tmp_path, at):
+    """Within a phase before the first step, or within steps, whose codes are in the checkpoint."""
+
+    class KilledError(Exception):
+        pass
+
+    x, training = vectors(), replace(TRAINING, checkpoint_every=2)
+    whole, history = trained(x, training=training)
+    from faiss_pqvae.training import kept
+
+    put = kept.Kept.put
+    steps = []
+
+    def dying(self, name, state):
+        put(self, name, state)
+        steps.append(state.get("step", 0))
+        if name == at or (isinstance(at, int) and steps[-1] >= at):
+            raise KilledError
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(kept.Kept, "put", dying)
+        with pytest.raises(KilledError):
+            trained(x, training=training, folder=tmp_path)
+    net, again = trained(x, training=training, folder=tmp_path)
+    assert net.fingerprint() == whole.fingerprint()
+    assert timeless(again) == timeless(history)
+
+
+def test_fit__an_item_keeps_a_code_that_is_decoded_better():
+    x = vectors()
+    net, task = model(), None
+
+    def watched(event):
+        return True
+
+    objective = replace(SMALL, chosen_anew=1.0, kept_first=0.0, lr=0.0)
+    from faiss_pqvae.training.loop import Trainer
+
+    trainer = Trainer(net, x, TRAINING, objective, progress=False, given={})
+    task = trainer.task
+    before = task._error(task.x, task.codes.long())
+    task.settings = replace(task.settings, effort=0)  # chooses badly
+    trainer.train(progress=False, go_on=watched)
+    assert task._error(task.x, task.codes.long()) == pytest.approx(before, rel=1e-5)
+
+
+def test_networks__refuses_what_is_not_for_vectors():
+    with pytest.raises(ValueError, match="expected vectors"):
+        new_model((1, 8, 8), M, NBITS, objective=SMALL)
+    with pytest.raises(ValueError, match="no encoder or decoder"):
+        new_model((D,), M, NBITS, ModelConfig(encoder="mlp"), objective=SMALL)
+    with pytest.raises(ValueError, match="at most 8 bits"):
+        new_model((D,), M, 9, objective=SMALL)
+
+
+def test_settled__refuses_views_and_a_pretrained_model():
+    with pytest.raises(ValueError, match="no views"):
+        trained(vectors(), training=replace(TRAINING, views=Views(noise=0.1)))
+    with pytest.raises(ValueError, match="no pretrained model"):
+        trained(vectors(), pretrained=trained(vectors())[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("items", 1),
+        ("batch_size", 1),
+        ("epochs", 0),
+        ("effort", -1),
+        ("lr", -1.0),
+        ("lr", float("nan")),
+        ("chosen_anew", 1.5),
+        ("kept_first", -0.1),
+    ],
+)
+def test_synthesis__refuses_wrong_settings(name, value):
+    with pytest.raises(ValueError, match=name):
+        Synthesis(**{name: value})
