@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 from torch import nn
 
@@ -120,6 +120,9 @@ def index_factory(
         encoder=backbone,
         decoder=given_decoder,
     )
+    if network.spec.is_additive and _is_graph(parsed.coarse):
+        message = "expected no graph around additive codes, whose items FAISS cannot compare"
+        raise error(parsed.text, parsed.coarse.start, message)
     metric = METRICS[network.spec.metric]
     index = LatentIndex(
         network,
@@ -172,8 +175,12 @@ def _latent_dim(config: ModelConfig, parsed: Description, shape: tuple[int, ...]
 
 def _takes_any_code(parsed: Description) -> bool:
     """Whether the decoder ranks what is found, and the native index is one for additive codes."""
-    graph = parsed.coarse is not None and parsed.coarse.text.startswith("HNSW")
+    graph = _is_graph(parsed.coarse)
     return parsed.decoder and parsed.nbits <= 8 and not parsed.fast_scan and not graph
+
+
+def _is_graph(coarse: Item | None) -> TypeGuard[Item]:
+    return coarse is not None and coarse.text.startswith("HNSW")
 
 
 def _objective(
@@ -294,7 +301,7 @@ def _native(parsed: Description, d: int, metric_type: int) -> Any:
     elif coarse is None:
         kind = faiss.IndexPQFastScan if parsed.fast_scan else faiss.IndexPQ
         index = kind(d, M, nbits, metric_type)
-    elif coarse.text.startswith("HNSW"):
+    elif _is_graph(coarse):
         # FAISS's own factory forgets the metric here.
         if not re.fullmatch("HNSW[0-9]+", coarse.text):
             raise error(parsed.text, coarse.start, "expected HNSW{m}, as in HNSW32")

@@ -717,6 +717,14 @@ def with_native(index: LatentIndex, native: Any) -> LatentIndex:
         refine_index=index._stock.state()[1],
         front=index.front,
     )
-    for name in ("search_type", "batch_size", "k_factor", "effort", "history", "description", "_items"):
+    for name in (
+        "search_type",
+        "batch_size",
+        "k_factor",
+        "effort",
+        "history",
+        "description",
+        "_items",
+    ):
         setattr(other, name, getattr(index, name))
     return other

@@ -87,7 +87,9 @@ class Search:
         store, index = self.store, self.store.index
         how = {"params": self.params, "sdc": self.sdc}
         if self.refiner is not None:
-            candidates = max(k, int(min(max(k, self.refiner.least_k) * self.k_factor, index.ntotal)))
+            candidates = max(
+                k, int(min(max(k, self.refiner.least_k) * self.k_factor, index.ntotal))
+            )
             keys = self._candidates(batch, candidates, how)
             D, keys = refine(self.refiner, batch, keys, k, int(index.metric_type))
             if R is not None:

@@ -128,9 +128,7 @@ class Synthesis:
         """
         filled = config.for_shape(model.input_shape)
         if filled.views != Views():
-            raise ValueError(
-                f"expected no views for the objective 'synthesis', got {filled.views}"
-            )
+            raise ValueError(f"expected no views for the objective 'synthesis', got {filled.views}")
         return self, filled
 
     def task(self, setup: Setup, given: dict[str, Any]) -> SynthesisTask:
@@ -372,5 +370,3 @@ class SynthesisTask:
 
     def release(self) -> None:
         """Nothing: the model is as it was."""
-
-
