@@ -12,9 +12,9 @@ from torch import Tensor
 
 from faiss_pqvae.index.refine import Decoder, StoredVectors
 from faiss_pqvae.index.transforms import Transforms
-from faiss_pqvae.model.additive import repeated
 from faiss_pqvae.model.networks.linear import Linear
 from faiss_pqvae.model.pqvae import PQVAE
+from faiss_pqvae.model.spec import repeated
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.ids import in_id_map, unwrapped
 from faiss_pqvae.native.inject import prepare_search

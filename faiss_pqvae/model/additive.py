@@ -8,13 +8,13 @@ computes of vectors that are repeated M times and have one component more.
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
-Metric = Literal["l2", "inner_product"]
+from faiss_pqvae.model.spec import Metric
 
 _RIDGE = 1e-3  # of the even spread
 
@@ -52,11 +52,6 @@ class Lifted(NamedTuple):
 
     codewords: Tensor
     offset: Tensor
-
-
-def repeated(x: Tensor, M: int) -> Tensor:
-    """Queries (n, d) as `Lifted` codewords are compared with: (n, M * (d + 1)), of equal length."""
-    return functional.pad(x / math.sqrt(M), (0, 1)).repeat(1, M)
 
 
 @torch.no_grad()
@@ -125,5 +120,5 @@ def _least_squares(ids: Tensor, target: Tensor, prior: Tensor) -> Tensor:
     normal = normal.triu() + normal.triu(1).T
     # One codebook can take from another what all its codewords have in common: a ridge decides.
     normal.diagonal().add_(_RIDGE * n / ksub)
-    solved = left + torch.linalg.solve(normal, right)
+    solved: Tensor = left + torch.linalg.solve(normal, right)
     return solved.float().view(M, ksub, e)

@@ -6,7 +6,8 @@ the item back, and a beam search looks for it (analysis by synthesis).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -69,11 +70,13 @@ class Step(nn.Module):
         h = functional.embedding(ids, self.names.to(inner.dtype)) + inner
         for wider, narrower in zip(self.wider, self.narrower, strict=True):
             h = h + narrower(wider(h).relu_())
-        return functional.embedding(ids, self.codewords) + self.outer(h).float()
+        added: Tensor = functional.embedding(ids, self.codewords) + self.outer(h).float()
+        return added
 
     def guessed(self, ids: Tensor, inner: Tensor) -> Tensor:
         """What the guides expect codewords (...) to add, after the same inner (..., width)."""
-        return functional.embedding(ids, self.guides) + self.guiding(inner).float()
+        guess: Tensor = functional.embedding(ids, self.guides) + self.guiding(inner).float()
+        return guess
 
     @torch.no_grad()
     def begin_at(self, codewords: Tensor) -> None:
@@ -81,11 +84,9 @@ class Step(nn.Module):
         self.codewords.copy_(codewords)
         self.guides.copy_(codewords)
         self.names.copy_(codewords @ self.inner.weight.T)
-        silent = [self.outer.weight, self.guiding.weight]
-        for narrower in self.narrower:
-            silent += [narrower.weight, narrower.bias]
-        for weight in silent:
-            weight.zero_()
+        for silent in (self.outer, self.guiding, *self.narrower):
+            for weight in silent.parameters():
+                weight.zero_()
 
 
 class ConditionalCode(nn.Module):
@@ -124,11 +125,18 @@ class ConditionalCode(nn.Module):
         self.register_buffer("table_shrinks", torch.ones(()))
         self.register_buffer("offset", torch.zeros(()))
 
+    def _steps(self) -> Iterator[Step]:
+        return iter(cast(Iterable[Step], self.steps))
+
+    def codebooks(self) -> Tensor:
+        """What is added before networks correct it: (M, ksub, d), in the decoder's unit."""
+        return torch.stack([self.first, *(step.codewords for step in self._steps())])
+
     @torch.no_grad()
     def begin_at(self, codebooks: Tensor) -> None:
         """Makes it the plain additive code of codebooks (M, ksub, d), in the decoder's unit."""
         self.first.copy_(codebooks[0])
-        for step, codewords in zip(self.steps, codebooks[1:], strict=True):
+        for step, codewords in zip(self._steps(), codebooks[1:], strict=True):
             step.begin_at(codewords)
 
     @torch.no_grad()
@@ -145,7 +153,7 @@ class ConditionalCode(nn.Module):
         """What codes (n, M) int64 decode to, with gradients."""
         made = functional.embedding(ids[:, 0], self.first)
         after, guessed = [made], [made]
-        for m, step in enumerate(self.steps, 1):
+        for m, step in enumerate(self._steps(), 1):
             inner = step.inner(made)
             guessed.append(step.guessed(ids[:, m], inner.detach()))
             made = made + step(ids[:, m], inner)
@@ -154,8 +162,8 @@ class ConditionalCode(nn.Module):
 
     @torch.no_grad()
     def decode(self, ids: Tensor) -> Tensor:
-        """The vectors (n, d) float32 of codes (n, M) int64."""
-        parts = [self._made(part) for part in ids.split(_DECODED_AT_A_TIME)]
+        """The vectors (n, d) float32 of codes (n, M) of any integers."""
+        parts = [self._made(part.long()) for part in torch.split(ids, _DECODED_AT_A_TIME)]
         return torch.cat(parts or [self.first.new_empty(0, self.d)]) * self.unit + self.centre
 
     @torch.no_grad()
@@ -165,7 +173,7 @@ class ConditionalCode(nn.Module):
 
     def _made(self, ids: Tensor) -> Tensor:
         made = self.first[ids[:, 0]]
-        for m, step in enumerate(self.steps, 1):
+        for m, step in enumerate(self._steps(), 1):
             made = made + step(ids[:, m], step.inner(made))
         return made
 
@@ -185,13 +193,13 @@ class ConditionalCode(nn.Module):
         if not len(x):
             return torch.empty(0, self.M, dtype=torch.long, device=x.device)
         rows = max(1, _TRIED_AT_A_TIME // max(1, 2 * effort))
-        chosen = [self._chosen(self.inside(part), effort) for part in x.split(rows)]
+        chosen = [self._chosen(self.inside(part), effort) for part in torch.split(x, rows)]
         return torch.cat(chosen)
 
     def _chosen(self, x: Tensor, effort: int) -> Tensor:
         kept, tried = max(1, effort), max(1, 2 * effort)
         beam = _Beam.over(x, self.first, min(kept, self.ksub))
-        for m, step in enumerate(self.steps, 1):
+        for m, step in enumerate(self._steps(), 1):
             last = m == self.M - 1
             beam = beam.extended(step, tried, 1 if last else kept)
         return beam.ids[:, 0]

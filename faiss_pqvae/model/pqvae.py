@@ -14,15 +14,13 @@ from torch.nn import functional
 from faiss_pqvae.arguments import integer, item_shape
 from faiss_pqvae.codebooks import Codebooks, Structure
 from faiss_pqvae.model.backbone import Backbone, bytes_of
-from faiss_pqvae.model.additive import repeated
 from faiss_pqvae.model.clustering import assign, look_up, split
 from faiss_pqvae.model.conditional import ConditionalCode
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.networks import Headed, build_decoder, build_encoder, check_decoder
 from faiss_pqvae.model.product import ProductQuantizer, Quantized
 from faiss_pqvae.model.residual import ResidualQuantizer
-from faiss_pqvae.model.spec import CodeSpec, formed
-
+from faiss_pqvae.model.spec import CodeSpec, formed, repeated
 
 EFFORT = 16  # of the choice of codes, see `ConditionalCode.choose`
 

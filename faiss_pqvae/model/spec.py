@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.nn import functional
 
 from faiss_pqvae.codebooks import Structure
-from faiss_pqvae.model.additive import Metric, repeated
 
+Metric = Literal["l2", "inner_product"]
 Latents = Literal["free", "unit", "unit parts", "short", "repeated", "repeated unit"]
 
 
@@ -75,3 +75,8 @@ def formed(z: Tensor, latents: Latents, M: int) -> Tensor:
     if latents in ("repeated", "repeated unit"):
         return repeated(functional.normalize(z) if latents == "repeated unit" else z, M)
     return functional.normalize(z) if latents == "unit" else z
+
+
+def repeated(x: Tensor, M: int) -> Tensor:
+    """Queries (n, d) M times, as `additive.Lifted` codewords want them: (n, M * (d + 1)), as long."""
+    return functional.pad(x / math.sqrt(M), (0, 1)).repeat(1, M)

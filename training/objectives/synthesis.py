@@ -243,7 +243,7 @@ class SynthesisTask:
     def _all_codes(self) -> Tensor:
         found = []
         with Progress("codes", len(self.x), unit="vectors", shown=self.progress) as bar:
-            for part in self.x.split(_CODED_AT_A_TIME):
+            for part in torch.split(self.x, _CODED_AT_A_TIME):
                 found.append(self._chosen(part).to(torch.int16))
                 bar.update(len(part))
         return torch.cat(found)
@@ -315,7 +315,9 @@ class SynthesisTask:
 
     def _decoded(self) -> Tensor:
         with self._autocast():
-            parts = [self.decoder.decode(ids.long()) for ids in self.codes.split(_CODED_AT_A_TIME)]
+            parts = [
+                self.decoder.decode(ids.long()) for ids in torch.split(self.codes, _CODED_AT_A_TIME)
+            ]
         return torch.cat(parts)
 
     def _hits(self, decoded: Tensor, shrinks: float) -> Tensor:
@@ -339,13 +341,11 @@ class SynthesisTask:
         x = self.x[rows.to(self.x.device)]
         ids = []
         with Progress("codes", len(x), unit="vectors", shown=self.progress) as bar:
-            for part in x.split(_CODED_AT_A_TIME):
+            for part in torch.split(x, _CODED_AT_A_TIME):
                 with self._autocast():
                     ids.append(decoder.choose(part, settings.final_effort))
                 bar.update(len(part))
-        prior = decoder.unit * torch.stack(
-            [decoder.first, *(step.codewords for step in decoder.steps)]
-        )
+        prior = decoder.unit * decoder.codebooks()
         tables = fitted(torch.cat(ids), x - decoder.centre, prior)
         decoder.table_shrinks.fill_(self._table_shrinks(tables))
         lifted = lift(tables, decoder.centre, decoder.table_shrinks, self.model.spec.metric)
@@ -361,7 +361,9 @@ class SynthesisTask:
         found = []
         for shrinks in _SHRINKS:
             hits = 0
-            for part, truth in zip(queries.split(100), self.truth.split(100), strict=True):
+            for part, truth in zip(
+                torch.split(queries, 100), torch.split(self.truth, 100), strict=True
+            ):
                 distances = torch.addmm(shrinks * lengths, part, vectors.T, alpha=-2)
                 k = min(_LISTED, len(vectors))
                 hits += int((distances.topk(k, largest=False).indices == truth).sum())

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from faiss_pqvae.model.additive import Tables, fitted, lift, lowered, repeated
+from faiss_pqvae.model.additive import Tables, fitted, lift, lowered
+from faiss_pqvae.model.spec import repeated
 
 D, M, KSUB = 5, 3, 8
 
