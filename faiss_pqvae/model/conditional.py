@@ -90,7 +90,7 @@ class Step(nn.Module):
 
 
 class ConditionalCode(nn.Module):
-    """Additive codes whose codewords depend on the codes before (after QINCo: Huijben et al., 2024).
+    """Additive codes whose codewords depend on the codes before (as QINCo: Huijben et al., 2024).
 
     x^ = sum_m (c_m[k_m] + f_m(k_m, x^ after m - 1)), f_m a small residual network; the first one is
     a plain codebook. Vectors are moved to `centre` and divided by `unit` within.

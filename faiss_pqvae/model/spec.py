@@ -78,5 +78,5 @@ def formed(z: Tensor, latents: Latents, M: int) -> Tensor:
 
 
 def repeated(x: Tensor, M: int) -> Tensor:
-    """Queries (n, d) M times, as `additive.Lifted` codewords want them: (n, M * (d + 1)), as long."""
+    """Queries (n, d) M times, as `additive.Lifted` codewords want them: (n, M * (d + 1))."""
     return functional.pad(x / math.sqrt(M), (0, 1)).repeat(1, M)

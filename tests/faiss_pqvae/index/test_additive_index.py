@@ -141,7 +141,7 @@ def test_search__by_tables_alone_gives_distances_to_sums_of_codewords():
 
 def test_search__of_more_than_there_is(index):
     few = made(n=3)
-    D_, I = few.search(vectors(4, seed=2), 7)  # noqa: E741
+    _, I = few.search(vectors(4, seed=2), 7)  # noqa: E741
     assert (np.sort(I[:, :3]) == np.arange(3)).all()
     assert (I[:, 3:] == -1).all()
     empty = made(n=0)
