@@ -67,7 +67,7 @@ class Synthesis:
     table_items: int = 65_536
     epochs: int = 24
     batch_size: int = 1024
-    lr: float = 1e-3
+    lr: float = 4e-3
     weight_decay: float = 1e-4
     chosen_anew: float = 0.4
     kept_first: float = 0.05
