@@ -12,16 +12,32 @@ from faiss_pqvae.native.ids import list_ids
 from faiss_pqvae.native.kinds import lists, lists_in_files, plain
 from faiss_pqvae.native.kinds.kind import Kind, listed
 from faiss_pqvae.native.kinds.product import Product
+from faiss_pqvae.native.packing import unpacked
 from faiss_pqvae.types import CodeArray, IdArray
 
 
 def entries(ivf: Any, list_no: int) -> tuple[CodeArray, IdArray]:
     """Codes (m, code_size) and ids (m,) of a list, as copies."""
+    return _codes(ivf, list_no).copy(), list_ids(ivf, list_no).copy()
+
+
+def _codes(ivf: Any, list_no: int) -> CodeArray:
+    """Codes (m, code_size) of a list: a view, good until the next change."""
     size = ivf.invlists.list_size(list_no)
     if not size:
-        return np.empty((0, ivf.code_size), np.uint8), np.empty(0, np.int64)
-    raw = faiss.rev_swig_ptr(ivf.invlists.get_codes(list_no), size * ivf.code_size)
-    return raw.reshape(size, ivf.code_size).copy(), list_ids(ivf, list_no).copy()
+        return np.empty((0, ivf.code_size), np.uint8)
+    raw: CodeArray = faiss.rev_swig_ptr(ivf.invlists.get_codes(list_no), size * ivf.code_size)
+    return raw.reshape(size, ivf.code_size)
+
+
+def _codes_at(bare: Any, keys: IdArray) -> CodeArray:
+    numbers, offsets = lists.found_at(bare, keys)
+    codes = np.empty((len(keys), bare.code_size), np.uint8)
+    order = np.argsort(numbers, kind="stable")
+    visited, first = np.unique(numbers[order], return_index=True)
+    for number, rows in zip(visited, np.split(order, first[1:]), strict=True):
+        codes[rows] = _codes(bare, int(number))[offsets[rows]]
+    return unpacked(codes, bare.pq.M, bare.pq.nbits)
 
 
 def add_entries(ivf: Any, list_no: int, codes: CodeArray, ids: IdArray) -> None:
@@ -47,6 +63,7 @@ KIND = listed(
         quantize=lists.quantize,
         check_keys=plain.nothing,
         reconstruct=lists.reconstruct,
+        codes_at=_codes_at,
         check_codes=lists.check_codes,
         add=lists.add,
         add_codes=lists.add_codes,

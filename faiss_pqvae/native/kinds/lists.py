@@ -78,15 +78,23 @@ def reconstruct(bare: Any, keys: IdArray) -> FloatArray:
         # A key that is not there is then named by `places_of`.
         with contextlib.suppress(RuntimeError):
             return plain.reconstruct(bare, keys)
+    latents = np.empty((len(keys), bare.d), np.float32)
+    for row, (number, offset) in enumerate(zip(*found_at(bare, keys), strict=True)):
+        bare.reconstruct_from_offset(int(number), int(offset), faiss.swig_ptr(latents[row]))
+    return latents
+
+
+def found_at(bare: Any, keys: IdArray) -> tuple[IdArray, IdArray]:
+    """The numbers of the lists, and the places in them, where keys (n,) are.
+
+    Raises:
+        ValueError: a key that is in none.
+    """
     lists = [list_ids(bare, i) for i in range(bare.nlist)]
     starts = np.concatenate([[0], np.cumsum([len(ids) for ids in lists])])
     places = places_of(np.concatenate(lists), keys)
-    latents = np.empty((len(keys), bare.d), np.float32)
     numbers = np.searchsorted(starts, places, side="right") - 1
-    for row, (number, place) in enumerate(zip(numbers, places, strict=True)):
-        out = faiss.swig_ptr(latents[row])
-        bare.reconstruct_from_offset(int(number), int(place - starts[number]), out)
-    return latents
+    return numbers, places - starts[numbers]
 
 
 # -- codes, whose first bytes name a list
