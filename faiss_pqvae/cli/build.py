@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -16,6 +17,9 @@ from faiss_pqvae.index.items import Items
 from faiss_pqvae.messages import counted
 from faiss_pqvae.types import IdArray
 
+if TYPE_CHECKING:
+    from faiss_pqvae import LatentIndex
+
 
 def build(
     bundle: Bundle,
@@ -26,6 +30,7 @@ def build(
     images: Images = ImageOptions(),  # noqa: B008 - frozen
     ids: Path | None = None,
     id_column: str | None = None,
+    effort: int | None = None,
     encoder: str | None = None,
     decoder: str | None = None,
 ) -> None:
@@ -43,6 +48,9 @@ def build(
         ids: ids of your own, one an item: integers or texts, as .npy, as a list in .json, or as
             lines of .txt. Texts become the names of items, whose integer ids are counted.
         id_column: likewise, a column of the Parquet files that are read.
+        effort: of the choice of codes, where a decoder chooses them (PQVAE8,RDecoder over vectors):
+            0 is the fastest, 16 the default, more is slower and decoded better. It is kept for
+            `add`.
         encoder: the encoder that the index was trained with, if it is not ours.
         decoder: likewise.
     """
@@ -54,6 +62,8 @@ def build(
     target = bundle if out is None else out
     check_folder(target)
     index = read_index(bundle, encoder=encoder, decoder=decoder)
+    if effort is not None:
+        _set_effort(index, effort)
     source = open_for(index, data, images)
     found = named(source, data, ids, id_column)
     before = index.items
@@ -68,6 +78,14 @@ def build(
     write_index(index, target)
     print(f"{counted(index.ntotal, 'item')} of {index.sa_code_size()} bytes in {target}")
     print_next(index, f"search {shlex.quote(str(target))} QUERIES")
+
+
+def _set_effort(index: LatentIndex, effort: int) -> None:
+    if not index.model.spec.is_additive:
+        raise ValueError(
+            f"expected no --effort for {index.description}, whose codes are the nearest codewords"
+        )
+    index.effort = effort
 
 
 def _ids(found: Named, before: Items | None) -> IdArray:

@@ -34,6 +34,7 @@ def info(bundle: Bundle, /, *, encoder: str | None = None, decoder: str | None =
         "latents": f"{index.model.latent_dim} dimensions, {index.model.M} "
         + ("levels" if index.model.structure == "residual" else "sub-vectors"),
         "code": ", ".join(f"{name} {value}" for name, value in asdict(index.model.spec).items()),
+        **_choice(index),
         "model": ", ".join(f"{name}={value}" for name, value in model["config"].items()),
         "written with": ", ".join(f"{n} {v}" for n, v in config["versions"].items()),
     }
@@ -41,6 +42,18 @@ def info(bundle: Bundle, /, *, encoder: str | None = None, decoder: str | None =
         lines |= _use_of_codewords(index)
     for name, value in lines.items():
         print(f"{name:>14}  {value}")
+
+
+def _choice(index: LatentIndex) -> dict[str, str]:
+    """How codes are chosen and candidates ranked, where a decoder does that."""
+    code = index.model.code_decoder
+    if code is None:
+        return {}
+    n_bytes = sum(weight.nbytes for weight in code.parameters())
+    return {
+        "decoder": f"{n_bytes / 1e6:.1f} MB, of codewords that depend on those before; effort "
+        f"{index.effort}, k_factor {index.k_factor:g}"
+    }
 
 
 def _use_of_codewords(index: LatentIndex) -> dict[str, str]:

@@ -1,0 +1,40 @@
+"""What a shell sets and says of codes that a decoder chooses."""
+
+import numpy as np
+import pytest
+
+from faiss_pqvae import ModelConfig, Synthesis, TrainingConfig, index_factory, read_index
+from faiss_pqvae.cli import main
+from faiss_pqvae.index.bundle import write_index
+
+X = np.random.default_rng(0).standard_normal((200, 8)).astype(np.float32)
+
+
+def bundle(tmp_path, description):
+    objective = Synthesis(epochs=1, batch_size=64, effort=1, final_effort=1)
+    index = index_factory(
+        8,
+        description,
+        model=ModelConfig(width=4),
+        training=TrainingConfig(epochs=1, device="cpu", precision="float32"),
+        objective=objective if "RDecoder" in description else None,
+    )
+    index.train(X, progress=False)
+    write_index(index, tmp_path / "bundle")
+    np.save(tmp_path / "x.npy", X)
+    return [str(tmp_path / "bundle"), str(tmp_path / "x.npy")]
+
+
+def test_build__keeps_the_effort_and_info_says_it(tmp_path, capsys):
+    arguments = bundle(tmp_path, "PQVAE2x3,RDecoder")
+    main(["build", *arguments, "--effort", "3"])
+    index = read_index(arguments[0])
+    assert (index.effort, index.ntotal) == (3, 200)
+    main(["info", arguments[0]])
+    assert "effort 3, k_factor 10" in capsys.readouterr().out
+
+
+def test_build__refuses_an_effort_where_nothing_is_chosen(tmp_path):
+    with pytest.raises(SystemExit, match="expected no --effort"):
+        main(["build", *bundle(tmp_path, "PQVAE2x3"), "--effort", "3"])
+    assert not read_index(tmp_path / "bundle").ntotal
