@@ -176,10 +176,21 @@ class PQVAE(nn.Module):
         Returns:
             (n, latent_dim) float32.
         """
+        return formed(self._encoded(x), self.spec.latents, self.M)
+
+    def encode_centroids(self, x: Tensor) -> Tensor:
+        """Latents of coarse centroids (n, *input_shape): as `encode`, but of a length of their own.
+
+        With an encoder that is a matrix, a residual of latents is the latent of a residual.
+        """
+        latents = "free" if self.spec.latents == "unit" else self.spec.latents
+        return formed(self._encoded(x), latents, self.M)
+
+    def _encoded(self, x: Tensor) -> Tensor:
         # What was handed in says itself what it wants to see.
         inputs = self.normalize(x) if self.backbone is None else to_float(x)
         z: Tensor = self.latent_norm(self.encoder(inputs).float())
-        return formed(z, self.spec.latents, self.M)
+        return z
 
     def quantize(self, x: Tensor) -> Quantized:
         """Encodes and quantizes a batch (n, *input_shape), uint8 or float."""

@@ -161,7 +161,9 @@ class Objective(Protocol):
     Attributes:
         title: what an evaluation calls its codes.
         code: what the grammar calls them; "PQVAE" may have any objective of that code.
-        learns_from: names of what it is given besides the items, such as "labels".
+        learns_from: names of what it is given besides the items, such as "labels". With "coarse"
+            among them it can code what coarse centroids leave over of the items, where some are
+            given (see `linear_start.Coarse`): its encoder has to be a matrix then.
     """
 
     title: str

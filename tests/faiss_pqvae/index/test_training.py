@@ -10,7 +10,7 @@ import pytest
 
 from faiss_pqvae import Ranking, TrainingConfig, index_factory
 from faiss_pqvae.data import batches
-from faiss_pqvae.index import opq, transforms
+from faiss_pqvae.index import coarse, opq, transforms
 from faiss_pqvae.index import training as index_training
 from faiss_pqvae.native import faiss
 from faiss_pqvae.training import loop
@@ -66,8 +66,11 @@ class Interrupts:
     ("owner", "name", "call", "made_again"),
     [
         (batches, "read_rows", 1, 1),  # the key
-        (neighbours, "nearest", 1, 2),
-        (neighbours, "nearest", 2, 2),
+        (neighbours, "nearest", 1, 4),
+        (neighbours, "nearest", 2, 4),
+        (neighbours, "nearest", 4, 4),
+        (coarse, "learn_coarse", 1, 1),
+        (coarse, "write_checked", 1, 1),
         (opq, "_go_on", 4, 18),  # of 20 parts of OPQ three are kept; one call begins with them
         (opq, "_centroids", 22, 2),  # 20 parts, one of three codebooks
         (neighbours.Neighbours, "hits", 2, 7),
@@ -76,7 +79,7 @@ class Interrupts:
         (loop.Trainer, "_step", 4, 2),  # the last epoch again
         (ranking.VectorTask, "validate", 2, 1),
         (loop.Trainer, "_keep_trained", 1, 1),
-        (index_training, "train_coarse", 1, 1),
+        (index_training, "inject_coarse", 1, 1),
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
@@ -88,7 +91,9 @@ def test_train__goes_on_from_every_phase(owner, name, call, made_again, monkeypa
     counted = Interrupts(monkeypatch, owner, name, None)
     assert state(trained(tmp_path)) == uninterrupted()
     assert counted.called == made_again or name == "read_rows"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.jsonl", "trained.pt"]
+    # What the trained model was learned behind stays, too.
+    left = sorted(path.name.partition("-")[0] for path in tmp_path.iterdir())
+    assert left == ["coarse", "log.jsonl", "trained.pt"]
 
 
 def test_train__ctrl_c_names_the_phases_that_are_kept(monkeypatch, tmp_path):
@@ -170,6 +175,7 @@ def test_train__every_phase_of_vectors_says_what_it_is_in_a_log(monkeypatch, cap
     records = [record for record in caplog.records if record.name == "faiss_pqvae.progress"]
     said = [record.getMessage().partition(":")[0] for record in records]
     assert [*dict.fromkeys(said)] == [
-        *("reading training data", "training what refines", "training PCA4", "neighbours", "OPQ"),
-        *("PQ", "encoding", "searching", "settling", "training", "k-means of 4 inverted lists"),
+        *("reading training data", "training what refines", "training PCA4"),
+        *("k-means of 4 inverted lists", "neighbours", "OPQ"),
+        *("PQ", "encoding", "searching", "settling", "training"),
     ]
