@@ -281,7 +281,7 @@ class Trainer:
 
     @property
     def _way(self) -> Way:
-        if self.budget_s is None:
+        if self.budget_s is None or not self.total_steps:  # a start may be all
             return Way(self.step, self.total_steps)
         return Way(min(self.elapsed_s, self.budget_s), self.budget_s)
 

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -57,23 +58,21 @@ class Neighbours:
         settings: anchors, sample, pool, temperature, commitment and learning rate.
         metric: what latents, and so items, are compared by.
         generator: of the anchors' choice, on the CPU.
-        coarse: centroids of which the nearest is taken off an item before it is coded; None takes
-            nothing off.
+        coarse: centroids of which the nearest is taken off an item before it is coded, or None.
         progress: draw bars, where standard error is a terminal.
 
     Attributes:
         anchors: (na,) int64, rows of the items to train with.
         truth, neighbours: (nq, 1) and (na, k) int64, the items nearest to queries and anchors.
-        coarse: (nlist, d) float32, the centroids; without some, one of zeros.
-        lists, query_lists: (n,) and (nq,) int64, the one nearest to every item and query.
+        centroids: (nlist, d) float32, the coarse ones; of none without.
+        lists: (n,) int64, the coarse centroid nearest to every item; None without any.
         unit: what a difference between two distances is measured in.
     """
 
     truth: Tensor
     neighbours: Tensor
-    coarse: Tensor
-    lists: Tensor
-    query_lists: Tensor
+    centroids: Tensor
+    lists: Tensor | None
     unit: float
 
     def __init__(
@@ -89,7 +88,7 @@ class Neighbours:
         progress: bool = True,
     ) -> None:
         self.model, self.items, self.queries = model, items, queries
-        self._learned_coarse = coarse
+        self.coarse = coarse
         self.settings, self.metric = settings, metric
         chosen = torch.randperm(len(items), generator=generator)[: settings.anchors]
         self.anchors = chosen.sort().values.to(items.device)
@@ -99,13 +98,14 @@ class Neighbours:
 
     def find(self, kept: Kept) -> None:
         """Finds the neighbours, or takes those that are kept; before anything else is asked."""
-        device, learned = self.items.device, self._learned_coarse
-        self.coarse = torch.zeros(1, self.items.shape[1], device=device)
-        if learned is not None:
-            self.coarse = torch.from_numpy(learned()).to(device)
+        device = self.items.device
+        nothing = np.empty((0, self.items.shape[1]), np.float32)
+        centroids = nothing if self.coarse is None else self.coarse()
+        self.centroids = torch.from_numpy(centroids).to(device)
         found = kept.made("neighbours", self._found_neighbours)
+        lists: Tensor | None = found.get("lists")
+        self.lists = None if lists is None else lists.to(device)
         self.truth, self.neighbours = found["truth"].to(device), found["neighbours"].to(device)
-        self.lists, self.query_lists = found["lists"].to(device), found["query_lists"].to(device)
         self.unit = found["unit"]
 
     def _found_neighbours(self) -> dict[str, Any]:
@@ -117,31 +117,23 @@ class Neighbours:
             neighbours, distances = nearest(
                 items[self.anchors], items, k, metric=metric, skip=self.anchors, bar=bar
             )
+        lists = {}
+        if self.coarse is not None:
+            lists["lists"] = nearest(items, self.centroids, 1, metric=metric)[0][:, 0]
         gap = float((distances[:, -1] - distances[:, 0]).mean())
         spread = float(distances.abs().mean())
         return {
             "truth": truth,
             "neighbours": neighbours,
-            "lists": self._lists_of(items),
-            "query_lists": self._lists_of(self.queries),
+            **lists,
             "unit": max(gap, 1e-6 * spread) or 1.0,
         }
 
-    def _lists_of(self, x: Tensor) -> Tensor:
-        """The coarse centroid nearest to each of x (n, d): (n,) int64."""
-        if len(self.coarse) == 1:
-            return torch.zeros(len(x), dtype=torch.long, device=x.device)
-        return nearest(x, self.coarse, 1, metric=self.metric)[0][:, 0]
-
     def residuals(self, rows: Tensor | slice = slice(None)) -> Tensor:
-        """What coarse centroids leave over of items (n, d)."""
-        return self.items[rows] - self.coarse[self.lists[rows]]
-
-    @torch.no_grad()
-    def query_residuals(self) -> Tensor:
-        """What coarse centroids leave over of the queries' latents: (nq, latent_dim)."""
-        centroids = self.model.encode_centroids(self.coarse)
-        return self.model.encode(self.queries) - centroids[self.query_lists]
+        """What coarse centroids leave over of items (n, d); all, where there are none."""
+        if self.lists is None:
+            return self.items[rows]
+        return self.items[rows] - self.centroids[self.lists[rows]]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What the optimizer moves: the encoder's matrix, and codewords in the data's scale."""
@@ -169,24 +161,23 @@ class Neighbours:
         """Takes the codes of all items anew; within an epoch they stay."""
         self.codes = self._codes(self.items, self.lists)
 
-    def _codes(self, x: Tensor, lists: Tensor) -> Tensor:
+    def _codes(self, x: Tensor, lists: Tensor | None = None) -> Tensor:
         model = self.model.eval()
-        codewords, centroids = model.quantizer.codewords, model.encode_centroids(self.coarse)
+        codewords, centroids = model.quantizer.codewords, model.encode_centroids(self.centroids)
         parts = []
         with Progress("encoding", len(x), unit="vectors", shown=self.progress, inner=True) as bar:
             for part, own in _blocks(x, lists, _ENCODED_AT_A_TIME):
-                parts.append(assign(split(model.encode(part) - centroids[own], model.M), codewords))
+                z = model.encode(part) if own is None else model.encode(part) - centroids[own]
+                parts.append(assign(split(z, model.M), codewords))
                 bar.update(len(part))
         return torch.cat(parts)  # (n, M)
 
-    def _decoded(self, codes: Tensor, lists: Tensor) -> Tensor:
-        """What codes (n, M) in lists (n,) stand for: (n, latent_dim)."""
-        centroids = self.model.encode_centroids(self.coarse)
-        codewords = look_up(self.model.quantizer.codewords, codes).transpose(0, 1).flatten(1)
-        return codewords.add_(centroids[lists])
+    def _decoded(self, codes: Tensor) -> Tensor:
+        """What codes (n, M) stand for: (n, latent_dim)."""
+        return look_up(self.model.quantizer.codewords, codes).transpose(0, 1).flatten(1)
 
     def terms(self, rows: Tensor, generator: torch.Generator) -> Terms:
-        """The objective of a batch of anchors.
+        """The objective of a batch of anchors, without coarse centroids.
 
         Args:
             rows: (n,) int64, places in `anchors`.
@@ -197,33 +188,22 @@ class Neighbours:
         z = model.encode(self.items[own])
         positive = self.neighbours[rows, 0]  # (n,)
         negatives, excluded = self._nearest_of_sample(z.detach(), own, positive, generator)
-        rows_c = torch.cat([positive.unsqueeze(1), negatives], 1)  # (n, 1 + pool)
-        codes = self.codes[rows_c]
-        if len(self.coarse) == 1:
-            tables = lookup_tables(split(z, model.M), model.quantizer.codewords, self.metric)
-            distances = tables.gather(2, codes.permute(2, 0, 1)).sum(0)  # (n, 1 + pool)
-        else:
-            dec = self._decoded(codes.flatten(0, 1), self.lists[rows_c.flatten()])
-            dec = dec.view(*rows_c.shape, -1)
-            if self.metric == "l2":
-                distances = (z.unsqueeze(1) - dec).square().sum(-1)
-            else:
-                distances = -(z.unsqueeze(1) * dec).sum(-1)
+        codes = torch.cat([self.codes[positive].unsqueeze(1), negatives], 1)  # (n, 1 + pool, M)
+        tables = lookup_tables(split(z, model.M), model.quantizer.codewords, self.metric)
+        distances = tables.gather(2, codes.permute(2, 0, 1)).sum(0)  # (n, 1 + pool)
         # An item that came with the sample by chance is as good as infinitely far.
         distances = torch.cat(
             [distances[:, :1], distances[:, 1:].masked_fill(excluded, math.inf)], 1
         )
         loss = ranking_loss(distances, settings.temperature * self.unit)
-        zr = z - model.encode_centroids(self.coarse)[self.lists[own]]
-        squared = squared_distances(split(zr, model.M), model.quantizer.codewords).min(-1)
+        squared = squared_distances(split(z, model.M), model.quantizer.codewords).min(-1)
         quantization = squared.values.sum(0).mean()
         loss = loss + settings.commitment / self.unit * quantization
         ids = squared.indices.T
         with torch.no_grad():
-            decoded = model.decode(self._decoded(ids, self.lists[own]))
-            error = (decoded - self.items[own]).square().mean()
+            error = (model.decode(self._decoded(ids)) - self.items[own]).square().mean()
         parts = {"reconstruction": error / self.scale**2, "quantization": quantization.detach()}
-        return Terms(loss, parts, zr.detach(), ids)
+        return Terms(loss, parts, z.detach(), ids)
 
     @torch.no_grad()
     def _nearest_of_sample(
@@ -239,13 +219,12 @@ class Neighbours:
         total = len(self.items)
         drawn = torch.randint(total, (min(self.settings.sample, total),), generator=generator)
         drawn = drawn.to(z.device)
-        stored = self._decoded(self.codes[drawn], self.lists[drawn])
-        distances = adc_distances(z, stored, self.metric)
+        distances = adc_distances(z, self._decoded(self.codes[drawn]), self.metric)
         for excluded in (own, positive):
             distances[drawn.unsqueeze(0) == excluded.unsqueeze(1)] = math.inf
         pool = min(self.settings.pool, len(drawn))
         values, found = distances.topk(pool, largest=False)
-        return drawn[found], values.isinf()
+        return self.codes[drawn][found], values.isinf()
 
     @torch.no_grad()
     def hits(self, k: int = 10) -> Tensor:
@@ -254,7 +233,9 @@ class Neighbours:
         The codes are those of `encode`. Among items of the same code, which come in any order, a
         neighbour is found with a probability. The mean is 1-recall@k.
         """
-        stored = self._decoded(self.codes, self.lists)
+        stored = self._decoded(self.codes)
+        if self.lists is not None:
+            stored += self.model.encode_centroids(self.centroids)[self.lists]
         z = self.model.eval().encode(self.queries)
         parts = zip(torch.split(z, _TILE[0]), torch.split(self.truth, _TILE[0]), strict=True)
         found = []
@@ -286,14 +267,13 @@ class Neighbours:
     def fit_decoder(self) -> None:
         """The linear decoder that reconstructs the items best from their codes."""
         _, decoder = linear_layers(self.model)
-        fit_linear(decoder, self._decoded(self.codes, self.lists), self.items)
+        fit_linear(decoder, self._decoded(self.codes), self.items)
 
     @torch.no_grad()
-    def reconstruction_error(self) -> float:
-        """Mean squared error per component of the queries, relative to the data's variance."""
-        codes = self._codes(self.queries, self.query_lists)
-        decoded = self.model.decode(self._decoded(codes, self.query_lists))
-        return float((decoded - self.queries).square().mean()) / self.scale**2
+    def reconstruction_error(self, x: Tensor) -> float:
+        """Mean squared error per component of x (n, d), relative to the data's variance."""
+        decoded = self.model.decode(self._decoded(self._codes(x)))
+        return float((decoded - x).square().mean()) / self.scale**2
 
 
 def standard_errors(gains: Tensor) -> float:

@@ -33,6 +33,8 @@ _CONVINCING = 2.0  # standard errors by which they must find more than at the st
 class Ranking:
     """How vectors are trained: from OPQ on, towards the distances that are searched.
 
+    What coarse centroids leave over of vectors is coded by the best start as it is.
+
     Attributes:
         items: vectors to train with, drawn from the training part; in memory as float32.
         start_items: of these, what the starts (OPQ, PQ) are learned from.
@@ -154,6 +156,8 @@ class VectorTask:
         self.progress, self.kept = setup.progress, setup.kept
         self.items = items = items_of(setup, most=settings.items)
         self.epochs = min(config.epochs, settings.epochs)
+        if coarse is not None:  # a start codes best what they leave over: ranking made it worse
+            self.epochs, settings = 0, replace(settings, anchors=1)
         self.patience = min(config.patience, _PATIENCE)
         train, queries = (
             torch.cat([to_float(items.read(part)) for part in parts(rows)])
@@ -238,8 +242,8 @@ class VectorTask:
         neighbours = self.neighbours
         neighbours.encode()
         neighbours.fit_decoder()
-        z = neighbours.query_residuals()
-        error = neighbours.reconstruction_error()
+        z = self.model.encode(neighbours.queries)
+        error = neighbours.reconstruction_error(neighbours.queries)
         quantization = float(self.model.quantizer(z).commitment_loss)
         hits = neighbours.hits(_RECALL_AT)
         loss = 1 - float(hits.mean())
