@@ -107,7 +107,7 @@ def test_index__centroids_of_latents_are_those_of_vectors(case):
             d /= np.linalg.norm(d, axis=1, keepdims=True)
         # k-means has converged on these: a centroid is the mean of its own.
         weight = index.model.encoder.map.weight.detach().numpy()
-        atol = 0.15 if NLIST != len(centroids) else 0.05  # of the sample that it took
+        atol = 0.15 if len(centroids) != NLIST else 0.05  # of the sample that it took
         np.testing.assert_allclose(centroids[np.unique(lists)], d @ weight.T, atol=atol)
 
 
