@@ -8,6 +8,7 @@ import os
 import re
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,3 +99,19 @@ def replace_bytes(path: Path, content: bytes) -> None:
         finally:
             new.unlink(missing_ok=True)
         sync(path.parent)
+
+
+def write_checked(path: Path, content: bytes) -> None:
+    """As `replace_bytes`, with a checksum before the content; makes the folder when missing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_bytes(path, zlib.crc32(content).to_bytes(4, "little") + content)
+
+
+def read_checked(path: Path) -> bytes | None:
+    """What `write_checked` wrote; None if that is not there, or damaged."""
+    try:
+        found = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    content = found[4:]
+    return content if zlib.crc32(content).to_bytes(4, "little") == found[:4] else None

@@ -143,6 +143,7 @@ def check_codes(model: PQVAE, objective: Objective) -> None:
         ValueError: another spec, or networks that the objective cannot train.
     """
     wanted = objective.spec(unit=model.config.unit_latents, metric=model.spec.metric)
+    wanted = replace(wanted, by_residual=model.spec.by_residual)  # the data's matter, see `fit`
     if wanted != model.spec:
         name = objectives.name_of(type(objective))
         raise ValueError(

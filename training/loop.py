@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -76,7 +76,7 @@ def fit(
         clock: seconds, of a budget and of the log.
         content: the `content_key` of x, where the caller has it: x need not be read for it then.
         given: what the objective learns from besides the items, see `Objective.learns_from`:
-            labels and word_vectors, or starts.
+            labels and word_vectors, or starts and coarse centroids.
 
     Returns:
         The history, one dict of plain values per event, as in `log.jsonl`: first a "start", then
@@ -136,6 +136,7 @@ class Trainer:
         x = check_items(x, model.input_shape, WHAT)
         known = checked(objective, len(x), given)
         check_codes(model, objective)
+        model.spec = replace(model.spec, by_residual=known.get("coarse") is not None)
         self.model = model
         self.objective, self.config = objective.settled(model, config)
         self.device = choose_device(config.device)
@@ -280,7 +281,7 @@ class Trainer:
 
     @property
     def _way(self) -> Way:
-        if self.budget_s is None:
+        if self.budget_s is None or not self.total_steps:  # a start may be all
             return Way(self.step, self.total_steps)
         return Way(min(self.elapsed_s, self.budget_s), self.budget_s)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Iterator, Sequence
 
 from faiss_pqvae.registry import methods
 
-from .build import from_factory, padded
-from .method import Method, Request
+from ..faiss_library import faiss
+from .build import ADDITIVE_TRAIN_LIMIT, RQ_SETTINGS, from_factory, padded
+from .flat import FlatPixels, check_size
+from .method import Method, Request, Shape
 
 NPROBES = (1, 4, 16, 64)
 POINTS_PER_LIST = 39  # FAISS's k-means warns below
@@ -49,7 +52,10 @@ def inverted_files(
     nprobes: Sequence[int] = NPROBES,
     seed: int = 0,
 ) -> list[Method]:
-    """`IVF{nlist},PQ{M}np` and `OPQ{M},IVF{nlist},PQ{M}np`, searched with several nprobe.
+    """`IVF{nlist}` over `PQ{M}np`, the same behind an OPQ, and RQ, searched with several nprobe.
+
+    All of them code what coarse centroids leave over. RQ is what a scan can serve: M - 1 bytes are
+    codewords, and one is the norm of what is decoded.
 
     Equal bytes mean equal `sa_code_size`, which for an inverted file is M plus the bytes of the
     list's number: that number is a part of what the code says about the vector (10 bytes with
@@ -80,14 +86,31 @@ def inverted_files(
         (f"OPQ{M},IVF{nlist},PQ{M}", f"OPQ{M}_{whole},{code}"),
     )
     searches = tuple(f"nprobe={value}" for value in visited)
-    return [
-        dataclasses.replace(from_factory(name, bits, d, factory, seed=seed), searches=searches)
-        for name, factory in rows
-    ]
+    found = [from_factory(name, bits, d, factory, seed=seed) for name, factory in rows]
+    if M > 2:  # of one codeword RQ would be PQ
+        found.append(_scanned_rq(M, d, nlist, bits, seed))
+    return [dataclasses.replace(method, searches=searches) for method in found]
+
+
+def _scanned_rq(M: int, d: int, nlist: int, bits: int, seed: int) -> Method:
+    """RQ by tables, with its norm."""
+    factory = f"IVF{nlist},RQ{M - 1}x8_Nqint8"
+    row = from_factory(f"IVF{nlist},RQ{M}, norm inside", bits, d, factory, seed=seed)
+    return dataclasses.replace(row, build=functools.partial(_build_rq, d, factory, seed))
+
+
+def _build_rq(d: int, factory: str, seed: int, item_shape: Shape) -> FlatPixels:
+    check_size(item_shape, d)
+    index = faiss.index_factory(d, factory)
+    rq = faiss.downcast_index(index).rq
+    rq.use_beam_LUT = RQ_SETTINGS["use_beam_LUT"]
+    if seed:  # as in other rows, 0 is what FAISS's users get
+        index.cp.seed = rq.cp.seed = seed
+    return FlatPixels(index, d=d, train_limit=ADDITIVE_TRAIN_LIMIT, seed=seed)
 
 
 @methods.register("IVF")
 def rows(request: Request) -> Iterator[Method]:
-    """PQ and OPQ behind inverted lists, where lists are asked for."""
+    """PQ, OPQ and RQ behind inverted lists, where lists are asked for."""
     if request.nlist is not None:
         yield from inverted_files(request.M, request.d, request.nlist, seed=request.seed)

@@ -168,7 +168,10 @@ class LearnedCode:
         lists = faiss.try_extract_index_ivf(index.faiss_index)
         if lists is not None:
             check_enough(len(x), lists.nlist, f"k-means of {lists.nlist} inverted lists")
-        index.train(x, labels, folder=self.log.parent)
+        folder = self.log.parent
+        if lists is not None and lists.by_residual:  # another model: of what centroids leave over
+            folder = folder.with_name(f"{folder.name}-ivf{lists.nlist}")
+        index.train(x, labels, folder=folder)
         if whole:
             self._built, self.train_s = index, index.train_s
 

@@ -32,7 +32,8 @@ from faiss_pqvae.native.files.io import check_keys, read_native, write_native
 from faiss_pqvae.native.files.layout import Role
 from faiss_pqvae.native.inject import extract_codebooks
 
-FORMAT = 3  # 1 and 2, see old_formats; 1 had no hash of its configuration
+FORMAT = 4  # 1 and 2, see old_formats; 1 had no hash of its configuration, 3 no `by_residual`
+_AS_NOW = 3  # from here on a configuration is read as it is
 _MODEL: Final = "model"
 _INDEX: Final = "index"
 _TRANSFORMS: Final = "transforms"
@@ -327,7 +328,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
             f"damaged bundle {folder}: config.json was altered, what it says does not have its "
             "sha256; settings are changed by read_index and write_index"
         )
-    if version == FORMAT:
+    if version >= _AS_NOW:
         return config
     try:
         return upgraded(config)

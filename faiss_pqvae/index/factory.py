@@ -27,6 +27,7 @@ from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.networks import is_named_ours, resolved_decoder, resolved_encoder
 from faiss_pqvae.model.pqvae import PQVAE, latent_dim_of
 from faiss_pqvae.native import faiss
+from faiss_pqvae.native.coarse import takes_centroids
 from faiss_pqvae.native.inject import new_residual_index
 from faiss_pqvae.registry import decoders, encoders, objectives
 from faiss_pqvae.training import TrainingConfig, fit
@@ -124,11 +125,12 @@ def index_factory(
         message = "expected no graph around additive codes, whose items FAISS cannot compare"
         raise error(parsed.text, parsed.coarse.start, message)
     metric = METRICS[network.spec.metric]
+    how = Training(learned, training, pretrained)
     index = LatentIndex(
         network,
         metric,
-        fit=Training(learned, training, pretrained),
-        faiss_index=_native(parsed, network.latent_dim, metric),
+        fit=how,
+        faiss_index=_native(parsed, network.latent_dim, metric, by_residual=how.takes_coarse),
         transforms=transforms,
         refine_index=_refine_index(parsed, items, metric),
         front=front,
@@ -217,6 +219,11 @@ class Training:
     config: TrainingConfig | None = None
     pretrained: PQVAE | None = None
 
+    @property
+    def takes_coarse(self) -> bool:
+        """Whether the objective can learn codewords of what coarse centroids leave over."""
+        return "coarse" in self.objective.learns_from
+
     def check(self, n: int, *, labels: Any = None, word_vectors: Any = None) -> dict[str, Any]:
         """What the objective learns from besides n items; linear codes to start at are FAISS's."""
         given = {"labels": labels, "word_vectors": word_vectors}
@@ -293,8 +300,15 @@ class _WithPQVAE:
         return self.before(d, description, *args, **options)
 
 
-def _native(parsed: Description, d: int, metric_type: int) -> Any:
-    """The empty native index over latents of d dimensions."""
+def _native(parsed: Description, d: int, metric_type: int, *, by_residual: bool) -> Any:
+    """The empty native index over latents of d dimensions.
+
+    Args:
+        parsed: the description.
+        d: of the latents.
+        metric_type: between them.
+        by_residual: whether codebooks can be those of what a coarse centroid leaves over.
+    """
     coarse, M, nbits = parsed.coarse, parsed.M, parsed.nbits
     if parsed.structure == "residual":
         index = new_residual_index(d, M, nbits)
@@ -314,8 +328,7 @@ def _native(parsed: Description, d: int, metric_type: int) -> Any:
         index = _from_faiss(parsed, coarse, d, text, metric_type, "inverted lists")
         if index.nlist < 1:
             raise error(parsed.text, coarse.start, "expected at least one inverted list")
-        # The codebooks are those of latents, not of what a coarse centroid leaves over.
-        index.by_residual = False
+        index.by_residual = by_residual and takes_centroids(index)
     if parsed.id_map:
         index = getattr(faiss, f"Index{parsed.id_map}")(index)
     return index

@@ -22,10 +22,13 @@ from faiss_pqvae.index.searching import check_k
 from faiss_pqvae.model.clustering import assign, look_up, split
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.native import faiss
+from faiss_pqvae.native.coarse import has_residuals
 from faiss_pqvae.native.faiss_method import faiss_method
-from faiss_pqvae.native.gpu_layout import MAX_SELECTION, collect, deal, from_bytes
+from faiss_pqvae.native.gpu_layout import MAX_SELECTION, collect, deal, from_bytes, lists_of
 from faiss_pqvae.native.inject import extract_codebooks
+from faiss_pqvae.native.kinds.lists import coarse_centroids
 from faiss_pqvae.native.store.contents import Stored, empty_like, read, write
+from faiss_pqvae.native.walk import codebook_index
 from faiss_pqvae.types import FloatArray, IdArray
 
 _FLOAT16_M = 56  # from here on only tables of float16 fit the shared memory of a block
@@ -44,7 +47,8 @@ def index_cpu_to_gpu(
 ) -> GpuLatentIndex:
     """Copies an index to one or more GPUs; the original stays as it is.
 
-    An inverted file is searched exhaustively there, as if `nprobe` were the number of its lists.
+    An inverted file that codes residuals keeps its lists and its `nprobe`, which can be set there,
+    too; another one is searched exhaustively, as if `nprobe` were the number of its lists.
 
     Args:
         index: trained and not empty, at most 8 bits a code and 96 bytes in all, over an IndexPQ,
@@ -53,7 +57,7 @@ def index_cpu_to_gpu(
         device: number of the GPU, or of several; the first of them encodes.
         shard: of several GPUs, each gets a part of the items; without it each gets all items, and
             a part of the queries.
-        nlist: see `faiss_pqvae.native.gpu_layout.gpu_layout`.
+        nlist: see `faiss_pqvae.native.gpu_layout.gpu_layout`; of residuals None.
 
     Raises:
         RuntimeError: no GPU, or a FAISS or PyTorch without GPU support.
@@ -120,6 +124,10 @@ class GpuLatentIndex:
         self.batch_size = origin.batch_size
         self._encoding, self._origin, self._parts, self._shard = encoding, origin, parts, shard
         self._list_sizes, self._inner_ids = stored.list_sizes, stored.inner_ids
+        self._centroids: Tensor | None = None  # of what codes of residuals leave over
+        if has_residuals(origin.faiss_index):
+            centroids = torch.from_numpy(coarse_centroids(codebook_index(origin.faiss_index)))
+            self._centroids = centroids.to(self.model.device)
         self._lock = threading.Lock()
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -162,6 +170,26 @@ class GpuLatentIndex:
     def metric_type(self) -> int:
         """faiss.METRIC_L2 or faiss.METRIC_INNER_PRODUCT."""
         return self._origin.metric_type
+
+    @property
+    def nprobe(self) -> int:
+        """Inverted lists that a search visits, 1 to 2,048; a ValueError where there are none."""
+        self._check_lists()
+        return int(self._parts[0].nprobe)
+
+    @nprobe.setter
+    def nprobe(self, n: int) -> None:
+        self._check_lists()
+        n = integer("nprobe", n, 1, MAX_SELECTION)
+        for part in self._parts:
+            part.nprobe = min(n, part.nlist)
+
+    def _check_lists(self) -> None:
+        if self._centroids is None:
+            raise ValueError(
+                f"{self._origin.description} is searched exhaustively on a GPU, and so has no "
+                "nprobe: only lists of residuals are kept"
+            )
 
     @property
     def search_type(self) -> SearchType:
@@ -223,7 +251,8 @@ class GpuLatentIndex:
     def gather(self, download: Copy) -> LatentIndex:
         """The index on the CPU; `download` makes a CPU IVFPQ of a part."""
         codes, ids = collect(
-            [download(p) for p in (self._parts if self._shard else self._parts[:1])]
+            [download(p) for p in (self._parts if self._shard else self._parts[:1])],
+            in_lists=self._centroids is not None,
         )
         native = empty_like(self._origin.faiss_index)
         codes = from_bytes(codes, extract_codebooks(native))
@@ -236,9 +265,7 @@ class GpuLatentIndex:
     def _search(self, z: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """D and I (n, k), on the device of the latents (n, latent_dim)."""
         if self.search_type == "sdc":
-            codewords = self.model.quantizer.codewords
-            nearest = look_up(codewords, assign(split(z, self.model.M), codewords))
-            z = nearest.transpose(0, 1).reshape(z.shape)  # from (M, n, dsub)
+            z = self._quantized(z)
         z = F.pad(z, (0, self.faiss_index.d - z.shape[1])).contiguous()
         with self._lock:  # FAISS's GPU resources serve one thread at a time
             if len(self._parts) == 1:
@@ -249,6 +276,18 @@ class GpuLatentIndex:
             found = faiss_method(self.faiss_index, "search")(z.cpu().numpy(), k)
         D, I = (torch.from_numpy(array).to(z.device) for array in found)  # noqa: E741
         return D, I
+
+    def _quantized(self, z: Tensor) -> Tensor:
+        """The latents (n, latent_dim) that codes of z stand for."""
+        codewords, centroids = self.model.quantizer.codewords, self._centroids
+        taken_off = torch.zeros_like(z)
+        if centroids is not None:
+            products = z @ centroids.T
+            if self.metric_type == faiss.METRIC_L2:
+                products -= centroids.square().sum(1) / 2
+            taken_off = centroids[products.argmax(1)]
+        nearest = look_up(codewords, assign(split(z - taken_off, self.model.M), codewords))
+        return nearest.transpose(0, 1).reshape(z.shape) + taken_off  # from (M, n, dsub)
 
     def _nothing(self, k: int) -> tuple[Tensor, Tensor]:
         """D and I of no queries."""
@@ -287,12 +326,14 @@ def distribute(
             "has none on a GPU, so DPQ's codes are searched on the CPU"
         )
     stored, codebooks = read(index.faiss_index), extract_codebooks(index.faiss_index)
+    lists = lists_of(index.faiss_index, stored, nlist)
     parts: list[Any] = []
     for g, upload in enumerate(uploads):
         if shard or not parts:  # replicas are copies of one layout
             rows = slice(g, None, len(uploads) if shard else 1)
             codes, ids = stored.codes[rows], stored.ids[rows]
-            layout = deal(codes, ids, codebooks, index.metric_type, nlist)
+            own = None if lists is None else lists.of(rows)
+            layout = deal(codes, ids, codebooks, index.metric_type, nlist, own)
         parts.append(upload(layout))
     origin = with_native(index, empty_like(index.faiss_index))
     encoding = Encoding(

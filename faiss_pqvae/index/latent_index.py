@@ -124,7 +124,13 @@ class LatentIndex:
         self.description = f"{model.spec.name}{model.M}x{model.nbits}"
         self._search_type: SearchType = "adc"
         self._items: Items | None = None
-        stock = new_stock(self._encoding, metric_type, faiss_index, refine_index)
+        stock = new_stock(
+            self._encoding,
+            metric_type,
+            faiss_index,
+            refine_index,
+            takes_coarse=fit is not None and fit.takes_coarse,
+        )
         self._store: Store = stock.store
         self.refiner = stock.refiner
 

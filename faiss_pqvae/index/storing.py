@@ -15,6 +15,7 @@ from faiss_pqvae.index.metrics import metric_number
 from faiss_pqvae.index.refine import Refiner, StoredVectors, made_of, make_refiner, refines_by
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.native import faiss
+from faiss_pqvae.native.coarse import has_residuals
 from faiss_pqvae.native.faiss_method import faiss_method
 from faiss_pqvae.native.ids import as_selector
 from faiss_pqvae.native.inject import (
@@ -22,8 +23,10 @@ from faiss_pqvae.native.inject import (
     new_residual_index,
     prepare_search,
 )
+from faiss_pqvae.native.kinds.lists import coarse_is_trained
 from faiss_pqvae.native.kinds.product import check_searchable
 from faiss_pqvae.native.store.store import Store
+from faiss_pqvae.native.walk import codebook_index
 from faiss_pqvae.types import CodeArray, FloatArray, IdArray
 
 
@@ -211,7 +214,12 @@ def _stored_on_the_way(
 
 
 def new_stock(
-    encoding: Encoding, metric_type: int | str | None, native: Any | None, refine_index: Any
+    encoding: Encoding,
+    metric_type: int | str | None,
+    native: Any | None,
+    refine_index: Any,
+    *,
+    takes_coarse: bool = False,
 ) -> Stock:
     """What a new index begins with, with the codebooks of a model that is trained.
 
@@ -220,10 +228,12 @@ def new_stock(
         metric_type: see `LatentIndex`.
         native: see `LatentIndex`.
         refine_index: likewise.
+        takes_coarse: whether the model is going to be trained behind coarse centroids.
 
     Raises:
         TypeError: a native index of another kind.
-        ValueError: another metric; sizes that FAISS cannot search; parts whose sizes do not fit.
+        ValueError: another metric; codebooks of residuals where latents are coded, or the other
+            way round; sizes that FAISS cannot search; parts whose sizes do not fit.
     """
     model = encoding.model
     if model.structure == "product":
@@ -238,15 +248,37 @@ def new_stock(
         )
     encoding.check()
     stock = Stock.over(native, refine_index, encoding)
-    store = stock.store
-    if store.has_lists and store.bare.by_residual and not native.is_trained:
-        raise ValueError(
-            "expected an inverted file with by_residual=False: a model's codebooks are those "
-            "of latents, not of what a coarse centroid leaves over of them"
-        )
+    check_residuals(native, model, takes_coarse=takes_coarse)
     if not native.is_trained and model.is_trained and not native.ntotal:
         inject_codebooks(native, model.codebooks())
     return stock
+
+
+def check_residuals(native: Any, model: PQVAE, *, takes_coarse: bool) -> None:
+    """Refuses a native index that would code something else than a model's codebooks are of.
+
+    Args:
+        native: the index.
+        model: trained, or going to be.
+        takes_coarse: whether its training can be one behind coarse centroids.
+
+    Raises:
+        ValueError: residuals where the codebooks are those of latents, or the other way round.
+    """
+    residuals = has_residuals(native)
+    if model.is_trained and model.spec.by_residual:
+        if not residuals or not coarse_is_trained(codebook_index(native)):
+            raise ValueError(
+                "expected an inverted file with by_residual=True and the coarse centroids that the "
+                "model was trained behind, whose codebooks are those of what they leave over: take "
+                "a copy of the native index that it was trained in"
+            )
+    elif residuals and not native.is_trained and (model.is_trained or not takes_coarse):
+        raise ValueError(
+            "expected an inverted file with by_residual=False: a model's codebooks are those of "
+            "latents, not of what a coarse centroid leaves over of them, unless an objective that "
+            "learns these, such as 'ranking', trains it in this very index"
+        )
 
 
 def _new_native(model: PQVAE, metric_type: int) -> Any:

@@ -23,22 +23,29 @@ from faiss_pqvae.data.batches import (
 from faiss_pqvae.data.content import key_of_parts
 from faiss_pqvae.data.few import warn_of_few
 from faiss_pqvae.data.images.cache import decoded
+from faiss_pqvae.index.coarse import POINTS, Coarse, clustering
 from faiss_pqvae.index.encoding import Encoding
 from faiss_pqvae.index.features import keep_features
-from faiss_pqvae.index.storing import Stock
+from faiss_pqvae.index.storing import Stock, check_residuals
 from faiss_pqvae.index.transforms import Transformed, Transforms
 from faiss_pqvae.model.pqvae import PQVAE
+from faiss_pqvae.native.coarse import has_residuals, inject_coarse
 from faiss_pqvae.native.inject import inject_codebooks, prepare_search, train_coarse
 from faiss_pqvae.progress import Progress
+from faiss_pqvae.types import FloatArray
 
+_COARSE_EFFORT = 1  # of the choice of codes that inverted lists are laid out by
 WHAT = "training data"  # the name of the items in messages
-_COARSE_POINTS = 256  # training vectors per inverted list, as many as FAISS's k-means takes
 
 History = list[dict[str, Any]]
 
 
 class Fit(Protocol):
     """How an index trains its model; `index_factory` gives it one."""
+
+    @property
+    def takes_coarse(self) -> bool:
+        """Whether it can be given coarse centroids, to learn codewords of what they leave over."""
 
     def check(self, n: int, *, labels: Any = None, word_vectors: Any = None) -> dict[str, Any]:
         """Checks what a training gets besides its items, before anything is read or trained.
@@ -73,7 +80,8 @@ class Fit(Protocol):
             progress: draw a bar.
             folder: where log and checkpoints go, or None.
             content: the `content_key` of x, where there is a folder.
-            **given: what `check` returned.
+            **given: what `check` returned, and where the index codes residuals "coarse", see
+                `faiss_pqvae.index.coarse.Coarse`.
 
         Returns:
             The history, see `faiss_pqvae.training.fit`.
@@ -135,6 +143,7 @@ def trained(
         )
     if fit is None and not ready:
         raise ValueError("this index only serves: make one that trains by index_factory")
+    _check_residuals(parts, fit, ready=ready)
     x = check_items(x, parts.encoding.input_shape, WHAT)
     folder, fit_model = None if folder is None else Path(folder), None
     if fit is not None and not ready:  # wrong labels are found before anything is trained
@@ -146,6 +155,18 @@ def trained(
         seen, content = _read(parts, x, folder, progress=progress, batch_size=batch_size)
         job = _Job(seen, content, folder, progress, batch_size)
         return _train(parts.copied(), job, fit_model)
+
+
+def _check_residuals(parts: Parts, fit: Fit | None, *, ready: bool) -> None:
+    """Whether what is trained can be codebooks of what the native index will code."""
+    model, native = parts.encoding.model, parts.stock.store.index
+    if ready:
+        check_residuals(native, model, takes_coarse=False)
+    elif has_residuals(native) and not (fit and fit.takes_coarse):
+        raise ValueError(
+            "expected an inverted file with by_residual=False: the objective learns codebooks of "
+            "latents, not of what a coarse centroid leaves over of them"
+        )
 
 
 @dataclass(frozen=True)
@@ -212,17 +233,31 @@ def _train(new: Parts, job: _Job, fit: Callable[..., History] | None) -> Parts:
     if new.stock.vectors is not None:
         with job.waiting("training what refines"):
             new.stock.vectors.train(job.x, WHAT)
+    native, coarse = new.stock.store.index, None
     if fit is not None:
         new.encoding = _with_fitted_transforms(new.encoding, job)
+        model = new.encoding.model
         inputs, content = job.behind(new.encoding.transforms)
-        new.history = fit(new.encoding.model, inputs, content=content)
-        new.encoding.model.eval()
-    native = new.stock.store.index
+        if has_residuals(native):
+            unit = model.spec.latents == "unit"
+            coarse = Coarse(native, inputs, WHAT, unit, job.folder, content, job.progress)
+        given = {} if coarse is None else {"coarse": coarse}
+        new.history = fit(model, inputs, content=content, **given)
+        model.eval()
     inject_codebooks(native, new.encoding.model.codebooks())
-    if new.stock.store.has_lists:
+    if coarse is not None:
+        inject_coarse(native, _latents_of(coarse(), new.encoding.model))
+    elif new.stock.store.has_lists and not has_residuals(native):
         _train_coarse(new, job)
     prepare_search(native)
     return new
+
+
+@torch.inference_mode()
+def _latents_of(coarse: FloatArray, model: PQVAE) -> FloatArray:
+    z = model.encode_centroids(torch.from_numpy(coarse).to(model.device))
+    latents: FloatArray = z.cpu().contiguous().numpy()
+    return latents
 
 
 def _with_fitted_transforms(encoding: Encoding, job: _Job) -> Encoding:
@@ -244,17 +279,15 @@ def _with_fitted_transforms(encoding: Encoding, job: _Job) -> Encoding:
 
 def _train_coarse(parts: Parts, job: _Job) -> None:
     bare = parts.stock.store.bare
-    rows = sample_rows(len(job.x), _COARSE_POINTS * bare.nlist)
+    rows = sample_rows(len(job.x), POINTS * bare.nlist)
     latents = []
+    # Where lists lie a code tells that was chosen in a hurry.
+    encoding = replace(parts.encoding, effort=min(_COARSE_EFFORT, parts.encoding.effort))
     with Progress("encoding", len(rows), unit="items", shown=job.progress) as bar:
         for start in range(0, len(rows), job.batch_size):
             part = rows[start : start + job.batch_size]
-            latents.append(parts.encoding.batch(read_rows(job.x, part, WHAT)).z)
+            latents.append(encoding.batch(read_rows(job.x, part, WHAT)).z)
             bar.update(len(part))
     bare.quantizer.reset()  # of a training before
-    bare.cp.min_points_per_centroid = 1  # of too few it was warned
-    try:
-        with job.waiting(f"k-means of {bare.nlist:,} inverted lists"):
-            train_coarse(parts.stock.store.index, np.concatenate(latents))
-    except RuntimeError as error:
-        raise ValueError(f"FAISS cannot train the coarse quantizer: {error}") from error
+    with clustering(bare, progress=job.progress):
+        train_coarse(parts.stock.store.index, np.concatenate(latents))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import zlib
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +12,7 @@ import torch
 from torch import Tensor
 
 from faiss_pqvae.data.batches import read_rows, read_sample
-from faiss_pqvae.files import replace_bytes
+from faiss_pqvae.files import read_checked, write_checked
 from faiss_pqvae.native import faiss
 from faiss_pqvae.types import FloatArray
 
@@ -98,19 +97,14 @@ class Transforms:
 
     def write(self, path: Path) -> None:
         """Keeps trained ones in a file, whose folder is made when missing; see `read`."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        content = self.as_bytes()
-        replace_bytes(path, zlib.crc32(content).to_bytes(4, "little") + content)
+        write_checked(path, self.as_bytes())
 
     def read(self, path: Path) -> Transforms | None:
         """What `write` kept of such a chain; None if that is not there, or damaged."""
-        try:
-            content = path.read_bytes()
-        except FileNotFoundError:
+        content = read_checked(path)
+        if content is None:
             return None
-        if zlib.crc32(content[4:]).to_bytes(4, "little") != content[:4]:
-            return None
-        index = faiss.deserialize_index(np.frombuffer(content[4:], np.uint8))
+        index = faiss.deserialize_index(np.frombuffer(content, np.uint8))
         return Transforms(index, self.description)
 
     def apply(self, x: Tensor) -> Tensor:

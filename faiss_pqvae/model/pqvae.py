@@ -207,17 +207,25 @@ class PQVAE(nn.Module):
         """
         if self.spec.is_additive:
             return self.quantized(self._chosen(x, effort))
-        return self._latents(x)
+        return formed(self._encoded(x), self.spec.latents, self.M)
+
+    def encode_centroids(self, x: Tensor) -> Tensor:
+        """Latents of coarse centroids (n, *input_shape): as `encode`, but of a length of their own.
+
+        With an encoder that is a matrix, a residual of latents is the latent of a residual.
+        """
+        latents = "free" if self.spec.latents == "unit" else self.spec.latents
+        return formed(self._encoded(x), latents, self.M)
 
     def quantized(self, ids: Tensor) -> Tensor:
         """The codewords (n, latent_dim) of product codes (n, M) int64, one after another."""
         return look_up(self.quantizer.codewords, ids).transpose(0, 1).flatten(1)
 
-    def _latents(self, x: Tensor) -> Tensor:
+    def _encoded(self, x: Tensor) -> Tensor:
         # What was handed in says itself what it wants to see.
         inputs = self.normalize(x) if self.backbone is None else to_float(x)
         z: Tensor = self.latent_norm(self.encoder(inputs).float())
-        return formed(z, self.spec.latents, self.M)
+        return z
 
     def add_query_map(self) -> nn.Linear:
         """Gives queries a matrix and an offset of their own, which begin as the identity.
@@ -245,7 +253,7 @@ class PQVAE(nn.Module):
 
     def encode_queries(self, x: Tensor) -> Tensor:
         """As `encode`, what queries (n, *input_shape) are compared with codes by."""
-        return self._latents(self.map_queries(x))
+        return formed(self._encoded(self.map_queries(x)), self.spec.latents, self.M)
 
     def encode_symmetric(self, x: Tensor, *, effort: int = EFFORT) -> Tensor:
         """As `encode_queries`, of an additive code: queries are what their own codes stand for."""

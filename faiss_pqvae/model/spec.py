@@ -29,6 +29,8 @@ class CodeSpec:
             with codewords that stand for sums, see `faiss_pqvae.model.additive`; "repeated unit",
             likewise of length 1.
         metric: what they are made to be compared by.
+        by_residual: whether a latent's code is one of what the nearest coarse centroid leaves over
+            of it, as FAISS's inverted files code; found out by training.
 
     Raises:
         ValueError: another value; residual codes by L2, which FAISS's scan has no norms for.
@@ -38,6 +40,7 @@ class CodeSpec:
     structure: Structure = "product"
     latents: Latents = "free"
     metric: Metric = "l2"
+    by_residual: bool = False
 
     def __post_init__(self) -> None:
         for field, known in (("structure", Structure), ("latents", Latents), ("metric", Metric)):
@@ -46,6 +49,8 @@ class CodeSpec:
                 raise ValueError(f"expected {field} of {names}, got {getattr(self, field)!r}")
         if not isinstance(self.name, str) or not self.name:
             raise ValueError(f"expected a code's name as text, got {self.name!r}")
+        if not isinstance(self.by_residual, bool):
+            raise ValueError(f"expected by_residual True or False, got {self.by_residual!r}")
         if self.structure == "residual" and self.metric != "inner_product":
             raise ValueError(f"expected inner products for residual codes, got {self.metric!r}")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,17 @@ class Start(NamedTuple):
 # From vectors (n, d) float32 to starts to choose from: what `fit` is handed for vectors. What took
 # long it keeps, and takes when it is called again.
 Starts = Callable[[FloatArray, Kept], Iterable[Start]]
+
+
+class Coarse(Protocol):
+    """Coarse centroids of the items, of which the nearest is taken off each before it is coded."""
+
+    @property
+    def settings(self) -> str:
+        """All that the centroids depend on but the items."""
+
+    def __call__(self) -> FloatArray:
+        """The centroids (nlist, d) float32, learned by the first call, the same by every other."""
 
 
 @torch.no_grad()

@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -22,7 +23,7 @@ from faiss_pqvae.progress import Progress
 
 from ..kept import Kept
 from ..latents import fit_linear
-from .linear_start import linear_layers
+from .linear_start import Coarse, linear_layers
 from .protocol import Terms
 
 _ENCODED_AT_A_TIME = 512  # their distances to all codewords stay in the cache
@@ -57,16 +58,21 @@ class Neighbours:
         settings: anchors, sample, pool, temperature, commitment and learning rate.
         metric: what latents, and so items, are compared by.
         generator: of the anchors' choice, on the CPU.
+        coarse: centroids of which the nearest is taken off an item before it is coded, or None.
         progress: draw bars, where standard error is a terminal.
 
     Attributes:
         anchors: (na,) int64, rows of the items to train with.
         truth, neighbours: (nq, 1) and (na, k) int64, the items nearest to queries and anchors.
+        centroids: (nlist, d) float32, the coarse ones; of none without.
+        lists: (n,) int64, the coarse centroid nearest to every item; None without any.
         unit: what a difference between two distances is measured in.
     """
 
     truth: Tensor
     neighbours: Tensor
+    centroids: Tensor
+    lists: Tensor | None
     unit: float
 
     def __init__(
@@ -78,9 +84,11 @@ class Neighbours:
         *,
         metric: Metric,
         generator: torch.Generator,
+        coarse: Coarse | None = None,
         progress: bool = True,
     ) -> None:
         self.model, self.items, self.queries = model, items, queries
+        self.coarse = coarse
         self.settings, self.metric = settings, metric
         chosen = torch.randperm(len(items), generator=generator)[: settings.anchors]
         self.anchors = chosen.sort().values.to(items.device)
@@ -90,8 +98,13 @@ class Neighbours:
 
     def find(self, kept: Kept) -> None:
         """Finds the neighbours, or takes those that are kept; before anything else is asked."""
-        found = kept.made("neighbours", self._found_neighbours)
         device = self.items.device
+        nothing = np.empty((0, self.items.shape[1]), np.float32)
+        centroids = nothing if self.coarse is None else self.coarse()
+        self.centroids = torch.from_numpy(centroids).to(device)
+        found = kept.made("neighbours", self._found_neighbours)
+        lists: Tensor | None = found.get("lists")
+        self.lists = None if lists is None else lists.to(device)
         self.truth, self.neighbours = found["truth"].to(device), found["neighbours"].to(device)
         self.unit = found["unit"]
 
@@ -104,13 +117,23 @@ class Neighbours:
             neighbours, distances = nearest(
                 items[self.anchors], items, k, metric=metric, skip=self.anchors, bar=bar
             )
+        lists = {}
+        if self.coarse is not None:
+            lists["lists"] = nearest(items, self.centroids, 1, metric=metric)[0][:, 0]
         gap = float((distances[:, -1] - distances[:, 0]).mean())
         spread = float(distances.abs().mean())
         return {
             "truth": truth,
             "neighbours": neighbours,
+            **lists,
             "unit": max(gap, 1e-6 * spread) or 1.0,
         }
+
+    def residuals(self, rows: Tensor | slice = slice(None)) -> Tensor:
+        """What coarse centroids leave over of items (n, d); all, where there are none."""
+        if self.lists is None:
+            return self.items[rows]
+        return self.items[rows] - self.centroids[self.lists[rows]]
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """What the optimizer moves: the encoder's matrix, and codewords in the data's scale."""
@@ -136,15 +159,16 @@ class Neighbours:
     @torch.no_grad()
     def encode(self) -> None:
         """Takes the codes of all items anew; within an epoch they stay."""
-        self.codes = self._codes(self.items)
+        self.codes = self._codes(self.items, self.lists)
 
-    def _codes(self, x: Tensor) -> Tensor:
+    def _codes(self, x: Tensor, lists: Tensor | None = None) -> Tensor:
         model = self.model.eval()
-        codewords = model.quantizer.codewords
+        codewords, centroids = model.quantizer.codewords, model.encode_centroids(self.centroids)
         parts = []
         with Progress("encoding", len(x), unit="vectors", shown=self.progress, inner=True) as bar:
-            for part in torch.split(x, _ENCODED_AT_A_TIME):
-                parts.append(assign(split(model.encode(part), model.M), codewords))
+            for part, own in _blocks(x, lists, _ENCODED_AT_A_TIME):
+                z = model.encode(part) if own is None else model.encode(part) - centroids[own]
+                parts.append(assign(split(z, model.M), codewords))
                 bar.update(len(part))
         return torch.cat(parts)  # (n, M)
 
@@ -153,7 +177,7 @@ class Neighbours:
         return look_up(self.model.quantizer.codewords, codes).transpose(0, 1).flatten(1)
 
     def terms(self, rows: Tensor, generator: torch.Generator) -> Terms:
-        """The objective of a batch of anchors.
+        """The objective of a batch of anchors, without coarse centroids.
 
         Args:
             rows: (n,) int64, places in `anchors`.
@@ -210,6 +234,8 @@ class Neighbours:
         neighbour is found with a probability. The mean is 1-recall@k.
         """
         stored = self._decoded(self.codes)
+        if self.lists is not None:
+            stored += self.model.encode_centroids(self.centroids)[self.lists]
         z = self.model.eval().encode(self.queries)
         parts = zip(torch.split(z, _TILE[0]), torch.split(self.truth, _TILE[0]), strict=True)
         found = []

@@ -90,7 +90,7 @@ class Task(Protocol):
         items: training and validation part.
         examples: (n,) int64, what an epoch goes through, in any order.
         batch_size: examples of a step, at most `examples`.
-        epochs: at most so many.
+        epochs: at most so many; of 0 the start, which gives a loss, is all.
         patience: epochs without a lower loss after which the training stops; 0 never stops.
         resumes_within_epochs: whether a checkpoint within an epoch holds all of the state.
         precision: of the networks; "auto" until `start`.
@@ -161,7 +161,9 @@ class Objective(Protocol):
     Attributes:
         title: what an evaluation calls its codes.
         code: what the grammar calls them; "PQVAE" may have any objective of that code.
-        learns_from: names of what it is given besides the items, such as "labels".
+        learns_from: names of what it is given besides the items, such as "labels". With "coarse"
+            among them it can code what coarse centroids leave over of the items, where some are
+            given (see `linear_start.Coarse`): its encoder has to be a matrix then.
     """
 
     title: str

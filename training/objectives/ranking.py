@@ -19,7 +19,7 @@ from faiss_pqvae.registry import objectives
 from ..config import Precision, TrainingConfig
 from ..data.items import Rows, parts
 from ..data.views import Views
-from .linear_start import Start, Starts, begin_at, linear_layers, settle
+from .linear_start import Coarse, Start, Starts, begin_at, linear_layers, settle
 from .neighbours import Neighbours, standard_errors
 from .protocol import Setup, Terms, Validation, Way, items_of
 
@@ -32,6 +32,8 @@ _CONVINCING = 2.0  # standard errors by which they must find more than at the st
 @dataclass(frozen=True)
 class Ranking:
     """How vectors are trained: from OPQ on, towards the distances that are searched.
+
+    What coarse centroids leave over of vectors is coded by the best start as it is.
 
     Attributes:
         items: vectors to train with, drawn from the training part; in memory as float32.
@@ -51,7 +53,7 @@ class Ranking:
 
     title: ClassVar[str] = "PQ-VAE"
     code: ClassVar[str] = "PQVAE"
-    learns_from: ClassVar[tuple[str, ...]] = ("starts",)
+    learns_from: ClassVar[tuple[str, ...]] = ("starts", "coarse")
 
     items: int = 200_000
     start_items: int = 25_600
@@ -103,7 +105,7 @@ class Ranking:
                 "expected starts for the objective 'ranking', a function that makes linear codes "
                 "of vectors, got none: index_factory hands in OPQ and PQ"
             )
-        return {"starts": starts}
+        return {"starts": starts, "coarse": given.get("coarse")}
 
     def settled(self, model: PQVAE, config: TrainingConfig) -> tuple[Ranking, TrainingConfig]:
         """Single precision, and no views.
@@ -126,7 +128,7 @@ class Ranking:
                 "expected no pretrained model for the objective 'ranking': vectors with a matrix "
                 "each way start at a linear code"
             )
-        return VectorTask(setup, self, starts=given["starts"])
+        return VectorTask(setup, self, **given)
 
 
 class VectorTask:
@@ -136,19 +138,26 @@ class VectorTask:
         setup: see `Setup`; the model has a linear encoder and decoder.
         settings: of the objective.
         starts: makes linear codes of a sample of the training part, see `linear_start.Starts`.
+        coarse: centroids of which the nearest is taken off every item before it is coded, or
+            None.
     """
 
     resumes_within_epochs = False  # the codes of the items are those at the start of an epoch
     precision: Precision = "float32"
     shown = f"recall@{_RECALL_AT}"
 
-    def __init__(self, setup: Setup, settings: Ranking, *, starts: Starts) -> None:
+    def __init__(
+        self, setup: Setup, settings: Ranking, *, starts: Starts, coarse: Coarse | None = None
+    ) -> None:
         model, config = setup.model, setup.config
         linear_layers(model)
         self.model, self.settings = model, settings
-        self.starts, self.progress, self.kept = starts, setup.progress, setup.kept
+        self.starts, self.coarse = starts, coarse
+        self.progress, self.kept = setup.progress, setup.kept
         self.items = items = items_of(setup, most=settings.items)
         self.epochs = min(config.epochs, settings.epochs)
+        if coarse is not None:  # a start codes best what they leave over: ranking made it worse
+            self.epochs, settings = 0, replace(settings, anchors=1)
         self.patience = min(config.patience, _PATIENCE)
         train, queries = (
             torch.cat([to_float(items.read(part)) for part in parts(rows)])
@@ -163,6 +172,7 @@ class VectorTask:
             settings,
             metric=model.spec.metric,
             generator=items.generator("anchors"),
+            coarse=coarse,
             progress=setup.progress,
         )
         self.examples: Rows = torch.arange(len(self.neighbours.anchors)).numpy()
@@ -180,12 +190,13 @@ class VectorTask:
         generator = self.items.generator("start")
         order = torch.randperm(len(neighbours.items), generator=generator)
         rows = order[: self.settings.start_items]
-        sample = neighbours.items[rows.to(neighbours.items.device)].cpu().numpy()
+        sample = neighbours.residuals(rows.to(neighbours.items.device)).cpu().numpy()
         starts = list(self.starts(sample, self.kept))
         hits = [self._hits_from(start) for start in starts]
         best = starts[_most(hits)]
         rounds, progress = self.settings.rounds, self.progress
-        starts.append(settle(best, neighbours.items, rounds, kept=self.kept, progress=progress))
+        residuals = neighbours.residuals()
+        starts.append(settle(best, residuals, rounds, kept=self.kept, progress=progress))
         hits.append(self._hits_from(starts[-1]))
         chosen = _most(hits)
         self.start_hits = self._hits_from(starts[chosen])
@@ -212,7 +223,8 @@ class VectorTask:
 
     def fingerprint(self) -> dict[str, Any]:
         """Nothing: items and settings are all, and starts follow from them."""
-        return {"metric": self.model.spec.metric}
+        about = {"metric": self.model.spec.metric}
+        return about if self.coarse is None else {**about, "coarse": self.coarse.settings}
 
     def terms(self, examples: Rows, step: int, way: Way, generator: torch.Generator) -> Terms:
         """The ranking of the anchors `examples`."""

@@ -229,7 +229,7 @@ def fill(add_entries: AddEntries) -> Callable[[Any, Contents], None]:
 
 
 def empty(bare: Any, *more: Any) -> Any:
-    """An untrained inverted file with the same coarse quantizer, of codes of vectors.
+    """An untrained inverted file with the same coarse quantizer, of codes of the same.
 
     Args:
         bare: the index.
@@ -238,5 +238,5 @@ def empty(bare: Any, *more: Any) -> Any:
     quantizer = faiss.clone_index(bare.quantizer)
     sizes = (bare.d, bare.nlist, bare.pq.M, bare.pq.nbits)
     other = type(bare)(quantizer, *sizes, bare.metric_type, *more)
-    other.by_residual, other.nprobe = False, bare.nprobe
+    other.by_residual, other.nprobe = bare.by_residual, bare.nprobe
     return other

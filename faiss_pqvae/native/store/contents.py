@@ -44,7 +44,7 @@ def read(index: Any) -> Stored:
 
     Raises:
         TypeError: another kind of index.
-        ValueError: an untrained index; codes of residuals.
+        ValueError: an untrained index.
     """
     native, id_map = _unwrap(index)
     codes, keys, sizes = kind_of(native).contents(native)
@@ -92,11 +92,6 @@ def _unwrap(index: Any) -> tuple[Any, IdArray | None]:
         )
     if not native.is_trained:
         raise ValueError("expected a trained index, got an untrained one")
-    if getattr(native, "by_residual", False):
-        raise ValueError(
-            "expected codes of the vectors themselves, got codes of residuals (by_residual is "
-            "True): faiss.index_cpu_to_gpu copies such an index"
-        )
     return native, id_map
 
 

@@ -23,11 +23,14 @@ def test_list_count__by_hand() -> None:
 
 
 def test_inverted_files__have_rows_and_settings() -> None:
-    plain, rotated = inverted_files(8, 30, 256, nprobes=(16, 1, 16, 300))
+    plain, rotated, additive = inverted_files(8, 30, 256, nprobes=(16, 1, 16, 300))
     assert plain.config["factory"] == "Pad32,IVF256,PQ8np"
     assert rotated.config["factory"] == "OPQ8_32,IVF256,PQ8np"
     assert [method.name for method in (plain, rotated)] == ["IVF256,PQ8", "OPQ8,IVF256,PQ8"]
-    for method in (plain, rotated):
+    assert additive.config["factory"] == "IVF256,RQ7x8_Nqint8"
+    assert additive.name == "IVF256,RQ8, norm inside"
+    assert len(inverted_files(2, 30, 256)) == 2
+    for method in (plain, rotated, additive):
         assert (method.bits, method.searches) == (72, ("nprobe=1", "nprobe=16"))
         assert method.build((30,)).sa_code_size() == 9
 
@@ -63,3 +66,16 @@ def test_run__recall_rises_with_nprobe(rng: np.random.Generator, tmp_path) -> No
         assert {row.bytes_per_vector for row in rows} == {3}
     points = [(row.metrics["1-recall@1"], 40 / row.search_s) for row in results.rows]
     assert 1 <= len(pareto(np.array(points))) <= 6
+
+
+def test_inverted_files__rq_is_scanned_by_tables_of_its_lists(rng: np.random.Generator) -> None:
+    x = rng.standard_normal((900, 4), dtype=np.float32)
+    *_, method = inverted_files(3, 4, 4, nprobes=(4,))
+    index = method.build((4,))
+    index.train(x)
+    index.add(x)
+    index.nprobe = 4
+    D, I = index.search(x[:50], 10)  # noqa: E741 - FAISS's name
+    distances = ((x[:50, None] - x[I]) ** 2).sum(-1)
+    assert (np.arange(50)[:, None] == I).any(1).mean() > 0.9
+    assert np.abs(D - distances).mean() < 0.2 * distances.mean()

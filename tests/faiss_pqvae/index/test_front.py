@@ -287,6 +287,8 @@ def test_keep_features__of_items_with_nan_are_refused() -> None:
 class Fit:
     """In the place of a training: takes the weights of a model, and keeps what it saw."""
 
+    takes_coarse = False
+
     def __init__(self, like: Any) -> None:
         self.like, self.x = like, None
 

@@ -25,6 +25,7 @@ NLIST = 5
 D_IN = 8
 HASHES = np.random.default_rng(3).integers(-(2**63), 2**63 - 1, 40)  # half of them below 0
 KINDS = ("PQ", "PQFastScan", "IVFPQ", "IVFPQFastScan")
+RESIDUALS = ("IVFPQ of residuals", "IVFPQFastScan of residuals")
 # One GPU, replicas, shards.
 SPREADS = [(1, False), (2, False), (3, True)]
 
@@ -42,11 +43,12 @@ def _codebooks(M: int, nbits: int, dsub: int = 3) -> Codebooks:
 def _native(kind: str, codebooks: Codebooks, metric: int = L2, id_map: Any = None) -> Any:
     """An empty native index; an inverted file searches all of its lists."""
     sizes = (codebooks.d, codebooks.M, codebooks.nbits, metric)
+    kind, _, residuals = kind.partition(" of ")
     if kind.startswith("IVF"):
         quantizer = faiss.IndexFlat(codebooks.d, metric)
         quantizer.add(_vectors(NLIST, codebooks.d, seed=9))
         index = getattr(faiss, f"Index{kind}")(quantizer, codebooks.d, NLIST, *sizes[1:])
-        index.by_residual, index.nprobe = False, NLIST
+        index.by_residual, index.nprobe = bool(residuals), NLIST
     else:
         index = getattr(faiss, f"Index{kind}")(*sizes)
     inject_codebooks(index, codebooks)
@@ -192,10 +194,33 @@ def test_gpu_layout__refuses(make, error, message):
         gpu_layout(make())
 
 
-def test_gpu_layout__refuses_codes_of_residuals():
-    index = _native("IVFPQ", _codebooks(4, 8))
-    index.by_residual = True
-    with pytest.raises(ValueError, match="got codes of residuals"):
+@pytest.mark.parametrize("metric", [L2, IP])
+@pytest.mark.parametrize(
+    ("kind", "nbits"), [(RESIDUALS[0], 6), (RESIDUALS[0], 8), (RESIDUALS[1], 4)]
+)
+def test_gpu_layout__codes_of_residuals_stay_in_their_lists(kind, nbits, metric):
+    index = _native(kind, _codebooks(5, nbits), metric)
+    x, q = _vectors(90, index.d, seed=1), _vectors(6, index.d, seed=2)
+    index.add(x)
+    for nprobe in (1, 2, NLIST):
+        index.nprobe = nprobe
+        layout = gpu_layout(index)
+        sizes = [[each.invlists.list_size(i) for i in range(NLIST)] for each in (index, layout)]
+        assert sizes[0] == sizes[1]
+        assert (layout.by_residual, layout.nprobe, layout.nlist) == (True, nprobe, NLIST)
+        D, I = index.search(q, 90, D=np.zeros((6, 90), np.float32))  # noqa: E741
+        found = _search(layout, q, 90)
+        assert [set(row) for row in found[1]] == [set(row) for row in I]
+        if "Fast" not in kind:  # whose distances are rounded
+            np.testing.assert_allclose(found[0], D, rtol=1e-4, atol=1e-4)
+
+
+def test_gpu_layout__lists_of_residuals_are_not_dealt_anew():
+    index = _native(RESIDUALS[0], _codebooks(4, 8))
+    with pytest.raises(ValueError, match="expected nlist=None for codes of residuals, whose 5"):
+        gpu_layout(index, nlist=2)
+    index.nprobe = 2049
+    with pytest.raises(ValueError, match="nprobe up to 2048 on a GPU, got 2049"):
         gpu_layout(index)
 
 
@@ -464,6 +489,41 @@ def test_gather__restores_the_native_index(make_kind, kind, id_map, n, parts, sh
     np.testing.assert_array_equal(
         *(faiss.serialize_index(i.faiss_index) for i in (restored, index))
     )
+
+
+@pytest.mark.parametrize(("parts", "shard"), SPREADS)
+@pytest.mark.parametrize("id_map", [None, faiss.IndexIDMap2])
+@pytest.mark.parametrize("kind", RESIDUALS)
+def test_copy__of_residuals_searches_the_same_lists_and_goes_back(
+    make_kind, kind, id_map, parts, shard
+):
+    index, q = make_kind(kind, n=41, id_map=id_map), _vectors(5, D_IN, seed=1)
+    copied = _on_cpu(index, parts, shard, nlist=None)
+    exact = make_kind(RESIDUALS[0], n=41, id_map=id_map)  # of distances that are not rounded
+    for index.nprobe in (2, NLIST):
+        exact.nprobe = copied.nprobe = index.nprobe
+        assert copied.nprobe == index.nprobe
+        for name in ("adc", "sdc"):
+            copied.search_type = exact.search_type = name
+            D, I = copied.search(q, 41)  # noqa: E741
+            expected = exact.search(q, 41)
+            np.testing.assert_allclose(D, expected[0], rtol=1e-4, atol=1e-4)
+            assert [set(row) for row in I] == [set(row) for row in expected[1]]
+    restored = copied.gather(faiss.clone_index)
+    np.testing.assert_array_equal(
+        *(faiss.serialize_index(i.faiss_index) for i in (restored, index))
+    )
+
+
+def test_nprobe__of_lists_that_are_kept_alone(make_kind):
+    copied = _on_cpu(make_kind(RESIDUALS[0], n=9), nlist=None)
+    copied.nprobe = 2000
+    assert copied.nprobe == NLIST
+    with pytest.raises(ValueError, match="nprobe from 1 to 2048, got 0"):
+        copied.nprobe = 0
+    dealt = _on_cpu(make_kind("IVFPQ", n=9))
+    with pytest.raises(ValueError, match="searched exhaustively on a GPU, and so has no nprobe"):
+        dealt.nprobe = 3
 
 
 def test_gather__restores_ids_that_can_be_looked_up(make_kind):

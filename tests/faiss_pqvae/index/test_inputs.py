@@ -79,6 +79,8 @@ def test_items__of_every_form_are_those_of_the_array(index_for, call: str, form:
 class Recorded:
     """A fit that keeps what it was given."""
 
+    takes_coarse = False
+
     def check(self, n: int, **given: Any) -> dict[str, Any]:
         return {}
 

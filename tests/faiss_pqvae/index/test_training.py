@@ -10,7 +10,7 @@ import pytest
 
 from faiss_pqvae import Ranking, TrainingConfig, index_factory
 from faiss_pqvae.data import batches
-from faiss_pqvae.index import opq, transforms
+from faiss_pqvae.index import coarse, opq, transforms
 from faiss_pqvae.index import training as index_training
 from faiss_pqvae.native import faiss
 from faiss_pqvae.training import loop
@@ -62,33 +62,77 @@ class Interrupts:
         return counted
 
 
+# What is interrupted when it is called for the nth time, and how often the next call calls it.
+OF_CODES = [
+    (batches, "read_rows", 1, 1),  # the key
+    (neighbours, "nearest", 1, 2),
+    (neighbours, "nearest", 2, 2),
+    (opq, "_go_on", 4, 18),  # of 20 parts of OPQ three are kept; one call begins with them
+    (opq, "_centroids", 22, 2),  # 20 parts, one of three codebooks
+    (neighbours.Neighbours, "hits", 2, 7),
+    (linear_start, "_means", 2, 2),
+    (loop.Trainer, "_step", 1, 4),
+    (loop.Trainer, "_step", 4, 2),  # the last epoch again
+    (ranking.VectorTask, "validate", 2, 1),
+    (loop.Trainer, "_keep_trained", 1, 1),
+]
+OF_RESIDUALS = [
+    (batches, "read_rows", 1, 1),
+    (coarse, "learn_coarse", 1, 1),
+    (coarse, "write_checked", 1, 1),
+    (coarse, "read_checked", 1, 1),
+    (neighbours, "nearest", 3, 3),
+    (opq, "_go_on", 4, 18),
+    (neighbours.Neighbours, "hits", 2, 5),
+    (linear_start, "_means", 2, 2),
+    (loop.Trainer, "_keep_trained", 1, 1),
+    (index_training, "inject_coarse", 1, 1),
+]
+
+
 @pytest.mark.parametrize(
-    ("owner", "name", "call", "made_again"),
+    ("description", "owner", "name", "call", "made_again"),
     [
-        (batches, "read_rows", 1, 1),  # the key
-        (neighbours, "nearest", 1, 2),
-        (neighbours, "nearest", 2, 2),
-        (opq, "_go_on", 4, 18),  # of 20 parts of OPQ three are kept; one call begins with them
-        (opq, "_centroids", 22, 2),  # 20 parts, one of three codebooks
-        (neighbours.Neighbours, "hits", 2, 7),
-        (linear_start, "_means", 2, 2),
-        (loop.Trainer, "_step", 1, 4),
-        (loop.Trainer, "_step", 4, 2),  # the last epoch again
-        (ranking.VectorTask, "validate", 2, 1),
-        (loop.Trainer, "_keep_trained", 1, 1),
-        (index_training, "train_coarse", 1, 1),
+        *(("PQVAE2x3", *phase) for phase in OF_CODES),
+        *(("IVF4,PQVAE2x3", *phase) for phase in OF_RESIDUALS),
+        ("IVF4(IVF2,Flat),PQVAE2x3", index_training, "train_coarse", 1, 1),  # of latents
     ],
     ids=lambda value: value if isinstance(value, str) else None,
 )
-def test_train__goes_on_from_every_phase(owner, name, call, made_again, monkeypatch, tmp_path):
+def test_train__goes_on_from_every_phase(
+    description, owner, name, call, made_again, monkeypatch, tmp_path
+):
+    expected = uninterrupted(description)
     with monkeypatch.context() as patch:
         Interrupts(patch, owner, name, call)
         with pytest.raises(KeyboardInterrupt):
-            trained(tmp_path)
+            trained(tmp_path, description)
     counted = Interrupts(monkeypatch, owner, name, None)
-    assert state(trained(tmp_path)) == uninterrupted()
+    assert state(trained(tmp_path, description)) == expected
     assert counted.called == made_again or name == "read_rows"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["log.jsonl", "trained.pt"]
+    # What a trained model was learned behind stays, too.
+    left = sorted(path.name.partition("-")[0] for path in tmp_path.iterdir())
+    kept = ["coarse"] if description.startswith("IVF4,") else []
+    assert left == [*kept, "log.jsonl", "trained.pt"]
+
+
+def test_train__coarse_centroids_are_kept_and_not_learned_again(monkeypatch, tmp_path):
+    first = state(trained(tmp_path))
+    monkeypatch.setattr(coarse, "learn_coarse", pytest.fail)
+    assert state(trained(tmp_path)) == first
+    (path,) = tmp_path.glob("coarse-*")
+    path.write_bytes(path.read_bytes()[:-1])  # damaged: they are learned anew
+    monkeypatch.undo()
+    assert state(trained(tmp_path)) == first
+
+
+def test_train__lists_of_another_kind_are_refused_in_a_folder(monkeypatch, tmp_path):
+    trained(tmp_path)
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for description in ("IVF5,PQVAE2x3", "PQVAE2x3"):
+        with pytest.raises(ValueError, match="what is learned from besides the items"):
+            trained(tmp_path, description)
+    assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
 
 
 def test_train__ctrl_c_names_the_phases_that_are_kept(monkeypatch, tmp_path):
@@ -170,6 +214,7 @@ def test_train__every_phase_of_vectors_says_what_it_is_in_a_log(monkeypatch, cap
     records = [record for record in caplog.records if record.name == "faiss_pqvae.progress"]
     said = [record.getMessage().partition(":")[0] for record in records]
     assert [*dict.fromkeys(said)] == [
-        *("reading training data", "training what refines", "training PCA4", "neighbours", "OPQ"),
-        *("PQ", "encoding", "searching", "settling", "training", "k-means of 4 inverted lists"),
+        *("reading training data", "training what refines", "training PCA4"),
+        *("k-means of 4 inverted lists", "neighbours", "OPQ"),
+        *("PQ", "encoding", "searching", "settling", "training"),
     ]

@@ -63,12 +63,11 @@ def test_read__refuses_a_kind_that_is_not_written_anew(make_native):
 
 
 @pytest.mark.parametrize("kind", ["IVF", "IVFfs"])
-def test_read__refuses_codes_of_residuals(make_native, kind):
+def test_empty_like__codes_residuals_where_the_index_does(make_native, kind):
     index = make_native(kind, 4, METRICS[0], "IDMap2")
-    faiss.downcast_index(index.index).by_residual = True
-    for call in (read, empty_like):
-        with pytest.raises(ValueError, match="codes of residuals"):
-            call(index)
+    for by_residual in (True, False):
+        faiss.downcast_index(index.index).by_residual = by_residual
+        assert faiss.downcast_index(empty_like(index).index).by_residual == by_residual
 
 
 # -- codewords
