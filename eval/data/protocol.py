@@ -18,6 +18,8 @@ Split: TypeAlias = Literal["pqvae", "few-labels"]
 GivenSplit: TypeAlias = Literal["pqvae", "few-labels", "dqn"]  # the last has another name now
 FORMER_SPLITS: dict[str, Split] = {"dqn": "few-labels"}  # as older results files have them
 
+TrainOn: TypeAlias = Literal["learn", "base", "half"]  # what methods learn from, of vectors
+
 # One class an item, (n,) int64, or several, (n, classes) bool.
 LabelArray: TypeAlias = IdArray | BoolArray
 
@@ -71,6 +73,13 @@ class Evaluated(Protocol):
 
     def scores(self, I: IdArray, k: int) -> Scores:  # noqa: E741
         """Scores I: (nq, at least k) int64, positions in the database, best first."""
+
+
+def trained_on(data: Evaluated) -> str:
+    """What methods learn from: its name, as `TrainOn` has it, and how many items it has."""
+    usual = "base" if data.train is data.database else "learn"
+    name = getattr(data, "trained_on", None) or usual  # which only vectors of ours say
+    return f"{name}: {len(data.train):,} items"
 
 
 def roles_of(data: Evaluated) -> str:

@@ -23,7 +23,11 @@ Shape = tuple[int, ...]
 
 
 class Searchable(Protocol):
-    """What the runner asks of an index; `search_type` too, when a method names several."""
+    """What the runner asks of an index; `search_type` too, when a method names several.
+
+    An index may also say what it knows better: `train_s` and `add_s`, seconds; `learns`, False for
+    what `train` does not change; `model_bytes()`, what a trained one keeps besides its codes.
+    """
 
     def train(self, x: Source, /) -> object:
         """Learns from x: (n, *item_shape)."""

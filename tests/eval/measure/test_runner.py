@@ -13,7 +13,7 @@ from faiss_pqvae.eval.data.protocol import Scores
 from faiss_pqvae.eval.measure import environment as environment_module
 from faiss_pqvae.eval.measure.confidence import percentile_intervals, resampled_means
 from faiss_pqvae.eval.measure.environment import environment
-from faiss_pqvae.eval.measure.raw import Raw, read_raw, read_scores, write_raw
+from faiss_pqvae.eval.measure.raw import Costs, Raw, read_raw, read_scores, write_raw
 from faiss_pqvae.eval.measure.results import read_results
 from faiss_pqvae.eval.measure.runner import run
 from faiss_pqvae.eval.measure.scored import stored_scores, with_confidence
@@ -114,7 +114,7 @@ def test_run__exact_search_agrees_with_float64(data, tmp_path):
 def test_run__writes_what_it_returns(data, tmp_path):
     names = ("Exact L2", "LSH", "ITQ", "PQ")
     methods = [
-        method for bits in (16, 32) for method in baselines(bits, 64) if method.name in names
+        method for bits in (16, 32) for method in baselines(bits, (64,)) if method.name in names
     ]
     assert len(methods) == 8
     results = run(data, methods, tmp_path, k=100, batch_size=7, command="evaluate blobs")
@@ -197,7 +197,7 @@ def test_run__labels_to_train_do_not_concern_other_methods(data, tmp_path, index
 def test_write_raw__ids_take_the_fewest_bytes(tmp_path, ids, dtype):
     ids = np.array(ids, np.int64)
     (tmp_path / "raw").mkdir()
-    raw = Raw(np.zeros(ids.shape, np.float32), ids, 2, 0.0, 0.0, 0.0)
+    raw = Raw(np.zeros(ids.shape, np.float32), ids, Costs(2, 0.0, 0.0, 0.0))
     write_raw(raw, tmp_path, "0" * 20)
     with np.load(tmp_path / "raw" / f"{'0' * 20}.npz") as arrays:
         assert arrays["I"].dtype == dtype
@@ -314,7 +314,7 @@ def test_order_ties__by_id_whichever_way_distances_run(sign):
 
 def test_run__hamming_ties_are_a_stable_sort(data, tmp_path):
     """FAISS keeps the lowest ids of those tied at the k-th distance, too."""
-    (lsh,) = (method for method in baselines(16, 64) if method.name == "LSH")
+    (lsh,) = (method for method in baselines(16, (64,)) if method.name == "LSH")
     row = run(data, [lsh], tmp_path, k=40).rows[0]
     index = lsh.build(ITEM)
     index.train(data.train)
