@@ -48,10 +48,11 @@ class Qrels:
         Raises:
             ValueError: a query or an item that is not.
         """
-        for name, places, n in (("query", self.queries, n_queries), ("item", self.items, n_items)):
+        parts = (("queries", self.queries, n_queries), ("items", self.items, n_items))
+        for name, places, n in parts:
             if places.size and places.max() >= n:
                 raise ValueError(
-                    f"expected judgements with a {name} from 0 to {n - 1:,}, got {places.max():,}"
+                    f"expected judgements of {name} from 0 to {n - 1:,}, got {places.max():,}"
                 )
 
     def part(self, *, queries: IdArray | None = None, items: IdArray | None = None) -> Qrels:

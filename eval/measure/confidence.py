@@ -165,7 +165,8 @@ def compare(
 
     Each with its best search setting. The best is no reference, but is compared with those of its
     bytes, too. It is chosen by the same queries that it is tested on: a winner by a hair among many
-    is flattered. p-values are corrected for all comparisons together; intervals are each for itself.
+    is flattered. p-values are corrected for all comparisons together; intervals stand for
+    themselves.
 
     Args:
         rows: of one evaluation.

@@ -104,7 +104,7 @@ class GivenIndex:
             )
 
     def model_bytes(self) -> int | None:
-        """Bytes that it keeps besides codes; None where it holds some, which FAISS counts with it."""
+        """Bytes that it keeps besides codes; None where it holds some: FAISS counts all as one."""
         if self.index.ntotal:
             return None
         return native_bytes(self.index) if self.native else kept_bytes(self.index)

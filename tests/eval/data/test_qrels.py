@@ -74,7 +74,7 @@ def test_as_qrels__wants_numbers() -> None:
 
 def test_check__what_is_judged_is_there(qrels: Qrels) -> None:
     qrels.check(3, 10)
-    with pytest.raises(ValueError, match="a query from 0 to 1, got 2"):
+    with pytest.raises(ValueError, match="of queries from 0 to 1, got 2"):
         qrels.check(2, 10)
-    with pytest.raises(ValueError, match="an? item from 0 to 8, got 9"):
+    with pytest.raises(ValueError, match="of items from 0 to 8, got 9"):
         qrels.check(3, 9)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from faiss_pqvae.eval.methods.build import from_factory
 from faiss_pqvae.eval.methods.method import Request
 from faiss_pqvae.native import faiss
 from faiss_pqvae.registry import methods
@@ -25,7 +26,7 @@ EXPECTED = [
     ("LSQ", 128, {"norm inside": "LSQ15x8_Nqint8", "decoded": "LSQ16x8"}),
     ("Product-residual", 16, {}),
     ("Product-residual", 36, {}),
-    ("Product-residual", 56, {"norm inside": "PRQ2x4x6_Nqint8"}),
+    ("Product-residual", 56, {"norm inside": "PRQ2x3x8_Nqint8"}),
     ("Product-residual", 64, {"norm inside": "PRQ2x4x7_Nqint8", "decoded": "PRQ2x4x8"}),
     ("Product-residual", 128, {"norm inside": "PRQ2x10x6_Nqint8", "decoded": "PRQ2x8x8"}),
     ("Product-residual", 192, {"decoded": "PRQ2x12x8"}),
@@ -41,14 +42,13 @@ def test_rows__have_their_bytes_norm_included(name, bits, expected):
         assert row.build((128,)).sa_code_size() == bits // 8
 
 
-@pytest.mark.parametrize("name", ["RQ", "LSQ", "Product-residual"])
-def test_rows__a_scan_measures_distances_by_the_stored_norm(name):
+@pytest.mark.parametrize("code", ["RQ4x4", "LSQ4x4", "PRQ2x2x4"])
+def test_from_factory__a_scan_measures_distances_by_the_stored_norm(code):
     x = np.random.default_rng(0).standard_normal((600, 8), dtype=np.float32)
-    row = rows(name, 64, (8,))["norm inside"]
-    index = row.build((8,))
+    index = from_factory("additive", 24, 8, f"{code}_Nqint8").build((8,))
     index.train(x)
     index.add(x)
-    assert index.sa_code_size() == 8
+    assert index.sa_code_size() == 3
     native = index.faiss_index
     assert native.ntotal == 600  # FAISS's own index, and its own scan
     decoded = native.sa_decode(faiss.vector_to_array(native.codes).reshape(600, -1))

@@ -69,12 +69,8 @@ def test_baselines__every_row_has_its_bits_as_bytes(images):
     for row in rows:
         index = row.build(ITEM)
         assert index.sa_code_size() == row.bits / 8
-        if row.name in (
-            "OPQ",
-            "OPQ (2x8)",
-            "RQ, decoded",
-            "Deep Hashing",
-        ):  # seconds; seeds train them too
+        slow = ("OPQ", "OPQ (2x8)", "RQ, decoded", "Deep Hashing")
+        if row.name in slow:  # seconds; seeds train them too
             continue
         index.train(images)
         index.add(images)

@@ -143,6 +143,7 @@ def test_evaluate__lambdas_seeds_and_inverted_lists(tmp_path):
     assert {name for name, _ in rows} == {
         *ours,
         *(f"IVF4,{name}" for name in ours),
+        *("PQ-VAE, re-ranked", "IVF4,PQ-VAE, re-ranked"),
         *("IVF4,PQ2", "OPQ2,IVF4,PQ2"),
     }
     assert all(len(row["keys"]) == 2 for row in rows.values())  # a training a seed
@@ -150,6 +151,9 @@ def test_evaluate__lambdas_seeds_and_inverted_lists(tmp_path):
     assert {row["bytes_per_vector"] for row in rows.values()} == {2, 3}
     # With all lists visited, an inverted file over the same codes finds the same.
     assert rows["IVF4,PQ-VAE", "nprobe=4"]["metrics"] == rows["PQ-VAE", "adc"]["metrics"]
+    again = rows["IVF4,PQ-VAE, re-ranked", "nprobe=4,k_factor=1"]
+    assert again["metrics"] == rows["PQ-VAE, re-ranked", "k_factor=1"]["metrics"]
+    assert {row["trained_on"] for row in results["rows"]} == {"base: 400 items"}
     folders = {path.parent.parent.name for path in (tmp_path / "run").rglob("trained.pt")}
     assert folders == {
         f"pqvae-16{suffix}{seed}" for suffix in ("", "-lambda1") for seed in ("", "-seed3")
@@ -202,13 +206,15 @@ def test_evaluate__few_items(few, tmp_path, capsys):
     assert {row["method"] for row in results["rows"]} == {
         *("Exact L2", "LSH", "Spectral Hashing", "ITQ")
     }
-    assert {one["method"] for one in results["left_out"]} == {"PQ", "OPQ", "RQ"}
+    assert {one["method"] for one in results["left_out"]} == {
+        *("PQ", "OPQ", "RQ, norm inside", "RQ, decoded")
+    }
     said = capsys.readouterr().out
     assert (
         "OPQ, 32 bits: k-means of 256 codewords needs at least 256 training items, got 100" in said
     )
     page = (tmp_path / "run" / "report.html").read_text()
-    assert "RQ, 32 bits: k-means of 256 codewords" in page
+    assert "RQ, decoded, 32 bits: k-means of 256 codewords" in page
     with pytest.raises(SystemExit, match="2"):
         main(["evaluate", *few, "--methods", "PQ", "OPQ", "--out", str(tmp_path / "none")])
     error = capsys.readouterr().err
