@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, TypeAlias, get_args
 
+import numpy as np
+
 from faiss_pqvae.data.source import Source
 from faiss_pqvae.messages import suggestion
 from faiss_pqvae.types import BoolArray, DoubleArray, IdArray
@@ -77,14 +79,14 @@ class Evaluated(Protocol):
 
 def trained_on(data: Evaluated) -> str:
     """What methods learn from: its name, as `TrainOn` has it, and how many items it has."""
-    usual = "base" if data.train is data.database else "learn"
+    usual = "base" if _is_same(data.train, data.database) else "learn"
     name = getattr(data, "trained_on", None) or usual  # which only vectors of ours say
     return f"{name}: {len(data.train):,} items"
 
 
 def roles_of(data: Evaluated) -> str:
     """What the items of some data are there for, in words."""
-    own = data.train is data.database
+    own = _is_same(data.train, data.database)
     learned = "the database itself" if own else f"{len(data.train):,} other items"
     text = (
         f"{len(data.queries):,} queries are searched for in a database of "
@@ -92,6 +94,13 @@ def roles_of(data: Evaluated) -> str:
     )
     relevant = getattr(data, "relevant", "")  # which only ours say
     return f"{text}; relevant to a query: {relevant}." if relevant else f"{text}."
+
+
+def _is_same(a: Source, b: Source) -> bool:
+    """Whether two sources are one, or views of the same numbers."""
+    if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray):
+        return a is b
+    return (a.ctypes.data, a.shape, a.strides) == (b.ctypes.data, b.shape, b.strides)
 
 
 def split_named(name: str) -> Split:

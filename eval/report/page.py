@@ -27,7 +27,7 @@ from .figures import comparison_figures, result_figures
 from .gallery import gallery
 from .shown import Shown, costs_of, shown, spread_of
 from .svg import STYLE, method_styles
-from .text import cite, half_width, metric_label, p_text, sentences
+from .text import cite, half_width, heading, metric_label, p_text, sentences
 from .training import training_figures
 
 INPUTS = "report_inputs.json"
@@ -128,7 +128,7 @@ def _write(results: Results, out: Path, inputs: Mapping[str, Any]) -> Path:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(p_text=p_text, metric_label=metric_label)
+    environment.filters.update(p_text=p_text, metric_label=metric_label, heading=heading)
     template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
     text = environment.from_string(template).render(
         results=results,

@@ -20,7 +20,7 @@ def table(results: Results) -> str:
     """
     found = shown(results)
     names = found.metrics
-    head = ["method", "bits", "bytes", "search", *(f"{name} %" for name in names)]
+    head = ["method", "bits", "bytes", "search", *(f"{heading(name)} %" for name in names)]
     head += [*found.costs, ""]
     rows = (*found.rows, *found.references)
     cells = [[*_cells(row, names), *costs_of(found, row)] for row in rows]
@@ -108,6 +108,11 @@ def metric_label(name: str) -> str:
     """A metric as it is printed in text: "mAP@1000" for "map@1000", "nDCG@10" for "ndcg@10"."""
     start, at, rest = name.partition("@")
     return {"map": "mAP", "ndcg": "nDCG"}.get(start, start) + at + rest
+
+
+def heading(name: str) -> str:
+    """A metric as it heads a column: those of classes by their names in files."""
+    return name if name.startswith("map@") else metric_label(name)
 
 
 def half_width(row: Row, name: str) -> float | None:

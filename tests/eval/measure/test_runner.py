@@ -236,6 +236,43 @@ def test_run__continues_after_an_interruption(data, tmp_path, index, caplog):
     assert [row.method for row in results.rows] == ["fixed", "other"]
 
 
+def test_run__says_what_rows_cost_and_learned_from(data, tmp_path):
+    methods = [exact(64), from_factory("PQ", 16, 64, "PQ8x2np")]
+    methods.append(from_factory("OPQ", 16, 64, "OPQ8_64,PQ8x2np"))
+    rows = {row.method: row for row in run(data, methods, tmp_path, k=5).rows}
+    assert {name: row.trained_on for name, row in rows.items()} == {
+        "Exact L2": "",  # which learns nothing
+        "PQ": "base: 300 items",
+        "OPQ": "base: 300 items",
+    }
+    for method in methods[1:]:
+        index = method.build(ITEM)
+        index.train(data.train)
+        empty = len(faiss.serialize_index(index.faiss_index))
+        index.add(data.database)
+        assert rows[method.name].model_bytes == empty
+        assert empty < len(faiss.serialize_index(index.faiss_index)) == empty + 300 * 2
+    assert rows["PQ"].model_bytes > 4 * 4 * 64  # 4 codewords of all values
+    assert rows["OPQ"].model_bytes > rows["PQ"].model_bytes + 4 * 64 * 64  # and a rotation
+    for row in rows.values():
+        assert row.encode_us == pytest.approx(1e6 * row.add_s / 300)
+        assert row.queries_per_s == pytest.approx(30 / row.search_s)
+    again = run(data, methods, tmp_path, k=5).rows  # from what is stored
+    assert [replace(row, seeds={}) for row in again] == [*rows.values()]
+
+
+def test_run__takes_raw_results_of_earlier_versions(data, tmp_path, index):
+    (row,) = run(data, [fixed_method(index)], tmp_path, k=5).rows
+    assert (row.trained_on, row.model_bytes) == ("base: 300 items", None)  # it does not say
+    path = tmp_path / "raw" / f"{row.key}.npz"
+    with np.load(path) as arrays:
+        kept = {name: x for name, x in arrays.items() if name != "trained_on"}
+    np.savez(path, **kept)
+    (again,) = run(data, [fixed_method(index)], tmp_path, k=5).rows
+    assert index.trained == 1
+    assert (again.trained_on, again.metrics) == ("", row.metrics)
+
+
 def test_run__fresh_measures_again(data, tmp_path, index):
     run(data, [fixed_method(index)], tmp_path, k=5)
     run(data, [fixed_method(index)], tmp_path, k=5, fresh=True)
