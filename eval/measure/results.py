@@ -126,7 +126,8 @@ class LeftOut:
         method: its name.
         bits: bits per vector.
         reason: in one line.
-        failed: it raised an error, or returned what cannot be right; else it needs more items.
+        failed: it raised an error, or returned what cannot be right; else it needs more items,
+            or a library.
         seed: of the method.
     """
 

@@ -19,7 +19,7 @@ from faiss_pqvae.progress import Progress
 
 from ..data.protocol import Evaluated, roles_of
 from ..methods.errors import told
-from ..methods.method import Method, TooFewItemsError
+from ..methods.method import LeftOutError, Method
 from .environment import environment, software
 from .failures import FailedMethodsError, lines_of
 from .raw import Costs, Raw, check_scores, fingerprint, job_key, read_raw, write_raw, write_scores
@@ -52,8 +52,9 @@ def run(
     A method that is listed twice (exact L2, say, with two lists of baselines) is run once. What
     `out/raw` has is used again, as long as data, configuration and code are the same.
 
-    A method that needs more training items than there are is left out, and so is one that fails,
-    whatever it raises: the others are measured, and the results say what is missing, and why.
+    A method that needs more training items than there are, or a library that is not there, is left
+    out, and so is one that fails, whatever it raises: the others are measured, and the results say
+    what is missing, and why.
 
     Args:
         data: what to train on, to search in and to search for.
@@ -72,7 +73,7 @@ def run(
 
     Raises:
         ValueError: no method, k or batch_size below 1, a supervised method and data without
-            labels to train with, or too few items for every method.
+            labels to train with, or no method that can be measured.
         FailedMethodsError: methods raised an error, or built an index of other bytes per vector
             than their bits, or returned what cannot be right: another shape or dtype, ids out of
             range or repeated, distances that are not finite or not in order. It has the results
@@ -183,13 +184,13 @@ def _measure(
 ) -> Iterator[tuple[str, str, Raw, bool]]:
     """Each search setting with its key, its results, and whether these were stored.
 
-    Why a method is left out goes to `missing`: it needs more items, or it is wrong, which the run
+    Why a method is left out goes to `missing`: it lacks something, or it is wrong, which the run
     tells at its end. Only what the method itself raises is noted.
     """
     left = partial(LeftOut, method.name, method.bits, seed=method.seed)
     try:
         yield from _searches(job, method, keys)
-    except TooFewItemsError as error:
+    except LeftOutError as error:
         missing.append((left(str(error)), None))
     except OSError:  # of a disk: it concerns all methods
         raise

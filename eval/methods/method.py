@@ -42,11 +42,15 @@ class Searchable(Protocol):
         """Bytes per stored vector."""
 
 
-class TooFewItemsError(ValueError):
-    """There are fewer items to learn from than a method needs; it says how many that is.
+class LeftOutError(ValueError):
+    """A method cannot be measured here, for a reason that is no fault of it, which it says.
 
     The runner then leaves out its rows, with the reason, and measures the others.
     """
+
+
+class TooFewItemsError(LeftOutError):
+    """There are fewer items to learn from than a method needs; it says how many that is."""
 
 
 def check_enough(n: int, least: int, what: str) -> None:
