@@ -77,11 +77,18 @@ class Evaluated(Protocol):
         """Scores I: (nq, at least k) int64, positions in the database, best first."""
 
 
-def trained_on(data: Evaluated) -> str:
-    """What methods learn from: its name, as `TrainOn` has it, and how many items it has."""
+def trained_on(data: Evaluated, most: int | None = None) -> str:
+    """What a method learns from: its name, as `TrainOn` has it, and how many items.
+
+    Args:
+        data: to train on.
+        most: how many of them the method draws at most, where it does.
+    """
     usual = "base" if _is_same(data.train, data.database) else "learn"
     name = getattr(data, "trained_on", None) or usual  # which only vectors of ours say
-    return f"{name}: {len(data.train):,} items"
+    n = len(data.train)
+    drawn = f"{most:,} of " if most is not None and most < n else ""
+    return f"{name}: {drawn}{n:,} items"
 
 
 def roles_of(data: Evaluated) -> str:

@@ -50,8 +50,9 @@ class Row:
         seed_intervals: by metric [low, high], a 95 % bootstrap interval over at least 3 seeds.
         seed_deviations: by metric the standard deviation over the seeds, where there are several.
         marked: what the others are there to be compared with.
-        trained_on: "base: 300,000 items" (the database), "learn: ..." (others), "half: ..." (the
-            half of the base that is not searched); empty for what learned nothing here.
+        trained_on: "base: 300,000 items" (the database), "learn: 50,000 of 200,000 items" (others,
+            of which the method drew some), "half: ..." (the half of the base that is not searched);
+            empty for what learned nothing here.
         model_bytes: what is kept besides codes: codebooks, rotations, networks; None where a
             method does not say.
         encode_us: microseconds in which one item is encoded and stored; None in older files.

@@ -55,7 +55,7 @@ def built(data: Evaluated, method: Method) -> Built:
         index,
         getattr(index, "train_s", trained - started),
         getattr(index, "add_s", added - filling),
-        trained_on(data) if learns else "",
+        trained_on(data, getattr(index, "train_limit", None)) if learns else "",
         model_bytes,
     )
 

@@ -20,7 +20,7 @@ PCA_DIM = 256
 # all other baselines together. RQ's beam goes by tables, which gives the same codes sooner.
 LSQ_SETTINGS = {"train_iters": 8, "encode_ils_iters": 8}
 RQ_SETTINGS = {"use_beam_LUT": 1}
-ADDITIVE_TRAIN_LIMIT = 20_000
+LSQ_TRAIN_LIMIT = 20_000
 
 
 class Start(NamedTuple):
@@ -82,7 +82,7 @@ def from_factory(
     """
     settings = _settings(factory)
     if train_limit is None:
-        train_limit = ADDITIVE_TRAIN_LIMIT if settings else TRAIN_LIMIT
+        train_limit = LSQ_TRAIN_LIMIT if settings == LSQ_SETTINGS else TRAIN_LIMIT
     return Method(
         name=name,
         bits=bits,

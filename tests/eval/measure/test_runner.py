@@ -239,13 +239,15 @@ def test_run__continues_after_an_interruption(data, tmp_path, index, caplog):
 def test_run__says_what_rows_cost_and_learned_from(data, tmp_path):
     methods = [exact(64), from_factory("PQ", 16, 64, "PQ8x2np")]
     methods.append(from_factory("OPQ", 16, 64, "OPQ8_64,PQ8x2np"))
+    methods.append(from_factory("Some", 16, 64, "PQ8x2np", train_limit=250))
     rows = {row.method: row for row in run(data, methods, tmp_path, k=5).rows}
     assert {name: row.trained_on for name, row in rows.items()} == {
         "Exact L2": "",  # which learns nothing
         "PQ": "base: 300 items",
         "OPQ": "base: 300 items",
+        "Some": "base: 250 of 300 items",
     }
-    for method in methods[1:]:
+    for method in methods[1:3]:
         index = method.build(ITEM)
         index.train(data.train)
         empty = len(faiss.serialize_index(index.faiss_index))
