@@ -60,9 +60,9 @@ class Clocked:
         setattr(self._inner, name, value)
 
 
-def methods(d: int, seconds: dict[str, float]) -> list[Method]:
+def methods(shape: tuple[int, ...], seconds: dict[str, float]) -> list[Method]:
     """Twelve cheap rows, whose indexes add up what they take."""
-    rows = [row for bits in BITS for row in baselines(bits, d) if row.name in CHEAP]
+    rows = [row for bits in BITS for row in baselines(bits, shape) if row.name in CHEAP]
     assert len(rows) == len(BITS) * len(CHEAP), [row.name for row in rows]
     return [replace(row, build=partial(_clocked_build, row, seconds)) for row in rows]
 
@@ -82,7 +82,7 @@ def evaluate_in_child(quick: bool, threads: int, pipe: Any) -> None:
     runner.with_rows = partial(_clocked_call, runner.with_rows, seconds, "intervals")
     with tempfile.TemporaryDirectory() as out:
         started = time.perf_counter()
-        results = runner.run(data, methods(labelled.database[0].size, seconds), out, k=K)
+        results = runner.run(data, methods(tuple(labelled.database.shape[1:]), seconds), out, k=K)
         ran = time.perf_counter()
         write_report(results, data, out)
         reported = time.perf_counter()

@@ -119,8 +119,7 @@ def curve(
     def score(model: fpq.PQVAE) -> dict[str, float]:
         return scores(model, (x, queries), labels)
 
-    d = int(np.prod(x.shape[1:]))
-    opq = run(data, baselines(BITS, d, only={"OPQ"}), folder / "opq", k=K)
+    opq = run(data, baselines(BITS, x.shape[1:], only={"OPQ"}), folder / "opq", k=K)
     level = next(row.metrics[f"map@{K}"] for row in opq.rows if "OPQ" in row.method)
     record = head(data, minutes, threads)
     record["PCA+OPQ"] = level

@@ -47,8 +47,8 @@ def main(out: Path, *, dataset: str = "cifar10-jpeg", bits: tuple[int, ...] = (3
         database=database,
         queries=standardized(np.asarray(data.queries[:])),
     )
-    d = int(np.prod(database.shape[1:]))
-    methods = [method for length in bits for method in baselines(length, d)]
+    shape = database.shape[1:]
+    methods = [method for length in bits for method in baselines(length, shape)]
     command = shlex.join(["python", *sys.argv])
     results = run(treated, methods, Path("runs/control"), command=command)
     print(table(results))

@@ -100,7 +100,7 @@ def nearest(xb: FloatArray, xq: FloatArray) -> IdArray:
 
 def searched(name: str, bits: int, xb: FloatArray, xq: FloatArray, seed: int) -> IdArray:
     """What the row of this name finds: (nq, K) int64."""
-    (method,) = baselines(bits, D, seed=seed, only=(name,))
+    (method,) = baselines(bits, (D,), seed=seed, only=(name,))
     index = method.build((D,))
     index.train(xb)
     index.add(xb)

@@ -15,11 +15,12 @@ from faiss_pqvae.types import IdArray
 from .brute_force import Metric
 from .classes import classes_of
 from .labelled import LabelledData
+from .qrels import as_qrels
 from .splits import LabelledItems
 from .vectors import VectorParts
 
 _LABELLED = {"labels", "query_labels", "train_labels", "class_names"}
-_VECTORS = {"neighbors", "metric"}
+_VECTORS = {"neighbors", "metric", "qrels"}
 _ITEMS = {"database", "queries", "train"}
 _KEYS = {"description"} | _ITEMS | _LABELLED | _VECTORS
 
@@ -34,8 +35,9 @@ def from_arrays(found: Mapping[str, Any] | tuple[Any, ...], name: str) -> Any:
             - "labels", and "queries" with "query_labels" unless these are to be drawn, "train" with
               "train_labels" unless the database is trained on, "class_names"; or
             - "queries" for vectors that are judged by their nearest neighbours, and "train",
-              "neighbors" (nq, depth) int where they are known, and "metric" ("l2", or
-              "inner_product") where it is not L2.
+              "neighbors" (nq, depth) int where they are known, "metric" ("l2", or
+              "inner_product") where it is not L2, and "qrels" (n, 3), rows of a query, an item and
+              a grade, where real relevance is known.
 
             Labels are (n,) integers or text, or bool (n, classes) or lists where items are of
             several classes. A "description" is printed beside the numbers.
@@ -70,6 +72,7 @@ def from_arrays(found: Mapping[str, Any] | tuple[Any, ...], name: str) -> Any:
             f"expected 'labels' or 'queries' in the data {name!r}, got {sorted(found)}"
         )
     found, neighbours = _with_rows(found), found.get("neighbors")
+    qrels = found.get("qrels")
     return VectorParts(
         name=name,
         description=description,
@@ -78,6 +81,7 @@ def from_arrays(found: Mapping[str, Any] | tuple[Any, ...], name: str) -> Any:
         train=found.get("train"),
         shipped=None if neighbours is None else _ids(neighbours),
         metric=_metric(found.get("metric", "l2")),
+        qrels=None if qrels is None else as_qrels(qrels),
     )
 
 

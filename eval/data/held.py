@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from faiss_pqvae.data.flat import Float32Rows
 from faiss_pqvae.data.source import Rows, Source
 from faiss_pqvae.types import FloatArray, IdArray
 
@@ -72,5 +73,7 @@ def held_vectors(source: Source, *, unit: bool = False, held_bytes: int = HELD_B
     """
     if unit:
         source = UnitRows(source)
+    elif source.dtype != np.float32:
+        source = Float32Rows(source)
     n, d = source.shape
     return np.ascontiguousarray(source[:]) if 4 * n * d <= held_bytes else source

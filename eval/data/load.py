@@ -14,7 +14,7 @@ from .arrays import from_arrays
 from .labelled import LabelledData, subset
 from .neighbours import VectorData
 from .own import OwnData, open_own
-from .protocol import split_named
+from .protocol import TrainOn, split_named
 from .sets.ann_benchmarks import is_hdf5, open_hdf5
 from .sets.texmex import is_texmex, open_texmex
 from .splits import LabelledItems, few_labels
@@ -33,6 +33,7 @@ def load(
     protocol: str = "pqvae",
     n_database: int | None = None,
     n_queries: int | None = None,
+    train_on: TrainOn | None = None,
     own: OwnData = OwnData(),  # noqa: B008 - frozen
     cache: Path | None = None,
 ) -> LabelledData | VectorData:
@@ -58,6 +59,8 @@ def load(
         n_database: take a random subset of this many database items (seed 0), for quick runs;
             what is trained on shrinks with it, where it is the database.
         n_queries: take a random subset of this many queries; where queries are drawn, draw so many.
+        train_on: of vectors without labels, what methods learn from: "learn", "base" or "half", see
+            `with_neighbours`.
         own: what to read of a path.
         cache: folder for true neighbours; by default in the user's cache folder.
 
@@ -66,8 +69,8 @@ def load(
 
     Raises:
         ValueError: the name or the protocol is unknown, a subset is not between 1 and all items,
-            a class has too few items for the protocol, a file is corrupt, or FAISS_PQVAE_DATA is
-            needed and not set.
+            a class has too few items for the protocol, there is nothing to train on, a file is
+            corrupt, or FAISS_PQVAE_DATA is needed and not set.
         FileNotFoundError: a file is missing and cannot be downloaded; the message says which file
             goes where.
         TypeError: a function returned something else.
@@ -81,8 +84,13 @@ def load(
     if isinstance(found, LabelledItems):
         found, n_queries = found.drawn(n_queries), None
     if isinstance(found, LabelledData):
+        if train_on is not None:
+            raise ValueError(
+                f"expected vectors without labels to train on {train_on!r}, got {name}: what is "
+                "trained on of labelled data is their protocol's"
+            )
         return subset(few_labels(found) if split == "few-labels" else found, n_database, n_queries)
-    if isinstance(found, VectorData) and (n_database or n_queries):
+    if isinstance(found, VectorData) and (n_database or n_queries or train_on):
         found = _parts(found)
     if not isinstance(found, VectorParts | VectorData):
         raise TypeError(
@@ -93,7 +101,7 @@ def load(
         raise ValueError(f"expected labelled data with the protocol {split!r}, got vectors: {name}")
     if isinstance(found, VectorData):
         return found
-    return with_neighbours(found, n_database, n_queries, cache=cache)
+    return with_neighbours(found, n_database, n_queries, train_on=train_on, cache=cache)
 
 
 def _found(data: str | Path | Callable[[], Any], own: OwnData) -> Any:
@@ -131,4 +139,6 @@ def _parts(data: VectorData) -> VectorParts:
         train=None if data.train is data.database else data.train,
         shipped=data.truth.I,
         metric=data.metric,
+        qrels=data.qrels,
+        trained_on=data.trained_on,
     )

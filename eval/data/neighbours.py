@@ -9,13 +9,16 @@ import numpy as np
 from faiss_pqvae.data.source import Source
 from faiss_pqvae.types import IdArray
 
+from ..metrics.ndcg import ndcg_at_k
 from ..metrics.recalls import k_recall_at_k, one_recall_at_k
 from .brute_force import Metric, Neighbours, distances
-from .protocol import Scores, curve_ks
+from .protocol import Scores, TrainOn, curve_ks
+from .qrels import Qrels
 from .truth import DEPTH
 
 ONE_RECALLS = (1, 10, 100)
 K_RECALLS = (10, 100)
+NDCG_K = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -33,10 +36,13 @@ class VectorData:
         metric: "l2", or "inner_product" (larger is nearer). Angular distance is "l2" between
             vectors that were scaled to unit length.
         truth: the nearest neighbours of every query, (nq, depth).
+        qrels: which items are really relevant to which queries, where that is known.
+        trained_on: what `train` is; by default "base" where it is the database, else "learn".
 
     Raises:
         TypeError: a source is not float32.
-        ValueError: a shape does not fit, a set is empty, or the truth has no neighbours.
+        ValueError: a shape does not fit, a set is empty, the truth has no neighbours, or
+            a judgement is of what is not there.
     """
 
     name: str
@@ -47,13 +53,17 @@ class VectorData:
     queries: Source
     metric: Metric
     truth: Neighbours
+    qrels: Qrels | None = None
+    trained_on: TrainOn | None = None
 
     default_k = DEPTH
 
     @property
     def relevant(self) -> str:
         """What is relevant to a query, in words."""
-        return "its nearest items, by exact distances"
+        nearest = "its nearest items, by exact distances"
+        judged = "; to nDCG what is judged to be relevant, which exact search is a ceiling of"
+        return nearest if self.qrels is None else nearest + judged
 
     def __post_init__(self) -> None:
         d = self.database.shape[-1]
@@ -74,6 +84,8 @@ class VectorData:
             raise ValueError(
                 f"expected true ids from 0 to {len(self.database) - 1}, got {I.min()} to {I.max()}"
             )
+        if self.qrels is not None:
+            self.qrels.check(len(self.queries), len(self.database))
 
     @property
     def depth(self) -> int:
@@ -98,8 +110,9 @@ class VectorData:
 
         Returns:
             Scores by name: "1-recall@1", "1-recall@10", "1-recall@100", "10-recall@10" and
-            "100-recall@100", as far as k and the depth of the truth allow; curves "k",
-            "1-recall@k" and "k-recall@k", up to there.
+            "100-recall@100", as far as k and the depth of the truth allow, and "ndcg@10" of the
+            judged relevance where there is some, and k is 10 or more; curves "k", "1-recall@k" and
+            "k-recall@k", up to there.
 
         Raises:
             ValueError: a shape, k or an id does not fit.
@@ -115,6 +128,10 @@ class VectorData:
             **{f"1-recall@{r}": one_recall_at_k(found, true, r) for r in ONE_RECALLS if r <= near},
             **{f"{r}-recall@{r}": k_recall_at_k(found, true, r) for r in K_RECALLS if r <= near},
         }
+        if self.qrels is not None and k >= NDCG_K:
+            grades = self.qrels.grades_of(I[:, :NDCG_K])
+            ideal = self.qrels.ideal(len(I), NDCG_K)
+            per_query[f"ndcg@{NDCG_K}"] = ndcg_at_k(grades, ideal, NDCG_K)
         ks = curve_ks(near)
         curves = {
             "k": [float(value) for value in ks],

@@ -23,11 +23,12 @@ from faiss_pqvae.data.tables import open_parquet_vectors, parquet_columns
 from .classes import classes_of
 from .held import HELD_BYTES
 from .labelled import LabelledData
+from .qrels import read_qrels
 from .splits import LabelledItems
 from .vectors import VectorParts
 
-# In a folder of .npy files; the last three may be absent.
-_NPY = ("items.npy", "labels.npy", "queries.npy", "query_labels.npy")
+# In a folder of .npy files; all but the first may be absent.
+_NPY = ("items.npy", "labels.npy", "queries.npy", "query_labels.npy", "qrels.tsv")
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class OwnData:
         labels: a .npy file with the labels of the data: integers (n,), or bool (n, classes) where
             an item may be of several.
         query_labels: likewise of the queries.
+        qrels: a text file with real relevance, beside vectors and queries without labels: lines of
+            a query's and an item's place, counted from 0, and a grade.
         column: the column of images or of vectors in Parquet; by default "image", or the only one
             of images or of vectors.
         label_column: the column of labels in Parquet: integers or text, or lists of them where
@@ -53,6 +56,7 @@ class OwnData:
     queries: Path | None = None
     labels: Path | None = None
     query_labels: Path | None = None
+    qrels: Path | None = None
     column: str | None = None
     label_column: str | None = None
     size: tuple[int, int] | None = None
@@ -86,7 +90,8 @@ def open_own(path: Path, options: OwnData) -> LabelledData | LabelledItems | Vec
     Args:
         path: a folder of images per class; a Parquet file, or a folder of them; a .npy file, whose
             labels `options` name; or a folder with items.npy and labels.npy, and queries.npy and
-            query_labels.npy where the queries are given.
+            query_labels.npy where the queries are given; or with items.npy and queries.npy, and
+            qrels.tsv where real relevance is known.
         options: see there.
 
     Returns:
@@ -100,6 +105,11 @@ def open_own(path: Path, options: OwnData) -> LabelledData | LabelledItems | Vec
         ImportError: a library is needed and not installed; the message names its extra.
     """
     path, options = _npy_folder(path, options)
+    if options.qrels is not None and (options.queries is None or options.labels is not None):
+        raise ValueError(
+            f"expected --queries and no labels beside the judgements of {options.qrels}: they are "
+            "of given queries, and labels say themselves what is relevant"
+        )
     part = _read(path, options.labels, options)
     what = f"{path.name} ({len(part.items):,} items"
     if options.queries is None:
@@ -115,7 +125,7 @@ def open_own(path: Path, options: OwnData) -> LabelledData | LabelledItems | Vec
     queries = _read(options.queries, options.query_labels, options)
     items, asked = _of_one_float(part.items, queries.items)
     if part.labels is None and queries.labels is None:
-        return _vectors(path, items, asked)
+        return _vectors(path, items, asked, options.qrels)
     if part.labels is None or queries.labels is None:
         which = path if part.labels is None else options.queries
         raise ValueError(f"expected labels of {which}, too, as of the other part")
@@ -146,6 +156,7 @@ def _npy_folder(path: Path, options: OwnData) -> tuple[Path, OwnData]:
         queries=options.queries or found[2],
         labels=options.labels or found[1],
         query_labels=options.query_labels or found[3],
+        qrels=options.qrels or found[4],
     )
 
 
@@ -156,14 +167,15 @@ def _of_one_float(items: Source, queries: Source) -> tuple[Source, Source]:
     return Float32Rows(items), Float32Rows(queries)
 
 
-def _vectors(path: Path, database: Source, queries: Source) -> VectorParts:
+def _vectors(path: Path, database: Source, queries: Source, qrels: Path | None) -> VectorParts:
     if len(database.shape) != 2:
         raise ValueError(
             f"expected labels of {path}: without them only vectors (n, d) have neighbours to find, "
             f"got shape {database.shape}"
         )
     description = f"{path.name} ({len(database):,} vectors)"
-    return VectorParts(path.stem, description, database, queries)
+    judged = None if qrels is None else read_qrels(qrels)
+    return VectorParts(path.stem, description, database, queries, qrels=judged)
 
 
 def _held(source: Source) -> Source:

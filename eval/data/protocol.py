@@ -6,6 +6,8 @@ import os
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, TypeAlias, get_args
 
+import numpy as np
+
 from faiss_pqvae.data.source import Source
 from faiss_pqvae.messages import suggestion
 from faiss_pqvae.types import BoolArray, DoubleArray, IdArray
@@ -17,6 +19,8 @@ CURVE_KS = (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10000)
 Split: TypeAlias = Literal["pqvae", "few-labels"]
 GivenSplit: TypeAlias = Literal["pqvae", "few-labels", "dqn"]  # the last has another name now
 FORMER_SPLITS: dict[str, Split] = {"dqn": "few-labels"}  # as older results files have them
+
+TrainOn: TypeAlias = Literal["learn", "base", "half"]  # what methods learn from, of vectors
 
 # One class an item, (n,) int64, or several, (n, classes) bool.
 LabelArray: TypeAlias = IdArray | BoolArray
@@ -73,9 +77,23 @@ class Evaluated(Protocol):
         """Scores I: (nq, at least k) int64, positions in the database, best first."""
 
 
+def trained_on(data: Evaluated, most: int | None = None) -> str:
+    """What a method learns from: its name, as `TrainOn` has it, and how many items.
+
+    Args:
+        data: to train on.
+        most: how many of them the method draws at most, where it does.
+    """
+    usual = "base" if _is_same(data.train, data.database) else "learn"
+    name = getattr(data, "trained_on", None) or usual  # which only vectors of ours say
+    n = len(data.train)
+    drawn = f"{most:,} of " if most is not None and most < n else ""
+    return f"{name}: {drawn}{n:,} items"
+
+
 def roles_of(data: Evaluated) -> str:
     """What the items of some data are there for, in words."""
-    own = data.train is data.database
+    own = _is_same(data.train, data.database)
     learned = "the database itself" if own else f"{len(data.train):,} other items"
     text = (
         f"{len(data.queries):,} queries are searched for in a database of "
@@ -83,6 +101,13 @@ def roles_of(data: Evaluated) -> str:
     )
     relevant = getattr(data, "relevant", "")  # which only ours say
     return f"{text}; relevant to a query: {relevant}." if relevant else f"{text}."
+
+
+def _is_same(a: Source, b: Source) -> bool:
+    """Whether two sources are one, or views of the same numbers."""
+    if not isinstance(a, np.ndarray) or not isinstance(b, np.ndarray):
+        return a is b
+    return (a.ctypes.data, a.shape, a.strides) == (b.ctypes.data, b.shape, b.strides)
 
 
 def split_named(name: str) -> Split:

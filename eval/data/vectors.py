@@ -13,7 +13,8 @@ from faiss_pqvae.types import IdArray
 from .brute_force import Metric
 from .held import HELD_BYTES, held_vectors, rows_of
 from .neighbours import VectorData
-from .protocol import SEED
+from .protocol import SEED, TrainOn
+from .qrels import Qrels
 from .truth import digest, ground_truth
 
 
@@ -30,6 +31,8 @@ class VectorParts:
         shipped: (nq, depth) ids of neighbours that came with it, or None.
         metric: what the neighbours are nearest by.
         unit: whether all vectors are scaled to unit length first.
+        qrels: which items are really relevant to which queries, where that is known.
+        trained_on: what `train` is; by default "base", or "learn" where it is not None.
     """
 
     name: str
@@ -40,6 +43,8 @@ class VectorParts:
     shipped: IdArray | None = None
     metric: Metric = "l2"
     unit: bool = False
+    qrels: Qrels | None = None
+    trained_on: TrainOn | None = None
 
 
 def with_neighbours(
@@ -47,6 +52,7 @@ def with_neighbours(
     n_database: int | None = None,
     n_queries: int | None = None,
     *,
+    train_on: TrainOn | None = None,
     cache: Path | None = None,
     held_bytes: int = HELD_BYTES,
 ) -> VectorData:
@@ -56,13 +62,19 @@ def with_neighbours(
         parts: the set.
         n_database: take a random subset of this many database vectors (seed 0).
         n_queries: take a random subset of this many queries.
+        train_on: what methods learn from: the set's "learn" vectors, the "base" that is searched,
+            or "half": the first half of the base, and what is searched is the other one. By
+            default the learn vectors where there are some, else the base.
         cache: folder for ground truths; by default in the user's cache folder.
         held_bytes: what has at most so many bytes of float32 is read into memory.
 
     Raises:
-        ValueError: a subset is not between 1 and all vectors, dimensions differ, or a vector has
-            NaN or infinity.
+        ValueError: a subset is not between 1 and all vectors, dimensions differ, a vector has
+            NaN or infinity, a judgement is of what is not there, or there is nothing to train on.
     """
+    if parts.qrels is not None:
+        parts.qrels.check(len(parts.queries), len(parts.database))
+    parts = _trained_on(parts, train_on)
     parts, notes = _subset(parts, n_database, n_queries)
     train = parts.database if parts.train is None else parts.train
     sources = (parts.database, parts.queries, train)
@@ -92,6 +104,37 @@ def with_neighbours(
         queries=queries,
         metric=parts.metric,
         truth=truth,
+        qrels=parts.qrels,
+        trained_on=parts.trained_on,
+    )
+
+
+def _trained_on(parts: VectorParts, train_on: TrainOn | None) -> VectorParts:
+    """The set with what is to be trained on as `train`, None for the database."""
+    usual: TrainOn = "base" if parts.train is None else "learn"
+    train_on = train_on or parts.trained_on or usual
+    if train_on == parts.trained_on:
+        return parts
+    if train_on == "base":
+        return replace(parts, train=None, trained_on=train_on)
+    if train_on == "learn":
+        if parts.train is None or parts.trained_on == "half":
+            raise ValueError(
+                f"expected vectors to learn from beside the base of {parts.name} to train on "
+                "'learn', got none: train on 'base', or on 'half' to search in other vectors"
+            )
+        return replace(parts, trained_on=train_on)
+    n = len(parts.database)
+    if n < 2:
+        raise ValueError(f"expected at least 2 base vectors to train on 'half', got {n}")
+    first, second = np.arange(n // 2), np.arange(n // 2, n)
+    return replace(
+        parts,
+        train=rows_of(parts.database, first),
+        database=rows_of(parts.database, second),
+        shipped=None,  # of the whole base
+        qrels=None if parts.qrels is None else parts.qrels.part(items=second),
+        trained_on=train_on,
     )
 
 
@@ -105,7 +148,9 @@ def _subset(
         rows = _draw("n_database", n, n_database)
         notes.append(f"{n_database:,} of {n:,} database vectors")
         # The neighbours that came with the set are those in the whole database.
-        parts = replace(parts, database=rows_of(parts.database, rows), shipped=None)
+        qrels = None if parts.qrels is None else parts.qrels.part(items=rows)
+        database = rows_of(parts.database, rows)
+        parts = replace(parts, database=database, shipped=None, qrels=qrels)
     if n_queries is not None:
         n = len(parts.queries)
         rows = _draw("n_queries", n, n_queries)
@@ -113,7 +158,8 @@ def _subset(
         shipped = parts.shipped
         if shipped is not None:  # of another length it is found wrong later, with a warning
             shipped = shipped[rows] if len(shipped) == n else None
-        parts = replace(parts, queries=parts.queries[rows], shipped=shipped)
+        qrels = None if parts.qrels is None else parts.qrels.part(queries=rows)
+        parts = replace(parts, queries=parts.queries[rows], shipped=shipped, qrels=qrels)
     return parts, notes
 
 
@@ -127,6 +173,8 @@ def _draw(name: str, n: int, size: int) -> IdArray:
 def _protocol(parts: VectorParts, notes: list[str]) -> str:
     """Which vectors play which part, and what nearest means."""
     train = "the database" if parts.train is None else f"{len(parts.train):,} other vectors"
+    if parts.trained_on == "half":
+        train += ", the first half of the base; the other half is searched"
     metric = {"l2": "L2", "inner_product": "inner product"}[parts.metric]
     unit = " between vectors scaled to unit length (angular)" if parts.unit else ""
     subset = f", random subset: {', '.join(notes)} (seed {SEED})" if notes else ""

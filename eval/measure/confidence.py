@@ -163,9 +163,10 @@ def compare(
 ) -> list[Comparison]:
     """The best method at each number of bytes against every other at the same bytes.
 
-    Each with its best search setting; references are left out. The best is chosen by the same
-    queries that it is tested on: a winner by a hair among many is flattered. p-values are corrected
-    for all comparisons together; intervals are each for itself.
+    Each with its best search setting. The best is no reference, but is compared with those of its
+    bytes, too. It is chosen by the same queries that it is tested on: a winner by a hair among many
+    is flattered. p-values are corrected for all comparisons together; intervals stand for
+    themselves.
 
     Args:
         rows: of one evaluation.
@@ -182,14 +183,15 @@ def compare(
     if method is not None and method not in names:
         raise ValueError(f"expected a method of {names}, got {method!r}{suggestion(method, names)}")
     pairs: list[tuple[int, int]] = []
-    compared = [i for i, row in enumerate(rows) if not row.reference and metric in row.metrics]
+    compared = [i for i, row in enumerate(rows) if metric in row.metrics]
     compared.sort(key=lambda i: (rows[i].bytes_per_vector, -rows[i].metrics[metric]))
     for _, group in itertools.groupby(compared, key=lambda i: rows[i].bytes_per_vector):
         of_method: dict[str, int] = {}
         for i in group:  # best first: a method's best search setting
             of_method.setdefault(rows[i].method, i)
-        if method is None or method in of_method:
-            one = of_method.pop(next(iter(of_method)) if method is None else method)
+        own = [name for name, i in of_method.items() if not rows[i].reference]
+        if own and (method is None or method in own):
+            one = of_method.pop(own[0] if method is None else method)
             pairs += [(one, other) for other in of_method.values()]
     single = [paired_p(scores[best], scores[other]) for best, other in pairs]
     found = []

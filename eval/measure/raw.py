@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import zipfile
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,29 @@ _PER_QUERY, _CURVE = "per_query/", "curve/"  # prefixes of names in a file of sc
 _UNREADABLE = (KeyError, EOFError, ValueError, TypeError, zipfile.BadZipFile)
 
 
+@dataclass(frozen=True)
+class Costs:
+    """What an index and a search of it took.
+
+    Attributes:
+        code_size: bytes per vector of the built index.
+        train_s: seconds.
+        add_s: seconds, for the whole database.
+        search_s: seconds, for all queries.
+        software: versions of what measured it, as `runner.software` writes them.
+        trained_on: see `results.Row`.
+        model_bytes: see `results.Row`.
+    """
+
+    code_size: int
+    train_s: float
+    add_s: float
+    search_s: float
+    software: str = ""
+    trained_on: str = ""
+    model_bytes: int | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class Raw:
     """What one search returned, and what it took.
@@ -39,20 +62,15 @@ class Raw:
     Attributes:
         D: (nq, k) float32, distances or similarities, best first.
         I: (nq, k) int64, positions in the database; ties in the order of their ids.
-        code_size: bytes per vector of the built index.
-        train_s: seconds.
-        add_s: seconds, for the whole database.
-        search_s: seconds, for all queries.
-        software: versions of what measured it, as `runner.software` writes them.
+        costs: of the search and of its index.
     """
 
     D: FloatArray
     I: IdArray  # noqa: E741 - FAISS's name
-    code_size: int
-    train_s: float
-    add_s: float
-    search_s: float
-    software: str = ""
+    costs: Costs
+
+
+_COSTS = tuple(field.name for field in fields(Costs))
 
 
 def fingerprint(data: Evaluated) -> str:
@@ -127,7 +145,8 @@ def write_raw(raw: Raw, out: Path, key: str) -> None:
     lowest, highest = (int(raw.I.min()), int(raw.I.max())) if raw.I.size else (0, 0)
     # Signed integers that hold -1 - n hold n, too.
     dtype = np.min_scalar_type(highest if lowest >= 0 else -1 - max(highest, 0))
-    _write(raw_path(out, key), {**vars(raw), "I": raw.I.astype(dtype)})
+    costs = {name: x for name, x in vars(raw.costs).items() if x is not None}
+    _write(raw_path(out, key), {"D": raw.D, "I": raw.I.astype(dtype), **costs})
 
 
 def read_raw(out: Path, key: str) -> Raw:
@@ -141,15 +160,8 @@ def read_raw(out: Path, key: str) -> Raw:
     try:
         # Opened here: np.load leaves a file open when it is no archive.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            return Raw(
-                D=arrays["D"],
-                I=arrays["I"].astype(np.int64),
-                code_size=int(arrays["code_size"]),
-                train_s=float(arrays["train_s"]),
-                add_s=float(arrays["add_s"]),
-                search_s=float(arrays["search_s"]),
-                software=str(arrays["software"]) if "software" in arrays else "",
-            )
+            of_file = {name: arrays[name].item() for name in _COSTS if name in arrays}
+            return Raw(arrays["D"], arrays["I"].astype(np.int64), Costs(**of_file))
     except _UNREADABLE as error:
         raise ValueError(f"cannot read {path}: expected raw results; {error}") from error
 

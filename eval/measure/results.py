@@ -50,6 +50,13 @@ class Row:
         seed_intervals: by metric [low, high], a 95 % bootstrap interval over at least 3 seeds.
         seed_deviations: by metric the standard deviation over the seeds, where there are several.
         marked: what the others are there to be compared with.
+        trained_on: "base: 300,000 items" (the database), "learn: 50,000 of 200,000 items" (others,
+            of which the method drew some), "half: ..." (the half of the base that is not searched);
+            empty for what learned nothing here.
+        model_bytes: what is kept besides codes: codebooks, rotations, networks; None where a
+            method does not say.
+        encode_us: microseconds in which one item is encoded and stored; None in older files.
+        queries_per_s: likewise.
     """
 
     method: str
@@ -70,6 +77,15 @@ class Row:
     seed_intervals: dict[str, list[float]] = field(default_factory=dict, metadata=_ENDS)
     seed_deviations: dict[str, float] = field(default_factory=dict)
     marked: bool = False
+    trained_on: str = ""
+    model_bytes: int | None = None
+    encode_us: float | None = None
+    queries_per_s: float | None = None
+
+    @property
+    def learned_from(self) -> str:
+        """What it was trained on, without the number of items: "base", "learn", "half" or ""."""
+        return self.trained_on.partition(":")[0]
 
 
 @dataclass(frozen=True)
@@ -111,7 +127,8 @@ class LeftOut:
         method: its name.
         bits: bits per vector.
         reason: in one line.
-        failed: it raised an error, or returned what cannot be right; else it needs more items.
+        failed: it raised an error, or returned what cannot be right; else it needs more items,
+            or a library.
         seed: of the method.
     """
 
@@ -196,12 +213,15 @@ def metric_names(results: Results) -> list[str]:
     """The metrics that are printed.
 
     With labels map@k, map@k/min(R,k) and precision@100 (or @k below 100); of vectors, whose
-    relevant items are their nearest, every 1-recall@R and then every k-recall@k that a row has.
+    relevant items are their nearest, every 1-recall@R and then every k-recall@k that a row has, and
+    nDCG where relevance was judged.
     """
     names = {name for row in results.rows for name in row.metrics}
     recalls = [name for name in names if RECALL.fullmatch(name)]
     if recalls:
-        return sorted(recalls, key=lambda name: [int(part) for part in name.split("-recall@")])
+        judged = sorted(name for name in names if name.startswith("ndcg@"))
+        by_k = sorted(recalls, key=lambda name: [int(part) for part in name.split("-recall@")])
+        return [*by_k, *judged]
     k = results.k
     return [f"map@{k}", f"map@{k}/min(R,k)", f"precision@{min(k, 100)}"]
 

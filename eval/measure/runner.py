@@ -19,13 +19,13 @@ from faiss_pqvae.progress import Progress
 
 from ..data.protocol import Evaluated, roles_of
 from ..methods.errors import told
-from ..methods.method import Method, Searchable, TooFewItemsError
+from ..methods.method import LeftOutError, Method
 from .environment import environment, software
 from .failures import FailedMethodsError, lines_of
-from .raw import Raw, check_scores, fingerprint, job_key, read_raw, write_raw, write_scores
+from .raw import Costs, Raw, check_scores, fingerprint, job_key, read_raw, write_raw, write_scores
 from .results import FILE_NAME, LeftOut, Results, write_results
 from .scored import Measured, with_rows
-from .searching import built, searched, set_search
+from .searching import Built, built, searched, set_search
 from .trust import check_distances, check_results, order_ties
 
 BATCH_RESULTS = 1 << 24  # that one call of search returns at most: 192 MiB
@@ -52,8 +52,9 @@ def run(
     A method that is listed twice (exact L2, say, with two lists of baselines) is run once. What
     `out/raw` has is used again, as long as data, configuration and code are the same.
 
-    A method that needs more training items than there are is left out, and so is one that fails,
-    whatever it raises: the others are measured, and the results say what is missing, and why.
+    A method that needs more training items than there are, or a library that is not there, is left
+    out, and so is one that fails, whatever it raises: the others are measured, and the results say
+    what is missing, and why.
 
     Args:
         data: what to train on, to search in and to search for.
@@ -72,7 +73,7 @@ def run(
 
     Raises:
         ValueError: no method, k or batch_size below 1, a supervised method and data without
-            labels to train with, or too few items for every method.
+            labels to train with, or no method that can be measured.
         FailedMethodsError: methods raised an error, or built an index of other bytes per vector
             than their bits, or returned what cannot be right: another shape or dtype, ids out of
             range or repeated, distances that are not finite or not in order. It has the results
@@ -183,13 +184,13 @@ def _measure(
 ) -> Iterator[tuple[str, str, Raw, bool]]:
     """Each search setting with its key, its results, and whether these were stored.
 
-    Why a method is left out goes to `missing`: it needs more items, or it is wrong, which the run
+    Why a method is left out goes to `missing`: it lacks something, or it is wrong, which the run
     tells at its end. Only what the method itself raises is noted.
     """
     left = partial(LeftOut, method.name, method.bits, seed=method.seed)
     try:
         yield from _searches(job, method, keys)
-    except TooFewItemsError as error:
+    except LeftOutError as error:
         missing.append((left(str(error)), None))
     except OSError:  # of a disk: it concerns all methods
         raise
@@ -201,15 +202,15 @@ def _searches(
     job: _Job, method: Method, keys: Sequence[str]
 ) -> Iterator[tuple[str, str, Raw, bool]]:
     """The same of an index that is built once for all search settings, where it is needed."""
-    index: Searchable | None = None
-    times = (0.0, 0.0)
+    made: Built | None = None
     for search, key in zip(method.searches, keys, strict=True):
         raw = None if job.fresh else _reusable(job.out, key, method, search)
         if raw is not None:
             yield search, key, raw, True
             continue
-        if index is None:
-            index, times = built(job.data, method)
+        if made is None:
+            made = built(job.data, method)
+        index = made.index
         set_search(index, search, of_several=len(method.searches) > 1)
         D, I, search_s = searched(job.data, index, job.k, job.batch_size)  # noqa: E741
         try:
@@ -218,7 +219,16 @@ def _searches(
                 check_distances(job.data, D, I)
         except ValueError as error:
             raise ValueError(f"{search}: {error}") from error
-        raw = Raw(*order_ties(D, I), index.sa_code_size(), *times, search_s, software())
+        costs = Costs(
+            code_size=index.sa_code_size(),
+            train_s=made.train_s,
+            add_s=made.add_s,
+            search_s=search_s,
+            software=software(),
+            trained_on=made.trained_on,
+            model_bytes=made.model_bytes,
+        )
+        raw = Raw(*order_ties(D, I), costs)
         write_raw(raw, job.out, key)
         yield search, key, raw, False
 
@@ -229,9 +239,7 @@ def _scored(job: _Job, method: Method, search: str, key: str, raw: Raw) -> Measu
         check_scores(scores, len(job.data.queries))
     except (TypeError, ValueError) as error:
         raise type(error)(f"{method.name} ({search}): {error}") from error
-    return Measured(
-        method, search, key, scores, raw.code_size, raw.train_s, raw.add_s, raw.search_s
-    )
+    return Measured(method, search, key, scores, raw.costs)
 
 
 def _reusable(out: Path, key: str, method: Method, search: str) -> Raw | None:
@@ -242,9 +250,10 @@ def _reusable(out: Path, key: str, method: Method, search: str) -> Raw | None:
     except ValueError as error:
         _log.warning("%s; it is measured again", error)
         return None
-    if raw.software != software():
+    measured_with = raw.costs.software
+    if measured_with != software():
         _log.warning(
             "%s, %d bits, %s: measured with %s, this is %s; --fresh measures again",
-            *(method.name, method.bits, search, raw.software or "unknown versions", software()),
+            *(method.name, method.bits, search, measured_with or "unknown versions", software()),
         )
     return raw

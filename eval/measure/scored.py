@@ -22,7 +22,7 @@ from .confidence import (
     seed_interval,
     settings,
 )
-from .raw import read_scores
+from .raw import Costs, read_scores
 from .results import Results, Row, main_metric
 
 
@@ -35,20 +35,14 @@ class Measured:
         search: its search setting.
         key: of the raw results.
         scores: what the answers were worth.
-        bytes_per_vector: of the built index.
-        train_s: seconds.
-        add_s: seconds.
-        search_s: seconds.
+        costs: what it took.
     """
 
     method: Method
     search: str
     key: str
     scores: Scores
-    bytes_per_vector: int
-    train_s: float
-    add_s: float
-    search_s: float
+    costs: Costs
 
 
 def with_rows(results: Results, measured: Sequence[Measured]) -> Results:
@@ -60,7 +54,7 @@ def with_rows(results: Results, measured: Sequence[Measured]) -> Results:
     groups: dict[str, list[Measured]] = {}
     for one in measured:
         groups.setdefault(_but_for_seed(one), []).append(one)
-    rows = tuple(_row(group) for group in groups.values())
+    rows = tuple(_row(group, results) for group in groups.values())
     scores = [_mean_scores([one.scores for one in group]) for group in groups.values()]
     return with_confidence(replace(results, rows=rows), scores)
 
@@ -136,8 +130,10 @@ def _without_seeds(config: Any) -> Any:
     return config
 
 
-def _row(group: Sequence[Measured]) -> Row:
+def _row(group: Sequence[Measured], results: Results) -> Row:
     first = group[0]
+    add_s = float(np.mean([one.costs.add_s for one in group]))
+    search_s = float(np.mean([one.costs.search_s for one in group]))
     values = {
         name: [float(one.scores.per_query[name].mean()) for one in group]
         for name in first.scores.per_query
@@ -147,12 +143,12 @@ def _row(group: Sequence[Measured]) -> Row:
     return Row(
         method=first.method.name,
         bits=first.method.bits,
-        bytes_per_vector=first.bytes_per_vector,
+        bytes_per_vector=first.costs.code_size,
         search=first.search,
         metrics={name: float(np.mean(found)) for name, found in values.items()},
-        train_s=float(np.mean([one.train_s for one in group])),
-        add_s=float(np.mean([one.add_s for one in group])),
-        search_s=float(np.mean([one.search_s for one in group])),
+        train_s=float(np.mean([one.costs.train_s for one in group])),
+        add_s=add_s,
+        search_s=search_s,
         config=first.method.config,
         curves={
             name: np.mean([one.scores.curves[name] for one in group], axis=0).tolist()
@@ -169,6 +165,10 @@ def _row(group: Sequence[Measured]) -> Row:
             else {}
         ),
         marked=first.method.marked,
+        trained_on=first.costs.trained_on,
+        model_bytes=first.costs.model_bytes,
+        encode_us=1e6 * add_s / results.n_database,
+        queries_per_s=results.n_queries / search_s if search_s > 0 else None,
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,25 +12,52 @@ import numpy.typing as npt
 
 from faiss_pqvae.types import FloatArray, IdArray
 
-from ..data.protocol import Evaluated
+from ..data.protocol import Evaluated, trained_on
 from ..faiss_library import faiss
 from ..methods.method import Method, Searchable
 
 
-def built(data: Evaluated, method: Method) -> tuple[Searchable, tuple[float, float]]:
-    """A trained and filled index, and the seconds of both."""
-    index = method.build(tuple(data.database.shape[1:]))
+@dataclass(frozen=True, eq=False)
+class Built:
+    """A trained and filled index, and what that took.
+
+    Attributes:
+        index: itself.
+        train_s: seconds.
+        add_s: seconds, for the whole database.
+        trained_on: what it learned from; empty for what learned nothing here.
+        model_bytes: what it keeps besides codes; None where it does not say.
+    """
+
+    index: Searchable
+    train_s: float
+    add_s: float
+    trained_on: str
+    model_bytes: int | None
+
+
+def built(data: Evaluated, method: Method) -> Built:
+    """An index of a method, trained and filled with the database."""
+    index: Any = method.build(tuple(data.database.shape[1:]))
     _check_bytes(method, index)  # before the hours, and again after: bytes are the built index's
+    learns = getattr(index, "learns", True)  # before it has
     started = time.perf_counter()
     _train(data, method, index)
     trained = time.perf_counter()
+    model_bytes = index.model_bytes() if hasattr(index, "model_bytes") else None
+    filling = time.perf_counter()
     index.add(data.database)
     added = time.perf_counter()
     _check_bytes(method, index)
     # A training that went on after an interruption knows better than this clock what it took, and
     # so does an index that shares its training or its codes with others.
-    train_s = getattr(index, "train_s", trained - started)
-    return index, (train_s, getattr(index, "add_s", added - trained))
+    return Built(
+        index,
+        getattr(index, "train_s", trained - started),
+        getattr(index, "add_s", added - filling),
+        trained_on(data, getattr(index, "train_limit", None)) if learns else "",
+        model_bytes,
+    )
 
 
 def _train(data: Evaluated, method: Method, index: Any) -> None:

@@ -14,5 +14,6 @@ from . import rq
 from . import lsq
 from . import product_residual
 from . import rabitq
+from . import scann
 from . import learned
 from . import inverted

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from faiss_pqvae.registry import methods
 
-from .method import Method, Request
+from .method import Method, Request, Shape
 
 M = 8  # sub-quantizers unless another number is asked for: 32, 48 and 64 bits are 4, 6, 8 bits each
 # Rows that are learned in seconds on a few thousand items; the others take up to minutes.
@@ -21,27 +21,27 @@ YARDSTICKS = ("Exact L2", "ITQ", "PQ", "OPQ", "RQ")
 
 
 def baselines(
-    bits: int, d: int, *, M: int = M, seed: int = 0, only: Collection[str] | None = None
+    bits: int, shape: Shape, *, M: int = M, seed: int = 0, only: Collection[str] | None = None
 ) -> list[Method]:
     """The rows of every method that is registered, at one code length; none of learned codes.
 
-    With d > 256 all but exact L2 and the raw PQ start with a PCA to 256 dimensions and say so in
-    their names, except Spectral Hashing: it is a PCA to at most `bits` dimensions, and the same one
-    after the first. With d <= 256 nothing does. Of codes that are no whole bytes there are exact
-    L2, LSH, ITQ, and PQ and OPQ of M sub-quantizers.
+    Of images of more than 256 values all but exact L2 and the raw PQ start with a PCA to 256
+    dimensions and say so in their names, except Spectral Hashing: it is a PCA to at most `bits`
+    dimensions, and the same one after the first. Of vectors nothing does. Of codes that are no
+    whole bytes there are exact L2, LSH, ITQ, and PQ and OPQ of M sub-quantizers.
 
     Args:
         bits: bits per vector, a multiple of 4 and of M, at most 16 M.
-        d: values per item.
+        shape: of one item.
         M: sub-quantizers of the product quantizers.
         seed: of every random choice but exact L2's, which has none. Seed 0 keeps FAISS's own seeds.
         only: names of rows to take, without "PCA+" in front (see FAST for those that are learned in
             seconds); names of rows that there are not here have no effect. None takes all.
 
     Raises:
-        ValueError: `bits`, `d` or `M` is out of range, or `only` leaves nothing.
+        ValueError: `bits`, the values of an item or `M` are out of range, or `only` leaves nothing.
     """
-    request = Request(bits, (d,), M=M, seed=seed)
+    request = Request(bits, shape, M=M, seed=seed)
     check_request(request)
     rows = [row for name in registered_names() for row in methods.get(name)(request)]
     taken = [row for row in rows if only is None or row.name.removeprefix("PCA+") in only]

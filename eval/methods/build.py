@@ -2,27 +2,47 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..faiss_library import faiss
 from .flat import TRAIN_LIMIT, FlatPixels, check_size
 from .method import Method, Shape
 from .native_training import DecodedSearch, set_additive, set_seed
 
-PCA_DIM = 256  # OPQ takes a singular value decomposition of d x d in every one of its iterations
+# OPQ takes a singular value decomposition of d x d in every one of its iterations, and 3,072 pixels
+# have little in the dimensions beyond; embeddings are given as they are.
+PCA_DIM = 256
 
 # Local search is slow: FAISS's own 25 rounds of training and 16 of encoding would take as long as
 # all other baselines together. RQ's beam goes by tables, which gives the same codes sooner.
 LSQ_SETTINGS = {"train_iters": 8, "encode_ils_iters": 8}
 RQ_SETTINGS = {"use_beam_LUT": 1}
-ADDITIVE_TRAIN_LIMIT = 20_000
+LSQ_TRAIN_LIMIT = 20_000
 
 
-def reduced_by_pca(d: int) -> tuple[str, str]:
-    """What stands before a factory string and a name: a PCA to 256 dimensions where d is more."""
-    return (f"PCA{PCA_DIM},", "PCA+") if d > PCA_DIM else ("", "")
+class Start(NamedTuple):
+    """What stands before a code: a PCA, or nothing.
+
+    Attributes:
+        d: dimensions that the code gets.
+        factory: of its factory string.
+        label: of its name.
+    """
+
+    d: int
+    factory: str
+    label: str
+
+
+def reduced_by_pca(shape: Shape) -> Start:
+    """A PCA to 256 dimensions for images of more values; vectors stay as they are."""
+    d = math.prod(shape)
+    if len(shape) > 1 and d > PCA_DIM:
+        return Start(PCA_DIM, f"PCA{PCA_DIM},", "PCA+")
+    return Start(d, "", "")
 
 
 def pq_code(start: str, d: int, M: int, nbits: int) -> str:
@@ -51,22 +71,29 @@ def from_factory(
     *,
     search: str = "adc",
     reference: bool = False,
+    decoded: bool = False,
     train_limit: int | None = None,
     seed: int = 0,
 ) -> Method:
     """The Method of a FAISS factory string over flattened items of d values.
 
     The string is read when the index is built; FAISS's RuntimeError comes then. Additive codes
-    get the settings of this module, and are searched as DecodedSearch does.
+    get the settings of this module; `decoded` searches them as DecodedSearch does.
     """
     settings = _settings(factory)
     if train_limit is None:
-        train_limit = ADDITIVE_TRAIN_LIMIT if settings else TRAIN_LIMIT
+        train_limit = LSQ_TRAIN_LIMIT if settings == LSQ_SETTINGS else TRAIN_LIMIT
     return Method(
         name=name,
         bits=bits,
         build=partial(
-            _build, d=d, factory=factory, train_limit=train_limit, seed=seed, settings=settings
+            _build,
+            d=d,
+            factory=factory,
+            train_limit=train_limit,
+            seed=seed,
+            settings=settings,
+            decoded=decoded,
         ),
         config={
             "factory": factory,
@@ -74,6 +101,7 @@ def from_factory(
             "train_limit": train_limit,
             "seed": seed,
             **({"additive": settings} if settings else {}),
+            **({"decoded": True} if decoded else {}),
         },
         searches=(search,),
         reference=reference,
@@ -86,20 +114,19 @@ def from_class(
     make: Callable[..., Any],
     *,
     bits: int,
-    d: int,
+    shape: Shape,
     seed: int,
     search: str = "hamming",
 ) -> Method:
-    """The Method of an index of our own, after a PCA to 256 dimensions where d is more."""
-    inner = min(d, PCA_DIM)
-    new = partial(make, inner, bits, seed=seed)
-    pca = f"PCA{inner}," if d > inner else ""
+    """The Method of an index of our own, after the PCA that such items get."""
+    d, start = math.prod(shape), reduced_by_pca(shape)
+    new = partial(make, start.d, bits, seed=seed)
     return Method(
         name=name,
         bits=bits,
         build=partial(_build_own, d=d, new=new, seed=seed),
         config={
-            "factory": f"{pca}{make.__name__}{bits}",
+            "factory": f"{start.factory}{make.__name__}{bits}",
             "d": d,
             "train_limit": TRAIN_LIMIT,
             "seed": seed,
@@ -118,6 +145,7 @@ def _build(
     train_limit: int,
     seed: int,
     settings: dict[str, int],
+    decoded: bool,
 ) -> FlatPixels:
     check_size(item_shape, d)
     inner, code = _split(factory)
@@ -125,7 +153,7 @@ def _build(
     set_additive(index, settings)
     if seed:  # FAISS's own seeds stay what they are: seed 0 is what its users get
         set_seed(index, seed)
-    if settings:
+    if decoded:
         index = DecodedSearch(index)
     return FlatPixels(index, d=d, train_limit=train_limit, seed=seed)
 

@@ -119,6 +119,11 @@ class DeepHashing(Hashing):
             raise ValueError(f"the training diverged with a learning rate of {self.learning_rate}")
         self.is_trained = True
 
+    def model_bytes(self) -> int:
+        """Bytes of what was learned."""
+        parts = (self._mean, self._scale, *(part for layer in self.layers for part in layer))
+        return sum(part.nbytes for part in parts)
+
     def encode(self, x: npt.NDArray[Any], /) -> BoolArray:
         """The bits of x: (n, d) floats to (n, bits) bool."""
         check_trained(self.is_trained)
@@ -132,8 +137,10 @@ class DeepHashing(Hashing):
 def rows(request: Request) -> Iterator[Method]:
     """At whole bytes only."""
     if request.bits % 8 == 0:
-        name = f"{reduced_by_pca(request.d)[1]}Deep Hashing"
-        yield from_class(name, DeepHashing, bits=request.bits, d=request.d, seed=request.seed)
+        name = f"{reduced_by_pca(request.shape).label}Deep Hashing"
+        yield from_class(
+            name, DeepHashing, bits=request.bits, shape=request.shape, seed=request.seed
+        )
 
 
 def forward(layers: Layers, x: Tensor) -> Tensor:

@@ -22,7 +22,7 @@ from faiss_pqvae.types import FloatArray, IdArray
 from ..faiss_library import faiss
 from .enough import check_enough_for
 from .method import check_enough
-from .native_training import train_native
+from .native_training import native_bytes, train_native
 
 TRAIN_LIMIT = 50_000
 CHUNK_BYTES = 64 << 20  # of float32 in one chunk
@@ -69,13 +69,29 @@ class FlatPixels:
         self.train_s = 0.0
         self._pca: Any = None
 
+    @property
+    def learns(self) -> bool:
+        """Whether there is anything to train; not after it was."""
+        return not self.faiss_index.is_trained or self.d > self.faiss_index.d
+
+    def model_bytes(self) -> int | None:
+        """Bytes of the trained index, which is empty, and of the PCA before it; None: unknown."""
+        index = self.faiss_index
+        if isinstance(index, faiss.Index):
+            own = native_bytes(index)
+        elif hasattr(index, "model_bytes"):
+            own = index.model_bytes()
+        else:
+            return None
+        return own + (0 if self._pca is None else 4 * (self._pca.A.size() + self._pca.b.size()))
+
     def train(self, x: Source, /) -> None:
         """Trains on x: (n, *item_shape) uint8 or float.
 
         Raises:
             TooFewItemsError: for the PCA, or for what follows.
         """
-        if self.faiss_index.is_trained and self.d == self.faiss_index.d:  # nothing to learn
+        if not self.learns:
             return
         n = min(len(x), self.train_limit)
         if self.d > self.faiss_index.d:

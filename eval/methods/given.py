@@ -15,7 +15,9 @@ from faiss_pqvae.types import FloatArray, IdArray
 
 from ..faiss_library import faiss
 from .flat import check_size, flat_chunks, flatten
+from .learned_index import kept_bytes
 from .method import Method, Shape
+from .native_training import native_bytes
 from .settings import read_bundle
 
 _LOOKED_AT = 100  # items of an index that is filled, to see whether they are the database's
@@ -34,6 +36,7 @@ class GivenIndex:
     """
 
     train_s = 0.0
+    learns = False  # here, and nobody knows from what it did
 
     def __init__(self, index: Any, name: str) -> None:
         self.index, self.name = index, name
@@ -99,6 +102,12 @@ class GivenIndex:
                 f"{expected} {len(x) - 1:,}, got {len(places) - same.sum()} others among "
                 f"{len(places)} of them: {_EMPTY}"
             )
+
+    def model_bytes(self) -> int | None:
+        """Bytes that it keeps besides codes; None where it holds some: FAISS counts all as one."""
+        if self.index.ntotal:
+            return None
+        return native_bytes(self.index) if self.native else kept_bytes(self.index)
 
     def search(self, xq: npt.NDArray[Any], k: int, /) -> tuple[FloatArray, IdArray]:
         """D (nq, k) float32 and I (nq, k) int64 of queries (nq, *item_shape), best first."""

@@ -18,7 +18,8 @@ from .visible_code import code_hash
 def rows(request: Request) -> Iterator[Method]:
     """What is asked for, with each lambda: all items scanned, and behind inverted lists if asked.
 
-    Of residual codes every prefix is a code: one training has all lengths.
+    Of residual codes every prefix is a code: one training has all lengths. Product codes of vectors
+    have rows at the same bytes whose candidates the decoder ranks again.
     """
     settings = request.learned
     if settings is None:
@@ -26,9 +27,37 @@ def rows(request: Request) -> Iterator[Method]:
     own = getattr(settings.objective, "lambda_", None)
     for lambda_ in dict.fromkeys((own, *settings.also_lambdas)):
         code = _code(request, settings, None if lambda_ == own else lambda_)
-        yield code.method(request.bits, request.shape)
-        if request.nlist is not None:
-            yield code.inverted_file(request.nlist, request.shape)
+        yield from _of_code(code, request)
+    if len(request.shape) == 1 and settings.objective.code == "PQVAE":
+        yield from _reranked(request, settings)
+
+
+def _of_code(code: LearnedCode, request: Request) -> Iterator[Method]:
+    yield code.method(request.bits, request.shape)
+    if request.nlist is not None:
+        yield code.inverted_file(request.nlist, request.shape)
+
+
+def _reranked(request: Request, settings: CodeSettings) -> Iterator[Method]:
+    """The rows with the decoder: of the same training, unless another objective is asked for."""
+    plain = _code(request, settings, None)
+    objective = plain.objective if settings.reranked is None else settings.reranked
+    shares = objective == plain.objective
+    folder = plain.folder if shares else plain.folder.with_name(f"{plain.folder.name}-rdecoder")
+    M, nbits = shape_of_learned_code(request.bits, request.shape, objective)
+    code = LearnedCode(
+        M,
+        nbits,
+        settings.model,
+        plain.training,
+        objective=objective,
+        folder=folder,
+        pretrained=settings.pretrained,
+        shown=plain.shown,
+        reranked=True,
+    )
+    for row in _of_code(code, request):
+        yield dataclasses.replace(row, finish=plain.finish) if shares else row
 
 
 def _code(request: Request, settings: CodeSettings, lambda_: float | None) -> LearnedCode:

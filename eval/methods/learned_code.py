@@ -29,7 +29,7 @@ from ..data.protocol import Evaluated, LabelArray
 from ..faiss_library import faiss
 from .code_shape import is_residual, reads_labels
 from .inverted import NPROBES, list_bytes
-from .learned_index import Behind, Scanned
+from .learned_index import Behind, Scanned, kept_bytes
 from .method import Finished, Method, Shape, check_enough
 from .settings import is_foreign, read_bundle
 
@@ -54,6 +54,7 @@ class LearnedCode:
         lengths: in bits; what there are rows of. Of residual codes multiples of nbits up to
             M * nbits, of others M * nbits alone, which is the default.
         shown: whether the index is kept, and how often it has its codewords goes into the report.
+        reranked: whether the decoder ranks candidates again.
 
     Raises:
         ValueError: lengths that the code does not have.
@@ -72,10 +73,12 @@ class LearnedCode:
         pretrained: PQVAE | None = None,
         lengths: tuple[int, ...] = (),
         shown: bool = True,
+        reranked: bool = False,
     ) -> None:
         self.objective = _settings_of(model.objective if objective is None else objective)
         self.M, self.nbits, self.bits = M, nbits, M * nbits
-        self.code = f"{self.objective.code}{M}x{nbits}"
+        self.reranked = reranked
+        self.code = f"{self.objective.code}{M}x{nbits}{',RDecoder' if reranked else ''}"
         self.lengths = lengths or (self.bits,)
         self.has_prefixes = is_residual(self.objective)
         possible = range(nbits, self.bits + 1, nbits) if self.has_prefixes else (self.bits,)
@@ -84,7 +87,8 @@ class LearnedCode:
                 f"expected lengths of {self.code} of {[*possible]} bits, got {self.lengths}"
             )
         self.model, self.training, self.pretrained = model, training, pretrained
-        self.folder, self.name, self.shown = folder, name or self.objective.title, shown
+        self.folder, self.shown = folder, shown
+        self.name = (name or self.objective.title) + (", re-ranked" if reranked else "")
         seed = f", seed {training.seed}" if training.seed else ""
         self.label = f"{self.name}, {self.bits} bits{seed}"
         self.log = folder / "training" / "log.jsonl"
@@ -92,23 +96,37 @@ class LearnedCode:
         self._built: LatentIndex | None = None
         self._is_written = False  # whether that is the bundle in the folder
         self.train_s = self.add_s = 0.0
+        self.model_bytes = 0
 
     def method(self, bits: int, item_shape: Shape) -> Method:
-        """The row of a length for the runner: every item is scanned, by both kinds of table."""
+        """The row of a length for the runner: every item is scanned, by both kinds of table.
+
+        With the decoder it is scanned by one, and there is a row with as many candidates as results
+        (of 100 results the first 10 are what 10 results with a k_factor of 10 are), and one with as
+        many as the index has by itself.
+        """
         n_levels = bits // self.nbits if self.has_prefixes else None
         config = {"factory": self.code} | ({} if n_levels is None else {"prefix": n_levels})
         build = functools.partial(Scanned, self, n_levels)
-        return self._method(self.name, bits, build, config, ("adc", "sdc"), item_shape)
+        searches: tuple[str, ...] = ("adc", "sdc")
+        if self.reranked:
+            own = self.new(item_shape, self.code).k_factor
+            searches = tuple(f"k_factor={value:g}" for value in sorted({1.0, own}))
+        return self._method(self.name, bits, build, config, searches, item_shape)
 
     def inverted_file(self, nlist: int, item_shape: Shape) -> Method:
-        """The row of an inverted file over the same trained codes, with several nprobe."""
+        """The row of an inverted file over the same trained codes, with several nprobe.
+
+        The decoder ranks as many candidates as there are results.
+        """
         factory = f"IVF{nlist},{self.code}"
+        also = ",k_factor=1" if self.reranked else ""
         return self._method(
             f"IVF{nlist},{self.name}",
             self.bits + 8 * list_bytes(nlist),
             functools.partial(Behind, self, factory),
             {"factory": factory},
-            tuple(f"nprobe={nprobe}" for nprobe in NPROBES if nprobe <= nlist),
+            tuple(f"nprobe={nprobe}{also}" for nprobe in NPROBES if nprobe <= nlist),
             item_shape,
         )
 
@@ -174,6 +192,7 @@ class LearnedCode:
         index.train(x, labels, folder=folder)
         if whole:
             self._built, self.train_s = index, index.train_s
+            self.model_bytes = kept_bytes(index)
 
     def trained(self, item_shape: Shape, x: Source, labels: LabelArray | None) -> LatentIndex:
         """The index over all items; trains it the first time."""

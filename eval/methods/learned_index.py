@@ -13,6 +13,7 @@ from faiss_pqvae.types import FloatArray, IdArray
 
 from ..data.protocol import LabelArray
 from .method import Shape
+from .native_training import native_bytes
 
 
 class TrainedCode(Protocol):
@@ -22,6 +23,7 @@ class TrainedCode(Protocol):
     nbits: int
     train_s: float
     add_s: float
+    model_bytes: int
 
     def new(self, item_shape: Shape, factory: str) -> LatentIndex:
         """An untrained index of the code, or of what a factory string makes of it."""
@@ -64,6 +66,24 @@ class Scanned:
         """Seconds in which the whole index was filled, or read."""
         return self.code.add_s
 
+    @property
+    def k_factor(self) -> float:
+        """Candidates per result that the decoder ranks again."""
+        return self._filled.k_factor
+
+    @k_factor.setter
+    def k_factor(self, value: float) -> None:
+        self._filled.k_factor = value
+
+    @property
+    def _filled(self) -> LatentIndex:
+        assert self._index is not None  # `add` comes before
+        return self._index
+
+    def model_bytes(self) -> int:
+        """Bytes of the trained model, and of the index without codes."""
+        return self.code.model_bytes
+
     def train(self, x: Source, labels: LabelArray | None = None, /) -> None:
         """Trains the code, if no other row did: (n, *item_shape) items, and their labels."""
         self.code.trained(self.item_shape, x, labels)
@@ -77,9 +97,9 @@ class Scanned:
 
     def search(self, xq: npt.NDArray[Any], k: int, /) -> tuple[FloatArray, IdArray]:
         """D (nq, k) float32 and I (nq, k) int64 of queries (nq, *item_shape), best first."""
-        assert self._index is not None  # `add` comes before
-        self._index.search_type = self.search_type  # type: ignore[assignment]
-        return self._index.search(xq, k)
+        index = self._filled
+        index.search_type = self.search_type  # type: ignore[assignment]
+        return index.search(xq, k)
 
     def sa_code_size(self) -> int:
         """Bytes per stored vector, known before there is an index."""
@@ -118,6 +138,19 @@ class Behind:
     def nprobe(self, n: int) -> None:
         self.index.nprobe = n
 
+    @property
+    def k_factor(self) -> float:
+        """Candidates per result that the decoder ranks again."""
+        return self.index.k_factor
+
+    @k_factor.setter
+    def k_factor(self, value: float) -> None:
+        self.index.k_factor = value
+
+    def model_bytes(self) -> int:
+        """Bytes of the trained model, and of the index without codes."""
+        return kept_bytes(self.index)
+
     def train(self, x: Source, labels: LabelArray | None = None, /) -> None:
         """Trains with x: (n, *item_shape), and labels where the code reads some."""
         self.code.train(self.index, x, labels)
@@ -133,3 +166,12 @@ class Behind:
     def sa_code_size(self) -> int:
         """Bytes per stored vector."""
         return self.index.sa_code_size()
+
+
+def kept_bytes(index: LatentIndex) -> int:
+    """Bytes of what a trained index keeps, before it has codes: the model's weights and the index.
+
+    The codewords are in both, as they are in a bundle.
+    """
+    weights = sum(int(x.nbytes) for x in index.model.state_dict().values())
+    return weights + native_bytes(index.faiss_index)

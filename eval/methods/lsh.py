@@ -17,7 +17,7 @@ def rows(request: Request) -> Iterator[Method]:
     PCA centres the values. Without it hyperplanes through the origin would have all pixels, which
     are never negative, on similar sides: then the thresholds are trained ("t").
     """
-    pca, label = reduced_by_pca(request.d)
+    _, pca, label = reduced_by_pca(request.shape)
     factory = f"{pca}LSH{request.bits}{'r' if pca else 'rt'}"
     yield from_factory(
         f"{label}LSH", request.bits, request.d, factory, search="hamming", seed=request.seed

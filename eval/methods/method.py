@@ -23,7 +23,11 @@ Shape = tuple[int, ...]
 
 
 class Searchable(Protocol):
-    """What the runner asks of an index; `search_type` too, when a method names several."""
+    """What the runner asks of an index; `search_type` too, when a method names several.
+
+    An index may also say what it knows better: `train_s` and `add_s`, seconds; `learns`, False for
+    what `train` does not change; `train_limit`, where it draws some items; `model_bytes()`, what a trained one keeps besides its codes.
+    """
 
     def train(self, x: Source, /) -> object:
         """Learns from x: (n, *item_shape)."""
@@ -38,11 +42,15 @@ class Searchable(Protocol):
         """Bytes per stored vector."""
 
 
-class TooFewItemsError(ValueError):
-    """There are fewer items to learn from than a method needs; it says how many that is.
+class LeftOutError(ValueError):
+    """A method cannot be measured here, for a reason that is no fault of it, which it says.
 
     The runner then leaves out its rows, with the reason, and measures the others.
     """
+
+
+class TooFewItemsError(LeftOutError):
+    """There are fewer items to learn from than a method needs; it says how many that is."""
 
 
 def check_enough(n: int, least: int, what: str) -> None:

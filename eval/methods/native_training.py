@@ -68,6 +68,15 @@ class DecodedSearch:
         """Bytes per stored vector."""
         return int(self.index.sa_code_size())
 
+    def model_bytes(self) -> int:
+        """Bytes of the native index, which holds no codes."""
+        return native_bytes(self.index)
+
+
+def native_bytes(index: Any) -> int:
+    """Bytes of a native index that is empty, as FAISS writes it: all that it learned."""
+    return len(faiss.serialize_index(index))
+
 
 def train_native(index: Any, xt: FloatArray) -> None:
     """Trains an index on (n, d) float32, with OPQ optimal for the code that follows it.

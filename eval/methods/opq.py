@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from faiss_pqvae.registry import methods
 
-from .build import PCA_DIM, from_factory, padded, reduced_by_pca
+from .build import from_factory, padded, reduced_by_pca
 from .method import Method, Request
 
 
@@ -18,6 +18,6 @@ def opq_code(start: str, d: int, M: int, nbits: int) -> str:
 @methods.register("OPQ")
 def rows(request: Request) -> Iterator[Method]:
     """FAISS's; the rotation is learned for the bits of the code."""
-    pca, label = reduced_by_pca(request.d)
-    factory = opq_code(pca, min(request.d, PCA_DIM), request.M, request.bits // request.M)
+    d, pca, label = reduced_by_pca(request.shape)
+    factory = opq_code(pca, d, request.M, request.bits // request.M)
     yield from_factory(f"{label}OPQ", request.bits, request.d, factory, seed=request.seed)

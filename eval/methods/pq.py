@@ -6,15 +6,15 @@ from collections.abc import Iterator
 
 from faiss_pqvae.registry import methods
 
-from .build import PCA_DIM, from_factory, pq_code, reduced_by_pca
+from .build import from_factory, pq_code, reduced_by_pca
 from .method import Method, Request
 
 
 @methods.register("PQ")
 def rows(request: Request) -> Iterator[Method]:
-    """Of more than 256 values both, else the first."""
-    pca, label = reduced_by_pca(request.d)
-    starts = {"PQ": ("", request.d), f"{label}PQ": (pca, min(request.d, PCA_DIM))}
-    for name, (start, inner) in starts.items():
-        factory = pq_code(start, inner, request.M, request.bits // request.M)
+    """Both for images that get a PCA, else the first."""
+    start = reduced_by_pca(request.shape)
+    starts = {"PQ": ("", request.d), f"{start.label}PQ": (start.factory, start.d)}
+    for name, (pca, d) in starts.items():
+        factory = pq_code(pca, d, request.M, request.bits // request.M)
         yield from_factory(name, request.bits, request.d, factory, seed=request.seed)

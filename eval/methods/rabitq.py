@@ -1,4 +1,4 @@
-"""RaBitQ: a bit for each of some randomly rotated dimensions, and two factors."""
+"""RaBitQ: a bit for each of the randomly rotated dimensions, and two factors."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from faiss_pqvae.registry import methods
 
-from .build import PCA_DIM, from_factory, reduced_by_pca
+from .build import from_factory, reduced_by_pca
 from .method import Method, Request
 
 FACTOR_BYTES = 8  # of two factors that IndexRaBitQ stores beside one bit per dimension
@@ -14,11 +14,11 @@ FACTOR_BYTES = 8  # of two factors that IndexRaBitQ stores beside one bit per di
 
 @methods.register("RaBitQ")
 def rows(request: Request) -> Iterator[Method]:
-    """FAISS's; no row up to 64 bits, and where there are fewer dimensions than bits."""
-    pca, label = reduced_by_pca(request.d)
-    inner, dimensions = min(request.d, PCA_DIM), request.bits - 8 * FACTOR_BYTES
-    if 0 < dimensions <= inner:
-        fewer = f"PCA{dimensions}," if dimensions < inner else ""
-        name = f"{label}RaBitQ" if label or not fewer else "PCA+RaBitQ"
-        factory = f"{pca}{fewer}RR{dimensions},RaBitQ"
-        yield from_factory(name, request.bits, request.d, factory, seed=request.seed)
+    """FAISS's, at the bytes that it has: a bit for every dimension and the factors.
+
+    Of fewer bytes it could only be had of fewer dimensions, which is no way to use it.
+    """
+    d, pca, label = reduced_by_pca(request.shape)
+    if request.bits == 8 * (-(-d // 8) + FACTOR_BYTES):
+        factory = f"{pca}RR{d},RaBitQ"
+        yield from_factory(f"{label}RaBitQ", request.bits, request.d, factory, seed=request.seed)

@@ -6,14 +6,11 @@ from collections.abc import Iterator
 
 from faiss_pqvae.registry import methods
 
-from .build import from_factory, reduced_by_pca
+from .additive import one_after_another
 from .method import Method, Request
 
 
 @methods.register("RQ")
 def rows(request: Request) -> Iterator[Method]:
-    """FAISS's, of two whole bytes or more (one byte would be PQ); no norm is stored."""
-    pca, label = reduced_by_pca(request.d)
-    if request.bits % 8 == 0 and request.bits > 8:
-        factory = f"{pca}RQ{request.bits // 8}x8"
-        yield from_factory(f"{label}RQ", request.bits, request.d, factory, seed=request.seed)
+    """FAISS's, with the byte of its norm inside, and decoded as a reference."""
+    yield from one_after_another("RQ", request)

@@ -17,6 +17,8 @@ class CodeSettings:
     Attributes:
         objective: what is learned: an object of `faiss_pqvae.objectives`, with its settings.
         folder: for bundles, logs and checkpoints.
+        reranked: what the codes of vectors learn whose candidates the decoder ranks again; None:
+            the same as the others, and then one training serves both.
         model: networks and bottleneck.
         training: the loop; its seed is the request's.
         also_lambdas: strengths of the quantizer to train with besides the objective's own.
@@ -29,6 +31,7 @@ class CodeSettings:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     also_lambdas: tuple[float, ...] = ()
     pretrained: PQVAE | None = None
+    reranked: Any = None
 
 
 def read_bundle(folder: Path, model: ModelConfig) -> LatentIndex:

@@ -72,6 +72,11 @@ class SpectralHashing(Hashing):
         self.modes = smoothest_modes(self.width, self.bits)
         self.is_trained = True
 
+    def model_bytes(self) -> int:
+        """Bytes of what was learned."""
+        parts = (self.mean, self.components, self.low, self.width, self.modes)
+        return sum(part.nbytes for part in parts)
+
     def encode(self, x: npt.NDArray[Any], /) -> BoolArray:
         """The bits of x: (n, d) floats to (n, bits) bool."""
         check_trained(self.is_trained)
@@ -88,7 +93,11 @@ def rows(request: Request) -> Iterator[Method]:
     """At whole bytes only."""
     if request.bits % 8 == 0:
         yield from_class(
-            "Spectral Hashing", SpectralHashing, bits=request.bits, d=request.d, seed=request.seed
+            "Spectral Hashing",
+            SpectralHashing,
+            bits=request.bits,
+            shape=request.shape,
+            seed=request.seed,
         )
 
 

@@ -118,6 +118,10 @@ class SphericalHashing:
             )
         self.is_trained = True
 
+    def model_bytes(self) -> int:
+        """Bytes of what was learned."""
+        return self.pivots.nbytes + self.radii.nbytes
+
     def encode(self, x: npt.NDArray[Any], /) -> BoolArray:
         """The bits of x: (n, d) floats to (n, bits) bool, eq. (1)."""
         check_trained(self.is_trained)
@@ -168,12 +172,12 @@ class SphericalHashing:
 def rows(request: Request) -> Iterator[Method]:
     """At whole bytes only."""
     if request.bits % 8 == 0:
-        name = f"{reduced_by_pca(request.d)[1]}Spherical Hashing"
+        name = f"{reduced_by_pca(request.shape).label}Spherical Hashing"
         yield from_class(
             name,
             SphericalHashing,
             bits=request.bits,
-            d=request.d,
+            shape=request.shape,
             seed=request.seed,
             search="spherical",
         )

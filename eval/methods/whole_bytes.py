@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 
 from faiss_pqvae.registry import methods
 
-from .build import PCA_DIM, from_factory, pq_code, reduced_by_pca
+from .build import from_factory, pq_code, reduced_by_pca
 from .method import Method, Request
 from .opq import opq_code
 
@@ -28,9 +28,9 @@ def _rows(
 ) -> Iterator[Method]:
     """One row, where the sub-quantizers of the comparison are others."""
     if request.bits % 8 == 0 and request.bits != 8 * request.M:
-        pca, label = reduced_by_pca(request.d)
+        d, pca, label = reduced_by_pca(request.shape)
         count = request.bits // 8
-        factory = code(pca, min(request.d, PCA_DIM), count, 8)
+        factory = code(pca, d, count, 8)
         yield from_factory(
             f"{label}{name} ({count}x8)", request.bits, request.d, factory, seed=request.seed
         )

@@ -32,11 +32,16 @@ def ratio(numerator: npt.NDArray[Any], denominator: npt.NDArray[Any]) -> DoubleA
 def check_relevant(relevant: BoolArray, k: int) -> int:
     """Checks marks (nq, columns) bool and a number of ranks, 1 to columns, which it returns."""
     check_array("relevant", relevant, np.bool_, ndim=2)
+    return check_k(k, relevant.shape[1])
+
+
+def check_k(k: int, columns: int) -> int:
+    """Checks a number of ranks, 1 to columns, which it returns."""
     if isinstance(k, bool | np.bool_):
         raise TypeError(f"expected an integer k, got {k!r}")
     k = operator.index(k)
-    if not 1 <= k <= relevant.shape[1]:
-        raise ValueError(f"expected k from 1 to the {relevant.shape[1]} columns, got {k}")
+    if not 1 <= k <= columns:
+        raise ValueError(f"expected k from 1 to the {columns} columns, got {k}")
     return k
 
 

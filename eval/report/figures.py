@@ -34,19 +34,22 @@ def result_figures(page: Shown, styles: Styles) -> list[Drawing]:
     """All figures of rows that these have the numbers for."""
     results, name = page.results, page.metric
     compared = [row for row in page.rows if name in row.metrics]
-    references = [row for row in page.references if name in row.metrics]
+    yardsticks = [row for row in page.yardsticks if name in row.metrics]
+    # Those of the bytes that are compared are drawn among them.
+    beside = [row for row in page.references if name in row.metrics and row not in yardsticks]
     lengths = sorted({row.bits for row in compared})
     figures = []
-    best = best_settings(compared, name)
+    best = [*best_settings(compared, name), *beside]
     if len({row.bits for row in best}) > 1:
-        figures.append(_bits_figure(best, references, name, styles))
-    figures += [
-        _speed_figure(rows, references, name, results.n_queries, styles)
-        for rows in _sweeps(compared)
-    ]
+        figures.append(_bits_figure(best, yardsticks, name, styles))
+    for rows in _sweeps(compared):
+        sizes = {row.bytes_per_vector for row in rows}
+        stars = [*yardsticks, *(row for row in beside if row.bytes_per_vector in sizes)]
+        figures.append(_speed_figure(rows, stars, name, results.n_queries, styles))
     for bits in lengths:
         rows = [row for row in compared if row.bits == bits]
-        shown = [row for row in (*best_settings(rows, name), *references) if row.curves]
+        others = [*(row for row in beside if row.bits == bits), *yardsticks]
+        shown = [row for row in (*best_settings(rows, name), *others) if row.curves]
         if shown and all(row.curves.keys() == shown[0].curves.keys() for row in shown):
             figures.append(_curves_figure(bits, shown, styles))
     return figures + ([_seeds_figure(page.seeded, name, styles)] if page.seeded else [])

@@ -6,6 +6,7 @@ what it was given besides: epochs of trainings, use of codewords and the gallery
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import re
@@ -24,9 +25,9 @@ from ..data.protocol import Evaluated
 from ..measure.results import FILE_NAME, Results, read_results, sort_rows
 from .figures import comparison_figures, result_figures
 from .gallery import gallery
-from .shown import Shown, shown, spread_of
+from .shown import Shown, costs_of, shown, spread_of
 from .svg import STYLE, method_styles
-from .text import cite, half_width, metric_label, p_text, sentences
+from .text import cite, half_width, heading, metric_label, p_text, sentences
 from .training import training_figures
 
 INPUTS = "report_inputs.json"
@@ -127,7 +128,7 @@ def _write(results: Results, out: Path, inputs: Mapping[str, Any]) -> Path:
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters.update(p_text=p_text, metric_label=metric_label)
+    environment.filters.update(p_text=p_text, metric_label=metric_label, heading=heading)
     template = Path(__file__).with_name("report.html").read_text(encoding="utf-8")
     text = environment.from_string(template).render(
         results=results,
@@ -135,6 +136,8 @@ def _write(results: Results, out: Path, inputs: Mapping[str, Any]) -> Path:
         sentences=sentences(results),
         metrics=page.metrics,
         main_metric=page.metric,
+        costs=page.costs,
+        costs_of=functools.partial(costs_of, page),
         rows=page.rows,
         references=page.references,
         best=page.best,
@@ -191,8 +194,8 @@ def _summary(page: Shown) -> str:
             f"; {cite(others[0].method, others[0].search)} follows with "
             f"{100 * others[0].metrics[name]:.2f} %"
         )
-    for row in results.rows:
-        if row.reference and name in row.metrics:
+    for row in page.yardsticks:
+        if name in row.metrics:
             text += (
                 f". {row.method} on {row.bytes_per_vector:,} bytes per vector reaches "
                 f"{100 * row.metrics[name]:.2f} %"

@@ -18,6 +18,10 @@ from ..measure.results import (
     sort_rows,
 )
 
+TRAINED_ON = "trained on"
+# Headings of costs of vectors, which have a speed that is compared, and a model that counts.
+OF_VECTORS = ["train s", "encode us", "queries/s", "model bytes", TRAINED_ON]
+
 
 @dataclass(frozen=True, eq=False)
 class Shown:
@@ -29,8 +33,10 @@ class Shown:
         metric: the one that decides which row is best.
         rows: what is compared, by bits, then the best first.
         references: the others, sorted.
+        yardsticks: of these the ones with bytes of their own, such as exact search.
         best: of the rows the best at every number of bytes.
         bits: the code length that most methods have.
+        costs: headings of what rows took and keep, see `costs_of`.
         left_out: a line for every method that has no row.
         seeded: rows of several seeds.
     """
@@ -40,8 +46,10 @@ class Shown:
     metric: str
     rows: list[Row]
     references: list[Row]
+    yardsticks: list[Row]
     best: list[Row]
     bits: int
+    costs: list[str]
     left_out: list[str]
     seeded: list[Row]
 
@@ -56,17 +64,39 @@ def shown(results: Results) -> Shown:
     """What results have to show."""
     metric = main_metric(results)
     rows = ranked_rows((row for row in results.rows if not row.reference), metric)
+    references = sort_rows(row for row in results.rows if row.reference)
+    sizes = {row.bytes_per_vector for row in rows}
     return Shown(
         results=results,
         metrics=metric_names(results),
         metric=metric,
         rows=rows,
-        references=sort_rows(row for row in results.rows if row.reference),
+        references=references,
+        yardsticks=[row for row in references if row.bytes_per_vector not in sizes],
         best=best_rows(results),
         bits=common_bits(results.rows),
+        costs=["train s", "add s", "search s"] if metric.startswith("map@") else OF_VECTORS,
         left_out=lines_of(results.left_out),
         seeded=[row for row in rows if len(row.seeds.get(metric, ())) > 1],
     )
+
+
+def costs_of(page: Shown, row: Row) -> list[str]:
+    """What a row took and keeps, a text under each heading of `page.costs`; "-" is not known.
+
+    What is made of seconds is there for older files, too.
+    """
+    if page.costs is not OF_VECTORS:
+        return [f"{value:,.2f}" for value in (row.train_s, row.add_s, row.search_s)]
+    results = page.results
+    speed = f"{results.n_queries / row.search_s:,.0f}" if row.search_s > 0 else "-"
+    return [
+        f"{row.train_s:,.2f}",
+        f"{1e6 * row.add_s / results.n_database:,.1f}",
+        speed,
+        "-" if row.model_bytes is None else f"{row.model_bytes:,}",
+        row.trained_on.removesuffix(" items") or "-",
+    ]
 
 
 def common_bits(rows: Iterable[Row]) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from ..measure.results import Comparison, Results, Row
-from .shown import shown, spread_of
+from .shown import TRAINED_ON, costs_of, shown, spread_of
 
 ALPHA = 0.05
 
@@ -13,17 +13,21 @@ ALPHA = 0.05
 def table(results: Results) -> str:
     """The rows by bits, the best first; shares in percent with half the width of intervals.
 
-    A star marks the best at every number of bytes, among the methods that are compared, ">" what
-    the others are there to be compared with; references come below the line, and below all what
-    has no row.
+    Of vectors they say what an item costs to encode, how many queries a second were answered, what
+    is kept besides codes, and what was trained on. A star marks the best at every number of bytes,
+    among the methods that are compared, ">" what the others are there to be compared with;
+    references come below the line, and below all what has no row.
     """
     found = shown(results)
     names = found.metrics
-    head = ["method", "bits", "bytes", "search", *(f"{name} %" for name in names)]
-    head += ["train s", "add s", "search s", ""]
+    head = ["method", "bits", "bytes", "search", *(f"{heading(name)} %" for name in names)]
+    head += [*found.costs, ""]
     rows = (*found.rows, *found.references)
-    cells = [_cells(row, names, "*" if row in found.best else "") for row in rows]
-    lines = _aligned([head, *cells], left=(0, 3))
+    cells = [[*_cells(row, names), *costs_of(found, row)] for row in rows]
+    for row, of_row in zip(rows, cells, strict=True):
+        of_row.append("*" if row in found.best else "")
+    left = (0, 3, head.index(TRAINED_ON)) if TRAINED_ON in head else (0, 3)
+    lines = _aligned([head, *cells], left=left)
     rule = lines[1]
     if found.references:
         lines.insert(2 + len(found.rows), rule)
@@ -101,8 +105,14 @@ def p_text(p: float) -> str:
 
 
 def metric_label(name: str) -> str:
-    """A metric as it is printed in text: "mAP@1000" for "map@1000"."""
-    return f"mAP{name.removeprefix('map')}" if name.startswith("map@") else name
+    """A metric as it is printed in text: "mAP@1000" for "map@1000", "nDCG@10" for "ndcg@10"."""
+    start, at, rest = name.partition("@")
+    return {"map": "mAP", "ndcg": "nDCG"}.get(start, start) + at + rest
+
+
+def heading(name: str) -> str:
+    """A metric as it heads a column: those of classes by their names in files."""
+    return name if name.startswith("map@") else metric_label(name)
 
 
 def half_width(row: Row, name: str) -> float | None:
@@ -126,22 +136,13 @@ def _against(ones: Sequence[Comparison], outcome: str) -> str:
     return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
 
 
-def _cells(row: Row, names: Sequence[str], mark: str) -> list[str]:
+def _cells(row: Row, names: Sequence[str]) -> list[str]:
     shares = []
     for name in names:
         half = half_width(row, name)
         share = f"{100 * row.metrics[name]:.2f}" if name in row.metrics else "-"
         shares.append(share if half is None else f"{share} ±{100 * half:.2f}")
-    times = [f"{value:.2f}" for value in (row.train_s, row.add_s, row.search_s)]
-    return [
-        _marked(row),
-        str(row.bits),
-        str(row.bytes_per_vector),
-        row.search,
-        *shares,
-        *times,
-        mark,
-    ]
+    return [_marked(row), str(row.bits), str(row.bytes_per_vector), row.search, *shares]
 
 
 def _marked(row: Row) -> str:

@@ -7,7 +7,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
@@ -15,7 +15,7 @@ from faiss_pqvae.cli.options import Learning
 from faiss_pqvae.cli.recipes import DATASET, QUICK, demo_recipes, note_on_seeds
 from faiss_pqvae.eval.data.load import load
 from faiss_pqvae.eval.data.own import OwnData
-from faiss_pqvae.eval.data.protocol import Evaluated, GivenSplit
+from faiss_pqvae.eval.data.protocol import Evaluated, GivenSplit, TrainOn
 from faiss_pqvae.eval.measure.failures import FailedMethodsError
 from faiss_pqvae.eval.measure.results import Results
 from faiss_pqvae.eval.measure.runner import run
@@ -50,6 +50,7 @@ def evaluate(
     nlist: int | None = None,
     n_database: int | None = None,
     n_queries: int | None = None,
+    train_on: TrainOn | None = None,
     own: Annotated[OwnData, tyro.conf.arg(name="")] = OwnData(),  # noqa: B008 - frozen
     pretrained: Path | None = None,
     model: ModelConfig = ModelConfig(),  # noqa: B008 - frozen
@@ -66,11 +67,12 @@ def evaluate(
     are used again, and it says so; --fresh measures again.
 
     Args:
-        dataset: the name of a data set (mnist5k, mnist, cifar10, cifar10-jpeg or bsds-sift;
-            FAISS_PQVAE_DATA names their folder), package.module:attribute, an HDF5 file of
-            ann-benchmarks, a folder with base, query and learn files (fvecs, bvecs), or data of
-            your own: a folder of images per class, Parquet with a column of labels, a .npy file
-            with --labels, or a folder with items.npy and labels.npy.
+        dataset: the name of a data set (mnist5k, mnist, cifar10, cifar10-jpeg, bsds-sift or
+            debian-text; FAISS_PQVAE_DATA names their folder), package.module:attribute, an HDF5
+            file of ann-benchmarks, a folder with base, query and learn files (fvecs, bvecs), or
+            data of your own: a folder of images per class, Parquet with a column of labels, a .npy
+            file with --labels, or a folder with items.npy and labels.npy, or queries.npy and, where
+            real relevance is known, qrels.tsv.
         out: folder for results and report.
         protocol: of items with labels. pqvae: training images are the database, test images the
             queries, and what reads labels reads all of the database. few-labels (dqn is its former
@@ -97,6 +99,9 @@ def evaluate(
         nlist: for vectors: adds inverted files of so many lists, for recall against speed.
         n_database: take that many database items only.
         n_queries: take that many queries only; draw so many, where they are drawn.
+        train_on: of vectors, what methods learn from: the learn vectors of the set, the base that
+            is searched, or half: the first half of the base, and the other half is searched. By
+            default the learn vectors where there are some, else the base.
         own: data of your own.
         pretrained: folder of a trained index whose encoder every training starts from.
         model: networks and bottleneck of the learned code; --encoder and --decoder are short for
@@ -106,7 +111,14 @@ def evaluate(
     """
     _check_end(out)
     stored = None if index is None else opened(index, model=model)
-    data = load(dataset, protocol=protocol, n_database=n_database, n_queries=n_queries, own=own)
+    data = load(
+        dataset,
+        protocol=protocol,
+        n_database=n_database,
+        n_queries=n_queries,
+        train_on=train_on,
+        own=own,
+    )
     shape = tuple(data.database.shape[1:])
     k = data.default_k if k is None else k
     rows = [] if index is None else [given(stored, index, shape, len(data.database))]
@@ -115,8 +127,10 @@ def evaluate(
         return
     learned = None
     if not methods or LEARNED in methods:
+        objective, reranked = _objectives(learning, model, shape)
         learned = CodeSettings(
-            objective=learning.objective(_CODE, model, shape),
+            objective=objective,
+            reranked=reranked,
             folder=out,
             model=model,
             training=training,
@@ -159,6 +173,13 @@ def demo(
         rows += rows_of(data, names=names, lengths=recipe.lengths, seeds=seeds, learned=learned)
     note = QUICK if quick else note_on_seeds() if len(seeds) == 1 else ""
     measure(data, rows, k=data.default_k, out=out, note=note, fresh=fresh)
+
+
+def _objectives(learning: Learning, model: ModelConfig, shape: tuple[int, ...]) -> tuple[Any, Any]:
+    """What is learned, and, of vectors, what where the decoder ranks again."""
+    if len(shape) > 1:
+        return learning.objective(_CODE, model, shape), None
+    return learning.reranked(_CODE, model, shape)
 
 
 def _check_end(out: Path) -> None:

@@ -58,17 +58,40 @@ class Learning:
         Raises:
             ValueError: options of another objective, which would have no effect.
         """
+        (found,) = self._of([model.objective or objective_for(code, model, input_shape)])
+        return found
+
+    def reranked(
+        self, code: str, model: ModelConfig, input_shape: tuple[int, ...]
+    ) -> tuple[Objective, Objective]:
+        """What a code learns, and what it learns where the decoder ranks candidates again.
+
+        For the arguments and errors see `objective`; items are vectors.
+        """
         key = model.objective or objective_for(code, model, input_shape)
-        chosen = type(resolved_objective(key))
+        other = key
+        if model.objective is None:
+            usual = index_factory(input_shape, f"{code}1,RDecoder", model=model)
+            assert isinstance(usual.fit, Training)
+            other = objectives.name_of(type(usual.fit.objective))
+        plain, again = self._of([key, other])
+        return plain, again
+
+    def _of(self, keys: Sequence[str]) -> list[Objective]:
+        """The objectives of some names, with the settings that were given; none in vain."""
+        chosen = [resolved_objective(key) for key in keys]
         for name, settings in self._settings.items():
-            if not isinstance(settings, chosen) and settings != type(settings)():
+            if not isinstance(settings, tuple(map(type, chosen))) and settings != type(settings)():
                 given = " ".join(options_of(name, settings, type(settings)()))
+                learned = " or ".join(dict.fromkeys(repr(_shown(key)) for key in keys))
                 raise ValueError(
-                    f"expected options of the objective {_shown(key)!r}, which is learned here, "
+                    f"expected options of the objective {learned}, which is learned here, "
                     f"got {given}: it would have no effect; {OBJECTIVE} names another one"
                 )
-        found = [settings for settings in self._settings.values() if isinstance(settings, chosen)]
-        return found[0] if found else resolved_objective(key)
+        return [
+            next((given for given in self._settings.values() if isinstance(given, type(one))), one)
+            for one in chosen
+        ]
 
     def index(
         self, input_shape: tuple[int, ...], factory: str, metric: Any, **options: Any

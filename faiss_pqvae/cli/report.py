@@ -80,7 +80,9 @@ def _load(name: str, own: OwnData, results: Results) -> Evaluated:
     split = results.protocol.partition(",")[0]
     protocol = split if split == "few-labels" else "pqvae"
     sizes: dict[str, Any] = {}
-    data = load(name, protocol=protocol, own=own)
+    if not main_metric(results).startswith("map@"):  # of vectors; older files do not say it
+        sizes["train_on"] = next(filter(None, (row.learned_from for row in results.rows)), None)
+    data = load(name, protocol=protocol, own=own, **sizes)
     # Queries first: where they are drawn, the database is what they leave.
     for part in ("queries", "database"):
         wanted = getattr(results, f"n_{part}")

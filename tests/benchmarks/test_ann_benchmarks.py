@@ -130,6 +130,7 @@ def test_get_additional__tells_bytes_and_settings(fitted: Any) -> None:
     # Two bytes of codes and one of the list's number; float32 vectors for the second look.
     assert (told["code_bytes"], told["refine_bytes"]) == (3, 4 * D)
     assert told["encoder_s"] > 0
+    assert 4 * D * D < told["model_bytes"] < 4 * 4 * D * D + 10_000  # a matrix, and little beside
     assert str(fitted) == "FaissPQVAE(IVF2,PQVAE4x4,RFlat, nprobe=2, k_factor=30)"
     json.dumps(told)  # plain values, as HDF5's attributes want them
 

@@ -86,12 +86,14 @@ class FaissPQVAE(BaseANN):
             x.shape[1], self.description, self.METRICS[self.metric], training=self.training
         )
         index.train(x)
+        model_bytes = len(faiss.serialize_index(_native(index)))  # before it has codes
         index.add(x)
         self.native = _native(index)
         self._facts = {
             "description": self.description,
             "code_bytes": index.sa_code_size(),
             "refine_bytes": 0 if index.refiner is None else index.refiner.index.sa_code_size(),
+            "model_bytes": model_bytes,
             "train_s": index.train_s,
             "encoder_s": _encoder_s(self.native, x),
         }

@@ -394,6 +394,32 @@ def test_load__takes_what_people_have_in_memory(vectors: np.ndarray, tmp_path: P
         load(lambda: (scipy.sparse.csr_array(vectors), LABELS))
 
 
+def test_load__real_relevance_of_a_function_and_of_a_folder(
+    vectors: np.ndarray, tmp_path: Path
+) -> None:
+    judged = [(0, 4, 2), (9, 1, 1)]
+    parts = {"database": vectors[:50], "queries": vectors[50:], "qrels": judged}
+    np.save(tmp_path / "items.npy", vectors[:50].astype(np.float16))
+    np.save(tmp_path / "queries.npy", vectors[50:].astype(np.float16))
+    (tmp_path / "qrels.tsv").write_text("0 4 2\n9 1 1\n")
+    beside = replace(OwnData(), queries=tmp_path / "queries.npy", qrels=tmp_path / "qrels.tsv")
+    found = np.tile(np.arange(10), (10, 1))
+    expected = np.zeros(10)
+    expected[[0, 9]] = 1 / np.log2(6), 1 / np.log2(3)
+    for data in (
+        load(lambda: parts, cache=tmp_path),
+        load(tmp_path, cache=tmp_path),
+        load(tmp_path / "items.npy", own=beside, cache=tmp_path),
+    ):
+        np.testing.assert_allclose(data.scores(found, 10).per_query["ndcg@10"], expected)
+        assert data.database.dtype == np.float32
+    np.save(tmp_path / "labels.npy", LABELS[:50])
+    for own in (OwnData(), OwnData(qrels=tmp_path / "qrels.tsv")):
+        path = tmp_path if own == OwnData() else tmp_path / "items.npy"
+        with pytest.raises(ValueError, match="expected --queries and no labels beside the judg"):
+            load(path, own=own, cache=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("found", "error", "message"),
     [

@@ -12,6 +12,7 @@ from faiss_pqvae.eval import load
 from faiss_pqvae.eval.data.brute_force import nearest
 from faiss_pqvae.eval.data.held import UnitRows
 from faiss_pqvae.eval.data.neighbours import VectorData
+from faiss_pqvae.eval.data.protocol import trained_on
 from faiss_pqvae.eval.data.sets.texmex import is_texmex, open_texmex
 from faiss_pqvae.eval.data.vectors import with_neighbours
 
@@ -171,3 +172,101 @@ def test_load__bsds_sift(tmp_path: Path, caplog) -> None:
     assert (data.database.shape, data.train.shape) == ((300_000, 128), (200_000, 128))
     assert data.truth.I.shape == (20, 100)
     assert caplog.text == ""  # the truth that came with it agrees with brute force
+
+
+# What is trained on ------------------------------------------------------------------------------
+
+
+def test_load__train_on_learn_base_or_half(texmex: Path, tmp_path: Path) -> None:
+    x, learn = X.astype(np.float32), LEARN.astype(np.float32)
+    base = load(texmex, train_on="base", cache=tmp_path)
+    assert base.train is base.database
+    assert base.protocol == "small: exact L2 neighbours, trained on the database"
+    np.testing.assert_array_equal(load(texmex, train_on="learn", cache=tmp_path).train, learn)
+    half = load(texmex, train_on="half", cache=tmp_path)
+    np.testing.assert_array_equal(half.train, x[:75])
+    np.testing.assert_array_equal(half.database, x[75:])
+    squared = ((Q[:, None].astype(float) - x[75:]) ** 2).sum(-1)
+    np.testing.assert_array_equal(half.truth.D, np.sort(squared, axis=1)[:, :100])
+    assert (
+        "trained on 75 other vectors, the first half of the base; the other half" in half.protocol
+    )
+    told = [trained_on(data) for data in (load(texmex, cache=tmp_path), base, half)]
+    assert told == ["learn: 40 items", "base: 150 items", "half: 75 items"]
+    part = load(texmex, train_on="half", n_database=20, cache=tmp_path)
+    assert (len(part.train), len(part.database)) == (75, 20)
+
+
+def test_load__train_on_learn_needs_some(texmex: Path, tmp_path: Path) -> None:
+    (texmex / "small_learn.bvecs").unlink()
+    data = load(texmex, train_on="half", cache=tmp_path)
+    with pytest.raises(ValueError, match=r"beside the base of small .* 'learn', got none"):
+        load(texmex, train_on="learn", cache=tmp_path)
+    # Of a function that found the neighbours itself it is the same.
+    with pytest.raises(ValueError, match="'learn', got none"):
+        load(lambda: data, train_on="learn", cache=tmp_path)
+    whole = load(texmex, cache=tmp_path)
+    halved = load(lambda: whole, train_on="half", cache=tmp_path)
+    np.testing.assert_array_equal(halved.train, data.train)
+    np.testing.assert_array_equal(halved.truth.I, data.truth.I)
+    one = {"database": X[:1].astype(np.float32), "queries": Q.astype(np.float32)}
+    with pytest.raises(ValueError, match="at least 2 base vectors to train on 'half', got 1"):
+        load(lambda: one, train_on="half", cache=tmp_path)
+
+
+def test_load__train_on_is_not_for_labels(tmp_path: Path) -> None:
+    labelled = (X.astype(np.float32), np.arange(len(X)) % 2)
+    with pytest.raises(ValueError, match="expected vectors without labels to train on 'base'"):
+        load(lambda: labelled, train_on="base", cache=tmp_path)
+
+
+# Judged relevance --------------------------------------------------------------------------------
+
+
+def write_debian_text(folder: Path) -> None:
+    folder.mkdir()
+    x, q = X.astype(np.float16), Q.astype(np.float16)
+    truth = nearest(Q.astype(np.float32), X.astype(np.float32), 100, progress=False)
+    for name, array in (("base", x), ("queries", q), ("groundtruth", truth.I.astype(np.int32))):
+        np.save(folder / f"{name}.npy", array)
+    (folder / "qrels.tsv").write_text("query\trow\tgrade\n0\t3\t1\n0\t80\t2\n4\t149\t1\n")
+
+
+def test_load__debian_text(tmp_path: Path, monkeypatch, caplog) -> None:
+    monkeypatch.setenv("FAISS_PQVAE_DATA", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match=r"put base\.npy, queries\.npy, groundtruth\.npy,"):
+        load("debian-text")
+    write_debian_text(tmp_path / "debian-text")
+    data = load("debian-text", cache=tmp_path)
+    np.testing.assert_array_equal(data.database, X.astype(np.float32))
+    assert data.train is data.database
+    assert caplog.text == ""  # the truth that came with it is right
+    found = np.full((9, 10), 140)
+    found[0, :3] = 80, 7, 3
+    found[4, 9] = 149
+    expected = np.zeros(9)
+    expected[0] = (2 + 1 / np.log2(4)) / (2 + 1 / np.log2(3))
+    expected[4] = 1 / np.log2(11)
+    np.testing.assert_allclose(data.scores(found, 10).per_query["ndcg@10"], expected)
+    assert "ndcg@10" not in data.scores(found, 9).per_query
+    # Of the half that is searched only what is judged there counts.
+    half = load("debian-text", train_on="half", cache=tmp_path)
+    found[0, 0], found[4, 9] = 5, 74
+    expected[0], expected[4] = 1, 1 / np.log2(11)
+    found %= 75
+    np.testing.assert_allclose(half.scores(found, 10).per_query["ndcg@10"], expected)
+    queries = load("debian-text", n_queries=3, n_database=100, cache=tmp_path)
+    assert queries.scores(np.zeros((3, 10), np.int64), 10).per_query["ndcg@10"].shape == (3,)
+    (tmp_path / "debian-text" / "qrels.tsv").write_text("0 150 1\n")
+    with pytest.raises(ValueError, match="judgements of items from 0 to 149, got 150"):
+        load("debian-text", cache=tmp_path)
+
+
+@pytest.mark.dataset
+def test_load__real_debian_text(tmp_path: Path, caplog) -> None:
+    if "FAISS_PQVAE_DATA" not in os.environ:
+        pytest.skip("FAISS_PQVAE_DATA is not set")
+    data = load("debian-text", n_queries=20, cache=tmp_path)
+    assert (data.database.shape, data.truth.I.shape) == ((73_037, 384), (20, 100))
+    assert caplog.text == ""  # the truth that came with it agrees with brute force
+    assert 0 < data.scores(data.truth.I, 100).per_query["ndcg@10"].mean() < 1

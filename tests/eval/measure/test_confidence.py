@@ -135,7 +135,8 @@ def test_compare__the_best_against_every_other_method_at_its_bytes():
         row("B", 0.60, "sdc"),
         row("B", 0.61),
         row("C", 0.6095),
-        row("exact", 0.9, reference=True),
+        row("exact", 0.9, size=512, reference=True),
+        row("decoded", 0.63, reference=True),
         row("A", 0.3, size=4),
         row("D", 0.2, size=4),
         row("alone", 0.2, size=2),
@@ -143,14 +144,15 @@ def test_compare__the_best_against_every_other_method_at_its_bytes():
     found = compared(rows)
     assert [(one.bytes_per_vector, one.method, one.search, one.other) for one in found] == [
         (4, "A", "adc", "D"),
+        (8, "B", "adc", "decoded"),  # a reference: never the best, but at the same bytes
         (8, "B", "adc", "C"),
         (8, "B", "adc", "A"),
     ]
-    for one, difference in zip(found, (0.1, 0.0005, 0.11), strict=True):
+    for one, difference in zip(found, (0.1, -0.02, 0.0005, 0.11), strict=True):
         assert one.difference == pytest.approx(difference)
         assert one.interval[0] < difference < one.interval[1]
         assert one.interval[1] - one.interval[0] < 0.01  # of the same queries: narrow
-    assert [one.p < 0.001 for one in found] == [True, False, True]
+    assert [one.p < 0.001 for one in found] == [True, True, False, True]
     assert [one.p for one in found] == holm([one.p_single for one in found])
 
 
@@ -161,5 +163,9 @@ def test_compare__a_chosen_method():
         ("A", "B", 0.1),
         ("A", "B", -0.1),
     ]
-    with pytest.raises(ValueError, match=r"expected a method of \['A', 'B'\], got 'Z'"):
-        compared(rows, method="Z")
+    rows.append(row("decoded", 0.9, reference=True))
+    assert [one.other for one in compared(rows, method="A")] == ["B", "decoded", "B"]
+    for name in ("Z", "decoded"):
+        message = rf"expected a method of \['A', 'B'\], got '{name}'"
+        with pytest.raises(ValueError, match=message):
+            compared(rows, method=name)

@@ -89,7 +89,7 @@ def test_write_results__read_back_equal(path):
         "seed_intervals": {"map@1000": [0.4, 0.6]},
     }
     written = results(
-        row(**sure),
+        row(**sure, trained_on="half: 7 items", model_bytes=12, encode_us=3.5, queries_per_s=2.0),
         row("Exact L2", 32 * 784, reference=True),
         command=None,
         comparisons=(comparison(),),
@@ -124,12 +124,17 @@ def test_read_results__takes_the_smallest_file_of_the_contract(path):
         for key in ("k", "command", "created", "data", "comparisons", "confidence", "fingerprint"):
             del content[key]
         added = ("intervals", "keys", "seeds", "seed_intervals")
+        added = (*added, "trained_on", "model_bytes", "encode_us", "queries_per_s")
         for key in ("curves", "key", "reference", *added):
             del content["rows"][0][key]
         content["added later"] = content["rows"][0]["added later"] = 1
 
     read = read_results(edited(path, shrink))
     assert (read.k, read.command, read.rows[0].curves) == (1000, None, {})
+    first = read.rows[0]
+    assert (first.trained_on, first.model_bytes, first.encode_us, first.queries_per_s) == (
+        *("", None, None, None),
+    )
 
 
 @pytest.mark.parametrize("content", [b"", b'{"format": 1', b"\xff\xfe", b"not json"])
@@ -208,6 +213,22 @@ def test_table__sorted_aligned_and_marked():
     assert len(ends) == 1
 
 
+def test_table__of_vectors_says_what_rows_cost_and_learned_from():
+    """Of 4,000 items and 1,000 queries; what is made of seconds is there for older files, too."""
+    metrics = {"1-recall@10": 0.5, "ndcg@10": 0.25}
+    new = {"trained_on": "learn: 70,000 items", "model_bytes": 123456}
+    text = table(
+        results(row("PQ", metrics=metrics, **new), row("OPQ", metrics=metrics, search_s=0.0))
+    )
+    head, _, *lines = text.splitlines()
+    costs = ["train s", "encode us", "queries/s", "model bytes", "trained on"]
+    assert re.split(r" {2,}", head)[4:] == ["1-recall@10 %", "nDCG@10 %", *costs]
+    assert [re.split(r" {2,}", line)[6:] for line in lines] == [
+        ["1.00", "62.5", "-", "-", "-", "*"],
+        ["1.00", "62.5", "500", "123,456", "learn: 70,000", "*"],
+    ]
+
+
 def test_table__shows_a_missing_metric_as_a_dash():
     line = table(results(row(metrics={}))).splitlines()[2]
     assert line.split() == ["PQ", "64", "8", "adc", "-", "-", "-", "1.00", "0.25", "2.00"]
@@ -215,11 +236,13 @@ def test_table__shows_a_missing_metric_as_a_dash():
 
 def test_metric_names__follow_what_the_rows_have():
     assert metric_names(results(row(), k=50)) == ["map@50", "map@50/min(R,k)", "precision@50"]
-    names = ["10-recall@10", "1-recall@100", "1-recall@1", "100-recall@100", "1-recall@10"]
+    names = ["10-recall@10", "1-recall@100", "1-recall@1", "ndcg@10", "100-recall@100"]
+    names.append("1-recall@10")
     vectors = results(row(metrics=dict.fromkeys(names, 0.5)))
     assert metric_names(vectors) == [
-        "1-recall@1", "1-recall@10", "1-recall@100", "10-recall@10", "100-recall@100"
-    ]  # fmt: skip
+        *("1-recall@1", "1-recall@10", "1-recall@100", "10-recall@10", "100-recall@100"),
+        "ndcg@10",
+    ]
     assert main_metric(vectors) == "1-recall@10"
     assert main_metric(results(row(metrics={"1-recall@1": 0.5}))) == "1-recall@1"
     assert main_metric(results(k=7)) == "map@7"

@@ -13,7 +13,7 @@ from faiss_pqvae.eval.data.protocol import Scores
 from faiss_pqvae.eval.measure import environment as environment_module
 from faiss_pqvae.eval.measure.confidence import percentile_intervals, resampled_means
 from faiss_pqvae.eval.measure.environment import environment
-from faiss_pqvae.eval.measure.raw import Raw, read_raw, read_scores, write_raw
+from faiss_pqvae.eval.measure.raw import Costs, Raw, read_raw, read_scores, write_raw
 from faiss_pqvae.eval.measure.results import read_results
 from faiss_pqvae.eval.measure.runner import run
 from faiss_pqvae.eval.measure.scored import stored_scores, with_confidence
@@ -114,7 +114,7 @@ def test_run__exact_search_agrees_with_float64(data, tmp_path):
 def test_run__writes_what_it_returns(data, tmp_path):
     names = ("Exact L2", "LSH", "ITQ", "PQ")
     methods = [
-        method for bits in (16, 32) for method in baselines(bits, 64) if method.name in names
+        method for bits in (16, 32) for method in baselines(bits, (64,)) if method.name in names
     ]
     assert len(methods) == 8
     results = run(data, methods, tmp_path, k=100, batch_size=7, command="evaluate blobs")
@@ -197,7 +197,7 @@ def test_run__labels_to_train_do_not_concern_other_methods(data, tmp_path, index
 def test_write_raw__ids_take_the_fewest_bytes(tmp_path, ids, dtype):
     ids = np.array(ids, np.int64)
     (tmp_path / "raw").mkdir()
-    raw = Raw(np.zeros(ids.shape, np.float32), ids, 2, 0.0, 0.0, 0.0)
+    raw = Raw(np.zeros(ids.shape, np.float32), ids, Costs(2, 0.0, 0.0, 0.0))
     write_raw(raw, tmp_path, "0" * 20)
     with np.load(tmp_path / "raw" / f"{'0' * 20}.npz") as arrays:
         assert arrays["I"].dtype == dtype
@@ -234,6 +234,45 @@ def test_run__continues_after_an_interruption(data, tmp_path, index, caplog):
     assert said in caplog.text
     assert index.trained == 1
     assert [row.method for row in results.rows] == ["fixed", "other"]
+
+
+def test_run__says_what_rows_cost_and_learned_from(data, tmp_path):
+    methods = [exact(64), from_factory("PQ", 16, 64, "PQ8x2np")]
+    methods.append(from_factory("OPQ", 16, 64, "OPQ8_64,PQ8x2np"))
+    methods.append(from_factory("Some", 16, 64, "PQ8x2np", train_limit=250))
+    rows = {row.method: row for row in run(data, methods, tmp_path, k=5).rows}
+    assert {name: row.trained_on for name, row in rows.items()} == {
+        "Exact L2": "",  # which learns nothing
+        "PQ": "base: 300 items",
+        "OPQ": "base: 300 items",
+        "Some": "base: 250 of 300 items",
+    }
+    for method in methods[1:3]:
+        index = method.build(ITEM)
+        index.train(data.train)
+        empty = len(faiss.serialize_index(index.faiss_index))
+        index.add(data.database)
+        assert rows[method.name].model_bytes == empty
+        assert empty < len(faiss.serialize_index(index.faiss_index)) == empty + 300 * 2
+    assert rows["PQ"].model_bytes > 4 * 4 * 64  # 4 codewords of all values
+    assert rows["OPQ"].model_bytes > rows["PQ"].model_bytes + 4 * 64 * 64  # and a rotation
+    for row in rows.values():
+        assert row.encode_us == pytest.approx(1e6 * row.add_s / 300)
+        assert row.queries_per_s == pytest.approx(30 / row.search_s)
+    again = run(data, methods, tmp_path, k=5).rows  # from what is stored
+    assert [replace(row, seeds={}) for row in again] == [*rows.values()]
+
+
+def test_run__takes_raw_results_of_earlier_versions(data, tmp_path, index):
+    (row,) = run(data, [fixed_method(index)], tmp_path, k=5).rows
+    assert (row.trained_on, row.model_bytes) == ("base: 300 items", None)  # it does not say
+    path = tmp_path / "raw" / f"{row.key}.npz"
+    with np.load(path) as arrays:
+        kept = {name: x for name, x in arrays.items() if name != "trained_on"}
+    np.savez(path, **kept)
+    (again,) = run(data, [fixed_method(index)], tmp_path, k=5).rows
+    assert index.trained == 1
+    assert (again.trained_on, again.metrics) == ("", row.metrics)
 
 
 def test_run__fresh_measures_again(data, tmp_path, index):
@@ -314,7 +353,7 @@ def test_order_ties__by_id_whichever_way_distances_run(sign):
 
 def test_run__hamming_ties_are_a_stable_sort(data, tmp_path):
     """FAISS keeps the lowest ids of those tied at the k-th distance, too."""
-    (lsh,) = (method for method in baselines(16, 64) if method.name == "LSH")
+    (lsh,) = (method for method in baselines(16, (64,)) if method.name == "LSH")
     row = run(data, [lsh], tmp_path, k=40).rows[0]
     index = lsh.build(ITEM)
     index.train(data.train)

@@ -88,7 +88,7 @@ def recalls(x, xq, bits, seed):
     exact.add(x)
     true = exact.search(xq, 100)[1]
     found = {}
-    for row in baselines(bits, x.shape[1], seed=seed):
+    for row in baselines(bits, x.shape[1:], seed=seed):
         if row.name in ("LSH", "Spectral Hashing", "Spherical Hashing", "Deep Hashing"):
             index = row.build(x.shape[1:])
             index.train(x)

@@ -54,7 +54,7 @@ def test_train__of_what_needs_nothing(factory):
     "method",
     [
         from_factory("PCA+PQ", 8, 300, "PCA256,PQ4x2np"),
-        from_class("PCA+Spectral", SpectralHashing, bits=8, d=300, seed=0),
+        from_class("PCA+Spectral", SpectralHashing, bits=8, shape=(3, 10, 10), seed=0),
     ],
 )
 def test_train__of_what_stands_behind_a_pca(method):

@@ -160,8 +160,8 @@ def test_code_hash__takes_what_refers_to_itself_and_what_is_foreign():
 
 
 def test_code_hash__of_ours_does_not_depend_on_what_was_built():
-    rows = baselines(64, 32)
+    rows = baselines(64, (32,))
     before = [code_hash(row.build) for row in rows]
     rows[1].build((32,)).train(np.random.default_rng(0).standard_normal((99, 32)).astype("f4"))
-    assert [code_hash(row.build) for row in baselines(64, 32)] == before
+    assert [code_hash(row.build) for row in baselines(64, (32,))] == before
     assert len(set(before)) == len(before)

@@ -12,6 +12,7 @@ from faiss_pqvae.eval.report import gallery
 from faiss_pqvae.eval.report import training as report_training
 from faiss_pqvae.eval.report.gallery import spread
 from faiss_pqvae.eval.report.page import rebuild_report, write_report
+from faiss_pqvae.eval.report.shown import shown
 from faiss_pqvae.eval.report.svg import method_styles
 from faiss_pqvae.eval.report.text import sentences
 
@@ -83,6 +84,51 @@ def test_write_report__summary_names_the_best_at_the_common_length(report_run, r
     assert f"At 16 bits (2 bytes per vector) {best.method} ({best.search}) has the highest" in shown
     assert f"mAP@50, {share:.2f} %" in shown
     assert "Exact L2 on 256 bytes per vector" in shown
+
+
+def test_write_report__references_of_equal_bytes_are_drawn_among_the_others(report_run, tmp_path):
+    """Codes that are compared after decoding: not the best, no line across, not in the summary."""
+    results = report_run[0]
+    decoded = [
+        replace(row, method="RQ, decoded", search="reference", reference=True, metrics=better)
+        for row in results.rows
+        if row.method == "PQ"
+        for better in [dict.fromkeys(row.metrics, 1.0)]
+    ]
+    page = shown(replace(results, rows=(*results.rows, *decoded)))
+    assert [row.method for row in page.yardsticks] == ["Exact L2"]
+    assert {row.method for row in page.references} == {"Exact L2", "RQ, decoded"}
+    assert "RQ, decoded" not in {row.method for row in page.best}
+    text = write_report(page.results, None, tmp_path).read_text()
+    summary = text.split('<p class="summary">')[1].split("</p>")[0]
+    assert "Exact L2 on 256 bytes" in summary
+    assert "decoded" not in summary
+    assert "which no scan does" in text
+    figure = text.split("by code length</h3>")[1].split("</figure>")[0]
+    assert figure.count("RQ, decoded (reference)") == 1  # one line over both lengths
+    curves = text.split("Precision and recall at 24 bits</h3>")[1].split("</figure>")[0]
+    assert curves.count("RQ, decoded") == 1
+
+
+def test_write_report__of_vectors_says_what_rows_cost(report_run, tmp_path):
+    names = {"map@50": "1-recall@10", "precision@50": "ndcg@10"}
+    rows = tuple(
+        replace(
+            row,
+            metrics={new: row.metrics[old] for old, new in names.items()},
+            model_bytes=1234567,
+            trained_on="half: 300 items",
+        )
+        for row in report_run[0].rows
+    )
+    of_vectors = replace(report_run[0], rows=rows, comparisons=())
+    page = Page(write_report(of_vectors, None, tmp_path).read_text())
+    text = "".join(page.text)
+    for part in ("encode\u00a0us", "queries/s", "model\u00a0bytes", "trained\u00a0on", "1,234,567"):
+        assert part in text
+    assert "add\u00a0s" not in text
+    assert text.count("half: 300") == len(rows)
+    assert "nDCG@10: the grades of the first 10" in text
 
 
 def test_write_report__draws_all_figures(report_page):

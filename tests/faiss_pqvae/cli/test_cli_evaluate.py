@@ -143,6 +143,7 @@ def test_evaluate__lambdas_seeds_and_inverted_lists(tmp_path):
     assert {name for name, _ in rows} == {
         *ours,
         *(f"IVF4,{name}" for name in ours),
+        *("PQ-VAE, re-ranked", "IVF4,PQ-VAE, re-ranked"),
         *("IVF4,PQ2", "OPQ2,IVF4,PQ2"),
     }
     assert all(len(row["keys"]) == 2 for row in rows.values())  # a training a seed
@@ -150,6 +151,9 @@ def test_evaluate__lambdas_seeds_and_inverted_lists(tmp_path):
     assert {row["bytes_per_vector"] for row in rows.values()} == {2, 3}
     # With all lists visited, an inverted file over the same codes finds the same.
     assert rows["IVF4,PQ-VAE", "nprobe=4"]["metrics"] == rows["PQ-VAE", "adc"]["metrics"]
+    again = rows["IVF4,PQ-VAE, re-ranked", "nprobe=4,k_factor=1"]
+    assert again["metrics"] == rows["PQ-VAE, re-ranked", "k_factor=1"]["metrics"]
+    assert {row["trained_on"] for row in results["rows"]} == {"base: 400 items"}
     folders = {path.parent.parent.name for path in (tmp_path / "run").rglob("trained.pt")}
     assert folders == {
         f"pqvae-16{suffix}{seed}" for suffix in ("", "-lambda1") for seed in ("", "-seed3")
@@ -202,13 +206,15 @@ def test_evaluate__few_items(few, tmp_path, capsys):
     assert {row["method"] for row in results["rows"]} == {
         *("Exact L2", "LSH", "Spectral Hashing", "ITQ")
     }
-    assert {one["method"] for one in results["left_out"]} == {"PQ", "OPQ", "RQ"}
+    assert {one["method"] for one in results["left_out"]} == {
+        *("PQ", "OPQ", "RQ, norm inside", "RQ, decoded")
+    }
     said = capsys.readouterr().out
     assert (
         "OPQ, 32 bits: k-means of 256 codewords needs at least 256 training items, got 100" in said
     )
     page = (tmp_path / "run" / "report.html").read_text()
-    assert "RQ, 32 bits: k-means of 256 codewords" in page
+    assert "RQ, decoded, 32 bits: k-means of 256 codewords" in page
     with pytest.raises(SystemExit, match="2"):
         main(["evaluate", *few, "--methods", "PQ", "OPQ", "--out", str(tmp_path / "none")])
     error = capsys.readouterr().err
@@ -274,3 +280,32 @@ def test_evaluate__a_function_that_makes_no_rows_is_named(few, tmp_path, capsys)
     error = capsys.readouterr().err
     said = "the method 'few_methods:wrong' makes no rows: KeyError: 'x' (few_methods.py, line 2)"
     assert said in error
+
+
+def test_evaluate__trained_on_one_half_with_judged_relevance(tmp_path, capsys):
+    """The page is written again with the data, which are then halved, too."""
+    x = np.random.default_rng(0).standard_normal((130, 8), dtype=np.float32)
+    np.save(tmp_path / "items.npy", x[:120])
+    np.save(tmp_path / "queries.npy", x[120:])
+    (tmp_path / "qrels.tsv").write_text("0\t7\t1\n1\t100\t1\n")
+    options = ["--dataset", str(tmp_path)]
+    out = tmp_path / "run"
+    methods = ["--methods", "Exact L2", "LSH", "--bits", "16", "--train-on", "half"]
+    results = evaluated(*options, *methods, out=out)
+    assert results["n_database"] == 60
+    rows = {row["method"]: row for row in results["rows"]}
+    assert (rows["LSH"]["trained_on"], rows["Exact L2"]["trained_on"]) == ("half: 60 items", "")
+    rank = 1 + int((((x[60:120] - x[121]) ** 2).sum(1) < ((x[100] - x[121]) ** 2).sum()).sum())
+    ceiling = 0.1 / np.log2(rank + 1) if rank <= 10 else 0  # one query of ten has something there
+    assert rows["Exact L2"]["metrics"]["ndcg@10"] == pytest.approx(ceiling)
+    said = capsys.readouterr().out
+    assert "nDCG@10 %" in said
+    assert "half: 60" in said
+    page = (out / "report.html").read_text()
+    assert "exact search is the ceiling" in page
+    assert "half: 60" in page
+    main(["report", str(out), *options])
+    assert (out / "report.html").read_text() == page
+    with pytest.raises(SystemExit):
+        main(["evaluate", "--out", str(out), *options, *methods[:-1], "learn"])
+    assert "train on 'base', or on 'half'" in capsys.readouterr().err

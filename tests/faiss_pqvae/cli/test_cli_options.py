@@ -1,12 +1,16 @@
 """Options under the names that they have now, in each command."""
 
+from types import SimpleNamespace
+
 import pytest
 
-from faiss_pqvae import Contrastive, ModelConfig
+from faiss_pqvae import Contrastive, ModelConfig, Ranking, Reconstruction
+from faiss_pqvae.cli import options
 from faiss_pqvae.cli.evaluate import evaluate
 from faiss_pqvae.cli.options import Learning, with_present_names
 from faiss_pqvae.cli.train import train
 from faiss_pqvae.cli.tune import tune
+from faiss_pqvae.index.factory import Training
 
 
 @pytest.mark.parametrize(
@@ -32,3 +36,24 @@ def test_objective__options_of_another_one_are_named_as_they_were_given() -> Non
     learning = Learning({"contrastive": Contrastive(temperature=0.3)})
     with pytest.raises(ValueError, match=r"got --contrastive\.temperature 0\.3: it would"):
         learning.objective("PQVAE", ModelConfig(), (8,))
+
+
+def test_reranked__learns_the_same_unless_its_description_asks_for_another(monkeypatch) -> None:
+    given = Learning({"ranking": Ranking(epochs=7), "reconstruction": Reconstruction(lambda_=3.0)})
+    with pytest.raises(ValueError, match=r"objective 'ranking', which .*got --reconstruction\.lam"):
+        given.reranked("PQVAE", ModelConfig(), (8,))
+    only = Learning({"ranking": Ranking(epochs=7)})
+    assert only.reranked("PQVAE", ModelConfig(), (8,)) == (Ranking(epochs=7),) * 2
+    named = ModelConfig(objective="reconstruction")
+    assert Learning({}).reranked("PQVAE", named, (8,)) == (Reconstruction(),) * 2
+
+    def of_another(shape, description, *, model):
+        assert description.endswith(",RDecoder")
+        return SimpleNamespace(fit=Training(Reconstruction()))
+
+    monkeypatch.setattr(options, "index_factory", of_another)
+    expected = (Ranking(epochs=7), Reconstruction(lambda_=3.0))
+    assert given.reranked("PQVAE", ModelConfig(), (8,)) == expected
+    third = Learning({"contrastive": Contrastive(temperature=0.3)})
+    with pytest.raises(ValueError, match="objective 'ranking' or 'reconstruction', which is"):
+        third.reranked("PQVAE", ModelConfig(), (8,))

@@ -1,0 +1,59 @@
+"""Additive codes at equal bytes: their norm within the bytes, or decoded as a reference."""
+
+import numpy as np
+import pytest
+
+from faiss_pqvae.eval.methods.build import from_factory
+from faiss_pqvae.eval.methods.method import Request
+from faiss_pqvae.native import faiss
+from faiss_pqvae.registry import methods
+
+
+def rows(name, bits, shape=(128,)):
+    """The factory strings of a method's rows, by what stands behind its name."""
+    found = list(methods.get(name)(Request(bits, shape, M=bits // 8)))
+    for row in found:
+        assert row.name.startswith(f"{name}, ")
+        assert row.reference == row.name.endswith("decoded") == (row.searches == ("reference",))
+    return {row.name.removeprefix(f"{name}, "): row for row in found}
+
+
+EXPECTED = [
+    ("RQ", 8, {}),
+    ("RQ", 20, {}),
+    ("RQ", 16, {"decoded": "RQ2x8"}),
+    ("RQ", 64, {"norm inside": "RQ7x8_Nqint8", "decoded": "RQ8x8"}),
+    ("LSQ", 128, {"norm inside": "LSQ15x8_Nqint8", "decoded": "LSQ16x8"}),
+    ("Product-residual", 16, {}),
+    ("Product-residual", 36, {}),
+    ("Product-residual", 56, {"norm inside": "PRQ2x3x8_Nqint8"}),
+    ("Product-residual", 64, {"norm inside": "PRQ2x4x7_Nqint8", "decoded": "PRQ2x4x8"}),
+    ("Product-residual", 128, {"norm inside": "PRQ2x10x6_Nqint8", "decoded": "PRQ2x8x8"}),
+    ("Product-residual", 192, {"decoded": "PRQ2x12x8"}),
+    ("Product-residual", 256, {"norm inside": "PRQ2x18x7_Nqint4", "decoded": "PRQ2x16x8"}),
+]
+
+
+@pytest.mark.parametrize(("name", "bits", "expected"), EXPECTED)
+def test_rows__have_their_bytes_norm_included(name, bits, expected):
+    found = rows(name, bits)
+    assert {part: row.config["factory"] for part, row in found.items()} == expected
+    for row in found.values():
+        assert row.build((128,)).sa_code_size() == bits // 8
+
+
+@pytest.mark.parametrize("code", ["RQ4x4", "LSQ4x4", "PRQ2x2x4"])
+def test_from_factory__a_scan_measures_distances_by_the_stored_norm(code):
+    x = np.random.default_rng(0).standard_normal((600, 8), dtype=np.float32)
+    index = from_factory("additive", 24, 8, f"{code}_Nqint8").build((8,))
+    index.train(x)
+    index.add(x)
+    assert index.sa_code_size() == 3
+    native = index.faiss_index
+    assert native.ntotal == 600  # FAISS's own index, and its own scan
+    decoded = native.sa_decode(faiss.vector_to_array(native.codes).reshape(600, -1))
+    D, ids = index.search(x[:9], 5)
+    exact = ((x[:9, None] - decoded) ** 2).sum(-1)
+    norms = (decoded**2).sum(-1)
+    step = (norms.max() - norms.min()) / 200  # a norm has 256 values
+    np.testing.assert_allclose(D, np.take_along_axis(exact, ids, 1), atol=step)
