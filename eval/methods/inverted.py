@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from faiss_pqvae.registry import methods
 
 from ..faiss_library import faiss
-from .build import ADDITIVE_TRAIN_LIMIT, RQ_SETTINGS, from_factory, padded
+from .build import RQ_SETTINGS, from_factory, padded
 from .flat import FlatPixels, check_size
 from .method import Method, Request, Shape
 
@@ -106,7 +106,7 @@ def _build_rq(d: int, factory: str, seed: int, item_shape: Shape) -> FlatPixels:
     rq.use_beam_LUT = RQ_SETTINGS["use_beam_LUT"]
     if seed:  # as in other rows, 0 is what FAISS's users get
         index.cp.seed = rq.cp.seed = seed
-    return FlatPixels(index, d=d, train_limit=ADDITIVE_TRAIN_LIMIT, seed=seed)
+    return FlatPixels(index, d=d, seed=seed)
 
 
 @methods.register("IVF")

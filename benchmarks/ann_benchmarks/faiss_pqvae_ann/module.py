@@ -7,6 +7,7 @@ every time that ann-benchmarks stores has the encoder in it.
 from __future__ import annotations
 
 import time
+import warnings
 from dataclasses import fields
 from string import Formatter
 from typing import Any, ClassVar
@@ -190,7 +191,12 @@ def _native(index: LatentIndex) -> Any:
     """The search, encoder and second look included, as one faiss.Index over raw vectors."""
     if hasattr(index.refiner, "unit"):
         index.refiner.unit = False  # queries have length 1 before FAISS gets them
-    native = index.to_faiss()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        try:
+            native = index.to_faiss()
+        except UserWarning as warning:  # tables alone would be another method
+            raise ValueError(str(warning)) from warning
     if not isinstance(_encoding(native), faiss.IndexPreTransform):
         raise ValueError(
             f"expected an encoder that FAISS can run, got {index.model.config.encoder!r}"

@@ -41,7 +41,7 @@ def test_rows__of_one_training_by_tables_and_by_the_decoder(data, tmp_path):
     rows = learned(data, tmp_path)
     assert [(row.name, row.config["factory"], row.searches) for row in rows] == [
         ("PQ-VAE", "PQVAE2x8", ("adc", "sdc")),
-        ("PQ-VAE, re-ranked", "PQVAE2x8,RDecoder", ("k_factor=1",)),
+        ("PQ-VAE, re-ranked", "PQVAE2x8,RDecoder", ("k_factor=1", "k_factor=10")),
     ]
     assert rows[0].finish == rows[1].finish
     found = run(data, rows, tmp_path, k=20)
