@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 
 from faiss_pqvae import files
-from faiss_pqvae.files import check_folder, replace_bytes, space_for, sync
+from faiss_pqvae.files import (
+    check_folder,
+    read_checked,
+    replace_bytes,
+    space_for,
+    sync,
+    write_checked,
+)
 
 
 class Killed(BaseException):
@@ -162,3 +169,15 @@ def test_check_folder__tries_to_write(
     with pytest.raises(OSError, match=message.format(folder=folder)):
         check_folder(folder)
     assert not folder.exists()
+
+
+def test_read_checked__is_what_was_written_or_nothing(tmp_path: Path) -> None:
+    path = tmp_path / "made" / "kept"
+    assert read_checked(path) is None
+    for content in (b"", b"some bytes"):
+        write_checked(path, content)
+        assert read_checked(path) == content
+    whole = path.read_bytes()
+    for damaged in (b"", whole[:-1], whole + b"x", whole[:5] + b"X" + whole[6:]):
+        path.write_bytes(damaged)
+        assert read_checked(path) is None

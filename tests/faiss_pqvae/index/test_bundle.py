@@ -137,6 +137,17 @@ def test_read__vectors_without_an_encoders_name_had_an_mlp(make_index, tmp_path)
     assert read_index(tmp_path).model.config.encoder == "mlp"
 
 
+def test_read__of_a_bundle_from_before_codes_of_residuals(index, folder):
+    def older(config):
+        config["format"] = 3
+        del config["spec"]["by_residual"]
+
+    _edit_config(folder, older)
+    found = read_index(folder)
+    assert _fingerprint(found) == _fingerprint(index)
+    assert not found.model.spec.by_residual
+
+
 def test_read__of_a_bundle_from_before_the_contrastive_objective(make_index, tmp_path):
     index = make_index(n=5)
     write_index(index, tmp_path)

@@ -20,6 +20,7 @@ from faiss_pqvae.model.spec import CodeSpec, formed
         ({"metric": None}, "expected metric of"),
         ({"name": ""}, "expected a code's name as text"),
         ({"name": 3}, "expected a code's name as text"),
+        ({"by_residual": 1}, "expected by_residual True or False, got 1"),
         ({"structure": "residual"}, "expected inner products for residual codes, got 'l2'"),
     ],
     ids=str,
@@ -30,7 +31,7 @@ def test_code_spec__rejects(wrong, message) -> None:
 
 
 def test_code_spec__is_a_value() -> None:
-    assert CodeSpec() == CodeSpec("PQVAE", "product", "free", "l2")
+    assert CodeSpec() == CodeSpec("PQVAE", "product", "free", "l2", by_residual=False)
     assert hash(CodeSpec()) == hash(CodeSpec())
     with pytest.raises(FrozenInstanceError):
         CodeSpec().metric = "inner_product"  # type: ignore[misc]

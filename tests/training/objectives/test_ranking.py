@@ -15,6 +15,7 @@ from faiss_pqvae.model.clustering import kmeans, split
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.training import Ranking, Reconstruction, TrainingConfig, Views, new_model
 from faiss_pqvae.training import fit as fit_any
+from faiss_pqvae.training.data.items import Items
 from faiss_pqvae.training.objectives import linear_start
 from faiss_pqvae.training.objectives.linear_start import Start
 
@@ -41,6 +42,19 @@ def starts(x, kept=None, d_out=D):
 
 def straight(x, kept=None):
     return starts(x)[:1]
+
+
+class Coarse:
+    """Two centroids, far from each other in the dimension that varies most."""
+
+    settings = "two"
+
+    def __init__(self):
+        self.centroids = np.zeros((2, D), np.float32)
+        self.centroids[:, -1] = -8, 8
+
+    def __call__(self):
+        return self.centroids
 
 
 def model(metric=None, **config):
@@ -221,3 +235,81 @@ def test_fit__views_and_a_pretrained_model_raise():
 def test_ranking__rejects(wrong):
     with pytest.raises(ValueError, match="expected"):
         Ranking(**wrong)
+
+
+# -- behind coarse centroids
+
+
+@pytest.mark.parametrize(
+    ("metric", "config"), [("l2", {}), ("inner_product", {"unit_latents": True})]
+)
+def test_fit__behind_coarse_centroids_takes_the_best_start_as_it_is(metric, config):
+    net, x, coarse = model(metric, **config), vectors(), Coarse()
+    start, end = fit(net, x, starts, coarse=coarse)  # no epoch between
+    assert net.spec.by_residual
+    assert list(start["validation_recall@10"])[:2] == ["straight", "mixed"]
+    assert end["step"] == 0
+    highest = max(start["validation_recall@10"].values())
+    assert end["validation_loss"] == pytest.approx(1 - highest)
+    # The recall that chose is the one of centroid and codewords together, among whole vectors.
+    fraction, device = TRAINING.validation_fraction, torch.device("cpu")
+    items = Items(x, (D,), validation_fraction=fraction, seed=TRAINING.seed, device=device)
+    train, held = items.train_rows, items.validation_rows
+    if config:
+        x = x / np.linalg.norm(x, axis=1, keepdims=True)
+    with torch.no_grad():
+        z = net.encode(torch.from_numpy(x)).numpy()
+        centroids = net.encode_centroids(torch.from_numpy(coarse.centroids)).numpy()
+    if metric == "l2":
+        lists = ((x[:, None] - coarse.centroids) ** 2).sum(-1).argmin(1)
+        truth = ((x[held][:, None] - x[train]) ** 2).sum(-1).argmin(1)
+    else:
+        lists, truth = (x @ coarse.centroids.T).argmax(1), (x[held] @ x[train].T).argmax(1)
+    codewords = net.codebooks().centroids
+    residuals = (z - centroids[lists]).reshape(len(x), M, 1, -1)
+    codes = ((residuals - codewords) ** 2).sum(-1).argmin(-1)
+    stored = codewords[np.arange(M), codes].reshape(z.shape) + centroids[lists]
+    distances = -z[held] @ stored[train].T
+    if metric == "l2":
+        distances = ((z[held][:, None] - stored[train]) ** 2).sum(-1)
+    own = distances[np.arange(len(held)), truth][:, None]
+    rank = (distances < own - 1e-4).sum(1)
+    assert highest == pytest.approx((rank < 10).mean(), abs=0.03)  # but for ties
+
+
+def test_fit__behind_coarse_centroids_codes_less_than_without():
+    x, errors = vectors(), []
+    for coarse in (Coarse(), None):
+        net = model()
+        fit(net, x, straight, replace(TRAINING, epochs=1), replace(SMALL, lr=0.0), coarse=coarse)
+        taken_off = np.zeros_like(x)
+        if coarse is not None:
+            lists = ((x[:, None] - coarse.centroids) ** 2).sum(-1).argmin(1)
+            taken_off = coarse.centroids[lists]
+        with torch.no_grad():
+            z = net.encode(torch.from_numpy(x - taken_off))
+            errors.append(float(net.quantizer(z).commitment_loss))
+    assert errors[0] < errors[1]
+
+
+def test_fit__behind_coarse_centroids_ends_before_its_budget():
+    budget = replace(TRAINING, budget_minutes=1.0)
+    *_, end = fit(model(), vectors(), straight, budget, coarse=Coarse())
+    assert (end["step"], end["stopped_early"]) == (0, False)
+    assert end["elapsed_s"] < 30
+
+
+def test_fit__other_coarse_centroids_are_refused_in_a_folder(tmp_path):
+    fit(model(), vectors(), straight, folder=tmp_path, coarse=Coarse())
+    other = Coarse()
+    other.settings = "others"
+    for wrong in (other, None):
+        with pytest.raises(ValueError, match="what is learned from besides the items"):
+            fit(model(), vectors(), straight, folder=tmp_path, coarse=wrong)
+    assert fit(model(), vectors(), straight, folder=tmp_path, coarse=Coarse())[-1]["step"] == 0
+
+
+def test_fit__an_objective_of_whole_items_takes_no_coarse_centroids():
+    net = new_model((D,), M, NBITS, objective="reconstruction")
+    with pytest.raises(ValueError, match="expected no coarse for the objective 'reconstruction'"):
+        fit_any(net, vectors(), TRAINING, coarse=Coarse())
