@@ -51,6 +51,7 @@ class LearnedCode:
         folder: for the bundle, with the training's log and checkpoint below it.
         name: of the method; the objective's title by default.
         pretrained: whose encoder the training starts from.
+        queries: real ones to learn from besides, see `LatentIndex.train`.
         lengths: in bits; what there are rows of. Of residual codes multiples of nbits up to
             M * nbits, of others M * nbits alone, which is the default.
         shown: whether the index is kept, and how often it has its codewords goes into the report.
@@ -70,6 +71,7 @@ class LearnedCode:
         objective: Any = None,
         name: str | None = None,
         pretrained: PQVAE | None = None,
+        queries: Any = None,
         lengths: tuple[int, ...] = (),
         shown: bool = True,
     ) -> None:
@@ -84,6 +86,7 @@ class LearnedCode:
                 f"expected lengths of {self.code} of {[*possible]} bits, got {self.lengths}"
             )
         self.model, self.training, self.pretrained = model, training, pretrained
+        self.queries = queries
         self.folder, self.name, self.shown = folder, name or self.objective.title, shown
         seed = f", seed {training.seed}" if training.seed else ""
         self.label = f"{self.name}, {self.bits} bits{seed}"
@@ -136,6 +139,7 @@ class LearnedCode:
                     **dataclasses.asdict(objective),
                 },
                 **({"pretrained": self.pretrained.fingerprint()} if self.pretrained else {}),
+                **({} if self.queries is None else {"queries": _key_of_queries(self.queries)}),
             },
             searches=searches,
             seed=self.training.seed,
@@ -168,7 +172,7 @@ class LearnedCode:
         lists = faiss.try_extract_index_ivf(index.faiss_index)
         if lists is not None:
             check_enough(len(x), lists.nlist, f"k-means of {lists.nlist} inverted lists")
-        index.train(x, labels, folder=self.log.parent)
+        index.train(x, labels, queries=self.queries, folder=self.log.parent)
         if whole:
             self._built, self.train_s = index, index.train_s
 
@@ -236,6 +240,10 @@ class LearnedCode:
 
 def _key_of(x: Source) -> str:
     return content_key(x, "items of the database")
+
+
+def _key_of_queries(queries: Source) -> str:
+    return content_key(queries, "training queries", progress=False)
 
 
 def foreign_parts(model: ModelConfig, objective: Any) -> tuple[Any, ...]:

@@ -18,10 +18,12 @@ from faiss_pqvae.registry import objectives
 
 from ..config import Precision, TrainingConfig
 from ..data.items import Rows, parts
+from ..data.queries import check_queries, split_queries
 from ..data.views import Views
 from .linear_start import Start, Starts, begin_at, linear_layers, settle
 from .neighbours import Neighbours, standard_errors
 from .protocol import Setup, Terms, Validation, Way, items_of
+from .query_map import Compared, learn_query_map
 
 _RECALL_AT = 10  # what vectors are validated by
 _PATIENCE = 3  # epochs, at most; what vectors gain they gain at once
@@ -32,6 +34,9 @@ _CONVINCING = 2.0  # standard errors by which they must find more than at the st
 @dataclass(frozen=True)
 class Ranking:
     """How vectors are trained: from OPQ on, towards the distances that are searched.
+
+    Queries that are given change nothing of the codes; they may get a map of their own, see
+    `query_map`.
 
     Attributes:
         items: vectors to train with, drawn from the training part; in memory as float32.
@@ -51,7 +56,7 @@ class Ranking:
 
     title: ClassVar[str] = "PQ-VAE"
     code: ClassVar[str] = "PQVAE"
-    learns_from: ClassVar[tuple[str, ...]] = ("starts",)
+    learns_from: ClassVar[tuple[str, ...]] = ("starts", "queries")
 
     items: int = 200_000
     start_items: int = 25_600
@@ -96,14 +101,15 @@ class Ranking:
         return config
 
     def check(self, n: int, given: dict[str, Any]) -> dict[str, Any]:
-        """What makes linear codes to start at."""
+        """What makes linear codes to start at, and queries if there are any."""
         starts = given.get("starts")
         if starts is None:
             raise ValueError(
                 "expected starts for the objective 'ranking', a function that makes linear codes "
                 "of vectors, got none: index_factory hands in OPQ and PQ"
             )
-        return {"starts": starts}
+        queries = check_queries(given.get("queries"))
+        return {"starts": starts} | ({} if queries is None else {"queries": queries})
 
     def settled(self, model: PQVAE, config: TrainingConfig) -> tuple[Ranking, TrainingConfig]:
         """Single precision, and no views.
@@ -126,7 +132,7 @@ class Ranking:
                 "expected no pretrained model for the objective 'ranking': vectors with a matrix "
                 "each way start at a linear code"
             )
-        return VectorTask(setup, self, starts=given["starts"])
+        return VectorTask(setup, self, starts=given["starts"], queries=given.get("queries"))
 
 
 class VectorTask:
@@ -136,30 +142,41 @@ class VectorTask:
         setup: see `Setup`; the model has a linear encoder and decoder.
         settings: of the objective.
         starts: makes linear codes of a sample of the training part, see `linear_start.Starts`.
+        queries: real ones (nq, d), or None.
     """
 
     resumes_within_epochs = False  # the codes of the items are those at the start of an epoch
     precision: Precision = "float32"
     shown = f"recall@{_RECALL_AT}"
 
-    def __init__(self, setup: Setup, settings: Ranking, *, starts: Starts) -> None:
+    def __init__(
+        self, setup: Setup, settings: Ranking, *, starts: Starts, queries: Any = None
+    ) -> None:
         model, config = setup.model, setup.config
         linear_layers(model)
         self.model, self.settings = model, settings
         self.starts, self.progress, self.kept = starts, setup.progress, setup.kept
         self.items = items = items_of(setup, most=settings.items)
+        self.queries = (
+            None
+            if queries is None
+            else split_queries(
+                queries,
+                model.input_shape,
+                generator=items.generator("queries"),
+                device=setup.device,
+            )
+        )
         self.epochs = min(config.epochs, settings.epochs)
         self.patience = min(config.patience, _PATIENCE)
-        train, queries = (
-            torch.cat([to_float(items.read(part)) for part in parts(rows)])
+        train, held_out = (
+            self._as_compared(torch.cat([to_float(items.read(part)) for part in parts(rows)]))
             for rows in (items.train_rows, items.validation_rows)
         )
-        if model.spec.latents == "unit":
-            train, queries = functional.normalize(train), functional.normalize(queries)
         self.neighbours = Neighbours(
             model,
             train,
-            queries,
+            held_out,
             settings,
             metric=model.spec.metric,
             generator=items.generator("anchors"),
@@ -168,6 +185,10 @@ class VectorTask:
         self.examples: Rows = torch.arange(len(self.neighbours.anchors)).numpy()
         self.batch_size = min(config.batch_size, len(self.examples))
         self.start_hits: Tensor | None = None  # what each query finds at the start
+
+    def _as_compared(self, x: Tensor) -> Tensor:
+        """Vectors as distances are between them."""
+        return functional.normalize(x) if self.model.spec.latents == "unit" else x
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """See `Neighbours.parameter_groups`."""
@@ -211,8 +232,9 @@ class VectorTask:
         self.neighbours.encode()
 
     def fingerprint(self) -> dict[str, Any]:
-        """Nothing: items and settings are all, and starts follow from them."""
-        return {"metric": self.model.spec.metric}
+        """Queries: items and settings are all else, and starts follow from them."""
+        given = {} if self.queries is None else {"queries": self.queries.key}
+        return {"metric": self.model.spec.metric, **given}
 
     def terms(self, examples: Rows, step: int, way: Way, generator: torch.Generator) -> Terms:
         """The ranking of the anchors `examples`."""
@@ -244,8 +266,27 @@ class VectorTask:
             facts={f"validation_recall@{_RECALL_AT}": 1 - loss, "gain_in_standard_errors": gain},
         )
 
-    def finish(self) -> None:
-        """Nothing: the decoder was fitted when the weights were measured."""
+    def finish(self) -> dict[str, Any]:
+        """Learns the map of queries; the decoder was fitted when the weights were measured."""
+        if self.queries is None:
+            return {}
+        neighbours, queries = self.neighbours, self.queries
+        neighbours.encode()
+        compared = Compared(
+            neighbours.items, neighbours.decoded(), self.model.encode, self.model.spec.metric
+        )
+        facts = learn_query_map(
+            self.model,
+            replace(
+                queries,
+                train=self._as_compared(queries.train),
+                held_out=self._as_compared(queries.held_out),
+            ),
+            compared,
+            generator=self.items.generator("map of queries"),
+            progress=self.progress,
+        )
+        return {"queries": facts}
 
     def release(self) -> None:
         """Gives the codewords back, see `Neighbours.release`."""
