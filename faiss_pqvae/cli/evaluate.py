@@ -111,6 +111,9 @@ def evaluate(
         learning: the objective.
     """
     _check_end(out)
+    learns = LEARNED in methods or (not methods and index is None)
+    if train_queries is not None and not learns:
+        raise ValueError("expected --train-queries with a learned code to train, got no such row")
     stored = None if index is None else opened(index, model=model)
     data = load(dataset, protocol=protocol, n_database=n_database, n_queries=n_queries, own=own)
     shape = tuple(data.database.shape[1:])
