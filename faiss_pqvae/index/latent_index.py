@@ -274,7 +274,8 @@ class LatentIndex:
                 ones, nq >= 40, where queries are not like the items: titles for paragraphs, text
                 for images. Codes are learned as without them. A part is held out; if these find
                 more by a map of queries that is learned from the others, every search maps its
-                queries (`model.query_map`). What was gained is in `history`.
+                queries (`model.query_map`), items among them too: `faiss_index` finds what is like
+                `encode(x)`. What was gained is in `history`.
             folder: where log and checkpoints go, the features of a front, computed once, and
                 images of a folder or of Parquet, decoded once, as long as the training takes; the
                 same call continues an interrupted training.

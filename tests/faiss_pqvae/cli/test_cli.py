@@ -113,6 +113,8 @@ def test_train__with_real_queries(tmp_path, monkeypatch, capsys, kept):
     assert "queries: recall@10 of 150 held out is 0." in said
     assert f"it is {'kept' if kept else 'not kept'}\n" in said
     assert (read_index(b).model.query_map is not None) == kept
+    main(["info", b])
+    assert ("queries  mapped, as real ones taught" in capsys.readouterr().out) == kept
 
 
 def test_train__refuses_queries_that_are_none(images, tmp_path, capsys):
