@@ -78,6 +78,7 @@ def reset_parameters(model: PQVAE, seed: int) -> None:
             reset: Callable[[], None] | None = getattr(module, "reset_parameters", None)
             if reset is not None and id(module) not in kept:
                 reset()
+    model.query_map = None
     model.fitted.fill_(False)
 
 

@@ -76,7 +76,7 @@ def fit(
         clock: seconds, of a budget and of the log.
         content: the `content_key` of x, where the caller has it: x need not be read for it then.
         given: what the objective learns from besides the items, see `Objective.learns_from`:
-            labels and word_vectors, or starts and coarse centroids.
+            labels and word_vectors, or starts, queries and coarse centroids.
 
     Returns:
         The history, one dict of plain values per event, as in `log.jsonl`: first a "start", then
@@ -367,6 +367,7 @@ class Trainer:
         return bool(waits and done - 1 - self.best_epoch >= patience)
 
     def _finish(self) -> None:
+        stopped_early = not self._done
         if self.best_state:
             self.model.load_state_dict(self.best_state)
         else:  # the last weights are all that there is
@@ -377,7 +378,9 @@ class Trainer:
             )
         self.task.release()
         self.model.eval()
-        self.task.finish()
+        started = self.clock()
+        facts = self.task.finish() or {}
+        self.elapsed_s += self.clock() - started
         with torch.inference_mode():
             some = parts(self.items.train_rows)[0]
             if not have_distances(self.model.encode(self.items.read(some))):
@@ -392,8 +395,9 @@ class Trainer:
                 "step": self.step,
                 "best_epoch": self.best_epoch,
                 "validation_loss": self.best_loss,
-                "stopped_early": not self._done,
+                "stopped_early": stopped_early,
                 "elapsed_s": round(self.elapsed_s, 3),
+                **facts,
             }
         )
         self._keep_trained()

@@ -118,6 +118,11 @@ def _check(data: Evaluated, nlist: int | None, learned: CodeSettings | None) -> 
             f"reconstruction objective only, got {learned.objective.title}"
         )
     name = objectives.name_of(type(learned.objective))
+    if learned.queries is not None and "queries" not in learned.objective.learns_from:
+        raise ValueError(
+            f"expected no training queries for the objective {name!r}, which does not learn from "
+            "them, got some"
+        )
     if reads_labels(learned.objective) and data.labels_to_train is None:
         raise ValueError(
             f"expected labelled images for the objective {name!r}, got data without labels to "

@@ -91,6 +91,7 @@ def _code(request: Request, settings: CodeSettings, lambda_: float | None) -> Le
         folder=settings.folder / f"{objective.code.lower()}-{max(lengths)}{suffix}",
         name=name,
         pretrained=settings.pretrained,
+        queries=settings.queries,
         lengths=lengths,
         shown=lambda_ is None and request.seed == request.seeds[0],
     )

@@ -51,6 +51,7 @@ class LearnedCode:
         folder: for the bundle, with the training's log and checkpoint below it.
         name: of the method; the objective's title by default.
         pretrained: whose encoder the training starts from.
+        queries: real ones to learn from besides, see `LatentIndex.train`.
         lengths: in bits; what there are rows of. Of residual codes multiples of nbits up to
             M * nbits, of others M * nbits alone, which is the default.
         shown: whether the index is kept, and how often it has its codewords goes into the report.
@@ -71,6 +72,7 @@ class LearnedCode:
         objective: Any = None,
         name: str | None = None,
         pretrained: PQVAE | None = None,
+        queries: Any = None,
         lengths: tuple[int, ...] = (),
         shown: bool = True,
         reranked: bool = False,
@@ -87,6 +89,7 @@ class LearnedCode:
                 f"expected lengths of {self.code} of {[*possible]} bits, got {self.lengths}"
             )
         self.model, self.training, self.pretrained = model, training, pretrained
+        self.queries = queries
         self.folder, self.shown = folder, shown
         self.name = (name or self.objective.title) + (", re-ranked" if reranked else "")
         seed = f", seed {training.seed}" if training.seed else ""
@@ -154,6 +157,7 @@ class LearnedCode:
                     **dataclasses.asdict(objective),
                 },
                 **({"pretrained": self.pretrained.fingerprint()} if self.pretrained else {}),
+                **({} if self.queries is None else {"queries": _key_of_queries(self.queries)}),
             },
             searches=searches,
             seed=self.training.seed,
@@ -189,7 +193,7 @@ class LearnedCode:
         folder = self.log.parent
         if lists is not None and lists.by_residual:  # another model: of what centroids leave over
             folder = folder.with_name(f"{folder.name}-ivf{lists.nlist}")
-        index.train(x, labels, folder=folder)
+        index.train(x, labels, queries=self.queries, folder=folder)
         if whole:
             self._built, self.train_s = index, index.train_s
             self.model_bytes = kept_bytes(index)
@@ -258,6 +262,10 @@ class LearnedCode:
 
 def _key_of(x: Source) -> str:
     return content_key(x, "items of the database")
+
+
+def _key_of_queries(queries: Source) -> str:
+    return content_key(queries, "training queries", progress=False)
 
 
 def foreign_parts(model: ModelConfig, objective: Any) -> tuple[Any, ...]:

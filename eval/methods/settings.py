@@ -23,6 +23,7 @@ class CodeSettings:
         training: the loop; its seed is the request's.
         also_lambdas: strengths of the quantizer to train with besides the objective's own.
         pretrained: whose encoder every training starts from.
+        queries: (nq, d) real ones to learn from, none of those that measure; or None.
     """
 
     objective: Any
@@ -32,6 +33,7 @@ class CodeSettings:
     also_lambdas: tuple[float, ...] = ()
     pretrained: PQVAE | None = None
     reranked: Any = None
+    queries: Any = None
 
 
 def read_bundle(folder: Path, model: ModelConfig) -> LatentIndex:

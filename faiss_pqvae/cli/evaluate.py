@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +13,9 @@ import tyro
 
 from faiss_pqvae.cli.options import Learning
 from faiss_pqvae.cli.recipes import DATASET, QUICK, demo_recipes, note_on_seeds
+from faiss_pqvae.data.batches import check_items, read_batches
+from faiss_pqvae.data.open import open_source
+from faiss_pqvae.data.source import Source
 from faiss_pqvae.eval.data.load import load
 from faiss_pqvae.eval.data.own import OwnData
 from faiss_pqvae.eval.data.protocol import Evaluated, GivenSplit, TrainOn
@@ -53,6 +56,7 @@ def evaluate(
     train_on: TrainOn | None = None,
     own: Annotated[OwnData, tyro.conf.arg(name="")] = OwnData(),  # noqa: B008 - frozen
     pretrained: Path | None = None,
+    train_queries: Path | None = None,
     model: ModelConfig = ModelConfig(),  # noqa: B008 - frozen
     training: TrainingConfig = TrainingConfig(),  # noqa: B008 - frozen
     learning: Learning = Learning({}),  # noqa: B008 - replaced by the options of objectives
@@ -104,12 +108,17 @@ def evaluate(
             default the learn vectors where there are some, else the base.
         own: data of your own.
         pretrained: folder of a trained index whose encoder every training starts from.
+        train_queries: for vectors: a file of real queries that the learned code learns from, as
+            `train --queries` does; none of those that measure.
         model: networks and bottleneck of the learned code; --encoder and --decoder are short for
             --model.encoder and --model.decoder.
         training: its loop.
         learning: the objective.
     """
     _check_end(out)
+    learns = LEARNED in methods or (not methods and index is None)
+    if train_queries is not None and not learns:
+        raise ValueError("expected --train-queries with a learned code to train, got no such row")
     stored = None if index is None else opened(index, model=model)
     data = load(
         dataset,
@@ -136,6 +145,7 @@ def evaluate(
             training=training,
             also_lambdas=also_lambdas,
             pretrained=None if pretrained is None else read_bundle(pretrained, model).model,
+            queries=None if train_queries is None else _train_queries(train_queries, data),
         )
     lengths = bits or tuple(row.bits for row in rows)
     rows += rows_of(data, names=methods, lengths=lengths, seeds=seeds, nlist=nlist, learned=learned)
@@ -180,6 +190,30 @@ def _objectives(learning: Learning, model: ModelConfig, shape: tuple[int, ...]) 
     if len(shape) > 1:
         return learning.objective(_CODE, model, shape), None
     return learning.reranked(_CODE, model, shape)
+
+
+def _train_queries(path: Path, data: Evaluated) -> Source:
+    """Queries to learn from.
+
+    Raises:
+        TypeError, ValueError: no vectors like the items; some of those that measure.
+    """
+    what = "training queries"
+    found = open_source(path)
+    check_items(found, tuple(data.database.shape[1:]), what)
+    measuring = set(_rows(data.queries, "queries"))
+    for place, row in enumerate(_rows(found, what)):
+        if row in measuring:
+            raise ValueError(
+                f"expected {what} that do not measure, got one of the queries of {data.name} in "
+                f"row {place} of {path}"
+            )
+    return found
+
+
+def _rows(x: Source, what: str) -> Iterator[bytes]:
+    for batch in read_batches(x, 1024, what):
+        yield from (row.tobytes() for row in batch.float().numpy())
 
 
 def _check_end(out: Path) -> None:

@@ -38,6 +38,8 @@ def info(bundle: Bundle, /, *, encoder: str | None = None, decoder: str | None =
         "model": ", ".join(f"{name}={value}" for name, value in model["config"].items()),
         "written with": ", ".join(f"{n} {v}" for n, v in config["versions"].items()),
     }
+    if index.model.query_map is not None:
+        lines["queries"] = "mapped, as real ones taught in the training"
     if index.ntotal:
         lines |= _use_of_codewords(index)
     for name, value in lines.items():

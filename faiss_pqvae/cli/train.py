@@ -19,6 +19,7 @@ from faiss_pqvae.cli.reading import (
     Out,
     image_arguments,
     labels_of_places,
+    open_for,
     open_labelled,
 )
 from faiss_pqvae.data.npy import read_npy
@@ -44,6 +45,7 @@ def train(
     metric: str | None = None,
     labels: Path | None = None,
     word_vectors: Path | None = None,
+    queries: Path | None = None,
     images: Images = ImageOptions(),  # noqa: B008 - frozen
     pretrained: Path | None = None,
     encoder: str | None = None,
@@ -71,6 +73,9 @@ def train(
             set's, the column "label" of a Parquet file (numbers, or text), or the folders of
             images.
         word_vectors: for DPQ: a .npy file with word vectors of the classes, (classes, e) floats.
+        queries: for vectors: a file like DATA with real queries, 40 or more, where these are not
+            like the items (titles for paragraphs, text for images): searches then map them as some
+            of them teach and the others, held out, confirm. Never those of a measurement.
         images: how images in a folder or in Parquet are read.
         pretrained: folder of a trained index whose encoder the training starts from: for another
             code length, or for other images; of the same network and width.
@@ -97,10 +102,14 @@ def train(
         pretrained=None if pretrained is None else _pretrained(pretrained, encoder),
     )
     given = _supervision(index, factory, found, labels, word_vectors)
+    if queries is not None:
+        given["queries"] = open_for(index, str(queries), replace(images, column=None))
     index.train(source, **given, folder=out / "training")
     write_index(index, out)
     items = counted(len(source), "item")
     print(f"trained on {items} in {_summary(index, len(source))}; the bundle is {out}")
+    if queries is not None:
+        print(_gain(index.history[-1]["queries"]))
     reading = shlex.join(image_arguments(replace(images, size=None, mode=None)))
     print_next(index, f"build {shlex.quote(str(out))} DATA {reading}".rstrip())
 
@@ -150,6 +159,16 @@ def _supervision(
     if word_vectors is None:
         return {"labels": found}
     return {"labels": found, "word_vectors": read_npy(word_vectors, "word vectors")}
+
+
+def _gain(found: dict[str, Any]) -> str:
+    """What held-out queries find with the map that was learned from the others, and without."""
+    recall, errors = found["held_out_recall@10"], found["gain_in_standard_errors"]
+    return (
+        f"queries: recall@10 of {found['held_out']} held out is {recall['with']:.3f} with a map of "
+        f"queries and {recall['without']:.3f} without ({errors:.1f} standard errors): it is "
+        f"{'kept' if found['kept'] else 'not kept'}"
+    )
 
 
 def _summary(index: LatentIndex, n: int) -> str:

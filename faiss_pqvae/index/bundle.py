@@ -366,12 +366,13 @@ def _read_model(path: Path, config: dict[str, Any], spec: CodeSpec, given: Given
     try:
         weights = safetensors.torch.load_file(path)
         handed_in = given.networks(shape, networks, spec, M)
-        mapped = any(name.startswith("query_map.") for name in weights)
         with torch.device("meta"):  # a network of any size takes no memory there
-            blank = _blank(*arguments, spec=spec, mapped=mapped, **handed_in)
+            blank = PQVAE(*arguments, spec=spec, **handed_in)
+            if "query_map.weight" in weights and len(shape) == 1:
+                blank.add_query_map()
         if _shapes(weights) != _shapes(blank.state_dict()):
             raise ValueError(given.explained(f"the weights {path} do not fit the configuration"))
-        model = _blank(*arguments, spec=spec, mapped=mapped, **handed_in)
+        model = PQVAE(*arguments, spec=spec, **handed_in)
         model.load_state_dict(weights)
     except (safetensors.SafetensorError, RuntimeError, OverflowError) as error:
         raise ValueError(f"the weights {path} do not fit the configuration: {error}") from error
@@ -387,14 +388,6 @@ def _read_model(path: Path, config: dict[str, Any], spec: CodeSpec, given: Given
     if not model.is_trained:
         raise ValueError(f"expected trained weights in {path}, got untrained ones")
     given.check_probe(model)
-    return model
-
-
-def _blank(*arguments: Any, mapped: bool, **options: Any) -> PQVAE:
-    """A model that weights are read into, with a map of queries or without."""
-    model = PQVAE(*arguments, **options)
-    if mapped and len(model.input_shape) == 1:
-        model.add_query_map()
     return model
 
 

@@ -92,13 +92,16 @@ def encoder_transforms(model: PQVAE) -> list[Any] | None:
 
 
 def query_transforms(model: PQVAE) -> list[Any]:
-    """The map of queries as a faiss.LinearTransform, where the model has one."""
+    """The map of queries as native transforms, where the model has one; see `map_queries`."""
     layer = model.query_map
     if layer is None:
         return []
     with torch.no_grad():
         A, mean = layer.weight.double().cpu(), model.mean.double().cpu()
-        return [_linear(A, layer.bias.double().cpu() + mean - A @ mean)]
+        linear = _linear(A, layer.bias.double().cpu() + mean - A @ mean)
+    if model.spec.latents == "unit":
+        return [faiss.NormalizationTransform(len(mean), 2.0), linear]
+    return [linear]
 
 
 def _linear(A: Tensor, b: Tensor) -> Any:

@@ -227,9 +227,11 @@ class Training:
         """Whether the objective can learn codewords of what coarse centroids leave over."""
         return "coarse" in self.objective.learns_from
 
-    def check(self, n: int, *, labels: Any = None, word_vectors: Any = None) -> dict[str, Any]:
+    def check(
+        self, n: int, *, labels: Any = None, word_vectors: Any = None, queries: Any = None
+    ) -> dict[str, Any]:
         """What the objective learns from besides n items; linear codes to start at are FAISS's."""
-        given = {"labels": labels, "word_vectors": word_vectors}
+        given = {"labels": labels, "word_vectors": word_vectors, "queries": queries}
         if "starts" in self.objective.learns_from:
             given["starts"] = linear_starts
         return checked(self.objective, n, given)

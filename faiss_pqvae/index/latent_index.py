@@ -267,6 +267,7 @@ class LatentIndex:
         labels: Any = None,
         *,
         word_vectors: Any = None,
+        queries: Any = None,
         folder: Any = None,
         progress: bool = True,
     ) -> None:
@@ -282,15 +283,22 @@ class LatentIndex:
                 (n, C) bool, several.
             word_vectors: for DPQ: (C, e) floats, one a class in the order of their numbers; None
                 learns what stands for a class.
+            queries: for PQVAE over vectors with a linear encoder: (nq, *input_shape) like x, real
+                ones, nq >= 40, where queries are not like the items: titles for paragraphs, text
+                for images. Codes are learned as without them. A part is held out; if these find
+                more by a map of queries that is learned from the others, every search maps its
+                queries (`model.query_map`), items among them too: `faiss_index` finds what is like
+                `encode(x)`. What was gained is in `history`.
             folder: where log and checkpoints go, the features of a front, computed once, and
                 images of a folder or of Parquet, decoded once, as long as the training takes; the
                 same call continues an interrupted training.
             progress: draw a bar, where standard error is a terminal.
 
         Raises:
-            TypeError, ValueError: wrong items, NaN or infinity; wrong labels, none for DQN or DPQ,
-                or some for PQVAE; an index that holds items, which would lose their meaning; an
-                index without a `fit`. The index is then as before.
+            TypeError, ValueError: wrong items or queries, NaN or infinity; wrong labels, none for
+                DQN or DPQ, or some for PQVAE; queries for what does not learn from them; an index
+                that holds items, which would lose their meaning; an index without a `fit`. The
+                index is then as before.
         """
         self._check_writable()
         new = trained(
@@ -298,7 +306,7 @@ class LatentIndex:
             x,
             self.fit,
             ready=self.model.is_trained and not self.is_trained,
-            given={"labels": labels, "word_vectors": word_vectors},
+            given={"labels": labels, "word_vectors": word_vectors, "queries": queries},
             folder=folder,
             progress=progress,
             batch_size=self.batch_size,

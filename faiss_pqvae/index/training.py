@@ -26,6 +26,7 @@ from faiss_pqvae.data.images.cache import decoded
 from faiss_pqvae.index.coarse import POINTS, Coarse, clustering
 from faiss_pqvae.index.encoding import Encoding
 from faiss_pqvae.index.features import keep_features
+from faiss_pqvae.index.front import Front
 from faiss_pqvae.index.storing import Stock, check_residuals
 from faiss_pqvae.index.transforms import Transformed, Transforms
 from faiss_pqvae.model.pqvae import PQVAE
@@ -36,6 +37,7 @@ from faiss_pqvae.types import FloatArray
 
 _COARSE_EFFORT = 1  # of the choice of codes that inverted lists are laid out by
 WHAT = "training data"  # the name of the items in messages
+QUERIES = "training queries"
 
 History = list[dict[str, Any]]
 
@@ -47,16 +49,19 @@ class Fit(Protocol):
     def takes_coarse(self) -> bool:
         """Whether it can be given coarse centroids, to learn codewords of what they leave over."""
 
-    def check(self, n: int, *, labels: Any = None, word_vectors: Any = None) -> dict[str, Any]:
+    def check(
+        self, n: int, *, labels: Any = None, word_vectors: Any = None, queries: Any = None
+    ) -> dict[str, Any]:
         """Checks what a training gets besides its items, before anything is read or trained.
 
         Args:
             n: number of items.
             labels: as `LatentIndex.train` gets them.
             word_vectors: likewise.
+            queries: likewise, of the shape of the items.
 
         Returns:
-            What the call takes as further keyword arguments.
+            What the call takes as further keyword arguments; queries as they came.
 
         Raises:
             TypeError, ValueError: wrong ones, none where they are needed, or some that are not.
@@ -80,8 +85,8 @@ class Fit(Protocol):
             progress: draw a bar.
             folder: where log and checkpoints go, or None.
             content: the `content_key` of x, where there is a folder.
-            **given: what `check` returned, and where the index codes residuals "coarse", see
-                `faiss_pqvae.index.coarse.Coarse`.
+            **given: what `check` returned, queries as front and transforms made them, and where the
+                index codes residuals "coarse", see `faiss_pqvae.index.coarse.Coarse`.
 
         Returns:
             The history, see `faiss_pqvae.training.fit`.
@@ -145,15 +150,23 @@ def trained(
         raise ValueError("this index only serves: make one that trains by index_factory")
     _check_residuals(parts, fit, ready=ready)
     x = check_items(x, parts.encoding.input_shape, WHAT)
+    queries = given.get("queries")
+    if queries is not None:
+        if ready:
+            raise ValueError("expected no queries, got some: the model is trained and stays as is")
+        queries = check_items(queries, parts.encoding.input_shape, QUERIES)
+        given = {**given, "queries": queries}
     folder, fit_model = None if folder is None else Path(folder), None
     if fit is not None and not ready:  # wrong labels are found before anything is trained
-        checked = fit.check(len(x), **given)
+        checked = dict(fit.check(len(x), **given))
+        queries = checked.pop("queries", None)
         fit_model = functools.partial(fit, progress=progress, folder=folder, **checked)
     # A front reads its items once, and keeps what it makes of them.
     pixels = nullcontext(x) if parts.encoding.front else decoded(x, folder, progress=progress)
     with pixels as x:
+        queries = _read_queries(parts.encoding.front, queries, batch_size)
         seen, content = _read(parts, x, folder, progress=progress, batch_size=batch_size)
-        job = _Job(seen, content, folder, progress, batch_size)
+        job = _Job(seen, content, folder, progress, batch_size, queries)
         return _train(parts.copied(), job, fit_model)
 
 
@@ -179,6 +192,7 @@ class _Job:
         folder: for what outlives an interruption, or None.
         progress: draw bars.
         batch_size: items encoded at a time.
+        queries: (nq, *seen_shape) likewise, or None.
     """
 
     x: Any
@@ -186,6 +200,7 @@ class _Job:
     folder: Path | None
     progress: bool
     batch_size: int
+    queries: Any = None
 
     def behind(self, transforms: Transforms | None) -> tuple[Any, str | None]:
         """Items behind transforms that are trained, and their key."""
@@ -194,9 +209,27 @@ class _Job:
         content = self.content and key_of_parts(self.content, [transforms.as_bytes()])
         return Transformed(self.x, transforms, WHAT), content
 
+    def queries_behind(self, transforms: Transforms | None) -> dict[str, Any]:
+        """Queries behind them, as a keyword; nothing where there are none."""
+        if self.queries is None or transforms is None:
+            return {} if self.queries is None else {"queries": self.queries}
+        return {"queries": Transformed(self.queries, transforms, QUERIES)}
+
     def waiting(self, what: str) -> Progress:
         """For a call of FAISS."""
         return Progress(what, shown=self.progress)
+
+
+def _read_queries(front: Front | None, queries: Any, batch_size: int) -> Any:
+    """Queries, or what a front makes of them; all are read, so that NaN is found early."""
+    if queries is None:
+        return None
+    batches = read_batches(queries, batch_size, QUERIES)
+    if front is not None:
+        return torch.cat([front.apply(batch).cpu() for batch in batches])
+    for _ in batches:
+        pass
+    return queries
 
 
 def _read(
@@ -241,7 +274,9 @@ def _train(new: Parts, job: _Job, fit: Callable[..., History] | None) -> Parts:
         if has_residuals(native):
             unit = model.spec.latents == "unit"
             coarse = Coarse(native, inputs, WHAT, unit, job.folder, content, job.progress)
-        given = {} if coarse is None else {"coarse": coarse}
+        given = job.queries_behind(new.encoding.transforms)
+        if coarse is not None:
+            given["coarse"] = coarse
         new.history = fit(model, inputs, content=content, **given)
         model.eval()
     inject_codebooks(native, new.encoding.model.codebooks())

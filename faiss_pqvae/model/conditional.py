@@ -102,6 +102,8 @@ class ConditionalCode(nn.Module):
         width: of the networks.
 
     Attributes:
+        plain: (M, ksub, d), codewords whose sums, without any network, come near to the vectors, too.
+        plain_weight: of what these sums miss, when codes are chosen.
         shrinks: decoded vectors are multiplied by this about the centre before they are compared:
             |q - x^|^2 leaves out the error that the decoder expects of itself.
         table_shrinks: likewise, the sums of codewords that tables stand for.
@@ -110,6 +112,7 @@ class ConditionalCode(nn.Module):
 
     centre: Tensor
     unit: Tensor
+    plain_weight: Tensor
     shrinks: Tensor
     table_shrinks: Tensor
     offset: Tensor
@@ -118,9 +121,11 @@ class ConditionalCode(nn.Module):
         super().__init__()
         self.d, self.M, self.ksub = d, M, ksub
         self.first = nn.Parameter(torch.zeros(ksub, d))
+        self.plain = nn.Parameter(torch.zeros(M, ksub, d))
         self.steps = nn.ModuleList(Step(d, ksub, width=width) for _ in range(M - 1))
         self.register_buffer("centre", torch.zeros(d))
         self.register_buffer("unit", torch.ones(()))
+        self.register_buffer("plain_weight", torch.zeros(()))
         self.register_buffer("shrinks", torch.ones(()))
         self.register_buffer("table_shrinks", torch.ones(()))
         self.register_buffer("offset", torch.zeros(()))
@@ -135,6 +140,7 @@ class ConditionalCode(nn.Module):
     @torch.no_grad()
     def begin_at(self, codebooks: Tensor) -> None:
         """Makes it the plain additive code of codebooks (M, ksub, d), in the decoder's unit."""
+        self.plain.copy_(codebooks)
         self.first.copy_(codebooks[0])
         for step, codewords in zip(self._steps(), codebooks[1:], strict=True):
             step.begin_at(codewords)
@@ -198,11 +204,19 @@ class ConditionalCode(nn.Module):
 
     def _chosen(self, x: Tensor, effort: int) -> Tensor:
         kept, tried = max(1, effort), max(1, 2 * effort)
-        beam = _Beam.over(x, self.first, min(kept, self.ksub))
+        weight = float(self.plain_weight)
+        beam = _Beam.over(x, self.first, self.plain[0], min(kept, self.ksub))
         for m, step in enumerate(self._steps(), 1):
             last = m == self.M - 1
-            beam = beam.extended(step, tried, 1 if last else kept)
+            beam = beam.extended(step, self.plain[m], weight, tried, 1 if last else kept)
         return beam.ids[:, 0]
+
+    def plain_sums(self, ids: Tensor) -> Tensor:
+        """Sums (n, d) of the plain codewords of codes (n, M) int64, in the decoder's unit."""
+        return sum(
+            (functional.embedding(ids[:, m], self.plain[m]) for m in range(1, self.M)),
+            functional.embedding(ids[:, 0], self.plain[0]),
+        )
 
 
 class _Beam(NamedTuple):
@@ -212,30 +226,38 @@ class _Beam(NamedTuple):
         x: (n, 1, d), the vectors.
         ids: (n, b, m) int64.
         left: (n, b, d), what is left of the vectors.
+        plain: (n, b, d), likewise by the sums of plain codewords.
     """
 
     x: Tensor
     ids: Tensor
     left: Tensor
+    plain: Tensor
 
     @classmethod
-    def over(cls, x: Tensor, codewords: Tensor, kept: int) -> _Beam:
-        """The nearest of the first codewords (ksub, d)."""
+    def over(cls, x: Tensor, codewords: Tensor, plain: Tensor, kept: int) -> _Beam:
+        """The nearest of the first codewords (ksub, d), whose plain ones are (ksub, d)."""
         x = x.unsqueeze(1)
         ids = _nearest(x, codewords, kept)
-        return cls(x, ids.unsqueeze(-1), x - codewords[ids])
+        return cls(x, ids.unsqueeze(-1), x - codewords[ids], x - plain[ids])
 
-    def extended(self, step: Step, tried: int, kept: int) -> _Beam:
+    def extended(self, step: Step, plain: Tensor, weight: float, tried: int, kept: int) -> _Beam:
         """By the codewords that decode best, of those that the guides say are nearest."""
         ksub, inner = len(step.codewords), step.inner(self.x - self.left)
         wanted = self.left - step.guiding(inner)
         found = _nearest(wanted, step.guides, min(tried, wanted.shape[1] * ksub))
         beginning, ids = found.div(ksub, rounding_mode="floor"), found % ksub
         left = _rows(self.left, beginning).sub_(step(ids, _rows(inner, beginning)))
+        plain_left = _rows(self.plain, beginning).sub_(functional.embedding(ids, plain))
         if kept < left.shape[1]:
-            best = torch.linalg.vector_norm(left, dim=-1).topk(kept, largest=False).indices
-            beginning, ids, left = beginning.gather(1, best), ids.gather(1, best), _rows(left, best)
-        return _Beam(self.x, torch.cat([_rows(self.ids, beginning), ids.unsqueeze(-1)], -1), left)
+            error = left.square().sum(-1)
+            if weight:
+                error += weight * plain_left.square().sum(-1)
+            best = error.topk(kept, largest=False).indices
+            beginning, ids = beginning.gather(1, best), ids.gather(1, best)
+            left, plain_left = _rows(left, best), _rows(plain_left, best)
+        longer = torch.cat([_rows(self.ids, beginning), ids.unsqueeze(-1)], -1)
+        return _Beam(self.x, longer, left, plain_left)
 
 
 def _nearest(wanted: Tensor, codewords: Tensor, k: int) -> Tensor:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import hashlib
 import math
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -244,11 +245,26 @@ class PQVAE(nn.Module):
         self.query_map = query_map
         return query_map
 
+    def load_state_dict(self, state_dict: Mapping[str, Any], *args: Any, **options: Any) -> Any:
+        """As torch's; the model has a map of queries afterwards if these weights have one."""
+        if "query_map.weight" not in state_dict:
+            self.query_map = None
+        elif self.query_map is None:
+            self.add_query_map()
+        return super().load_state_dict(state_dict, *args, **options)
+
     def map_queries(self, x: Tensor) -> Tensor:
-        """Queries (n, *input_shape) as items, of the same shape; as they are without a map."""
+        """Queries (n, *input_shape) as items, of the same shape; as they are without a map.
+
+        Where latents have length 1, those of queries of any length are the same: these are brought
+        to length 1 before they are mapped.
+        """
         if self.query_map is None:
             return x
-        mapped: Tensor = self.query_map(x.float() - self.mean) + self.mean
+        x = x.float()
+        if self.spec.latents == "unit":
+            x = functional.normalize(x)
+        mapped: Tensor = self.query_map(x - self.mean) + self.mean
         return mapped
 
     def encode_queries(self, x: Tensor) -> Tensor:

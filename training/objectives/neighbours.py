@@ -172,6 +172,13 @@ class Neighbours:
                 bar.update(len(part))
         return torch.cat(parts)  # (n, M)
 
+    def decoded(self) -> Tensor:
+        """What the items' codes and lists stand for: (n, latent_dim)."""
+        decoded = self._decoded(self.codes)
+        if self.lists is None:
+            return decoded
+        return decoded + self.model.encode_centroids(self.centroids)[self.lists]
+
     def _decoded(self, codes: Tensor) -> Tensor:
         """What codes (n, M) stand for: (n, latent_dim)."""
         return look_up(self.model.quantizer.codewords, codes).transpose(0, 1).flatten(1)
@@ -233,9 +240,7 @@ class Neighbours:
         The codes are those of `encode`. Among items of the same code, which come in any order, a
         neighbour is found with a probability. The mean is 1-recall@k.
         """
-        stored = self._decoded(self.codes)
-        if self.lists is not None:
-            stored += self.model.encode_centroids(self.centroids)[self.lists]
+        stored = self.decoded()
         z = self.model.eval().encode(self.queries)
         parts = zip(torch.split(z, _TILE[0]), torch.split(self.truth, _TILE[0]), strict=True)
         found = []
@@ -267,7 +272,7 @@ class Neighbours:
     def fit_decoder(self) -> None:
         """The linear decoder that reconstructs the items best from their codes."""
         _, decoder = linear_layers(self.model)
-        fit_linear(decoder, self._decoded(self.codes), self.items)
+        fit_linear(decoder, self.decoded(), self.items)
 
     @torch.no_grad()
     def reconstruction_error(self, x: Tensor) -> float:

@@ -146,8 +146,12 @@ class Task(Protocol):
         """Measures the model as it stands."""
         ...
 
-    def finish(self) -> None:
-        """What follows the last step, with the best weights in the model."""
+    def finish(self) -> dict[str, Any] | None:
+        """What follows the last step, with the best weights in the model.
+
+        Returns:
+            Facts for the log, if there are any.
+        """
         ...
 
     def release(self) -> None:

@@ -18,10 +18,12 @@ from faiss_pqvae.registry import objectives
 
 from ..config import Precision, TrainingConfig
 from ..data.items import Rows, parts
+from ..data.queries import check_queries, split_queries
 from ..data.views import Views
 from .linear_start import Coarse, Start, Starts, begin_at, linear_layers, settle
 from .neighbours import Neighbours, standard_errors
 from .protocol import Setup, Terms, Validation, Way, items_of
+from .query_map import Compared, learn_query_map
 
 _RECALL_AT = 10  # what vectors are validated by
 _PATIENCE = 3  # epochs, at most; what vectors gain they gain at once
@@ -34,6 +36,8 @@ class Ranking:
     """How vectors are trained: from OPQ on, towards the distances that are searched.
 
     What coarse centroids leave over of vectors is coded by the best start as it is.
+    Queries that are given change nothing of the codes; they may get a map of their own, see
+    `query_map`.
 
     Attributes:
         items: vectors to train with, drawn from the training part; in memory as float32.
@@ -53,7 +57,7 @@ class Ranking:
 
     title: ClassVar[str] = "PQ-VAE"
     code: ClassVar[str] = "PQVAE"
-    learns_from: ClassVar[tuple[str, ...]] = ("starts", "coarse")
+    learns_from: ClassVar[tuple[str, ...]] = ("starts", "coarse", "queries")
 
     items: int = 200_000
     start_items: int = 25_600
@@ -98,14 +102,16 @@ class Ranking:
         return config
 
     def check(self, n: int, given: dict[str, Any]) -> dict[str, Any]:
-        """What makes linear codes to start at."""
+        """What makes linear codes to start at, and queries if there are any."""
         starts = given.get("starts")
         if starts is None:
             raise ValueError(
                 "expected starts for the objective 'ranking', a function that makes linear codes "
                 "of vectors, got none: index_factory hands in OPQ and PQ"
             )
-        return {"starts": starts, "coarse": given.get("coarse")}
+        queries = check_queries(given.get("queries"))
+        found = {"starts": starts, "coarse": given.get("coarse")}
+        return found | ({} if queries is None else {"queries": queries})
 
     def settled(self, model: PQVAE, config: TrainingConfig) -> tuple[Ranking, TrainingConfig]:
         """Single precision, and no views.
@@ -140,6 +146,7 @@ class VectorTask:
         starts: makes linear codes of a sample of the training part, see `linear_start.Starts`.
         coarse: centroids of which the nearest is taken off every item before it is coded, or
             None.
+        queries: real ones (nq, d), or None.
     """
 
     resumes_within_epochs = False  # the codes of the items are those at the start of an epoch
@@ -147,7 +154,13 @@ class VectorTask:
     shown = f"recall@{_RECALL_AT}"
 
     def __init__(
-        self, setup: Setup, settings: Ranking, *, starts: Starts, coarse: Coarse | None = None
+        self,
+        setup: Setup,
+        settings: Ranking,
+        *,
+        starts: Starts,
+        coarse: Coarse | None = None,
+        queries: Any = None,
     ) -> None:
         model, config = setup.model, setup.config
         linear_layers(model)
@@ -155,20 +168,28 @@ class VectorTask:
         self.starts, self.coarse = starts, coarse
         self.progress, self.kept = setup.progress, setup.kept
         self.items = items = items_of(setup, most=settings.items)
+        self.queries = (
+            None
+            if queries is None
+            else split_queries(
+                queries,
+                model.input_shape,
+                generator=items.generator("queries"),
+                device=setup.device,
+            )
+        )
         self.epochs = min(config.epochs, settings.epochs)
         if coarse is not None:  # a start codes best what they leave over: ranking made it worse
             self.epochs, settings = 0, replace(settings, anchors=1)
         self.patience = min(config.patience, _PATIENCE)
-        train, queries = (
-            torch.cat([to_float(items.read(part)) for part in parts(rows)])
+        train, held_out = (
+            self._as_compared(torch.cat([to_float(items.read(part)) for part in parts(rows)]))
             for rows in (items.train_rows, items.validation_rows)
         )
-        if model.spec.latents == "unit":
-            train, queries = functional.normalize(train), functional.normalize(queries)
         self.neighbours = Neighbours(
             model,
             train,
-            queries,
+            held_out,
             settings,
             metric=model.spec.metric,
             generator=items.generator("anchors"),
@@ -178,6 +199,10 @@ class VectorTask:
         self.examples: Rows = torch.arange(len(self.neighbours.anchors)).numpy()
         self.batch_size = min(config.batch_size, len(self.examples))
         self.start_hits: Tensor | None = None  # what each query finds at the start
+
+    def _as_compared(self, x: Tensor) -> Tensor:
+        """Vectors as distances are between them."""
+        return functional.normalize(x) if self.model.spec.latents == "unit" else x
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """See `Neighbours.parameter_groups`."""
@@ -222,9 +247,11 @@ class VectorTask:
         self.neighbours.encode()
 
     def fingerprint(self) -> dict[str, Any]:
-        """Nothing: items and settings are all, and starts follow from them."""
-        about = {"metric": self.model.spec.metric}
-        return about if self.coarse is None else {**about, "coarse": self.coarse.settings}
+        """Queries and coarse centroids: items and settings are all else."""
+        about = {} if self.queries is None else {"queries": self.queries.key}
+        if self.coarse is not None:
+            about["coarse"] = self.coarse.settings
+        return {"metric": self.model.spec.metric, **about}
 
     def terms(self, examples: Rows, step: int, way: Way, generator: torch.Generator) -> Terms:
         """The ranking of the anchors `examples`."""
@@ -256,8 +283,27 @@ class VectorTask:
             facts={f"validation_recall@{_RECALL_AT}": 1 - loss, "gain_in_standard_errors": gain},
         )
 
-    def finish(self) -> None:
-        """Nothing: the decoder was fitted when the weights were measured."""
+    def finish(self) -> dict[str, Any]:
+        """Learns the map of queries; the decoder was fitted when the weights were measured."""
+        if self.queries is None:
+            return {}
+        neighbours, queries = self.neighbours, self.queries
+        neighbours.encode()
+        compared = Compared(
+            neighbours.items, neighbours.decoded(), self.model.encode, self.model.spec.metric
+        )
+        facts = learn_query_map(
+            self.model,
+            replace(
+                queries,
+                train=self._as_compared(queries.train),
+                held_out=self._as_compared(queries.held_out),
+            ),
+            compared,
+            generator=self.items.generator("map of queries"),
+            progress=self.progress,
+        )
+        return {"queries": facts}
 
     def release(self) -> None:
         """Gives the codewords back, see `Neighbours.release`."""

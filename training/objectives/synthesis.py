@@ -55,6 +55,8 @@ class Synthesis:
         kept_first: share of the way in which the start's codes stay.
         effort: of that choice, see `LatentIndex.effort`.
         earlier: weight of the errors after all steps but the last.
+        plain: weight, in the choice of codes, of what sums of plain codewords miss. By these look-up
+            tables find the candidates that the decoder ranks.
         final_effort: of the choice of codes that the tables are fitted to.
     """
 
@@ -73,6 +75,7 @@ class Synthesis:
     kept_first: float = 0.05
     effort: int = 4
     earlier: float = 0.2
+    plain: float = 0.1
     final_effort: int = 16
 
     def __post_init__(self) -> None:
@@ -81,7 +84,7 @@ class Synthesis:
         for name, low in {**lowest, "effort": 0, "final_effort": 0}.items():
             if getattr(self, name) < low:
                 raise ValueError(f"expected {name} >= {low}, got {getattr(self, name)}")
-        for name in ("lr", "weight_decay", "earlier"):
+        for name in ("lr", "weight_decay", "earlier", "plain"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"expected {name} >= 0, got {value}")
@@ -183,6 +186,7 @@ class SynthesisTask:
     def start(self) -> tuple[dict[str, Any], float | None]:
         """Residual quantization: its codebooks, and codes of all items."""
         self.decoder.fit_unit(self.x)
+        self.decoder.plain_weight.fill_(self.settings.plain)
         self._find()
         made = self.kept.made("codebooks", self._codebooks)
         self.decoder.begin_at(made["codebooks"].to(self.x.device))
@@ -279,7 +283,10 @@ class SynthesisTask:
             (x - made - guess).square().sum(1).mean()
             for made, guess in zip(before, path.guessed, strict=True)
         ]
-        loss = errors[-1] + settings.earlier * errors[:-1].sum() + torch.stack(guesses).sum()
+        plain = (x - decoder.plain_sums(ids)).square().sum(1).mean()
+        loss = (
+            errors[-1] + settings.earlier * errors[:-1].sum() + torch.stack(guesses).sum() + plain
+        )
         loss = loss / decoder.d
         return Terms(loss, {"reconstruction": errors[-1].detach() / decoder.d}, x.detach(), ids)
 
@@ -287,8 +294,13 @@ class SynthesisTask:
     def _better(self, x: Tensor, ids: Tensor) -> Tensor:
         """Of the codes (n, M) and those chosen anew, what is decoded better."""
         both = torch.stack([ids, self._chosen(x)])
-        with self._autocast():
-            errors = [(self.decoder.decode(codes) - x).square().sum(1) for codes in both]
+        inside = self.decoder.inside(x)
+        errors = []
+        for codes in both:
+            with self._autocast():
+                decoded = self.decoder.inside(self.decoder.decode(codes))
+            plain = (self.decoder.plain_sums(codes) - inside).square().sum(1)
+            errors.append((decoded - inside).square().sum(1) + self.settings.plain * plain)
         return both[torch.stack(errors).argmin(0), torch.arange(len(x), device=x.device)]
 
     def after_step(self, terms: Terms, step: int, generator: torch.Generator) -> None:
@@ -345,7 +357,7 @@ class SynthesisTask:
                 with self._autocast():
                     ids.append(decoder.choose(part, settings.final_effort))
                 bar.update(len(part))
-        prior = decoder.unit * decoder.codebooks()
+        prior = decoder.unit * decoder.plain
         tables = fitted(torch.cat(ids), x - decoder.centre, prior)
         decoder.table_shrinks.fill_(self._table_shrinks(tables))
         lifted = lift(tables, decoder.centre, decoder.table_shrinks, self.model.spec.metric)

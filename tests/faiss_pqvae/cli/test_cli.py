@@ -20,6 +20,7 @@ from faiss_pqvae.cli.train import _summary
 from faiss_pqvae.index.bundle import read_index, write_index
 from faiss_pqvae.index.latent_index import LatentIndex
 from faiss_pqvae.native import faiss
+from faiss_pqvae.training.objectives import query_map
 
 FAST = [
     *("--model.width", "4", "--model.dsub", "2", "--training.epochs", "2"),
@@ -96,6 +97,32 @@ def test_search__parameters_of_another_kind_of_index(bundle, images, capsys):
     with pytest.raises(SystemExit):
         main(["search", str(bundle), str(images), "--nprobe", "2"])
     assert "no inverted lists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_train__with_real_queries(tmp_path, monkeypatch, capsys, kept):
+    monkeypatch.setattr(query_map, "_ROUNDS", 2)
+    monkeypatch.setattr(query_map, "_CONVINCING", 0.0 if kept else 99.0)
+    x = np.random.default_rng(0).standard_normal((500, 8), dtype=np.float32) * np.arange(1, 9)
+    np.save(tmp_path / "x.npy", x.astype(np.float32))
+    np.save(tmp_path / "q.npy", (0.4 * x[::-1] + 6).astype(np.float32))
+    b, loop = str(tmp_path / "b"), ["--training.epochs", "1", "--training.batch-size", "16"]
+    command = ["train", str(tmp_path / "x.npy"), b, "--factory", "PQVAE2x3", *loop]
+    main([*command, "--ranking.anchors", "32", "--queries", str(tmp_path / "q.npy")])
+    said = capsys.readouterr().out
+    assert "queries: recall@10 of 150 held out is 0." in said
+    assert f"it is {'kept' if kept else 'not kept'}\n" in said
+    assert (read_index(b).model.query_map is not None) == kept
+    main(["info", b])
+    assert ("queries  mapped, as real ones taught" in capsys.readouterr().out) == kept
+
+
+def test_train__refuses_queries_that_are_none(images, tmp_path, capsys):
+    command = ["train", str(images), str(tmp_path / "b"), "--factory", "PQVAE2x4", *FAST]
+    with pytest.raises(SystemExit, match="2"):
+        main([*command, "--queries", str(images)])
+    message = "expected no queries for the objective 'reconstruction', got some"
+    assert message in capsys.readouterr().err
 
 
 def test_train__logs_beside_the_bundle_and_goes_on(images, tmp_path, capsys):

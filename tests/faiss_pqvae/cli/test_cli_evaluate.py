@@ -15,6 +15,7 @@ from faiss_pqvae import LatentIndex
 from faiss_pqvae.cli import main
 from faiss_pqvae.index.bundle import read_index, write_index
 from faiss_pqvae.native import faiss
+from faiss_pqvae.training.objectives import query_map
 
 FAST = [
     *("--model.width", "4", "--model.dsub", "2", "--training.epochs", "1"),
@@ -309,3 +310,39 @@ def test_evaluate__trained_on_one_half_with_judged_relevance(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main(["evaluate", "--out", str(out), *options, *methods[:-1], "learn"])
     assert "train on 'base', or on 'half'" in capsys.readouterr().err
+
+
+VECTORS = [
+    *("--training.epochs", "1", "--training.batch-size", "16"),
+    *("--ranking.anchors", "32", "--ranking.rounds", "1", "--bits", "16", "--methods", "learned"),
+]
+
+
+def test_evaluate__learns_from_queries_that_do_not_measure(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(query_map, "_ROUNDS", 1)
+    rng = np.random.default_rng(0)
+    x, others = (rng.standard_normal((n, 8), dtype=np.float32) for n in (300, 80))
+    np.save(tmp_path / "x.npy", x)
+    np.save(tmp_path / "q.npy", others[:20].astype(np.float16))
+    np.save(tmp_path / "others.npy", others[20:])
+    np.save(tmp_path / "all.npy", others.astype(np.float16))
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--dataset", "x.npy", "--queries", "q.npy", *VECTORS]
+    evaluated(*arguments, "--train-queries", "others.npy", out=tmp_path / "run")
+    log = (tmp_path / "run" / "pqvae-16" / "training" / "log.jsonl").read_text()
+    found = json.loads(log.splitlines()[-1])["queries"]
+    assert (found["queries"], found["held_out"]) == (42, 18)
+    wrong = {
+        "got one of the queries of x in row 0 of all.npy": ["--train-queries", "all.npy"],
+        "with a learned code to train, got no such row": [
+            *("--train-queries", "others.npy", "--methods", "Exact L2")
+        ],
+        "training queries for the objective 'reconstruction'": [
+            *("--train-queries", "others.npy", "--encoder", "mlp")
+        ],
+    }
+    for message, options in wrong.items():
+        given = arguments[:4] if "mlp" in options else arguments
+        with pytest.raises(SystemExit, match="2"):
+            main(["evaluate", "--out", "none", *given, *options])
+        assert message in capsys.readouterr().err

