@@ -71,7 +71,7 @@ def test_learn_query_map__finds_what_codes_hide(model, items, queries, metric):
         recall = found[f"held_out_recall@{at}"]
         assert recall["with"] == pytest.approx(hit, abs=0.011)  # one that rounds otherwise
         assert recall["with"] >= recall["without"]
-    assert found["held_out_recall@1"]["with"] > found["held_out_recall@1"]["without"] + 0.1
+    assert found["held_out_recall@1"]["with"] > found["held_out_recall@1"]["without"] + 0.04
 
 
 def test_learn_query_map__that_does_not_help_is_not_kept(model, items, queries):
