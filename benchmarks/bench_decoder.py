@@ -38,7 +38,7 @@ def random_index() -> LatentIndex:
     torch.manual_seed(0)
     code.begin_at(0.2 * torch.randn(M, 256, D))
     with torch.no_grad():
-        tables = Tables(code.codebooks(), code.codebooks().square().sum(-1))
+        tables = Tables(code.plain, code.plain.square().sum(-1))
         lifted = lift(tables, code.centre, code.table_shrinks, "l2")
         model.quantizer.codewords.copy_(lifted.codewords)
         code.offset.copy_(lifted.offset)

@@ -102,7 +102,7 @@ class ConditionalCode(nn.Module):
         width: of the networks.
 
     Attributes:
-        plain: (M, ksub, d), codewords whose sums, without any network, come near to the vectors, too.
+        plain: (M, ksub, d), codewords whose sums, without any network, are near the vectors, too.
         plain_weight: of what these sums miss, when codes are chosen.
         shrinks: decoded vectors are multiplied by this about the centre before they are compared:
             |q - x^|^2 leaves out the error that the decoder expects of itself.
@@ -132,10 +132,6 @@ class ConditionalCode(nn.Module):
 
     def _steps(self) -> Iterator[Step]:
         return iter(cast(Iterable[Step], self.steps))
-
-    def codebooks(self) -> Tensor:
-        """What is added before networks correct it: (M, ksub, d), in the decoder's unit."""
-        return torch.stack([self.first, *(step.codewords for step in self._steps())])
 
     @torch.no_grad()
     def begin_at(self, codebooks: Tensor) -> None:

@@ -55,8 +55,8 @@ class Synthesis:
         kept_first: share of the way in which the start's codes stay.
         effort: of that choice, see `LatentIndex.effort`.
         earlier: weight of the errors after all steps but the last.
-        plain: weight, in the choice of codes, of what sums of plain codewords miss. By these look-up
-            tables find the candidates that the decoder ranks.
+        plain: weight, in the choice of codes, of what sums of plain codewords miss. By these tables
+            find the candidates that the decoder ranks.
         final_effort: of the choice of codes that the tables are fitted to.
     """
 

@@ -37,6 +37,7 @@ def test_begin_at__is_the_plain_sum_of_codewords():
     ids = every_code()
     plain = sum(codebooks[m, ids[:, m]] for m in range(M))
     assert torch.allclose(code.decode(ids), plain, atol=1e-5)
+    assert torch.allclose(code.plain_sums(ids), plain, atol=1e-5)
 
 
 def test_fit_unit__takes_mean_and_deviation():
@@ -75,6 +76,17 @@ def test_choose__finds_the_best_of_all_codes_where_all_are_tried(code):
     chosen = code.decode(code.choose(x, effort=KSUB**M))
     best = torch.cdist(x, code.decode(every_code())).min(1).values
     assert torch.allclose((chosen - x).norm(dim=1), best, atol=1e-4)
+
+
+def test_choose__weighs_what_plain_sums_miss(code):
+    x, ids = vectors(), every_code()
+    code.plain_weight.fill_(0.5)
+    errors = torch.cdist(code.inside(x), code.inside(code.decode(ids))).square()
+    errors += 0.5 * torch.cdist(code.inside(x), code.plain_sums(ids)).square()
+    chosen = code.choose(x, effort=KSUB**M)
+    index = chosen @ torch.tensor([KSUB**2, KSUB, 1])
+    found = errors.gather(1, index.unsqueeze(1))[:, 0]
+    assert torch.allclose(found, errors.min(1).values, atol=1e-3)
 
 
 def test_choose__more_effort_decodes_better(code):
