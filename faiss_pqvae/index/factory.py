@@ -59,7 +59,9 @@ def index_factory(
     Examples: "PQVAE8x8", "PQVAE16x4fs", "IVF1024,PQVAE16", "HNSW32,PQVAE8", "IDMap2,PQVAE8x6",
     "L2norm,PCA256,PQVAE16", "PQVAE8,RFlat", "PQVAE8,Refine(SQfp16)", "PQVAE8,RDecoder". Inverted
     lists and graphs are over the latents, transforms before the encoder and refinement over the
-    items. "DQN4x8" and "DPQ4x8" are codes that are trained with labels.
+    items. "DQN4x8" and "DPQ4x8" are codes that are trained with labels. In inverted lists codes are
+    those of residuals, where the objective can learn these ("ranking", of vectors) and the coarse
+    quantizer holds centroids.
 
     Args:
         input_shape: dimension d of vectors, or (c, h, w) of images.

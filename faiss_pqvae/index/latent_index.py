@@ -273,8 +273,10 @@ class LatentIndex:
     ) -> None:
         """Trains encoder, decoder and codebooks end to end and injects the codebooks.
 
-        Transforms are fitted before, a coarse quantizer to the latents afterwards. A model that
-        is trained already, in an index that is not, stays as it is.
+        Transforms are fitted before, and so are the coarse centroids of an inverted file with
+        `by_residual`, whose codebooks are those of what the centroids leave over; of another one
+        the coarse quantizer is fitted to the latents afterwards. A model that is trained already,
+        in an index that is not, stays as it is.
 
         Args:
             x: (n, *input_shape) uint8 or float, n >= 4; all of it is read once before the
@@ -289,9 +291,9 @@ class LatentIndex:
                 more by a map of queries that is learned from the others, every search maps its
                 queries (`model.query_map`), items among them too: `faiss_index` finds what is like
                 `encode(x)`. What was gained is in `history`.
-            folder: where log and checkpoints go, the features of a front, computed once, and
-                images of a folder or of Parquet, decoded once, as long as the training takes; the
-                same call continues an interrupted training.
+            folder: where log and checkpoints go, coarse centroids, the features of a front,
+                computed once, and images of a folder or of Parquet, decoded once, as long as the
+                training takes; the same call continues an interrupted training.
             progress: draw a bar, where standard error is a terminal.
 
         Raises:

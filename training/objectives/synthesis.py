@@ -23,9 +23,11 @@ from faiss_pqvae.registry import objectives
 
 from ..config import Precision, TrainingConfig
 from ..data.items import Rows, parts
+from ..data.queries import check_queries, split_queries
 from ..data.views import Views
 from .neighbours import nearest
 from .protocol import Setup, Terms, Validation, Way, items_of
+from .query_map import Compared, learn_query_map
 
 _CODED_AT_A_TIME = 8192
 _QUERIES = 2000  # held-out items whose neighbours are looked for
@@ -62,7 +64,7 @@ class Synthesis:
 
     title: ClassVar[str] = "PQ-VAE"
     code: ClassVar[str] = "PQVAE"
-    learns_from: ClassVar[tuple[str, ...]] = ()
+    learns_from: ClassVar[tuple[str, ...]] = ("queries",)
 
     items: int = 500_000
     start_items: int = 65_536
@@ -120,8 +122,9 @@ class Synthesis:
         )
 
     def check(self, n: int, given: dict[str, Any]) -> dict[str, Any]:
-        """Nothing but items."""
-        return {}
+        """Queries, if there are any."""
+        queries = check_queries(given.get("queries"))
+        return {} if queries is None else {"queries": queries}
 
     def settled(self, model: PQVAE, config: TrainingConfig) -> tuple[Synthesis, TrainingConfig]:
         """No views.
@@ -138,7 +141,7 @@ class Synthesis:
         """Items, their codes, and a decoder of them."""
         if setup.pretrained:
             raise ValueError("expected no pretrained model for the objective 'synthesis'")
-        return SynthesisTask(setup, self)
+        return SynthesisTask(setup, self, **given)
 
 
 class SynthesisTask:
@@ -147,13 +150,14 @@ class SynthesisTask:
     Args:
         setup: see `Setup`; the model has a conditional decoder.
         settings: of the objective.
+        queries: real ones (nq, d), or None.
     """
 
     resumes_within_epochs = True
     patience = 0
     shown = "recall@1"
 
-    def __init__(self, setup: Setup, settings: Synthesis) -> None:
+    def __init__(self, setup: Setup, settings: Synthesis, *, queries: Any = None) -> None:
         model, config = setup.model, setup.config
         self.model, self.settings, self.config = model, settings, config
         self.decoder = cast(ConditionalCode, model.decoder)
@@ -165,12 +169,20 @@ class SynthesisTask:
             torch.cat([to_float(items.read(part)) for part in parts(rows)])
             for rows in (items.train_rows, items.validation_rows)
         )
-        if model.spec.latents == "repeated unit":
-            self.x, self.held_out = (functional.normalize(x) for x in (self.x, self.held_out))
+        self.x, self.held_out = self._as_compared(self.x), self._as_compared(self.held_out)
+        self.real = queries
+        if queries is not None:
+            generator, device = items.generator("queries"), setup.device
+            found = split_queries(queries, model.input_shape, generator=generator, device=device)
+            train, held_out = self._as_compared(found.train), self._as_compared(found.held_out)
+            self.real = replace(found, train=train, held_out=held_out)
         self.examples: Rows = torch.arange(len(self.x)).numpy()
         self.batch_size = min(settings.batch_size, len(self.examples))
         self.codes = torch.empty(0, dtype=torch.int16)
         self.truth = torch.empty(0, dtype=torch.long)
+
+    def _as_compared(self, x: Tensor) -> Tensor:
+        return functional.normalize(x) if self.model.spec.is_unit else x
 
     @property
     def queries(self) -> Tensor:
@@ -262,8 +274,9 @@ class SynthesisTask:
         self._find()
 
     def fingerprint(self) -> dict[str, Any]:
-        """Nothing but what the codes are compared by."""
-        return {"metric": self.model.spec.metric}
+        """Queries, and what the codes are compared by."""
+        about = {} if self.real is None else {"queries": self.real.key}
+        return {"metric": self.model.spec.metric, **about}
 
     def terms(self, examples: Rows, step: int, way: Way, generator: torch.Generator) -> Terms:
         """How well items are given back; before, some of their codes are chosen anew."""
@@ -340,14 +353,23 @@ class SynthesisTask:
         return (found == self.truth).float()
 
     @torch.no_grad()
-    def finish(self) -> None:
-        """What a search needs besides the decoder: look-up tables, and by how much to shrink."""
-        decoder, settings = self.decoder, self.settings
+    def finish(self) -> dict[str, Any]:
+        """What a search needs besides the decoder: look-up tables, by how much to shrink, a map."""
+        decoder = self.decoder
         if self.model.spec.metric == "l2":
             decoded = self._decoded()
             hits = [float(self._hits(decoded, shrinks).mean()) for shrinks in _SHRINKS]
             decoder.shrinks.fill_(_SHRINKS[hits.index(max(hits))])
             del decoded
+        self._fit_tables()
+        facts = {
+            "shrinks": float(decoder.shrinks),
+            "table_shrinks": float(decoder.table_shrinks),
+        }
+        return facts if self.real is None else {**facts, "queries": self._map_queries()}
+
+    def _fit_tables(self) -> None:
+        decoder, settings = self.decoder, self.settings
         generator = self.items.generator("tables")
         rows = torch.randperm(len(self.x), generator=generator)[: settings.table_items]
         x = self.x[rows.to(self.x.device)]
@@ -363,6 +385,19 @@ class SynthesisTask:
         lifted = lift(tables, decoder.centre, decoder.table_shrinks, self.model.spec.metric)
         self.model.quantizer.codewords.copy_(lifted.codewords)
         decoder.offset.copy_(lifted.offset)
+
+    @torch.enable_grad()
+    def _map_queries(self) -> dict[str, Any]:
+        """Gives queries a map of their own, where those that are held out find more by it."""
+        centre, shrinks = self.decoder.centre, self.decoder.shrinks
+        stored = centre + shrinks * (self._decoded() - centre)
+        return learn_query_map(
+            self.model,
+            self.real,
+            Compared(self.x, stored, self._as_compared, self.model.spec.metric),
+            generator=self.items.generator("map of queries"),
+            progress=self.progress,
+        )
 
     def _table_shrinks(self, tables: Tables) -> float:
         """With which the tables' short list has most of the queries' neighbours."""

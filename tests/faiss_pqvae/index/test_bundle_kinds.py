@@ -63,7 +63,7 @@ def _trained(description: str) -> LatentIndex:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         index = index_factory(D, description, model=ModelConfig(encoder="linear", dsub=2))
-    _fit.check = lambda n, **given: {}
+    _fit.check, _fit.takes_coarse = lambda n, **given: {}, True
     index.fit = _fit
     index.train(_x(1300), progress=False)
     return index

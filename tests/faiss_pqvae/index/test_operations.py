@@ -61,7 +61,7 @@ def _trained(description: str) -> LatentIndex:
     with torch.random.fork_rng():
         torch.manual_seed(0)
         index = index_factory(D, description, model=model)
-    _fit.check = lambda n, **given: {}
+    _fit.check, _fit.takes_coarse = lambda n, **given: {}, True
     index.fit = _fit
     index.train(vectors(N), _labels(index), progress=False)
     return index

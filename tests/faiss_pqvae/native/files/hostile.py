@@ -28,6 +28,7 @@ from faiss_pqvae.index.items import Items
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.files.layout import FILES, LAYOUTS
 from faiss_pqvae.native.reader import Reader
+from faiss_pqvae.native.walk import codebook_index
 
 D = 8
 N = 12
@@ -100,10 +101,11 @@ def make_index(kind: str) -> LatentIndex:
         model.fitted.fill_(True)
         return []
 
-    fit.check = lambda n, **given: {}
+    fit.check, fit.takes_coarse = lambda n, **given: {}, True
     index.fit = fit
-    if "residual" in words:
-        index.faiss_index.by_residual = True
+    if "IVF" in description:
+        ivf = codebook_index(index.faiss_index)
+        ivf.by_residual = "residual" in words
     x = np.random.default_rng(0).standard_normal((300, D), dtype=np.float32)
     index.train(x, np.arange(300) % 3 if "dpq" in words else None, progress=False)
     if "empty" not in words:
