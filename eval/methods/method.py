@@ -26,7 +26,8 @@ class Searchable(Protocol):
     """What the runner asks of an index; `search_type` too, when a method names several.
 
     An index may also say what it knows better: `train_s` and `add_s`, seconds; `learns`, False for
-    what `train` does not change; `train_limit`, where it draws some items; `model_bytes()`, what a trained one keeps besides its codes.
+    what `train` does not change; `train_limit`, where it draws some items; `model_bytes()`, what a
+    trained one keeps besides its codes.
     """
 
     def train(self, x: Source, /) -> object:
