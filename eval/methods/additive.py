@@ -20,7 +20,8 @@ def additive_rows(
     within the bytes of the row. "decoded" has codewords in all of them, and compares queries with
     every decoded vector: a reference, at many times a scan's price, that stands outside of what is
     compared for the best. Codes are chosen by FAISS's own beam of 5, which is narrow: a wider one
-    encodes more slowly and finds a little more. Local search has fewer rounds, see `build`.
+    encodes more slowly and finds a little more. Local search has FAISS's own rounds for vectors and
+    fewer for images, see `build`.
 
     Args:
         name: of the code.
@@ -39,6 +40,7 @@ def additive_rows(
                 search="reference" if is_decoded else "adc",
                 reference=is_decoded,
                 decoded=is_decoded,
+                few_rounds=len(request.shape) > 1,
                 seed=request.seed,
             )
 

@@ -16,10 +16,12 @@ from .native_training import DecodedSearch, set_additive, set_seed
 # have little in the dimensions beyond; embeddings are given as they are.
 PCA_DIM = 256
 
-# Local search is slow: FAISS's own 25 rounds of training and 16 of encoding would take as long as
-# all other baselines together. RQ's beam goes by tables, which gives the same codes sooner.
-LSQ_SETTINGS = {"train_iters": 8, "encode_ils_iters": 8}
+# RQ's beam goes by tables, which gives the same codes sooner. Local search is slow: FAISS's own 25
+# rounds of training and 16 of encoding, with which codes are clearly better, take as long as
+# all other baselines together, and it learns from fewer items than these. Of images, where additive
+# codes do not matter so much, it gets fewer rounds.
 RQ_SETTINGS = {"use_beam_LUT": 1}
+FEW_ROUNDS = {"train_iters": 8, "encode_ils_iters": 8}
 LSQ_TRAIN_LIMIT = 20_000
 
 
@@ -72,17 +74,22 @@ def from_factory(
     search: str = "adc",
     reference: bool = False,
     decoded: bool = False,
+    few_rounds: bool = False,
     train_limit: int | None = None,
     seed: int = 0,
 ) -> Method:
     """The Method of a FAISS factory string over flattened items of d values.
 
     The string is read when the index is built; FAISS's RuntimeError comes then. Additive codes
-    get the settings of this module; `decoded` searches them as DecodedSearch does.
+    get the settings of this module, local search those of `FEW_ROUNDS` if wanted; `decoded`
+    searches them as DecodedSearch does.
     """
-    settings = _settings(factory)
+    code = factory.rpartition(",")[2]
+    settings = RQ_SETTINGS if code.startswith(("RQ", "PRQ")) else {}
+    if code.startswith("LSQ"):
+        settings = FEW_ROUNDS if few_rounds else {}
     if train_limit is None:
-        train_limit = LSQ_TRAIN_LIMIT if settings == LSQ_SETTINGS else TRAIN_LIMIT
+        train_limit = LSQ_TRAIN_LIMIT if code.startswith("LSQ") else TRAIN_LIMIT
     return Method(
         name=name,
         bits=bits,
@@ -161,14 +168,6 @@ def _build(
 def _build_own(item_shape: Shape, *, d: int, new: Callable[[], Any], seed: int) -> FlatPixels:
     check_size(item_shape, d)
     return FlatPixels(new(), d=d, seed=seed)
-
-
-def _settings(factory: str) -> dict[str, int]:
-    """What is set in the quantizers of additive codes; nothing in others."""
-    _, _, code = factory.rpartition(",")
-    if code.startswith("LSQ"):
-        return LSQ_SETTINGS
-    return RQ_SETTINGS if code.startswith(("RQ", "PRQ")) else {}
 
 
 def _split(factory: str) -> tuple[int | None, str]:

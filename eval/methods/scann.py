@@ -91,7 +91,7 @@ class ScannIndex:
 
     def model_bytes(self) -> int:
         """Bytes of the codewords."""
-        return int(4 * 2**NBITS * self.dsub * self.blocks)
+        return 4 * (1 << NBITS) * self.dsub * self.blocks
 
     def _filled(self, x: FloatArray) -> FloatArray:
         """Vectors with zeros behind them: (n, blocks * dsub)."""

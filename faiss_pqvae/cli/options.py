@@ -71,7 +71,7 @@ class Learning:
         key = model.objective or objective_for(code, model, input_shape)
         other = key
         if model.objective is None:
-            usual = index_factory(input_shape, f"{code}1,RDecoder", model=model)
+            usual = index_factory(input_shape, f"{code}8,RDecoder", model=model)
             assert isinstance(usual.fit, Training)
             other = objectives.name_of(type(usual.fit.objective))
         plain, again = self._of([key, other])

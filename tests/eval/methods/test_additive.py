@@ -57,3 +57,12 @@ def test_from_factory__a_scan_measures_distances_by_the_stored_norm(code):
     norms = (decoded**2).sum(-1)
     step = (norms.max() - norms.min()) / 200  # a norm has 256 values
     np.testing.assert_allclose(D, np.take_along_axis(exact, ids, 1), atol=step)
+
+
+@pytest.mark.parametrize("shape", [(128,), (1, 8, 16)])
+def test_rows__local_search_has_all_its_rounds_for_vectors(shape):
+    index = rows("LSQ", 64, shape)["norm inside"].build(shape)
+    lsq, usual = index.faiss_index.lsq, faiss.LocalSearchQuantizer(8, 2, 8)
+    found = lsq.train_iters, lsq.encode_ils_iters
+    assert found == ((usual.train_iters, usual.encode_ils_iters) if len(shape) == 1 else (8, 8))
+    assert rows("RQ", 64)["decoded"].build((128,)).faiss_index.index.rq.max_beam_size == 5
