@@ -9,7 +9,9 @@ from blobs import timeless
 
 from faiss_pqvae.model.additive import Lifted, lowered
 from faiss_pqvae.model.config import ModelConfig
-from faiss_pqvae.training import Synthesis, TrainingConfig, Views, fit, new_model
+from faiss_pqvae.training import Synthesis, TrainingConfig, Views, fit, kept, new_model
+from faiss_pqvae.training.loop import Trainer
+from faiss_pqvae.training.objectives import query_map
 
 D, M, NBITS = 8, 3, 3
 SMALL = Synthesis(batch_size=64, effort=2, final_effort=4)
@@ -83,8 +85,6 @@ def test_fit__goes_on_after_a_kill_along_the_same_trajectory(tmp_path, at):
 
     x, training = vectors(), replace(TRAINING, checkpoint_every=2)
     whole, history = trained(x, training=training)
-    from faiss_pqvae.training import kept
-
     put = kept.Kept.put
     steps = []
 
@@ -105,19 +105,13 @@ def test_fit__goes_on_after_a_kill_along_the_same_trajectory(tmp_path, at):
 
 def test_fit__an_item_keeps_a_code_that_is_decoded_better():
     x = vectors()
-    net, task = model(), None
-
-    def watched(event):
-        return True
-
+    net = model()
     objective = replace(SMALL, chosen_anew=1.0, kept_first=0.0, lr=0.0)
-    from faiss_pqvae.training.loop import Trainer
-
     trainer = Trainer(net, x, TRAINING, objective, progress=False, given={})
     task = trainer.task
     before = task._error(task.x, task.codes.long())
     task.settings = replace(task.settings, effort=0)  # chooses badly
-    trainer.train(progress=False, go_on=watched)
+    trainer.train(progress=False)
     assert task._error(task.x, task.codes.long()) == pytest.approx(before, rel=1e-5)
 
 
@@ -153,3 +147,31 @@ def test_settled__refuses_views_and_a_pretrained_model():
 def test_synthesis__refuses_wrong_settings(name, value):
     with pytest.raises(ValueError, match=name):
         Synthesis(**{name: value})
+
+
+def asked(n=400, seed=7):
+    """Queries that are not like the items: short, and beside them."""
+    return 0.5 * vectors(n, seed) + 4
+
+
+def test_fit__real_queries_get_a_map_where_those_held_out_find_more(monkeypatch):
+    monkeypatch.setattr(query_map, "_ROUNDS", 3)
+    net, history = trained(vectors(), queries=asked())
+    found = history[-1]["queries"]
+    assert (found["queries"], found["held_out"]) == (280, 120)
+    assert found["kept"] == (net.query_map is not None)
+    without, _ = trained(vectors())
+    for name, value in without.state_dict().items():
+        assert torch.equal(net.state_dict()[name], value), name
+    q = torch.from_numpy(asked(20, 8))
+    mapped = net.map_queries(q)
+    assert torch.equal(net.encode_queries(q), without.encode_queries(mapped))
+
+
+def test_fit__refuses_too_few_queries_and_goes_on_with_the_same_alone(tmp_path):
+    with pytest.raises(ValueError, match="at least 40 training queries"):
+        trained(vectors(), queries=asked(39))
+    training = replace(TRAINING, epochs=1)
+    trained(vectors(), training=training, queries=asked(50), folder=tmp_path)
+    with pytest.raises(ValueError, match="what is learned from besides the items"):
+        trained(vectors(), training=training, queries=asked(50, 8), folder=tmp_path)
