@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from faiss_pqvae import Contrastive, ModelConfig, Ranking, Reconstruction
+from faiss_pqvae import Contrastive, ModelConfig, Ranking, Reconstruction, Synthesis
 from faiss_pqvae.cli import options
 from faiss_pqvae.cli.evaluate import evaluate
 from faiss_pqvae.cli.options import Learning, with_present_names
@@ -40,10 +40,11 @@ def test_objective__options_of_another_one_are_named_as_they_were_given() -> Non
 
 def test_reranked__learns_the_same_unless_its_description_asks_for_another(monkeypatch) -> None:
     given = Learning({"ranking": Ranking(epochs=7), "reconstruction": Reconstruction(lambda_=3.0)})
-    with pytest.raises(ValueError, match=r"objective 'ranking', which .*got --reconstruction\.lam"):
+    asked = r"objective 'ranking' or 'synthesis', which .*got --reconstruction\.lam"
+    with pytest.raises(ValueError, match=asked):
         given.reranked("PQVAE", ModelConfig(), (8,))
     only = Learning({"ranking": Ranking(epochs=7)})
-    assert only.reranked("PQVAE", ModelConfig(), (8,)) == (Ranking(epochs=7),) * 2
+    assert only.reranked("PQVAE", ModelConfig(), (8,)) == (Ranking(epochs=7), Synthesis())
     named = ModelConfig(objective="reconstruction")
     assert Learning({}).reranked("PQVAE", named, (8,)) == (Reconstruction(),) * 2
 
