@@ -399,3 +399,43 @@ def test_readme__figures_of_decoding_once_are_those_of_the_stored_result():
     once, before = (filling["details"][key] for key in ("ms_per_image", "ms_per_image_before"))
     assert f"take {once:.0f} ms each" in text
     assert f"in place of {before:.0f} ms an epoch" in text
+
+
+# The first table: what it calls a row, its method and its search.
+VECTOR_ROWS = {
+    "**`PQVAE8,RDecoder`**, 1,000 candidates": ("PQ-VAE, re-ranked", "k_factor=10"),
+    "**`PQVAE8,RDecoder`**, 100 candidates": ("PQ-VAE, re-ranked", "k_factor=1"),
+    "**`PQVAE8`**, tables only": ("PQ-VAE", "adc"),
+    "RQ, a byte of it the norm": ("RQ, norm inside", "adc"),
+    "OPQ": ("OPQ", "adc"),
+    "Product-residual, a byte of it the norm": ("Product-residual, norm inside", "adc"),
+    "PQ": ("PQ", "adc"),
+    "*RQ, every item decoded*": ("RQ, decoded", "reference"),
+    "*Product-residual, every item decoded*": ("Product-residual, decoded", "reference"),
+}
+VECTOR_FILES = ("vectors-bsds-sift-8.json", "vectors-debian-text-8.json")
+VECTOR_METRICS = (("1-recall@1", "1-recall@10"), ("1-recall@1", "1-recall@10", "ndcg@10"))
+
+
+def vector_table():
+    """README's first table, of the stored results."""
+    rows = []
+    for name, key in VECTOR_ROWS.items():
+        cells = [name]
+        for file, metrics in zip(VECTOR_FILES, VECTOR_METRICS, strict=True):
+            results = stored(file)
+            (row,) = (row for row in results["rows"] if (row["method"], row["search"]) == key)
+            assert row["bytes_per_vector"] == 8
+            for metric in metrics:
+                low, high = row["intervals"][metric]
+                half = 100 * (high - low) / 2
+                cells.append(f"{100 * row['metrics'][metric]:.1f} ±{half:.1f}")
+        cells += [f"{row['encode_us']:,.0f}", f"{row['model_bytes'] / 1e6:.1f}"]
+        rows.append(f"| {' | '.join(cells)} |")
+    return rows
+
+
+def test_readme__the_first_table_is_that_of_the_stored_results():
+    table = README.split("\n| 8 bytes |", 1)[1].split("\n\n")[0].splitlines()[2:]
+    assert table == vector_table()
+    assert README.index("\n| 8 bytes |") == README.index("\n| ")  # the first one

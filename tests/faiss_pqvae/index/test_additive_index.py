@@ -18,6 +18,7 @@ from faiss_pqvae import (
     serialize_index,
     write_index,
 )
+from faiss_pqvae.index import gpu
 from faiss_pqvae.native import faiss
 from faiss_pqvae.registry import objectives
 
@@ -259,6 +260,13 @@ def test_bundle__refuses_another_decoder_in_its_configuration(index, tmp_path):
     assert config["model"]["config"]["decoder"] == "conditional"
     with pytest.raises(ValueError, match="conditional"):
         bundle.PQVAE((D,), 3, 4, ModelConfig(decoder="conditional"))
+
+
+def test_distribute__leaves_additive_codes_on_the_cpu(index):
+    index = copy.deepcopy(index)
+    index.refiner = None
+    with pytest.raises(TypeError, match="so these codes are searched on the CPU"):
+        gpu.distribute(index, torch.device("cpu"), [], shard=False, nlist=None)
 
 
 def test_objectives__know_it_by_name():
