@@ -327,9 +327,9 @@ def distribute(
         )
     if index.model.spec.is_additive:
         raise TypeError(
-            f"expected codes of sub-vectors, got additive ones, with codewords of all "
-            f"{index.model.input_shape[0]} dimensions and one more: FAISS's tables on a GPU take 32 "
-            "at most, so these codes are searched on the CPU"
+            "expected codes of sub-vectors, got additive ones, with codewords of all "
+            f"{index.model.input_shape[0]} dimensions: FAISS's tables on a GPU take 32 at most, so "
+            "these codes are searched on the CPU"
         )
     stored, codebooks = read(index.faiss_index), extract_codebooks(index.faiss_index)
     lists = lists_of(index.faiss_index, stored, nlist)
