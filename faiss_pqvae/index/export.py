@@ -99,7 +99,7 @@ def query_transforms(model: PQVAE) -> list[Any]:
     with torch.no_grad():
         A, mean = layer.weight.double().cpu(), model.mean.double().cpu()
         linear = _linear(A, layer.bias.double().cpu() + mean - A @ mean)
-    if model.spec.latents == "unit":
+    if model.spec.is_unit:
         return [faiss.NormalizationTransform(len(mean), 2.0), linear]
     return [linear]
 

@@ -262,7 +262,7 @@ class PQVAE(nn.Module):
         if self.query_map is None:
             return x
         x = x.float()
-        if self.spec.latents == "unit":
+        if self.spec.is_unit:
             x = functional.normalize(x)
         mapped: Tensor = self.query_map(x - self.mean) + self.mean
         return mapped

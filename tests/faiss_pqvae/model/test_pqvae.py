@@ -6,8 +6,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faiss_pqvae import PQVAE, ModelConfig
+from faiss_pqvae import PQVAE, ModelConfig, Synthesis
 from faiss_pqvae.native.inject import new_index_pq
+from faiss_pqvae.training import new_model
 
 SHAPES = [(1, 8, 8), (3, 8, 8), (12,)]
 
@@ -220,6 +221,13 @@ def test_query_map__begins_as_the_identity_and_is_a_part_of_the_model(make_model
         layer.bias += 1
     torch.testing.assert_close(model.encode_queries(x), model.encode(x + 1))
     torch.testing.assert_close(model.encode(x), z)
+
+
+def test_query_map__of_additive_codes_by_cosines_forgets_lengths():
+    model = new_model((12,), 3, 4, ModelConfig(unit_latents=True), objective=Synthesis())
+    model.add_query_map().bias.data += 1
+    x = torch.randn(5, 12, generator=torch.Generator().manual_seed(0))
+    torch.testing.assert_close(model.encode_queries(10 * x), model.encode_queries(x))
 
 
 def test_add_query_map__refuses_images(make_model):
