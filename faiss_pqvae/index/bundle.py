@@ -229,7 +229,10 @@ def _set_options(index: LatentIndex, config: dict[str, Any]) -> None:
     if not isinstance(description, str):
         raise ValueError(f"expected a string as factory in config.json, got {description!r}")
     index.k_factor, index.description = float(k_factor), description
-    index.effort = config.get("effort", EFFORT)
+    effort = config.get("effort", EFFORT)
+    if not isinstance(effort, int) or isinstance(effort, bool) or effort < 0:
+        raise ValueError(f"expected an integer effort >= 0 in config.json, got {effort!r}")
+    index.effort = effort
 
 
 def read_config(path: str | Path) -> dict[str, Any]:

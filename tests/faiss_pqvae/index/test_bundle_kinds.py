@@ -293,6 +293,13 @@ def test_config__refuses_another_k_factor(folder, value):
         read_index(folder)
 
 
+@pytest.mark.parametrize("value", [-1, 1.5, float("nan"), "2", None, True, []])
+def test_config__refuses_another_effort(folder, value):
+    _edit(folder, "effort", value)
+    with pytest.raises(ValueError, match=r"expected an integer effort >= 0 in config\.json"):
+        read_index(folder)
+
+
 @pytest.mark.parametrize("value", [3, None, ["PQVAE4x4"]])
 def test_config__refuses_another_description(folder, value):
     _edit(folder, "factory", value)
