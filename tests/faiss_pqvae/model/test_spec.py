@@ -22,6 +22,11 @@ from faiss_pqvae.model.spec import CodeSpec, formed
         ({"name": 3}, "expected a code's name as text"),
         ({"by_residual": 1}, "expected by_residual True or False, got 1"),
         ({"structure": "residual"}, "expected inner products for residual codes, got 'l2'"),
+        (
+            {"structure": "residual", "latents": "repeated", "metric": "inner_product"},
+            "expected product codes of no residuals for 'repeated' latents",
+        ),
+        ({"latents": "repeated unit", "by_residual": True}, "expected product codes"),
     ],
     ids=str,
 )
