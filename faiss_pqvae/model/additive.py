@@ -86,6 +86,14 @@ def lowered(lifted: Lifted, centre: Tensor) -> Tables:
     return Tables(codewords, wanted - 2 * codewords @ centre - centre @ centre / M)
 
 
+def first_alike(codewords: Tensor) -> Tensor:
+    """For each of codewords (ksub, e) the first one that is the same: (ksub,) int64."""
+    _, group = torch.unique(codewords, dim=0, return_inverse=True)
+    places = torch.arange(len(group), device=group.device)
+    first = torch.full_like(group, len(group)).scatter_reduce_(0, group, places, "amin")
+    return first[group]
+
+
 @torch.no_grad()
 def fitted(ids: Tensor, x: Tensor, prior: Tensor) -> Tables:
     """The tables that stand best for vectors.

@@ -142,6 +142,18 @@ class ConditionalCode(nn.Module):
             step.begin_at(codewords)
 
     @torch.no_grad()
+    def merge(self, m: int, alike: Tensor) -> None:
+        """Gives each of the m-th codewords all that another one has, alike (ksub,) int64."""
+        if m == 0:
+            parameters = [self.first]
+        else:
+            step = cast(Step, self.steps[m - 1])
+            parameters = [step.codewords, step.guides, step.names]
+        for parameter in parameters:
+            parameter.copy_(parameter[alike])
+        self.plain[m] = self.plain[m, alike]
+
+    @torch.no_grad()
     def fit_unit(self, x: Tensor) -> None:
         """Takes centre and unit from vectors (n, d) float32."""
         self.centre.copy_(x.mean(0))

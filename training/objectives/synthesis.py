@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from faiss_pqvae.arguments import check_numbers
-from faiss_pqvae.model.additive import Tables, fitted, lift
+from faiss_pqvae.model.additive import Tables, first_alike, fitted, lift
 from faiss_pqvae.model.clustering import distance_ratio, kmeans
 from faiss_pqvae.model.conditional import ConditionalCode
 from faiss_pqvae.model.config import ModelConfig
@@ -385,6 +385,9 @@ class SynthesisTask:
         lifted = lift(tables, decoder.centre, decoder.table_shrinks, self.model.spec.metric)
         self.model.quantizer.codewords.copy_(lifted.codewords)
         decoder.offset.copy_(lifted.offset)
+        # Codewords that no item had can be the same. FAISS stores the one that it finds first.
+        for m, codewords in enumerate(lifted.codewords):
+            decoder.merge(m, first_alike(codewords))
 
     @torch.enable_grad()
     def _map_queries(self) -> dict[str, Any]:

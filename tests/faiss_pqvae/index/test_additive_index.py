@@ -199,6 +199,23 @@ def test_sa_encode__is_what_add_stores(index):
         np.testing.assert_array_equal(mine, other)
 
 
+def test_add__of_more_codewords_than_items_stores_what_decodes_to_what_was_chosen():
+    index = index_factory(
+        D,
+        "PQVAE3x8,RDecoder",
+        model=ModelConfig(width=8),
+        training=TrainingConfig(device="cpu", precision="float32"),
+        objective=SMALL,
+    )
+    index.train(vectors(30), progress=False)
+    x = vectors(200, seed=1)
+    index.add(x)
+    code = index.model.code_decoder
+    chosen = code.decode(code.choose(torch.from_numpy(x), index.effort))
+    stored = code.decode(torch.from_numpy(index.refiner.codes(np.arange(200))))
+    torch.testing.assert_close(stored, chosen)
+
+
 def test_decode__of_reconstructed_latents_is_the_deep_decoder(index):
     x = vectors(seed=1)
     code = index.model.code_decoder
@@ -249,6 +266,17 @@ def test_to_faiss__finds_what_tables_find_and_says_so(kind, metric):
     np.testing.assert_array_equal(I, J)
     offset = float(index.model.code_decoder.offset)
     np.testing.assert_allclose(found - offset, D_, rtol=1e-4, atol=1e-2)
+
+
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_to_faiss__maps_queries_of_any_length_as_the_index_does(metric):
+    index = made(metric=metric)
+    index.refiner = None
+    rng = np.random.default_rng(0)
+    with torch.no_grad():
+        index.model.add_query_map().weight += torch.from_numpy(0.1 * rng.standard_normal((D, D)))
+    q = vectors(20, seed=2) * (10 if metric == "cosine" else 1)
+    np.testing.assert_array_equal(index.to_faiss().search(q, K)[1], index.search(q, K)[1])
 
 
 def test_bundle__refuses_another_decoder_in_its_configuration(index, tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from faiss_pqvae.model.additive import Tables, fitted, lift, lowered
+from faiss_pqvae.model.additive import Tables, first_alike, fitted, lift, lowered
 from faiss_pqvae.model.spec import repeated
 
 D, M, KSUB = 5, 3, 8
@@ -78,3 +78,8 @@ def test_fitted__codewords_of_no_item_stay():
     prior = torch.randn(M, KSUB, D, generator=torch.Generator().manual_seed(3))
     found = fitted(ids, torch.randn(50, D, generator=torch.Generator().manual_seed(4)), prior)
     assert torch.allclose(found.codewords[:, -1], prior[:, -1], atol=1e-6)
+
+
+def test_first_alike__is_oneself_unless_one_before_is_the_same():
+    codewords = torch.tensor([[2.0, 1.0], [0.0, 1.0], [2.0, 1.0], [2.0, 0.0], [0.0, 1.0]])
+    assert first_alike(codewords).tolist() == [0, 1, 0, 3, 1]

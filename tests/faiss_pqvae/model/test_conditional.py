@@ -115,3 +115,16 @@ def test_choose__of_no_vectors_and_of_one_codebook():
 def test_choose__refuses_another_effort(code, effort):
     with pytest.raises((TypeError, ValueError), match="effort"):
         code.choose(vectors(), effort)
+
+
+@pytest.mark.parametrize("m", range(M))
+def test_merge__codewords_that_are_alike_decode_alike(code, m):
+    ids = every_code()
+    alike = torch.arange(KSUB)
+    alike[5] = 2
+    merged = ids.clone()
+    merged[:, m] = alike[ids[:, m]]
+    before = code.decode(merged)
+    code.merge(m, alike)
+    assert torch.allclose(code.decode(ids), before, atol=1e-5)
+    assert torch.equal(code.plain_sums(ids), code.plain_sums(merged))
