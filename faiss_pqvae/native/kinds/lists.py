@@ -84,12 +84,25 @@ def reconstruct(bare: Any, keys: IdArray) -> FloatArray:
     return latents
 
 
+def _mapped(array: Any, keys: IdArray) -> IdArray | None:
+    """What a direct map has at keys (n,), list and offset in one; None where it lacks any."""
+    n = array.size()
+    if not n or not len(keys) or keys.min() < 0 or keys.max() >= n:
+        return None
+    places: IdArray = faiss.rev_swig_ptr(array.data(), n)[keys]
+    return None if (places < 0).any() else places
+
+
 def found_at(bare: Any, keys: IdArray) -> tuple[IdArray, IdArray]:
     """The numbers of the lists, and the places in them, where keys (n,) are.
 
     Raises:
         ValueError: a key that is in none.
     """
+    if bare.direct_map.type == faiss.DirectMap.Array:
+        places = _mapped(bare.direct_map.array, keys)
+        if places is not None:
+            return places >> 32, places & 0xFFFFFFFF
     lists = [list_ids(bare, i) for i in range(bare.nlist)]
     starts = np.concatenate([[0], np.cumsum([len(ids) for ids in lists])])
     places = places_of(np.concatenate(lists), keys)

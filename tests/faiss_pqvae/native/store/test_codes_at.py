@@ -6,6 +6,7 @@ import pytest
 from faiss_pqvae.codebooks import Codebooks
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.inject import inject_codebooks
+from faiss_pqvae.native.kinds import lists
 from faiss_pqvae.native.store.store import Store
 
 M, DSUB, N = 5, 2, 300
@@ -40,6 +41,21 @@ def test_codes__of_keys_in_any_order(kind, nbits):
     found = store.codes(ids[rows])
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, codes[rows])
+
+
+def test_codes__of_keys_in_a_direct_map(monkeypatch):
+    store, codes, ids = filled("IndexIVFPQ", 4)
+    z = store.reconstruct(ids)
+    store.bare.reset()
+    store.bare.add(z)  # its ids count from 0, as a direct map needs them
+    store.bare.make_direct_map()
+    monkeypatch.setattr(lists, "list_ids", None)  # no list is looked through
+    rows = np.random.default_rng(1).integers(0, N, 1000)
+    np.testing.assert_array_equal(store.codes(rows), codes[rows])
+    monkeypatch.undo()
+    for key in (-1, N):
+        with pytest.raises(ValueError, match=f"expected ids that are stored, got {key}"):
+            store.codes(np.array([0, key]))
 
 
 @pytest.mark.parametrize("kind", ["IndexPQ", "IndexIVFPQ"])
