@@ -70,8 +70,9 @@ def lift(tables: Tables, centre: Tensor, shrinks: Tensor, metric: Metric) -> Lif
     scaled = math.sqrt(M) * codewords
     if metric == "inner_product":
         return Lifted(functional.pad(scaled, (0, 1)), centre.new_zeros(()))
-    wanted = shrinks * tables.biases + 2 * tables.codewords @ centre + centre @ centre / M
-    lacking = wanted - scaled.square().sum(-1)  # what the last component has to add, squared
+    # What the last component has to add, squared. The centre, of queries and codewords, is no part
+    # of it: far from zero that would be a small difference of large numbers.
+    lacking = shrinks * tables.biases - M * tables.codewords.square().sum(-1)
     least = lacking.min(-1, keepdim=True).values
     last = (lacking - least).sqrt()
     return Lifted(torch.cat([scaled, last.unsqueeze(-1)], -1), -least.sum())
@@ -82,8 +83,8 @@ def lowered(lifted: Lifted, centre: Tensor) -> Tables:
     """The tables that `lift` made codebooks of, biases times what they were shrunk by; for L2."""
     M = len(lifted.codewords)
     codewords = lifted.codewords[..., :-1] / math.sqrt(M) - centre / M
-    wanted = lifted.codewords.square().sum(-1) - lifted.offset / M
-    return Tables(codewords, wanted - 2 * codewords @ centre - centre @ centre / M)
+    added = lifted.codewords[..., -1].square() - lifted.offset / M
+    return Tables(codewords, M * codewords.square().sum(-1) + added)
 
 
 def first_alike(codewords: Tensor) -> Tensor:

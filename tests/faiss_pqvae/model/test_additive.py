@@ -35,6 +35,19 @@ def test_lift__distances_are_those_to_sums(shrinks):
     assert torch.allclose(squared - lifted.offset, expected, atol=1e-3)
 
 
+def test_lift__far_from_zero_is_as_near_to_it():
+    tables, ids, centre = some_tables(), some_codes(), torch.full((D,), 1000.0)
+    q = 1000 + torch.randn(7, D, generator=torch.Generator().manual_seed(2))
+    lifted = lift(tables, centre, torch.tensor(0.8), "l2")
+    left = repeated(q, M).unsqueeze(1) - stacked(lifted.codewords, ids)
+    vectors, lengths = tables.sums(ids)
+    about = q - centre
+    expected = about.square().sum(1)[:, None] - 2 * about @ vectors.T + 0.8 * lengths
+    assert torch.allclose(left.square().sum(2) - lifted.offset, expected, atol=1e-2)
+    found = lowered(lifted, centre).sums(ids)[1]
+    assert torch.allclose(found, 0.8 * lengths, atol=1e-2)
+
+
 def test_lift__inner_products_are_those_with_sums():
     tables, ids, centre = some_tables(), some_codes(), torch.full((D,), 2.0)
     q = torch.randn(7, D, generator=torch.Generator().manual_seed(2))
