@@ -202,11 +202,15 @@ class SynthesisTask:
         self._find()
         made = self.kept.made("codebooks", self._codebooks)
         self.decoder.begin_at(made["codebooks"].to(self.x.device))
-        if self.precision == "auto":
-            self.precision = self._faster()
-        self.codes = self.kept.made("codes", lambda: {"codes": self._all_codes()})["codes"]
+        self._take(self.kept.made("codes", self._first_codes))
         error = self._error(self.x[:_CODED_AT_A_TIME], self.codes[:_CODED_AT_A_TIME].long())
         return {"start": "RQ", "start_error": error, "precision": self.precision}, None
+
+    def _first_codes(self) -> dict[str, Any]:
+        if self.precision == "auto":
+            self.precision = self._faster()
+        self.codes = self._all_codes()
+        return self.state()
 
     def _find(self) -> None:
         def made() -> dict[str, Any]:
@@ -270,8 +274,11 @@ class SynthesisTask:
 
     def load(self, state: dict[str, Any]) -> None:
         """See `Task.load`; the model is loaded before."""
-        self.codes, self.precision = state["codes"].to(self.x.device), state["precision"]
+        self._take(state)
         self._find()
+
+    def _take(self, state: dict[str, Any]) -> None:
+        self.codes, self.precision = state["codes"].to(self.x.device), state["precision"]
 
     def fingerprint(self) -> dict[str, Any]:
         """Queries, and what the codes are compared by."""

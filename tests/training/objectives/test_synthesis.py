@@ -12,6 +12,7 @@ from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.training import Synthesis, TrainingConfig, Views, fit, kept, new_model
 from faiss_pqvae.training.loop import Trainer
 from faiss_pqvae.training.objectives import query_map
+from faiss_pqvae.training.objectives.synthesis import SynthesisTask
 
 D, M, NBITS = 8, 3, 3
 SMALL = Synthesis(batch_size=64, effort=2, final_effort=4)
@@ -101,6 +102,26 @@ def test_fit__goes_on_after_a_kill_along_the_same_trajectory(tmp_path, at):
     net, again = trained(x, training=training, folder=tmp_path)
     assert net.fingerprint() == whole.fingerprint()
     assert timeless(again) == timeless(history)
+
+
+def test_fit__measures_the_faster_precision_once(tmp_path, monkeypatch):
+    """Beside the codes that were chosen in it, which a kill before the first step leaves."""
+
+    class KilledError(Exception):
+        pass
+
+    def dying(self, *args):
+        raise KilledError
+
+    x, training = vectors(), replace(TRAINING, epochs=1, precision="auto")
+    monkeypatch.setattr(SynthesisTask, "_faster", lambda self: "bfloat16")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(SynthesisTask, "terms", dying)
+        with pytest.raises(KilledError):
+            trained(x, training=training, folder=tmp_path)
+    monkeypatch.setattr(SynthesisTask, "_faster", lambda self: "float32")
+    _, history = trained(x, training=training, folder=tmp_path)
+    assert history[0]["precision"] == "bfloat16"
 
 
 def test_fit__an_item_keeps_a_code_that_is_decoded_better():
