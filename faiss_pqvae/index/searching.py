@@ -19,6 +19,7 @@ from faiss_pqvae.types import FloatArray, IdArray
 MAX_K = 2**31 - 1  # FAISS's graphs count results in 32 bits
 
 _MOST = float(np.finfo(np.float32).max)
+_LISTED_AT_A_TIME = 2**24  # results of look-up tables, which take some 40 bytes each
 # Of no queries.
 _NOTHING = np.zeros(1, np.int64), np.empty(0, np.float32), np.empty(0, np.int64)
 
@@ -106,8 +107,12 @@ class Search:
         """The n best keys of every query, (nq, n), for the refiner."""
         assert self.refiner is not None
         listed = min(n * self.refiner.listed, int(self.store.index.ntotal))
-        D, keys = self.store.search(batch.z, max(n, listed), **how)
-        return keys if listed <= n else self.refiner.shortened(D, keys, n)
+        if listed <= n:
+            return self.store.search(batch.z, n, **how)[1]
+        rows = max(1, _LISTED_AT_A_TIME // listed)
+        parts = [batch.z[start : start + rows] for start in range(0, len(batch.z), rows)]
+        found = (self.store.search(part, listed, **how) for part in parts)
+        return np.concatenate([self.refiner.shortened(D, keys, n) for D, keys in found])
 
     def within(
         self, batches: Iterator[Batch], thresh: float

@@ -18,7 +18,7 @@ from faiss_pqvae import (
     serialize_index,
     write_index,
 )
-from faiss_pqvae.index import gpu
+from faiss_pqvae.index import gpu, searching
 from faiss_pqvae.native import faiss
 from faiss_pqvae.registry import objectives
 
@@ -121,6 +121,15 @@ def test_search__looks_at_candidates_for_ten_results_at_least(index):
     ten, one = index.search(q, 10), index.search(q, 1)
     np.testing.assert_array_equal(one[1], ten[1][:, :1])
     np.testing.assert_array_equal(one[0], ten[0][:, :1])
+
+
+def test_search__of_many_candidates_is_the_same_in_parts(monkeypatch):
+    index, q = made("IVF4,PQVAE3x4,RDecoder"), vectors(30, seed=2)
+    index.k_factor = 2
+    whole = index.search(q, K)
+    monkeypatch.setattr(searching, "_LISTED_AT_A_TIME", 2500)
+    for part, expected in zip(index.search(q, K), whole, strict=True):
+        np.testing.assert_array_equal(part, expected)
 
 
 def test_search__by_tables_alone_gives_distances_to_sums_of_codewords():
