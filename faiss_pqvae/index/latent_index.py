@@ -544,7 +544,8 @@ class LatentIndex:
     def encode_queries(self, x: Any) -> FloatArray:
         """As `encode`: what queries are compared with codes by.
 
-        It differs from the latents of items after a training with queries, see `train`.
+        It differs from the latents of items after a training with queries, see `train`, and where
+        codes are additive, whose items have the latents of the codes that were chosen for them.
         """
         parts = [batch.z for batch in self._queries(x)]
         return np.concatenate(parts or [np.empty((0, self.faiss_index.d), np.float32)])
