@@ -305,6 +305,8 @@ class PQVAE(nn.Module):
     def forward(self, x: Tensor) -> Reconstruction:
         """Encodes, quantizes and decodes a batch (n, *input_shape), uint8 or float."""
         quantized = self.quantize(x)
+        if self.code_decoder is not None:
+            return Reconstruction(self.code_decoder.decode(quantized.ids), quantized)
         return Reconstruction(self.decoder(quantized.z_q).float(), quantized)
 
     def codebooks(self) -> Codebooks:

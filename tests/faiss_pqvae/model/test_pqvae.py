@@ -223,6 +223,17 @@ def test_query_map__begins_as_the_identity_and_is_a_part_of_the_model(make_model
     torch.testing.assert_close(model.encode(x), z)
 
 
+def test_forward__of_additive_codes_decodes_what_is_chosen():
+    model = new_model((12,), 3, 4, objective=Synthesis())
+    generator = torch.Generator().manual_seed(0)
+    model.code_decoder.begin_at(torch.randn(3, 16, 12, generator=generator))
+    model.quantizer.codewords.data.normal_(generator=generator)
+    x = torch.randn(5, 12, generator=generator)
+    found = model(x)
+    assert torch.equal(found.quantized.ids, model.code_decoder.choose(x, 16))
+    assert torch.equal(found.x, model.decode(model.encode(x)))
+
+
 def test_query_map__of_additive_codes_by_cosines_forgets_lengths():
     model = new_model((12,), 3, 4, ModelConfig(unit_latents=True), objective=Synthesis())
     model.add_query_map().bias.data += 1
