@@ -202,6 +202,8 @@ def twins(make_items: Callable[..., np.ndarray]) -> Callable[..., tuple[LatentIn
         x = make_items(300, (D_IN,))
         like = index_factory(D_IN, description, metric, model=config)
         stored = faiss.IndexFlat(D_IN, metric)
+        if "IVF" in description:
+            like.faiss_index.by_residual = False  # the codewords are those of latents
         index = LatentIndex(model, metric, faiss_index=like.faiss_index, refine_index=stored)
         if not index.is_trained:
             index.train(x, progress=False)
