@@ -439,3 +439,22 @@ def test_readme__the_first_table_is_that_of_the_stored_results():
     table = README.split("\n| 8 bytes |", 1)[1].split("\n\n")[0].splitlines()[2:]
     assert table == vector_table()
     assert README.index("\n| 8 bytes |") == README.index("\n| ")  # the first one
+
+
+def test_readme__says_where_the_decoder_loses():
+    text = paragraph_after(
+        "(`--train-on half`, [result](results/vectors-debian-text-half-8.json)),"
+    )
+    rows = {
+        (row["method"], row["search"]): [
+            f"{100 * row['metrics'][f'1-recall@{k}']:.1f}" for k in (1, 10)
+        ]
+        for row in stored("vectors-debian-text-half-8.json")["rows"]
+    }
+    told = {
+        "`PQVAE8,RDecoder` finds {} / {}": ("PQ-VAE, re-ranked", "k_factor=1"),
+        "RQ decoded {} / {}": ("RQ, decoded", "reference"),
+        "RQ with its norm {} / {}": ("RQ, norm inside", "adc"),
+    }
+    for words, key in told.items():
+        assert words.format(*rows[key]) in text
