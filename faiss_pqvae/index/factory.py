@@ -21,6 +21,7 @@ from faiss_pqvae.index.metrics import METRICS
 from faiss_pqvae.index.nearest import BEFORE, spelled
 from faiss_pqvae.index.opq import linear_starts
 from faiss_pqvae.index.refine import StoredVectors
+from faiss_pqvae.index.residual_start import residual_codebooks
 from faiss_pqvae.index.transforms import Transforms
 from faiss_pqvae.model.backbone import Backbone
 from faiss_pqvae.model.config import ModelConfig
@@ -236,6 +237,8 @@ class Training:
         given = {"labels": labels, "word_vectors": word_vectors, "queries": queries}
         if "starts" in self.objective.learns_from:
             given["starts"] = linear_starts
+        if "codebooks" in self.objective.learns_from:
+            given["codebooks"] = residual_codebooks
         return checked(self.objective, n, given)
 
     def __call__(
@@ -257,6 +260,8 @@ class Training:
                 d_out=model.latent_dim,
                 progress=progress,
             )
+        if given.get("codebooks") is residual_codebooks:
+            given["codebooks"] = functools.partial(residual_codebooks, M=model.M, nbits=model.nbits)
         return fit(
             model,
             x,

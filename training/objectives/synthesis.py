@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -20,6 +22,7 @@ from faiss_pqvae.model.pqvae import PQVAE, to_float
 from faiss_pqvae.model.spec import CodeSpec, Metric
 from faiss_pqvae.progress import Progress
 from faiss_pqvae.registry import objectives
+from faiss_pqvae.types import FloatArray
 
 from ..config import Precision, TrainingConfig
 from ..data.items import Rows, parts
@@ -64,7 +67,7 @@ class Synthesis:
 
     title: ClassVar[str] = "PQ-VAE"
     code: ClassVar[str] = "PQVAE"
-    learns_from: ClassVar[tuple[str, ...]] = ("queries",)
+    learns_from: ClassVar[tuple[str, ...]] = ("codebooks", "queries")
 
     items: int = 500_000
     start_items: int = 65_536
@@ -122,9 +125,12 @@ class Synthesis:
         )
 
     def check(self, n: int, given: dict[str, Any]) -> dict[str, Any]:
-        """Queries, if there are any."""
-        queries = check_queries(given.get("queries"))
-        return {} if queries is None else {"queries": queries}
+        """What makes the start's codebooks of vectors, and queries, if there are any."""
+        found = {
+            "codebooks": given.get("codebooks"),
+            "queries": check_queries(given.get("queries")),
+        }
+        return {name: value for name, value in found.items() if value is not None}
 
     def settled(self, model: PQVAE, config: TrainingConfig) -> tuple[Synthesis, TrainingConfig]:
         """No views.
@@ -150,6 +156,8 @@ class SynthesisTask:
     Args:
         setup: see `Setup`; the model has a conditional decoder.
         settings: of the objective.
+        codebooks: makes the start's (M, ksub, d) of vectors (n, d) float32, as a better residual
+            quantizer than the one here does; None takes k-means, level by level.
         queries: real ones (nq, d), or None.
     """
 
@@ -157,7 +165,14 @@ class SynthesisTask:
     patience = 0
     shown = "recall@1"
 
-    def __init__(self, setup: Setup, settings: Synthesis, *, queries: Any = None) -> None:
+    def __init__(
+        self,
+        setup: Setup,
+        settings: Synthesis,
+        *,
+        codebooks: Callable[[FloatArray], FloatArray] | None = None,
+        queries: Any = None,
+    ) -> None:
         model, config = setup.model, setup.config
         self.model, self.settings, self.config = model, settings, config
         self.decoder = cast(ConditionalCode, model.decoder)
@@ -170,6 +185,7 @@ class SynthesisTask:
             for rows in (items.train_rows, items.validation_rows)
         )
         self.x, self.held_out = self._as_compared(self.x), self._as_compared(self.held_out)
+        self.make_codebooks = codebooks
         self.real = queries
         if queries is not None:
             generator, device = items.generator("queries"), setup.device
@@ -204,7 +220,8 @@ class SynthesisTask:
         self.decoder.begin_at(made["codebooks"].to(self.x.device))
         self._take(self.kept.made("codes", self._first_codes))
         error = self._error(self.x[:_CODED_AT_A_TIME], self.codes[:_CODED_AT_A_TIME].long())
-        return {"start": "RQ", "start_error": error, "precision": self.precision}, None
+        start = "k-means" if self.make_codebooks is None else "RQ"
+        return {"start": start, "start_error": error, "precision": self.precision}, None
 
     def _first_codes(self) -> dict[str, Any]:
         if self.precision == "auto":
@@ -225,10 +242,14 @@ class SynthesisTask:
 
     @torch.no_grad()
     def _codebooks(self) -> dict[str, Any]:
-        """Level by level the k-means centroids of what is left."""
+        """Of a residual quantizer; by k-means level by level the centroids of what is left."""
         generator = self.items.generator("start")
         rows = torch.randperm(len(self.x), generator=generator)[: self.settings.start_items]
         left = self.decoder.inside(self.x[rows.to(self.x.device)])
+        if self.make_codebooks is not None:
+            with Progress("codebooks", shown=self.progress):
+                made = self.make_codebooks(left.cpu().numpy())
+            return {"codebooks": torch.from_numpy(np.array(made, np.float32))}
         found = []
         M, ksub = self.model.M, self.model.quantizer.ksub
         with Progress("codebooks", M, unit="codebooks", shown=self.progress) as bar:

@@ -47,7 +47,7 @@ def test_fit__gives_items_that_it_has_not_seen_back_better_than_its_start_does()
     unseen = vectors(seed=1)
     assert error(learned, unseen) < 0.8 * error(stay, unseen)
     start, *epochs, end = history
-    assert start["start"] == "RQ"
+    assert start["start"] == "k-means"
     assert end["validation_loss"] == min(event["validation_loss"] for event in epochs)
     assert all(0 <= event["validation_recall@1"] <= 1 for event in epochs)
 
@@ -196,3 +196,24 @@ def test_fit__refuses_too_few_queries_and_goes_on_with_the_same_alone(tmp_path):
     trained(vectors(), training=training, queries=asked(50), folder=tmp_path)
     with pytest.raises(ValueError, match="what is learned from besides the items"):
         trained(vectors(), training=training, queries=asked(50, 8), folder=tmp_path)
+
+
+def test_fit__starts_at_the_codebooks_that_are_made_for_it():
+    rng = np.random.default_rng(0)
+    asked = []
+
+    def codebooks(x):
+        asked.append(x)
+        return rng.standard_normal((M, 2**NBITS, D)).astype(np.float32)
+
+    settings = replace(SMALL, lr=0.0, weight_decay=0.0)
+    net, history = trained(vectors(), settings, codebooks=codebooks)
+    assert history[0]["start"] == "RQ"
+    ((x,),) = (asked,)
+    assert abs(x.mean()) < 1e-3  # as the decoder sees them
+    assert np.square(x).mean() == pytest.approx(1, abs=0.1)
+    again = np.random.default_rng(0).standard_normal((M, 2**NBITS, D)).astype(np.float32)
+    code = net.code_decoder
+    ids = torch.randint(2**NBITS, (20, M), generator=torch.Generator().manual_seed(0))
+    sums = sum(torch.from_numpy(again[m])[ids[:, m]] for m in range(M))
+    assert torch.allclose(code.inside(code.decode(ids)), sums, atol=1e-4)
