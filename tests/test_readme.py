@@ -441,7 +441,7 @@ def test_readme__the_first_table_is_that_of_the_stored_results():
     assert README.index("\n| 8 bytes |") == README.index("\n| ")  # the first one
 
 
-def test_readme__says_where_the_decoder_loses():
+def test_readme__says_what_is_found_of_other_items():
     text = paragraph_after(
         "(`--train-on half`, [result](results/vectors-debian-text-half-8.json)),"
     )
