@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from faiss_pqvae.model.clustering import assign, look_up, split, squared_distances
+from faiss_pqvae.model.clustering import assign, split, squared_distances
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.model.spec import Metric
 from faiss_pqvae.progress import Progress
@@ -181,7 +181,7 @@ class Neighbours:
 
     def _decoded(self, codes: Tensor) -> Tensor:
         """What codes (n, M) stand for: (n, latent_dim)."""
-        return look_up(self.model.quantizer.codewords, codes).transpose(0, 1).flatten(1)
+        return self.model.quantized(codes)
 
     def terms(self, rows: Tensor, generator: torch.Generator) -> Terms:
         """The objective of a batch of anchors, without coarse centroids.

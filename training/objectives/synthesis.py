@@ -226,7 +226,7 @@ class SynthesisTask:
     def _first_codes(self) -> dict[str, Any]:
         if self.precision == "auto":
             self.precision = self._faster()
-        self.codes = self._all_codes()
+        self.codes = self._codes(self.x, self.settings.effort)
         return self.state()
 
     def _find(self) -> None:
@@ -281,11 +281,14 @@ class SynthesisTask:
         with self._autocast():
             return self.decoder.choose(x, self.settings.effort)
 
-    def _all_codes(self) -> Tensor:
+    @torch.no_grad()
+    def _codes(self, x: Tensor, effort: int) -> Tensor:
+        """The codes (n, M) int16 of many vectors (n, d)."""
         found = []
-        with Progress("codes", len(self.x), unit="vectors", shown=self.progress) as bar:
-            for part in torch.split(self.x, _CODED_AT_A_TIME):
-                found.append(self._chosen(part).to(torch.int16))
+        with Progress("codes", len(x), unit="vectors", shown=self.progress) as bar:
+            for part in torch.split(x, _CODED_AT_A_TIME):
+                with self._autocast():
+                    found.append(self.decoder.choose(part, effort).to(torch.int16))
                 bar.update(len(part))
         return torch.cat(found)
 
@@ -368,10 +371,7 @@ class SynthesisTask:
 
     def _decoded(self) -> Tensor:
         with self._autocast():
-            parts = [
-                self.decoder.decode(ids.long()) for ids in torch.split(self.codes, _CODED_AT_A_TIME)
-            ]
-        return torch.cat(parts)
+            return self.decoder.decode(self.codes)
 
     def _hits(self, decoded: Tensor, shrinks: float) -> Tensor:
         """Whether the item nearest to each query is decoded nearest to it: (nq,) float."""
@@ -401,14 +401,9 @@ class SynthesisTask:
         generator = self.items.generator("tables")
         rows = torch.randperm(len(self.x), generator=generator)[: settings.table_items]
         x = self.x[rows.to(self.x.device)]
-        ids = []
-        with Progress("codes", len(x), unit="vectors", shown=self.progress) as bar:
-            for part in torch.split(x, _CODED_AT_A_TIME):
-                with self._autocast():
-                    ids.append(decoder.choose(part, settings.final_effort))
-                bar.update(len(part))
+        ids = self._codes(x, settings.final_effort).long()
         prior = decoder.unit * decoder.plain
-        tables = fitted(torch.cat(ids), x - decoder.centre, prior)
+        tables = fitted(ids, x - decoder.centre, prior)
         decoder.table_shrinks.fill_(self._table_shrinks(tables))
         lifted = lift(tables, decoder.centre, decoder.table_shrinks, self.model.spec.metric)
         self.model.quantizer.codewords.copy_(lifted.codewords)
@@ -420,8 +415,8 @@ class SynthesisTask:
     @torch.enable_grad()
     def _map_queries(self) -> dict[str, Any]:
         """Gives queries a map of their own, where those that are held out find more by it."""
-        centre, shrinks = self.decoder.centre, self.decoder.shrinks
-        stored = centre + shrinks * (self._decoded() - centre)
+        with self._autocast():
+            stored = self.decoder.compared(self.codes)
         return learn_query_map(
             self.model,
             self.real,
