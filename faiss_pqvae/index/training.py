@@ -272,7 +272,7 @@ def _train(new: Parts, job: _Job, fit: Callable[..., History] | None) -> Parts:
         model = new.encoding.model
         inputs, content = job.behind(new.encoding.transforms)
         if has_residuals(native):
-            unit = model.spec.latents == "unit"
+            unit = model.spec.is_unit
             coarse = Coarse(native, inputs, WHAT, unit, job.folder, content, job.progress)
         given = job.queries_behind(new.encoding.transforms)
         if coarse is not None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from faiss_pqvae.data.batches import check_items, content_key, read_rows, sample_rows
 
@@ -46,13 +47,19 @@ def check_queries(queries: Any) -> Any:
 
 
 def split_queries(
-    x: Any, shape: tuple[int, ...], *, generator: torch.Generator, device: torch.device
+    x: Any,
+    shape: tuple[int, ...],
+    *,
+    unit: bool,
+    generator: torch.Generator,
+    device: torch.device,
 ) -> Queries:
     """Reads and splits queries; of very many a sample.
 
     Args:
         x: (n, d) uint8 or float, what `check_queries` returned.
         shape: (d,) of an item.
+        unit: bring them to length 1, as the items are.
         generator: of the split.
         device: where they go.
 
@@ -62,6 +69,7 @@ def split_queries(
     x = check_items(x, shape, WHAT)
     key = content_key(x, WHAT, progress=False)
     found = read_rows(x, sample_rows(len(x), _MOST), WHAT).float().to(device)
+    found = functional.normalize(found) if unit else found
     order = torch.randperm(len(found), generator=generator)
     n = int(_HELD_OUT * len(found))
     held_out, train = (rows.sort().values.to(device) for rows in (order[:n], order[n:]))

@@ -174,6 +174,7 @@ class VectorTask:
             else split_queries(
                 queries,
                 model.input_shape,
+                unit=model.spec.is_unit,
                 generator=items.generator("queries"),
                 device=setup.device,
             )
@@ -202,7 +203,7 @@ class VectorTask:
 
     def _as_compared(self, x: Tensor) -> Tensor:
         """Vectors as distances are between them."""
-        return functional.normalize(x) if self.model.spec.latents == "unit" else x
+        return functional.normalize(x) if self.model.spec.is_unit else x
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """See `Neighbours.parameter_groups`."""
@@ -294,11 +295,7 @@ class VectorTask:
         )
         facts = learn_query_map(
             self.model,
-            replace(
-                queries,
-                train=self._as_compared(queries.train),
-                held_out=self._as_compared(queries.held_out),
-            ),
+            queries,
             compared,
             generator=self.items.generator("map of queries"),
             progress=self.progress,

@@ -26,7 +26,7 @@ from faiss_pqvae.types import FloatArray
 
 from ..config import Precision, TrainingConfig
 from ..data.items import Rows, parts
-from ..data.queries import check_queries, split_queries
+from ..data.queries import Queries, check_queries, split_queries
 from ..data.views import Views
 from .neighbours import nearest
 from .protocol import Setup, Terms, Validation, Way, items_of
@@ -186,12 +186,15 @@ class SynthesisTask:
         )
         self.x, self.held_out = self._as_compared(self.x), self._as_compared(self.held_out)
         self.make_codebooks = codebooks
-        self.real = queries
+        self.real: Queries | None = None
         if queries is not None:
-            generator, device = items.generator("queries"), setup.device
-            found = split_queries(queries, model.input_shape, generator=generator, device=device)
-            train, held_out = self._as_compared(found.train), self._as_compared(found.held_out)
-            self.real = replace(found, train=train, held_out=held_out)
+            self.real = split_queries(
+                queries,
+                model.input_shape,
+                unit=model.spec.is_unit,
+                generator=items.generator("queries"),
+                device=setup.device,
+            )
         self.examples: Rows = torch.arange(len(self.x)).numpy()
         self.batch_size = min(settings.batch_size, len(self.examples))
         self.codes = torch.empty(0, dtype=torch.int16)
@@ -394,7 +397,7 @@ class SynthesisTask:
             "shrinks": float(decoder.shrinks),
             "table_shrinks": float(decoder.table_shrinks),
         }
-        return facts if self.real is None else {**facts, "queries": self._map_queries()}
+        return facts if self.real is None else {**facts, "queries": self._map_queries(self.real)}
 
     def _fit_tables(self) -> None:
         decoder, settings = self.decoder, self.settings
@@ -413,13 +416,13 @@ class SynthesisTask:
             decoder.merge(m, first_alike(codewords))
 
     @torch.enable_grad()
-    def _map_queries(self) -> dict[str, Any]:
+    def _map_queries(self, queries: Queries) -> dict[str, Any]:
         """Gives queries a map of their own, where those that are held out find more by it."""
         with self._autocast():
             stored = self.decoder.compared(self.codes)
         return learn_query_map(
             self.model,
-            self.real,
+            queries,
             Compared(self.x, stored, self._as_compared, self.model.spec.metric),
             generator=self.items.generator("map of queries"),
             progress=self.progress,

@@ -10,8 +10,9 @@ from faiss_pqvae.training.data.queries import LEAST, check_queries, split_querie
 CPU = torch.device("cpu")
 
 
-def split(x, d=3, seed=0):
-    return split_queries(x, (d,), generator=torch.Generator().manual_seed(seed), device=CPU)
+def split(x, d=3, seed=0, unit=False):
+    generator = torch.Generator().manual_seed(seed)
+    return split_queries(x, (d,), unit=unit, generator=generator, device=CPU)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, np.uint8])
@@ -25,6 +26,15 @@ def test_split_queries__each_is_learned_from_or_held_out(rng, dtype):
     assert sorted(map(tuple, both.tolist())) == sorted(map(tuple, x.astype(np.float32).tolist()))
     assert torch.equal(split(x).held_out, found.held_out)
     assert not torch.equal(split(x, seed=1).held_out, found.held_out)
+
+
+def test_split_queries__brings_them_to_length_1_where_items_are(rng):
+    x = rng.standard_normal((50, 3)).astype(np.float32)
+    as_they_are, unit = split(x), split(x, unit=True)
+    for part in ("train", "held_out"):
+        expected = torch.nn.functional.normalize(getattr(as_they_are, part))
+        assert torch.equal(getattr(unit, part), expected)
+    assert unit.key == as_they_are.key
 
 
 def test_split_queries__the_key_is_of_the_content(rng):
