@@ -14,15 +14,6 @@ ITEM = (1, 8, 8)
 D_ITEM = 64
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Many tiny parallel regions on busy cores take minutes; one thread takes no time."""
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    yield
-    faiss.omp_set_num_threads(before)
-
-
 @pytest.fixture
 def images():
     return np.random.default_rng(0).integers(0, 256, (300, *ITEM), dtype=np.uint8)

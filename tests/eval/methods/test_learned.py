@@ -16,14 +16,6 @@ NETWORKS = fpq.ModelConfig(encoder="mlp", width=4, dsub=3)
 TRAINING = fpq.TrainingConfig(epochs=1, batch_size=16, precision="float32")
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    yield
-    faiss.omp_set_num_threads(before)
-
-
 @pytest.fixture
 def data():
     rng = np.random.default_rng(0)
