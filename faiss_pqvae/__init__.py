@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from faiss_pqvae.training import (
         DPQ,
         DQN,
+        Additive,
         Contrastive,
         LabelTraining,
         Ranking,
@@ -43,6 +44,7 @@ __all__ = [
     "DPQ",
     "DQN",
     "PQVAE",
+    "Additive",
     "Backbone",
     "CodeSpec",
     "Codebooks",
@@ -90,8 +92,8 @@ _HOMES = {
     "native.inject": ["extract_codebooks", "inject_codebooks"],
     "registry": ["datasets", "decoders", "encoders", "methods", "objectives"],
     "training": [
-        *("DPQ", "DQN", "Contrastive", "LabelTraining", "Ranking", "Reconstruction"),
-        *("Synthesis", "TrainingConfig", "Views"),
+        *("DPQ", "DQN", "Additive", "Contrastive", "LabelTraining", "Ranking"),
+        *("Reconstruction", "Synthesis", "TrainingConfig", "Views"),
     ],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

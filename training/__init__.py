@@ -4,12 +4,13 @@ from .build import new_model
 from .config import TrainingConfig
 from .data.views import Views
 from .loop import fit
-from .objectives import DPQ, DQN, Contrastive, Ranking, Reconstruction, Synthesis
+from .objectives import DPQ, DQN, Additive, Contrastive, Ranking, Reconstruction, Synthesis
 from .objectives.labelled import LabelTraining
 
 __all__ = [
     "DPQ",
     "DQN",
+    "Additive",
     "Contrastive",
     "LabelTraining",
     "Ranking",

@@ -48,13 +48,18 @@ def info(bundle: Bundle, /, *, encoder: str | None = None, decoder: str | None =
 
 def _choice(index: LatentIndex) -> dict[str, str]:
     """How codes are chosen and candidates ranked, where a decoder does that."""
+    from faiss_pqvae.model.conditional import ConditionalCode
+
     code = index.model.code_decoder
     if code is None:
         return {}
     n_bytes = sum(weight.nbytes for weight in code.parameters())
+    kind = "sums of codewords"
+    if isinstance(code, ConditionalCode):
+        kind = "codewords that depend on those before"
     return {
-        "decoder": f"{n_bytes / 1e6:.1f} MB, of codewords that depend on those before; effort "
-        f"{index.effort}, k_factor {index.k_factor:g}"
+        "decoder": f"{n_bytes / 1e6:.1f} MB, of {kind}; effort {index.effort}, k_factor "
+        f"{index.k_factor:g}"
     }
 
 

@@ -260,8 +260,6 @@ class Training:
                 d_out=model.latent_dim,
                 progress=progress,
             )
-        if given.get("codebooks") is residual_codebooks:
-            given["codebooks"] = functools.partial(residual_codebooks, M=model.M, nbits=model.nbits)
         return fit(
             model,
             x,

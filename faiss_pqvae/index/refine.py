@@ -16,6 +16,7 @@ from faiss_pqvae.data.batches import read_sample
 from faiss_pqvae.index.encoding import Batch, Encoding
 from faiss_pqvae.index.short_list import ShortList
 from faiss_pqvae.model.clustering import assign, split
+from faiss_pqvae.model.conditional import ConditionalCode
 from faiss_pqvae.model.pqvae import PQVAE, to_float
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.faiss_method import faiss_method
@@ -256,7 +257,7 @@ class Decoder:
         None where tables rank as the sums of codewords do.
         """
         decoder = self.model.code_decoder
-        if decoder is None or self.metric_type != faiss.METRIC_L2:
+        if not isinstance(decoder, ConditionalCode) or self.metric_type != faiss.METRIC_L2:
             return None
         if self._short_list is None:
             self._short_list = ShortList(self.model.quantizer.codewords, decoder)

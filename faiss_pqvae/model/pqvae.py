@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from faiss_pqvae.arguments import integer, item_shape
 from faiss_pqvae.codebooks import Codebooks, Structure
+from faiss_pqvae.model.additive_code import AdditiveCode
 from faiss_pqvae.model.backbone import Backbone, bytes_of
 from faiss_pqvae.model.clustering import assign, look_up, split
 from faiss_pqvae.model.conditional import ConditionalCode
@@ -23,6 +24,7 @@ from faiss_pqvae.model.product import ProductQuantizer, Quantized
 from faiss_pqvae.model.residual import ResidualQuantizer
 from faiss_pqvae.model.spec import CodeSpec, formed, repeated
 
+ADDITIVE = "additive", "conditional"  # decoders of additive codes
 EFFORT = 16  # of the choice of codes, see `ConditionalCode.choose`
 
 
@@ -90,7 +92,7 @@ class PQVAE(nn.Module):
         config = config.for_items(input_shape, M, nbits, spec.structure)
         self.input_shape, self.M, self.nbits = input_shape, M, nbits
         self.config, self.spec = config, spec
-        check_additive(config, spec, input_shape, nbits)
+        check_additive(config, spec, input_shape, M, nbits)
         self.quantizer = _quantizer(config, spec, M, nbits)
         self.latent_dim = latent_dim_of(config, spec.structure, M)
         self.encoder = self._encoder(encoder)
@@ -133,8 +135,10 @@ class PQVAE(nn.Module):
         if self.spec.is_additive:
             if given is not None:
                 raise ValueError(f"expected no decoder for {self.spec}, got {type(given).__name__}")
-            ksub, width = self.quantizer.ksub, 2 * config.width
-            return ConditionalCode(shape[0], self.M, ksub, width=width), True
+            sizes = shape[0], self.M, self.quantizer.ksub
+            if config.decoder == "additive":
+                return AdditiveCode(*sizes, has_lengths=self.spec.metric == "l2"), True
+            return ConditionalCode(*sizes, width=2 * config.width), True
         if given is None:
             return build_decoder(config.decoder, shape, latent_dim, width=config.width), True
         if not isinstance(given, nn.Module):
@@ -189,9 +193,10 @@ class PQVAE(nn.Module):
         return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
 
     @property
-    def code_decoder(self) -> ConditionalCode | None:
+    def code_decoder(self) -> AdditiveCode | ConditionalCode | None:
         """What chooses the codes of items and decodes them, where the code is additive."""
-        return self.decoder if isinstance(self.decoder, ConditionalCode) else None
+        decoder = self.decoder
+        return decoder if isinstance(decoder, AdditiveCode | ConditionalCode) else None
 
     def encode(self, x: Tensor, *, effort: int = EFFORT) -> Tensor:
         """Latents of a batch, in the form that the spec says, see `formed`.
@@ -351,17 +356,22 @@ class PQVAE(nn.Module):
 
 
 def check_additive(
-    config: ModelConfig, spec: CodeSpec, input_shape: tuple[int, ...], nbits: int
+    config: ModelConfig, spec: CodeSpec, input_shape: tuple[int, ...], M: int, nbits: int
 ) -> None:
     """Refuses what additive codes are not made of.
 
     Raises:
-        ValueError: items that are no vectors, more than 8 bits, or a decoder of other codes.
+        ValueError: items that are no vectors, more than 8 bits, a single codeword that would be a
+            length, or a decoder of other codes.
     """
-    if spec.is_additive != (config.decoder == "conditional"):
+    if spec.is_additive != (config.decoder in ADDITIVE):
         raise ValueError(
-            f"expected the decoder 'conditional' for additive codes alone, got {config.decoder!r} "
-            f"for {spec}"
+            f"expected the decoder {' or '.join(map(repr, ADDITIVE))} for additive codes alone, "
+            f"got {config.decoder!r} for {spec}"
+        )
+    if config.decoder == "additive" and spec.metric == "l2" and M < 2:
+        raise ValueError(
+            f"expected M >= 2 for additive codes by L2, the last of which is a length, got {M}"
         )
     if not spec.is_additive:
         return

@@ -53,8 +53,8 @@ class CodeSpec:
             raise ValueError(f"expected by_residual True or False, got {self.by_residual!r}")
         if self.structure == "residual" and self.metric != "inner_product":
             raise ValueError(f"expected inner products for residual codes, got {self.metric!r}")
-        if self.is_additive and (self.structure != "product" or self.by_residual):
-            raise ValueError(f"expected product codes of no residuals for {self.latents!r} latents")
+        if self.is_additive and self.structure != "product":
+            raise ValueError(f"expected product codes for {self.latents!r} latents")
 
     @property
     def is_additive(self) -> bool:

@@ -4,25 +4,22 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from faiss_pqvae.arguments import check_numbers
 from faiss_pqvae.model.additive import Tables, first_alike, fitted, lift
-from faiss_pqvae.model.clustering import distance_ratio, kmeans
+from faiss_pqvae.model.clustering import distance_ratio
 from faiss_pqvae.model.conditional import ConditionalCode
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.pqvae import PQVAE, to_float
 from faiss_pqvae.model.spec import CodeSpec, Metric
 from faiss_pqvae.progress import Progress
 from faiss_pqvae.registry import objectives
-from faiss_pqvae.types import FloatArray
 
 from ..config import Precision, TrainingConfig
 from ..data.items import Rows, parts
@@ -31,6 +28,7 @@ from ..data.views import Views
 from .neighbours import nearest
 from .protocol import Setup, Terms, Validation, Way, items_of
 from .query_map import Compared, learn_query_map
+from .residual_start import MakeCodebooks, residual_codebooks
 
 _CODED_AT_A_TIME = 8192
 _QUERIES = 2000  # held-out items whose neighbours are looked for
@@ -156,8 +154,7 @@ class SynthesisTask:
     Args:
         setup: see `Setup`; the model has a conditional decoder.
         settings: of the objective.
-        codebooks: makes the start's (M, ksub, d) of vectors (n, d) float32, as a better residual
-            quantizer than the one here does; None takes k-means, level by level.
+        codebooks: makes the start's, see `residual_start.residual_codebooks`.
         queries: real ones (nq, d), or None.
     """
 
@@ -170,7 +167,7 @@ class SynthesisTask:
         setup: Setup,
         settings: Synthesis,
         *,
-        codebooks: Callable[[FloatArray], FloatArray] | None = None,
+        codebooks: MakeCodebooks | None = None,
         queries: Any = None,
     ) -> None:
         model, config = setup.model, setup.config
@@ -245,24 +242,15 @@ class SynthesisTask:
 
     @torch.no_grad()
     def _codebooks(self) -> dict[str, Any]:
-        """Of a residual quantizer; by k-means level by level the centroids of what is left."""
         generator = self.items.generator("start")
         rows = torch.randperm(len(self.x), generator=generator)[: self.settings.start_items]
-        left = self.decoder.inside(self.x[rows.to(self.x.device)])
-        if self.make_codebooks is not None:
-            with Progress("codebooks", shown=self.progress):
-                made = self.make_codebooks(left.cpu().numpy())
-            return {"codebooks": torch.from_numpy(np.array(made, np.float32))}
-        found = []
-        M, ksub = self.model.M, self.model.quantizer.ksub
-        with Progress("codebooks", M, unit="codebooks", shown=self.progress) as bar:
-            for _ in range(M):
-                centroids = kmeans(left.unsqueeze(0), ksub, iterations=10, generator=generator)[0]
-                nearest_ids, _ = nearest(left, centroids, 1, metric="l2")
-                left = left - centroids[nearest_ids[:, 0]]
-                found.append(centroids)
-                bar.update()
-        return {"codebooks": torch.stack(found)}
+        x = self.decoder.inside(self.x[rows.to(self.x.device)])
+        sizes = self.model.M, self.model.quantizer.ksub
+        return {
+            "codebooks": residual_codebooks(
+                x, *sizes, self.make_codebooks, generator=generator, progress=self.progress
+            )
+        }
 
     def _faster(self) -> Precision:
         """Times the choice of codes in both precisions, in turn; the shortest time counts."""

@@ -24,9 +24,8 @@ from faiss_pqvae.model.spec import CodeSpec, formed
         ({"structure": "residual"}, "expected inner products for residual codes, got 'l2'"),
         (
             {"structure": "residual", "latents": "repeated", "metric": "inner_product"},
-            "expected product codes of no residuals for 'repeated' latents",
+            "expected product codes for 'repeated' latents",
         ),
-        ({"latents": "repeated unit", "by_residual": True}, "expected product codes"),
     ],
     ids=str,
 )

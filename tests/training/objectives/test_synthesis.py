@@ -202,7 +202,8 @@ def test_fit__starts_at_the_codebooks_that_are_made_for_it():
     rng = np.random.default_rng(0)
     asked = []
 
-    def codebooks(x):
+    def codebooks(x, *, M, nbits):
+        assert nbits == NBITS
         asked.append(x)
         return rng.standard_normal((M, 2**NBITS, D)).astype(np.float32)
 

@@ -1,0 +1,367 @@
+"""Vectors: sums of codewords, fitted to the codes that a beam search finds for them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from faiss_pqvae.arguments import check_numbers
+from faiss_pqvae.model.additive import first_alike, lift
+from faiss_pqvae.model.additive_code import AdditiveCode, levels_of
+from faiss_pqvae.model.config import ModelConfig
+from faiss_pqvae.model.pqvae import PQVAE, to_float
+from faiss_pqvae.model.spec import CodeSpec, Metric
+from faiss_pqvae.progress import Progress
+from faiss_pqvae.registry import objectives
+
+from ..config import Precision, TrainingConfig
+from ..data.items import Rows, parts
+from ..data.queries import Queries, check_queries, split_queries
+from ..data.views import Views
+from .linear_start import Coarse
+from .neighbours import nearest
+from .protocol import Setup, Terms, Validation, Way, items_of
+from .query_map import Compared, learn_query_map
+from .residual_start import MakeCodebooks, residual_codebooks
+
+_CODED_AT_A_TIME = 8192
+_QUERIES = 2000  # held-out items whose neighbours are looked for
+_RECALL_AT = 10
+_PENALTIES = (0.0, 0.25, 0.5, 0.75, 1.0)
+
+
+@objectives.register("additive")
+@dataclass(frozen=True)
+class Additive:
+    """How vectors get sums of codewords that look-up tables compare exactly.
+
+    From FAISS's residual quantizer on, in turn a beam search chooses the codes of all items, and
+    codebooks go to the means of what the others leave over. By L2 the last code of an item is the
+    squared length of its sum.
+
+    Attributes:
+        items: vectors to train with, drawn from the training part; in memory as float32.
+        start_items: of these, what the start's codebooks are learned from.
+        rounds: of codes and codebooks in turn.
+        sweeps: through the codebooks in every round.
+        effort: of the choice of codes in the rounds, see `LatentIndex.effort`.
+    """
+
+    title: ClassVar[str] = "PQ-VAE"
+    code: ClassVar[str] = "PQVAE"
+    learns_from: ClassVar[tuple[str, ...]] = ("codebooks", "queries")
+
+    items: int = 200_000
+    start_items: int = 65_536
+    rounds: int = 16
+    sweeps: int = 3
+    effort: int = 8
+
+    def __post_init__(self) -> None:
+        check_numbers(self)
+        lowest = {"items": 2, "start_items": 1, "rounds": 0, "sweeps": 1, "effort": 0}
+        for name, low in lowest.items():
+            if getattr(self, name) < low:
+                raise ValueError(f"expected {name} >= {low}, got {getattr(self, name)}")
+
+    def spec(self, *, unit: bool, metric: Metric | None) -> CodeSpec:
+        """Additive codes, as product codes of vectors that are repeated."""
+        return CodeSpec(latents="repeated unit" if unit else "repeated", metric=metric or "l2")
+
+    def networks(self, config: ModelConfig, input_shape: tuple[int, ...]) -> ModelConfig:
+        """None: sums of codewords alone.
+
+        Raises:
+            ValueError: networks, or items that are no vectors.
+        """
+        networks = (config.encoder or "linear", config.decoder)
+        known = networks in (("linear", "linear"), ("linear", "additive"))
+        if len(input_shape) != 1 or not known:
+            raise ValueError(
+                "expected vectors, and no encoder or decoder of one's own, for the objective "
+                f"'additive', got items of shape {input_shape}, {config.encoder!r} and "
+                f"{config.decoder!r}"
+            )
+        return replace(
+            config,
+            encoder="linear",
+            decoder="additive",
+            dsub=input_shape[0] + 1,
+            normalize_latents=False,
+            update="gradient",
+        )
+
+    def check(self, n: int, given: dict[str, Any]) -> dict[str, Any]:
+        """What makes the start's codebooks, coarse centroids and queries, if there are any."""
+        found = {**given, "queries": check_queries(given.get("queries"))}
+        return {name: value for name, value in found.items() if value is not None}
+
+    def settled(self, model: PQVAE, config: TrainingConfig) -> tuple[Additive, TrainingConfig]:
+        """Single precision, and no views.
+
+        Raises:
+            ValueError: views that change vectors.
+        """
+        filled = config.for_shape(model.input_shape)
+        if filled.views != Views():
+            raise ValueError(f"expected no views for the objective 'additive', got {filled.views}")
+        return self, replace(filled, precision="float32")
+
+    def task(self, setup: Setup, given: dict[str, Any]) -> AdditiveTask:
+        """Items, their codes, and codebooks."""
+        if setup.pretrained:
+            raise ValueError("expected no pretrained model for the objective 'additive'")
+        return AdditiveTask(setup, self, **given)
+
+
+class AdditiveTask:
+    """A `Task` that is done when it has started: no step of it is one of a gradient.
+
+    Args:
+        setup: see `Setup`; the model has an additive code.
+        settings: of the objective.
+        codebooks: makes the start's, see `residual_start.residual_codebooks`.
+        coarse: centroids of which the nearest is taken off every item before it is coded, or None.
+        queries: real ones (nq, d), or None.
+    """
+
+    resumes_within_epochs = False
+    precision: Precision = "float32"
+    patience = 0
+    epochs = 0
+    shown = f"recall@{_RECALL_AT}"
+
+    def __init__(
+        self,
+        setup: Setup,
+        settings: Additive,
+        *,
+        codebooks: MakeCodebooks | None = None,
+        coarse: Coarse | None = None,
+        queries: Any = None,
+    ) -> None:
+        model, config = setup.model, setup.config
+        self.model, self.settings = model, settings
+        self.decoder = cast(AdditiveCode, model.decoder)
+        self.progress, self.kept = setup.progress, setup.kept
+        self.items = items = items_of(setup, most=settings.items)
+        self.x, self.held_out = (
+            self._as_compared(torch.cat([to_float(items.read(part)) for part in parts(rows)]))
+            for rows in (items.train_rows, items.validation_rows)
+        )
+        self.make_codebooks, self.coarse = codebooks, coarse
+        self.real: Queries | None = None
+        if queries is not None:
+            self.real = split_queries(
+                queries,
+                model.input_shape,
+                unit=model.spec.is_unit,
+                generator=items.generator("queries"),
+                device=setup.device,
+            )
+        self.examples: Rows = torch.arange(len(self.x)).numpy()
+        self.batch_size = min(config.batch_size, len(self.examples))
+
+    def _as_compared(self, x: Tensor) -> Tensor:
+        return functional.normalize(x) if self.model.spec.is_unit else x
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """The codebooks, which no step will move."""
+        return [{"params": [self.decoder.codebooks]}]
+
+    @torch.no_grad()
+    def start(self) -> tuple[dict[str, Any], float | None]:
+        """All of the training: codebooks, and what lengths are told apart."""
+        decoder = self.decoder
+        around = self._around()
+        left = self.x if around is None else self.x - around
+        decoder.centre.copy_(left.mean(0))
+        errors = self._fit(left - decoder.centre)
+        ids = self._codes(left)
+        recalls = self._judge(left, ids, around)
+        self._inject()
+        facts = {"errors": errors, f"validation_{self.shown}": recalls}
+        return {**facts, "penalty": float(decoder.penalty)}, 1 - max(recalls)
+
+    def _around(self) -> Tensor | None:
+        """The coarse centroids (n, d) nearest to the items."""
+        if self.coarse is None:
+            return None
+        centroids = torch.from_numpy(self.coarse()).to(self.x.device)
+        lists, _ = nearest(self.x, centroids, 1, metric=self.model.spec.metric)
+        return centroids[lists[:, 0]]
+
+    def _fit(self, x: Tensor) -> list[float]:
+        """Codebooks for vectors (n, d) about their centre; their errors before every round."""
+        settings, decoder = self.settings, self.decoder
+        variance = float(x.square().mean()) or 1.0
+        made = self.kept.made("codebooks", lambda: self._first_codebooks(x))
+        state = {"rounds": 0, "errors": [], **made, **(self.kept.take("rounds") or {})}
+        decoder.codebooks.copy_(state["codebooks"].to(x.device))
+        done, errors = state["rounds"], list(state["errors"])
+        rounds = settings.rounds
+        with Progress("rounds", rounds, unit="rounds", shown=self.progress, initial=done) as bar:
+            for number in range(done, rounds):
+                ids = self._codes(x + decoder.centre, inner=True)
+                left = x - decoder.sums(ids)
+                errors.append(float(left.square().mean()) / variance)
+                self._sweep(left, ids)
+                state = {"codebooks": decoder.codebooks.data, "errors": errors}
+                self.kept.put("rounds", {"rounds": number + 1, **state})
+                bar.update()
+        return errors
+
+    def _first_codebooks(self, x: Tensor) -> dict[str, Any]:
+        generator = self.items.generator("start")
+        rows = torch.randperm(len(x), generator=generator)[: self.settings.start_items]
+        sizes = len(self.decoder.codebooks), self.decoder.ksub
+        return {
+            "codebooks": residual_codebooks(
+                x[rows.to(x.device)],
+                *sizes,
+                self.make_codebooks,
+                generator=generator,
+                progress=self.progress,
+            )
+        }
+
+    def _sweep(self, left: Tensor, ids: Tensor) -> None:
+        """Moves each codebook to what the others leave over of vectors on average.
+
+        Args:
+            left: (n, d), what sums of codewords leave over; changed in place.
+            ids: (n, M), the codes of these sums.
+        """
+        codebooks = self.decoder.codebooks
+        counts = [
+            torch.bincount(ids[:, m], minlength=self.decoder.ksub) for m in range(len(codebooks))
+        ]
+        for _ in range(self.settings.sweeps):
+            for m, codewords in enumerate(codebooks):
+                chosen, held = ids[:, m], counts[m].clamp(min=1).unsqueeze(1)
+                moves = torch.zeros_like(codewords).index_add_(0, chosen, left) / held
+                codewords += moves
+                left -= functional.embedding(chosen, moves)
+
+    def _codes(self, x: Tensor, *, inner: bool = False) -> Tensor:
+        """The codes (n, M) int64 of vectors (n, d), as coarse centroids leave them over."""
+        effort, found = self.settings.effort, []
+        with Progress("codes", len(x), unit="vectors", shown=self.progress, inner=inner) as bar:
+            for part in torch.split(x, _CODED_AT_A_TIME):
+                found.append(self.decoder.choose(part, effort))
+                bar.update(len(part))
+        return torch.cat(found)
+
+    def _judge(self, left: Tensor, ids: Tensor, around: Tensor | None) -> list[float]:
+        """Takes the penalty with which held-out items find their neighbours, and the lengths.
+
+        Args:
+            left: (n, d), what is coded.
+            ids: (n, M), the codes.
+            around: (n, d), what was taken off before, or None.
+
+        Returns:
+            1-recall@10 for every penalty.
+        """
+        decoder, metric = self.decoder, self.model.spec.metric
+        queries = self.held_out[:_QUERIES]
+        truth, _ = nearest(queries, self.x, 1, metric=metric)
+        decoded, missed = self._decoded(left, ids, around)
+        recalls = []
+        for penalty in _PENALTIES if decoder.has_lengths else _PENALTIES[:1]:
+            stored = torch.cat([decoded, (penalty * missed).sqrt().unsqueeze(1)], 1)
+            k = min(_RECALL_AT, len(stored))
+            found, _ = nearest(functional.pad(queries, (0, 1)), stored, k, metric=metric)
+            recalls.append(float((found == truth).any(1).float().mean()))
+        if decoder.has_lengths:
+            decoder.penalty.fill_(_PENALTIES[recalls.index(max(recalls))])
+            lengths = torch.cat(
+                [
+                    decoder.compared_lengths(part - decoder.centre, codes)
+                    for part, codes in zip(
+                        torch.split(left, _CODED_AT_A_TIME),
+                        torch.split(ids, _CODED_AT_A_TIME),
+                        strict=True,
+                    )
+                ]
+            )
+            decoder.lengths.copy_(levels_of(lengths, decoder.ksub))
+        return recalls
+
+    def _decoded(self, left: Tensor, ids: Tensor, around: Tensor | None) -> tuple[Tensor, Tensor]:
+        """What items (n, d) are decoded to, and the squares (n,) of what that misses."""
+        decoded = self.decoder.decode(ids)
+        missed = (left - decoded).square().sum(1)
+        return (decoded if around is None else decoded.add_(around)), missed
+
+    def _inject(self) -> None:
+        """Gives the model's quantizer the tables of the code."""
+        decoder, quantizer = self.decoder, self.model.quantizer
+        one = torch.ones((), device=self.x.device)
+        lifted = lift(decoder.tables(), decoder.centre, one, self.model.spec.metric)
+        quantizer.codewords.copy_(lifted.codewords)
+        decoder.offset.copy_(lifted.offset)
+        # Codewords that no item had can be the same. FAISS stores the one that it finds first.
+        for m, codewords in enumerate(lifted.codewords):
+            decoder.merge(m, first_alike(codewords))
+
+    def state(self) -> dict[str, Any]:
+        """See `Task.state`."""
+        return {}
+
+    def load(self, state: dict[str, Any]) -> None:
+        """See `Task.load`."""
+
+    def fingerprint(self) -> dict[str, Any]:
+        """Queries, coarse centroids, and what the codes are compared by."""
+        about = {} if self.real is None else {"queries": self.real.key}
+        if self.coarse is not None:
+            about["coarse"] = self.coarse.settings
+        start = "k-means" if self.make_codebooks is None else "RQ"
+        return {"metric": self.model.spec.metric, "start": start, **about}
+
+    def terms(self, examples: Rows, step: int, way: Way, generator: torch.Generator) -> Terms:
+        """No step is taken."""
+        raise AssertionError("the start is all of this training")
+
+    def after_step(self, terms: Terms, step: int, generator: torch.Generator) -> None:
+        """Nothing."""
+
+    def after_epoch(self) -> None:
+        """Nothing."""
+
+    def validate(self) -> Validation:
+        """No epoch is measured."""
+        return Validation({"loss": math.nan}, math.nan, counts=False, facts={})
+
+    @torch.no_grad()
+    def finish(self) -> dict[str, Any]:
+        """Learns the map of queries, where there are real ones."""
+        if self.real is None:
+            return {}
+        around = self._around()
+        left = self.x if around is None else self.x - around
+        decoded, missed = self._decoded(left, self._codes(left), around)
+        stored = torch.cat([decoded, (self.decoder.penalty * missed).sqrt().unsqueeze(1)], 1)
+        with torch.enable_grad():
+            facts = learn_query_map(
+                self.model,
+                self.real,
+                Compared(
+                    self.x,
+                    stored,
+                    lambda x: functional.pad(self._as_compared(x), (0, 1)),
+                    self.model.spec.metric,
+                ),
+                generator=self.items.generator("map of queries"),
+                progress=self.progress,
+            )
+        return {"queries": facts}
+
+    def release(self) -> None:
+        """Nothing: the model is as it was."""
