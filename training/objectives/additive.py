@@ -16,7 +16,6 @@ from faiss_pqvae.model.additive_code import AdditiveCode, levels_of
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.pqvae import PQVAE, to_float
 from faiss_pqvae.model.spec import CodeSpec, Metric
-from faiss_pqvae.progress import Progress
 from faiss_pqvae.registry import objectives
 
 from ..config import Precision, TrainingConfig
@@ -27,7 +26,8 @@ from .linear_start import Coarse
 from .neighbours import nearest
 from .protocol import Setup, Terms, Validation, Way, items_of
 from .query_map import Compared, learn_query_map
-from .residual_start import MakeCodebooks, residual_codebooks
+from .residual_start import MakeCodebooks
+from .sums import Sums
 
 _CODED_AT_A_TIME = 8192
 _QUERIES = 2000  # held-out items whose neighbours are looked for
@@ -181,12 +181,23 @@ class AdditiveTask:
         around = self._around()
         left = self.x if around is None else self.x - around
         decoder.centre.copy_(left.mean(0))
-        errors = self._fit(left - decoder.centre)
-        ids = self._codes(left)
+        settings, sums = self.settings, self._sums(left)
+        errors = sums.fit(
+            self.make_codebooks,
+            start_items=settings.start_items,
+            rounds=settings.rounds,
+            sweeps=settings.sweeps,
+            kept=self.kept,
+            generator=self.items.generator("start"),
+        )
+        ids = sums.codes()
         recalls = self._judge(left, ids, around)
         self._inject()
         facts = {"errors": errors, f"validation_{self.shown}": recalls}
         return {**facts, "penalty": float(decoder.penalty)}, 1 - max(recalls)
+
+    def _sums(self, left: Tensor) -> Sums:
+        return Sums(self.decoder, left, effort=self.settings.effort, progress=self.progress)
 
     def _around(self) -> Tensor | None:
         """The coarse centroids (n, d) nearest to the items."""
@@ -195,67 +206,6 @@ class AdditiveTask:
         centroids = torch.from_numpy(self.coarse()).to(self.x.device)
         lists, _ = nearest(self.x, centroids, 1, metric=self.model.spec.metric)
         return centroids[lists[:, 0]]
-
-    def _fit(self, x: Tensor) -> list[float]:
-        """Codebooks for vectors (n, d) about their centre; their errors before every round."""
-        settings, decoder = self.settings, self.decoder
-        variance = float(x.square().mean()) or 1.0
-        made = self.kept.made("codebooks", lambda: self._first_codebooks(x))
-        state = {"rounds": 0, "errors": [], **made, **(self.kept.take("rounds") or {})}
-        decoder.codebooks.copy_(state["codebooks"].to(x.device))
-        done, errors = state["rounds"], list(state["errors"])
-        rounds = settings.rounds
-        with Progress("rounds", rounds, unit="rounds", shown=self.progress, initial=done) as bar:
-            for number in range(done, rounds):
-                ids = self._codes(x + decoder.centre, inner=True)
-                left = x - decoder.sums(ids)
-                errors.append(float(left.square().mean()) / variance)
-                self._sweep(left, ids)
-                state = {"codebooks": decoder.codebooks.data, "errors": errors}
-                self.kept.put("rounds", {"rounds": number + 1, **state})
-                bar.update()
-        return errors
-
-    def _first_codebooks(self, x: Tensor) -> dict[str, Any]:
-        generator = self.items.generator("start")
-        rows = torch.randperm(len(x), generator=generator)[: self.settings.start_items]
-        sizes = len(self.decoder.codebooks), self.decoder.ksub
-        return {
-            "codebooks": residual_codebooks(
-                x[rows.to(x.device)],
-                *sizes,
-                self.make_codebooks,
-                generator=generator,
-                progress=self.progress,
-            )
-        }
-
-    def _sweep(self, left: Tensor, ids: Tensor) -> None:
-        """Moves each codebook to what the others leave over of vectors on average.
-
-        Args:
-            left: (n, d), what sums of codewords leave over; changed in place.
-            ids: (n, M), the codes of these sums.
-        """
-        codebooks = self.decoder.codebooks
-        counts = [
-            torch.bincount(ids[:, m], minlength=self.decoder.ksub) for m in range(len(codebooks))
-        ]
-        for _ in range(self.settings.sweeps):
-            for m, codewords in enumerate(codebooks):
-                chosen, held = ids[:, m], counts[m].clamp(min=1).unsqueeze(1)
-                moves = torch.zeros_like(codewords).index_add_(0, chosen, left) / held
-                codewords += moves
-                left -= functional.embedding(chosen, moves)
-
-    def _codes(self, x: Tensor, *, inner: bool = False) -> Tensor:
-        """The codes (n, M) int64 of vectors (n, d), as coarse centroids leave them over."""
-        effort, found = self.settings.effort, []
-        with Progress("codes", len(x), unit="vectors", shown=self.progress, inner=inner) as bar:
-            for part in torch.split(x, _CODED_AT_A_TIME):
-                found.append(self.decoder.choose(part, effort))
-                bar.update(len(part))
-        return torch.cat(found)
 
     def _judge(self, left: Tensor, ids: Tensor, around: Tensor | None) -> list[float]:
         """Takes the penalty with which held-out items find their neighbours, and the lengths.
@@ -346,7 +296,7 @@ class AdditiveTask:
             return {}
         around = self._around()
         left = self.x if around is None else self.x - around
-        decoded, missed = self._decoded(left, self._codes(left), around)
+        decoded, missed = self._decoded(left, self._sums(left).codes(), around)
         stored = torch.cat([decoded, (self.decoder.penalty * missed).sqrt().unsqueeze(1)], 1)
         with torch.enable_grad():
             facts = learn_query_map(
