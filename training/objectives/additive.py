@@ -20,6 +20,7 @@ from faiss_pqvae.registry import objectives
 
 from ..config import Precision, TrainingConfig
 from ..data.items import Rows, parts
+from ..data.mixing import filled_up
 from ..data.queries import Queries, check_queries, split_queries
 from ..data.views import Views
 from .linear_start import Coarse
@@ -47,6 +48,8 @@ class Additive:
     Attributes:
         items: vectors to train with, drawn from the training part; in memory as float32.
         start_items: of these, what the start's codebooks are learned from.
+        filled: so many are made of fewer by mixtures, see `training.data.mixing`.
+        mixing: share of the second vector in a mixture, at most; 0 makes none.
         rounds: of codes and codebooks in turn.
         sweeps: through the codebooks in every round.
         effort: of the choice of codes in the rounds, see `LatentIndex.effort`.
@@ -58,16 +61,20 @@ class Additive:
 
     items: int = 200_000
     start_items: int = 65_536
+    filled: int = 200_000
+    mixing: float = 0.8
     rounds: int = 16
     sweeps: int = 3
     effort: int = 8
 
     def __post_init__(self) -> None:
         check_numbers(self)
-        lowest = {"items": 2, "start_items": 1, "rounds": 0, "sweeps": 1, "effort": 0}
+        lowest = {"items": 2, "start_items": 1, "filled": 0, "rounds": 0, "sweeps": 1, "effort": 0}
         for name, low in lowest.items():
             if getattr(self, name) < low:
                 raise ValueError(f"expected {name} >= {low}, got {getattr(self, name)}")
+        if not 0 <= self.mixing <= 1:
+            raise ValueError(f"expected mixing in [0, 1], got {self.mixing}")
 
     def spec(self, *, unit: bool, metric: Metric | None) -> CodeSpec:
         """Additive codes, as product codes of vectors that are repeated."""
@@ -181,8 +188,9 @@ class AdditiveTask:
         around = self._around()
         left = self.x if around is None else self.x - around
         decoder.centre.copy_(left.mean(0))
-        settings, sums = self.settings, self._sums(left)
-        errors = sums.fit(
+        settings = self.settings
+        more = filled_up(left, settings.filled, settings.mixing, self.items.generator("mixing"))
+        errors = self._sums(more).fit(
             self.make_codebooks,
             start_items=settings.start_items,
             rounds=settings.rounds,
@@ -190,7 +198,7 @@ class AdditiveTask:
             kept=self.kept,
             generator=self.items.generator("start"),
         )
-        ids = sums.codes()
+        ids = self._sums(left).codes()
         recalls = self._judge(left, ids, around)
         self._inject()
         facts = {"errors": errors, f"validation_{self.shown}": recalls}

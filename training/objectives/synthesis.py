@@ -13,6 +13,7 @@ from torch.nn import functional
 
 from faiss_pqvae.arguments import check_numbers
 from faiss_pqvae.model.additive import Tables, first_alike, fitted, lift
+from faiss_pqvae.model.additive_code import AdditiveCode
 from faiss_pqvae.model.clustering import distance_ratio
 from faiss_pqvae.model.conditional import ConditionalCode
 from faiss_pqvae.model.config import ModelConfig
@@ -23,12 +24,14 @@ from faiss_pqvae.registry import objectives
 
 from ..config import Precision, TrainingConfig
 from ..data.items import Rows, parts
+from ..data.mixing import filled_up
 from ..data.queries import Queries, check_queries, split_queries
 from ..data.views import Views
 from .neighbours import nearest
 from .protocol import Setup, Terms, Validation, Way, items_of
 from .query_map import Compared, learn_query_map
-from .residual_start import MakeCodebooks, residual_codebooks
+from .residual_start import MakeCodebooks
+from .sums import Sums
 
 _CODED_AT_A_TIME = 8192
 _QUERIES = 2000  # held-out items whose neighbours are looked for
@@ -42,12 +45,17 @@ _FASTER = 1.2  # below this the noise of a measurement decides
 class Synthesis:
     """How vectors get additive codes with a deep decoder (analysis by synthesis).
 
-    It starts at residual quantization. Then, in turn within every step, some codes are chosen anew
-    by what the decoder makes of them, and the decoder learns to give the items back.
+    It starts at sums of codewords, see `Additive`. Then, in turn within every step, some codes are
+    chosen anew by what the decoder makes of them, and the decoder learns to give the items back.
 
     Attributes:
         items: vectors to train with, drawn from the training part; in memory as float32.
         start_items: of these, what the start's codebooks are learned from.
+        filled: so many are made of fewer by mixtures, see `training.data.mixing`.
+        mixing: share of the second vector in a mixture, at most; 0 makes none.
+        rounds: before the decoder learns, of codes and codebooks in turn, see `Additive`.
+        sweeps: likewise.
+        start_effort: of the choice of codes in these.
         table_items: of these, what the look-up tables are fitted to in the end.
         epochs: passes over the items, at most `TrainingConfig.epochs`.
         batch_size: items per step; it takes the place of `TrainingConfig.batch_size`.
@@ -69,6 +77,11 @@ class Synthesis:
 
     items: int = 500_000
     start_items: int = 65_536
+    filled: int = 200_000
+    mixing: float = 0.8
+    rounds: int = 16
+    sweeps: int = 3
+    start_effort: int = 8
     table_items: int = 65_536
     epochs: int = 24
     batch_size: int = 1024
@@ -84,14 +97,15 @@ class Synthesis:
     def __post_init__(self) -> None:
         check_numbers(self)
         lowest = {"items": 2, "start_items": 1, "table_items": 1, "epochs": 1, "batch_size": 2}
-        for name, low in {**lowest, "effort": 0, "final_effort": 0}.items():
+        efforts = {"effort": 0, "final_effort": 0, "start_effort": 0}
+        for name, low in {**lowest, **efforts, "filled": 0, "rounds": 0, "sweeps": 1}.items():
             if getattr(self, name) < low:
                 raise ValueError(f"expected {name} >= {low}, got {getattr(self, name)}")
         for name in ("lr", "weight_decay", "earlier", "plain"):
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"expected {name} >= 0, got {value}")
-        for name in ("chosen_anew", "kept_first"):
+        for name in ("chosen_anew", "kept_first", "mixing"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"expected {name} in [0, 1], got {getattr(self, name)}")
 
@@ -177,11 +191,13 @@ class SynthesisTask:
         self.precision: Precision = config.precision
         self.items = items = items_of(setup, most=settings.items)
         self.epochs = min(config.epochs, settings.epochs)
-        self.x, self.held_out = (
+        known, held_out = (
             torch.cat([to_float(items.read(part)) for part in parts(rows)])
             for rows in (items.train_rows, items.validation_rows)
         )
-        self.x, self.held_out = self._as_compared(self.x), self._as_compared(self.held_out)
+        self.known, self.held_out = self._as_compared(known), self._as_compared(held_out)
+        more = filled_up(self.known, settings.filled, settings.mixing, items.generator("mixing"))
+        self.x = self._as_compared(more)
         self.make_codebooks = codebooks
         self.real: Queries | None = None
         if queries is not None:
@@ -201,6 +217,11 @@ class SynthesisTask:
         return functional.normalize(x) if self.model.spec.is_unit else x
 
     @property
+    def known_codes(self) -> Tensor:
+        """The codes of the items, without those of mixtures."""
+        return self.codes[: len(self.known)]
+
+    @property
     def queries(self) -> Tensor:
         """Held-out items whose neighbours among the others shall be found."""
         return self.held_out[:_QUERIES]
@@ -216,12 +237,12 @@ class SynthesisTask:
         self.decoder.fit_unit(self.x)
         self.decoder.plain_weight.fill_(self.settings.plain)
         self._find()
-        made = self.kept.made("codebooks", self._codebooks)
-        self.decoder.begin_at(made["codebooks"].to(self.x.device))
+        errors = self._fit_sums()
         self._take(self.kept.made("codes", self._first_codes))
         error = self._error(self.x[:_CODED_AT_A_TIME], self.codes[:_CODED_AT_A_TIME].long())
         start = "k-means" if self.make_codebooks is None else "RQ"
-        return {"start": start, "start_error": error, "precision": self.precision}, None
+        facts = {"start": start, "errors": errors, "start_error": error}
+        return {**facts, "precision": self.precision}, None
 
     def _first_codes(self) -> dict[str, Any]:
         if self.precision == "auto":
@@ -235,22 +256,27 @@ class SynthesisTask:
             with Progress(
                 "neighbours", len(self.queries), unit="vectors", shown=self.progress
             ) as bar:
-                truth, _ = nearest(self.queries, self.x, 1, metric=metric, bar=bar)
+                truth, _ = nearest(self.queries, self.known, 1, metric=metric, bar=bar)
             return {"truth": truth}
 
         self.truth = self.kept.made("neighbours", made)["truth"].to(self.x.device)
 
-    @torch.no_grad()
-    def _codebooks(self) -> dict[str, Any]:
-        generator = self.items.generator("start")
-        rows = torch.randperm(len(self.x), generator=generator)[: self.settings.start_items]
-        x = self.decoder.inside(self.x[rows.to(self.x.device)])
-        sizes = self.model.M, self.model.quantizer.ksub
-        return {
-            "codebooks": residual_codebooks(
-                x, *sizes, self.make_codebooks, generator=generator, progress=self.progress
-            )
-        }
+    def _fit_sums(self) -> list[float]:
+        """Begins at sums of codewords without any network; their errors in every round."""
+        decoder, settings, model = self.decoder, self.settings, self.model
+        x, ksub = decoder.inside(self.x), model.quantizer.ksub
+        code = AdditiveCode(decoder.d, model.M, ksub, has_lengths=False).to(x.device)
+        sums = Sums(code, x, effort=settings.start_effort, progress=self.progress)
+        errors = sums.fit(
+            self.make_codebooks,
+            start_items=settings.start_items,
+            rounds=settings.rounds,
+            sweeps=settings.sweeps,
+            kept=self.kept,
+            generator=self.items.generator("start"),
+        )
+        decoder.begin_at(code.codebooks)
+        return errors
 
     def _faster(self) -> Precision:
         """Times the choice of codes in both precisions, in turn; the shortest time counts."""
@@ -362,7 +388,7 @@ class SynthesisTask:
 
     def _decoded(self) -> Tensor:
         with self._autocast():
-            return self.decoder.decode(self.codes)
+            return self.decoder.decode(self.known_codes)
 
     def _hits(self, decoded: Tensor, shrinks: float) -> Tensor:
         """Whether the item nearest to each query is decoded nearest to it: (nq,) float."""
@@ -407,11 +433,11 @@ class SynthesisTask:
     def _map_queries(self, queries: Queries) -> dict[str, Any]:
         """Gives queries a map of their own, where those that are held out find more by it."""
         with self._autocast():
-            stored = self.decoder.compared(self.codes)
+            stored = self.decoder.compared(self.known_codes)
         return learn_query_map(
             self.model,
             queries,
-            Compared(self.x, stored, self._as_compared, self.model.spec.metric),
+            Compared(self.known, stored, self._as_compared, self.model.spec.metric),
             generator=self.items.generator("map of queries"),
             progress=self.progress,
         )
@@ -420,7 +446,7 @@ class SynthesisTask:
         """With which the tables' short list has most of the queries' neighbours."""
         if self.model.spec.metric != "l2":
             return 1.0
-        vectors, lengths = tables.sums(self.codes.long())
+        vectors, lengths = tables.sums(self.known_codes.long())
         queries = self.queries - self.decoder.centre
         found = []
         for shrinks in _SHRINKS:

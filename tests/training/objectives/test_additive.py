@@ -12,7 +12,7 @@ from faiss_pqvae.training import Additive, TrainingConfig, Views, fit, kept, new
 from faiss_pqvae.training.objectives import query_map
 
 D, M, NBITS = 8, 4, 3
-SMALL = Additive(rounds=3, effort=4)
+SMALL = Additive(rounds=3, effort=4, filled=0)
 TRAINING = TrainingConfig(device="cpu")
 
 
@@ -124,7 +124,14 @@ def test_settled__refuses_views_and_a_pretrained_model():
 
 @pytest.mark.parametrize(
     ("name", "value"),
-    [("items", 1), ("start_items", 0), ("rounds", -1), ("sweeps", 0), ("effort", -1)],
+    [
+        ("items", 1),
+        ("start_items", 0),
+        ("rounds", -1),
+        ("sweeps", 0),
+        ("effort", -1),
+        ("mixing", 2),
+    ],
 )
 def test_additive__refuses_wrong_settings(name, value):
     with pytest.raises(ValueError, match=name):

@@ -15,7 +15,7 @@ from faiss_pqvae.training.objectives import query_map
 from faiss_pqvae.training.objectives.synthesis import SynthesisTask
 
 D, M, NBITS = 8, 3, 3
-SMALL = Synthesis(batch_size=64, effort=2, final_effort=4)
+SMALL = Synthesis(batch_size=64, effort=2, final_effort=4, rounds=2, filled=0)
 TRAINING = TrainingConfig(epochs=4, device="cpu", precision="float32")
 
 
@@ -77,7 +77,7 @@ def test_fit__repeats_exactly():
     assert a.fingerprint() == b.fingerprint()
 
 
-@pytest.mark.parametrize("at", ["neighbours", "codebooks", "codes", 3, 9, 20])
+@pytest.mark.parametrize("at", ["neighbours", "codebooks", "rounds", "codes", 3, 9, 20])
 def test_fit__goes_on_after_a_kill_along_the_same_trajectory(tmp_path, at):
     """Within a phase before the first step, or within steps, whose codes are in the checkpoint."""
 
@@ -163,6 +163,9 @@ def test_settled__refuses_views_and_a_pretrained_model():
         ("lr", float("nan")),
         ("chosen_anew", 1.5),
         ("kept_first", -0.1),
+        ("mixing", 1.5),
+        ("rounds", -1),
+        ("start_effort", -1),
     ],
 )
 def test_synthesis__refuses_wrong_settings(name, value):
@@ -207,7 +210,7 @@ def test_fit__starts_at_the_codebooks_that_are_made_for_it():
         asked.append(x)
         return rng.standard_normal((M, 2**NBITS, D)).astype(np.float32)
 
-    settings = replace(SMALL, lr=0.0, weight_decay=0.0)
+    settings = replace(SMALL, lr=0.0, weight_decay=0.0, rounds=0)
     net, history = trained(vectors(), settings, codebooks=codebooks)
     assert history[0]["start"] == "RQ"
     ((x,),) = (asked,)
