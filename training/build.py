@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, is_dataclass, replace
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from torch import nn
 
@@ -16,7 +16,10 @@ from faiss_pqvae.registry import objectives
 
 from .objectives.protocol import Objective
 
-_USUAL, _OF_LINEAR_CODES, _OF_DECODED_CODES = "reconstruction", "ranking", "synthesis"
+Codes = Literal["product", "sums", "decoded"]
+
+_USUAL = "reconstruction"
+_OF_VECTORS: dict[Codes, str] = {"product": "ranking", "sums": "additive", "decoded": "synthesis"}
 
 
 def resolved_objective(key: Any = None) -> Objective:
@@ -55,7 +58,7 @@ def resolved_objective(key: Any = None) -> Objective:
 
 
 def objective_for(
-    code: str, config: ModelConfig, input_shape: tuple[int, ...], *, decoded: bool = False
+    code: str, config: ModelConfig, input_shape: tuple[int, ...], *, codes: Codes = "product"
 ) -> str:
     """The name of the objective that a code has if none is named.
 
@@ -63,15 +66,18 @@ def objective_for(
         code: what the grammar calls it.
         config: of the model.
         input_shape: of an item.
-        decoded: whether a decoder ranks what is found, and any code will do.
+        codes: those of vectors that find the most where they are stored: of sub-vectors, sums of
+            codewords of all dimensions, or what a decoder ranks again. Sub-vectors whose dimension
+            `ModelConfig.dsub` names are product codes, if no decoder ranks them.
 
     Raises:
         ValueError: a code that no objective has.
     """
     linear = (config.encoder or "linear", config.decoder) == ("linear", "linear")
     if resolved_objective().code == code:
-        of_vectors = _OF_DECODED_CODES if decoded else _OF_LINEAR_CODES
-        return of_vectors if len(input_shape) == 1 and linear else _USUAL
+        if codes == "sums" and config.dsub is not None:
+            codes = "product"
+        return _OF_VECTORS[codes] if len(input_shape) == 1 and linear else _USUAL
     for name in objectives.names():
         if getattr(objectives.get(name), "code", None) == code:
             return name

@@ -17,6 +17,9 @@ class CodeSettings:
     Attributes:
         objective: what is learned: an object of `faiss_pqvae.objectives`, with its settings.
         folder: for bundles, logs and checkpoints.
+        product: what product codes of vectors learn, which have rows of their own beside sums of
+            codewords, and the only ones where `index_factory` makes product codes by itself; None:
+            the objective is learned everywhere.
         reranked: what the codes of vectors learn whose candidates the decoder ranks again; None:
             the same as the others, and then one training serves both.
         model: networks and bottleneck.
@@ -32,6 +35,7 @@ class CodeSettings:
     training: TrainingConfig = field(default_factory=TrainingConfig)
     also_lambdas: tuple[float, ...] = ()
     pretrained: PQVAE | None = None
+    product: Any = None
     reranked: Any = None
     queries: Any = None
 

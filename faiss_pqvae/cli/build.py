@@ -48,9 +48,9 @@ def build(
         ids: ids of your own, one an item: integers or texts, as .npy, as a list in .json, or as
             lines of .txt. Texts become the names of items, whose integer ids are counted.
         id_column: likewise, a column of the Parquet files that are read.
-        effort: of the choice of codes, where a decoder chooses them (PQVAE8,RDecoder over vectors):
-            0 is the fastest, 16 the default, more is slower and decoded better. It is kept for
-            `add`.
+        effort: of the choice of codes, where these are sums (PQVAE8 over vectors, with RDecoder or
+            without): 0 is the fastest, 16 the default, more is slower and decoded better. It is
+            kept for `add`.
         encoder: the encoder that the index was trained with, if it is not ours.
         decoder: likewise.
     """

@@ -63,7 +63,8 @@ def evaluate(
 ) -> None:
     """Measure learned codes, hashing methods, FAISS's quantizers and exact search on a data set.
 
-    The learned code is PQ-VAE, or what the objective makes: dqn and dpq learn from labels. Every
+    The learned code is PQ-VAE, or what the objective makes: dqn and dpq learn from labels. Vectors
+    have three rows: what PQVAE8 makes, product codes, and codes that a decoder ranks again. Every
     method gets the same items and the same bytes per item. Items with labels are judged by them
     (mAP), vectors without by their exact nearest neighbours (recall). OUT gets results.json,
     report.html, the raw results, the training logs and a bundle for every training. The same
@@ -136,9 +137,10 @@ def evaluate(
         return
     learned = None
     if not methods or LEARNED in methods:
-        objective, reranked = _objectives(learning, model, shape)
+        objective, product, reranked = _objectives(learning, model, shape)
         learned = CodeSettings(
             objective=objective,
+            product=product,
             reranked=reranked,
             folder=out,
             model=model,
@@ -185,11 +187,13 @@ def demo(
     measure(data, rows, k=data.default_k, out=out, note=note, fresh=fresh)
 
 
-def _objectives(learning: Learning, model: ModelConfig, shape: tuple[int, ...]) -> tuple[Any, Any]:
-    """What is learned, and, of vectors, what where the decoder ranks again."""
+def _objectives(
+    learning: Learning, model: ModelConfig, shape: tuple[int, ...]
+) -> tuple[Any, Any, Any]:
+    """What is learned, and, of vectors, what product codes learn, and where a decoder ranks."""
     if len(shape) > 1:
-        return learning.objective(_CODE, model, shape), None
-    return learning.reranked(_CODE, model, shape)
+        return learning.objective(_CODE, model, shape), None, None
+    return learning.of_vectors(_CODE, model, shape)
 
 
 def _train_queries(path: Path, data: Evaluated) -> Source:

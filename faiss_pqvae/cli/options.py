@@ -61,21 +61,25 @@ class Learning:
         (found,) = self._of([model.objective or objective_for(code, model, input_shape)])
         return found
 
-    def reranked(
+    def of_vectors(
         self, code: str, model: ModelConfig, input_shape: tuple[int, ...]
-    ) -> tuple[Objective, Objective]:
-        """What a code learns, and what it learns where the decoder ranks candidates again.
+    ) -> tuple[Objective, Objective | None, Objective]:
+        """What a code of 8 sub-quantizers learns; product codes beside it; and before a decoder.
 
         For the arguments and errors see `objective`; items are vectors.
+
+        Returns:
+            What descriptions make: by tables alone, and where a decoder ranks candidates again.
+            Between them what product codes learn, if it is not the same. An objective that is
+            named is learned everywhere.
         """
-        key = model.objective or objective_for(code, model, input_shape)
-        other = key
+        plain = product = again = model.objective or objective_for(code, model, input_shape)
         if model.objective is None:
-            usual = index_factory(input_shape, f"{code}8,RDecoder", model=model)
-            assert isinstance(usual.fit, Training)
-            other = objectives.name_of(type(usual.fit.objective))
-        plain, again = self._of([key, other])
-        return plain, again
+            plain, again = (
+                _usual(input_shape, f"{code}8{refined}", model) for refined in ("", ",RDecoder")
+            )
+        tables, parts, decoded = self._of([plain, product, again])
+        return tables, None if parts == tables else parts, decoded
 
     def _of(self, keys: Sequence[str]) -> list[Objective]:
         """The objectives of some names, with the settings that were given; none in vain."""
@@ -112,6 +116,13 @@ class Learning:
         if (backbone := backbone_of(usual)) is not None:  # which may have been downloaded
             options["encoder"] = backbone
         return index_factory(input_shape, factory, metric, objective=settings, **options)
+
+
+def _usual(input_shape: tuple[int, ...], factory: str, model: ModelConfig) -> str:
+    """The name of the objective that a description has if none is named."""
+    fit = index_factory(input_shape, factory, model=model).fit
+    assert isinstance(fit, Training)
+    return objectives.name_of(type(fit.objective))
 
 
 def with_objectives(command: Callable[..., None], arguments: Sequence[str]) -> Callable[..., None]:

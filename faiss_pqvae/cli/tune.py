@@ -88,9 +88,9 @@ def tune(
     objective = learning.objective(parsed.kind, model, shape)
     if isinstance(objective, Ranking):
         raise ValueError(
-            "expected a network whose training has a lambda, got vectors with a matrix each way: "
-            "these start at OPQ and are trained for their neighbours' order. Train them as they "
-            "are, or give --model.encoder mlp"
+            "expected a network whose training has a lambda, got vectors with a matrix each way, "
+            "whose codes are learned without one. Train them as they are, or give --model.encoder "
+            "mlp"
         )
     if not isinstance(objective, Reconstruction):
         raise ValueError(

@@ -32,13 +32,22 @@ from faiss_pqvae.native.coarse import takes_centroids
 from faiss_pqvae.native.inject import new_residual_index
 from faiss_pqvae.registry import decoders, encoders, objectives
 from faiss_pqvae.training import TrainingConfig, fit
-from faiss_pqvae.training.build import checked, new_model, objective_for, resolved_objective
+from faiss_pqvae.training.build import (
+    Codes,
+    checked,
+    new_model,
+    objective_for,
+    resolved_objective,
+)
 from faiss_pqvae.training.loop import History
 from faiss_pqvae.training.objectives.protocol import Objective
 
 # Of the k-means of inverted lists: FAISS's own number for a k-means alone. With the 10 that its
 # inverted files have, a list holds a query's nearest neighbour less often.
 _COARSE_ITERATIONS = 25
+# Of fewer codewords the one that says how long their sum is costs more than sums gain. Of more the
+# choice takes too long, and too much memory: both grow with M squared.
+_M_OF_SUMS = range(4, 17)
 _MAX_GROWTH = 2**16  # dimensions that a transform may make out of fewer
 _faiss_index_factory = faiss.index_factory  # FAISS's own, whatever `register` does
 
@@ -64,6 +73,13 @@ def index_factory(
     those of residuals, where the objective can learn these ("ranking", of vectors) and the coarse
     quantizer holds centroids.
 
+    Vectors with no network of one's own get the codes with which an index finds the most:
+    "PQVAE4" to "PQVAE16", of 8 bits and scanned exhaustively, sums of codewords ("additive"), which
+    a beam search chooses (`LatentIndex.effort`: `add` takes many times as long as with product
+    codes) and no GPU searches; "PQVAE8,RDecoder" sums that a deep decoder ranks again
+    ("synthesis"); and all others product codes ("ranking"), as do "PQVAE8" and the like with
+    objective="ranking".
+
     Args:
         input_shape: dimension d of vectors, or (c, h, w) of images.
         description: [IDMap,|IDMap2,] [transforms,] [IVF...,|HNSW{m},] PQVAE{M}[x{nbits}][fs]
@@ -77,8 +93,8 @@ def index_factory(
         training: how the loop trains.
         objective: what is learned: a name of `faiss_pqvae.objectives`, "package.module:attribute",
             or an objective with its settings, such as `Contrastive(temperature=0.3)`. None takes
-            the description's; of PQVAE vectors with a linear encoder and decoder, the default,
-            start at the better of OPQ and PQ on a validation split, and never end below it there.
+            the description's: of PQVAE the reconstruction, and of vectors with a linear encoder and
+            decoder, the default, what is said above.
         encoder: a name of `faiss_pqvae.encoders`, "package.module:attribute", a torch module or a
             `Backbone`, which says what it wants to see and whether it learns along. A network that
             is not ours keeps its weights, from which it learns at a rate of its own. A frozen one
@@ -128,7 +144,10 @@ def index_factory(
         decoder=given_decoder,
     )
     if network.spec.is_additive and _is_graph(parsed.coarse):
-        message = "expected no graph around additive codes, whose items FAISS cannot compare"
+        message = (
+            "expected no graph around additive codes, whose items FAISS cannot compare: "
+            "objective='ranking' learns product codes"
+        )
         raise error(parsed.text, parsed.coarse.start, message)
     metric = METRICS[network.spec.metric]
     how = Training(learned, training, pretrained)
@@ -181,10 +200,14 @@ def _latent_dim(config: ModelConfig, parsed: Description, shape: tuple[int, ...]
     return latent_dim_of(config, parsed.structure, parsed.M)
 
 
-def _takes_any_code(parsed: Description) -> bool:
-    """Whether the decoder ranks what is found, and the native index is one for additive codes."""
-    graph = _is_graph(parsed.coarse)
-    return parsed.decoder and parsed.nbits <= 8 and not parsed.fast_scan and not graph
+def _codes(parsed: Description) -> Codes:
+    """Which codes of vectors a description has, if no objective is named."""
+    if parsed.nbits > 8 or parsed.fast_scan or _is_graph(parsed.coarse):
+        return "product"
+    if parsed.decoder:
+        return "decoded"
+    lists = parsed.coarse is not None  # whose codes are those of what centroids leave over
+    return "sums" if not lists and parsed.nbits == 8 and parsed.M in _M_OF_SUMS else "product"
 
 
 def _is_graph(coarse: Item | None) -> TypeGuard[Item]:
@@ -197,7 +220,7 @@ def _objective(
     """What is learned, whose codes must be those of the description."""
     key = config.objective if objective is None else objective
     if key is None:
-        key = objective_for(parsed.kind, config, shape, decoded=_takes_any_code(parsed))
+        key = objective_for(parsed.kind, config, shape, codes=_codes(parsed))
     found = resolved_objective(key)
     name = objectives.name_of(type(found))
     if found.code != parsed.kind and resolved_objective().code != parsed.kind:

@@ -329,7 +329,8 @@ def distribute(
         raise TypeError(
             "expected codes of sub-vectors, got additive ones, with codewords of all "
             f"{index.model.input_shape[0]} dimensions: FAISS's tables on a GPU take 32 at most, so "
-            "these codes are searched on the CPU"
+            "these codes are searched on the CPU; for a GPU train product codes, with "
+            "index_factory(..., objective='ranking')"
         )
     stored, codebooks = read(index.faiss_index), extract_codebooks(index.faiss_index)
     lists = lists_of(index.faiss_index, stored, nlist)

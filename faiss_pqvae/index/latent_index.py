@@ -82,8 +82,8 @@ class LatentIndex:
         k_factor: candidates per result that it looks at, FAISS's 1 by default, and 10 where the
             decoder refines, which looks at candidates for at least 10 results.
         effort: of the choice of codes in `add`, of an additive code: as many beginnings of codes
-            are kept at every step, of twice as many that are decoded. 0 takes the codewords that
-            seem nearest one by one, and is the fastest.
+            are kept at every step; where a deep decoder gives items back, of twice as many that are
+            decoded. 0 takes the codewords that seem nearest one by one, and is the fastest.
         history: of the training, see `faiss_pqvae.training.fit`.
         description: the factory string that makes such an index.
     """
@@ -677,9 +677,10 @@ class LatentIndex:
         for what is searched.
 
         No FAISS index can run the decoder that refines one: without it look-up tables alone rank,
-        of which a warning tells. Of an additive code (of "synthesis") the exported index takes
-        queries: what its own `add` stored would get codewords that seem nearest, and not the code
-        that `add` here chooses. Its squared distances are too large by `model.decoder.offset`.
+        of which a warning tells. Of an additive code (of "additive" or "synthesis") the exported
+        index takes queries: what its own `add` stored would get codewords that seem nearest, and
+        not the code that `add` here chooses. Its squared distances are too large by
+        `model.decoder.offset`.
 
         After a training with queries that gave these a map of their own (`model.query_map`), the
         exported index takes queries: it is there to be searched. What its own `add` stored would

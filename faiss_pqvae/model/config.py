@@ -18,9 +18,11 @@ class ModelConfig:
 
     Attributes:
         objective: what its codes learn: a name of `faiss_pqvae.objectives` ("reconstruction",
-            "contrastive", "ranking"; "dqn" and "dpq" from labels) or "package.module:attribute".
-            None takes what the description and the items ask for: vectors with a linear encoder
-            start at OPQ and learn the ranking of their neighbours, other items their
+            "contrastive"; "additive", "ranking" and "synthesis" of vectors; "dqn" and "dpq" from
+            labels) or "package.module:attribute". None takes what the description and the items ask
+            for: of vectors with a linear encoder sums of codewords (additive) where FAISS scans 4
+            to 16 bytes exhaustively, sums that a decoder ranks (synthesis) with RDecoder, and else
+            product codes (ranking), also where `dsub` is given; of other items their
             reconstruction. The model itself does not read it.
         encoder: "conv" or one of the residual networks "resnet" and "resnet18" (images), "mlp" or
             "linear". None takes for images conv and for vectors linear, or what the objective is

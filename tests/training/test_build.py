@@ -107,6 +107,21 @@ def test_objective_for__codes_and_items(code, config, shape, name):
     assert objective_for(code, config, shape) == name
 
 
+@pytest.mark.parametrize(
+    ("codes", "config", "shape", "name"),
+    [
+        ("sums", ModelConfig(), (12,), "additive"),
+        ("decoded", ModelConfig(), (12,), "synthesis"),
+        ("sums", ModelConfig(dsub=3), (12,), "ranking"),
+        ("sums", MLP, (12,), "reconstruction"),
+        ("decoded", MLP, (12,), "reconstruction"),
+        ("sums", ModelConfig(), (3, 8, 8), "reconstruction"),
+    ],
+)
+def test_objective_for__what_is_stored_of_vectors(codes, config, shape, name):
+    assert objective_for("PQVAE", config, shape, codes=codes) == name
+
+
 def test_objective_for__somebodys_code(toy):
     assert objective_for("TOY", ModelConfig(), (12,)) == "toy"
     with pytest.raises(ValueError, match="no objective has codes that are called QQ"):

@@ -72,29 +72,43 @@ def decoded(index, x):
         ("PQVAE4,RDecoder", "synthesis"),
         ("IDMap2,IVF4,PQVAE4x6,RDecoder", "synthesis"),
         ("L2norm,PCA4,PQVAE4,RDecoder", "synthesis"),
-        ("PQVAE4", "ranking"),
-        ("PQVAE4,RFlat", "ranking"),
+        ("PQVAE4", "additive"),
+        ("PQVAE16x8", "additive"),
+        ("PQVAE4,RFlat", "additive"),
+        ("IDMap2,L2norm,PCA4,PQVAE4,Refine(SQ8)", "additive"),
+        ("IDMap,PQVAE4", "additive"),
+        ("PQVAE3", "ranking"),
+        ("PQVAE17", "ranking"),
+        ("PQVAE8x4", "ranking"),
+        ("PQVAE4x10", "ranking"),
+        ("PQVAE4x4fs", "ranking"),
+        ("HNSW8,PQVAE4", "ranking"),
+        ("IVF4,PQVAE4", "ranking"),
         ("HNSW8,PQVAE4,RDecoder", "ranking"),
         ("PQVAE4x4fs,RDecoder", "ranking"),
         ("PQVAE4x10,RDecoder", "ranking"),
     ],
 )
-def test_index_factory__vectors_that_a_decoder_ranks_get_additive_codes(description, objective):
-    index = index_factory(D, description)
-    assert index.model.config.objective == objective
-    assert index.model.spec.is_additive == (objective == "synthesis")
+def test_index_factory__vectors_get_the_codes_that_find_the_most(description, objective):
+    for metric in ("l2", "ip", "cosine"):
+        index = index_factory(D, description, metric)
+        assert index.model.config.objective == objective
+        assert index.model.spec.is_additive == (objective != "ranking")
 
 
 def test_index_factory__other_networks_and_items_stay_as_they_were():
-    mlp = index_factory(D, "PQVAE4,RDecoder", model=ModelConfig(encoder="mlp"))
-    images = index_factory((1, 8, 8), "PQVAE4,RDecoder")
-    assert mlp.model.config.objective == images.model.config.objective == "reconstruction"
-    ranking = index_factory(D, "PQVAE4,RDecoder", objective=Ranking())
-    assert not ranking.model.spec.is_additive
+    for description in ("PQVAE4", "PQVAE4,RDecoder"):
+        mlp = index_factory(D, description, model=ModelConfig(encoder="mlp"))
+        images = index_factory((1, 8, 8), description)
+        assert mlp.model.config.objective == images.model.config.objective == "reconstruction"
+        ranking = index_factory(D, description, objective=Ranking())
+        assert not ranking.model.spec.is_additive
+    short = index_factory(D, "PQVAE4", model=ModelConfig(dsub=3)).model
+    assert (short.config.objective, short.config.dsub) == ("ranking", 3)
 
 
 def test_index_factory__a_graph_has_no_additive_codes():
-    with pytest.raises(ValueError, match="expected no graph"):
+    with pytest.raises(ValueError, match="expected no graph.*: objective='ranking' learns product"):
         index_factory(D, "HNSW8,PQVAE4", objective=Synthesis())
 
 
