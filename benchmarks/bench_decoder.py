@@ -81,7 +81,9 @@ def _second_look(options: Options, index: LatentIndex) -> Figure:
 def _add(options: Options, index: LatentIndex, effort: int) -> Figure:
     n = 1024 if options.quick else 8192
     x = np.random.default_rng(1).standard_normal((n, D), dtype=np.float32)
-    plain = index_factory(D, f"PQVAE{M}").model  # of product codes, of the same size
+    plain = index_factory(
+        D, f"PQVAE{M}", objective="ranking"
+    ).model  # of product codes, of the same size
     index.effort = effort
 
     def add() -> None:

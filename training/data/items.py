@@ -17,6 +17,7 @@ Rows = npt.NDArray[np.int64]
 WHAT = "training data"  # the name of the items in messages
 PART = 1024  # items that are read and encoded at a time
 _MAX_HELD_OUT = 5000
+_MAX_LENGTH = 1e18
 
 
 class Items:
@@ -73,6 +74,23 @@ class Items:
     def read(self, rows: Rows) -> Tensor:
         """Items (len(rows), *shape) on the device."""
         return read_rows(self.x, rows, WHAT).to(self.device)
+
+    def vectors(self, rows: Rows) -> Tensor:
+        """Vectors (len(rows), d) float32 on the device, all of which fit into memory.
+
+        Raises:
+            ValueError: some so long that float32 does not hold distances between them, without
+                which FAISS ends the process.
+        """
+        x = torch.cat([self.read(part).float() for part in parts(rows)])
+        too_long = ~(x.norm(dim=1) < _MAX_LENGTH)
+        if too_long.any():
+            raise ValueError(
+                f"expected {WHAT} of vectors shorter than {_MAX_LENGTH:g}, whose distances float32 "
+                f"holds, got longer ones, such as row {rows[int(too_long.nonzero()[0])]}: divide "
+                "them by a number"
+            )
+        return x
 
     def spread(self, most: int) -> Rows:
         """About so many rows of the training part, at even distances."""

@@ -14,12 +14,12 @@ from faiss_pqvae.arguments import check_numbers
 from faiss_pqvae.model.additive import first_alike, lift
 from faiss_pqvae.model.additive_code import AdditiveCode, levels_of
 from faiss_pqvae.model.config import ModelConfig
-from faiss_pqvae.model.pqvae import PQVAE, to_float
+from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.model.spec import CodeSpec, Metric
 from faiss_pqvae.registry import objectives
 
 from ..config import Precision, TrainingConfig
-from ..data.items import Rows, parts
+from ..data.items import Rows
 from ..data.mixing import filled_up
 from ..data.queries import Queries, check_queries, split_queries
 from ..data.views import Views
@@ -158,7 +158,7 @@ class AdditiveTask:
         self.progress, self.kept = setup.progress, setup.kept
         self.items = items = items_of(setup, most=settings.items)
         self.x, self.held_out = (
-            self._as_compared(torch.cat([to_float(items.read(part)) for part in parts(rows)]))
+            self._as_compared(items.vectors(rows))
             for rows in (items.train_rows, items.validation_rows)
         )
         self.make_codebooks, self.coarse = codebooks, coarse

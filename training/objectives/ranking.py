@@ -12,12 +12,12 @@ from torch.nn import functional
 
 from faiss_pqvae.arguments import check_numbers
 from faiss_pqvae.model.config import ModelConfig
-from faiss_pqvae.model.pqvae import PQVAE, to_float
+from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.model.spec import CodeSpec, Metric
 from faiss_pqvae.registry import objectives
 
 from ..config import Precision, TrainingConfig
-from ..data.items import Rows, parts
+from ..data.items import Rows
 from ..data.queries import check_queries, split_queries
 from ..data.views import Views
 from .linear_start import Coarse, Start, Starts, begin_at, linear_layers, settle
@@ -184,7 +184,7 @@ class VectorTask:
             self.epochs, settings = 0, replace(settings, anchors=1)
         self.patience = min(config.patience, _PATIENCE)
         train, held_out = (
-            self._as_compared(torch.cat([to_float(items.read(part)) for part in parts(rows)]))
+            self._as_compared(items.vectors(rows))
             for rows in (items.train_rows, items.validation_rows)
         )
         self.neighbours = Neighbours(

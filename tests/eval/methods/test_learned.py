@@ -86,6 +86,48 @@ def test_rows__candidates_are_those_of_the_index_too(data, tmp_path, monkeypatch
     assert learned(data, tmp_path)[1].searches == ("k_factor=1", "k_factor=4")
 
 
+def of_vectors(data, folder, bits, **settings):
+    """Rows as `evaluate` has them of vectors for which no objective is named."""
+    code = CodeSettings(
+        fpq.Additive(), folder, product=fpq.Ranking(), reranked=fpq.Synthesis(), **settings
+    )
+    return rows_of(data, names=["learned"], lengths=[bits], learned=code, nlist=4)
+
+
+@pytest.mark.parametrize(
+    ("bits", "flat"),
+    [
+        (16, [("PQ-VAE", "PQVAE2x8", "ranking")]),
+        (
+            32,
+            [("PQ-VAE", "PQVAE4x8", "additive"), ("PQ-VAE, product", "PQVAE4x8", "ranking")],
+        ),
+    ],
+)
+def test_rows__of_vectors_are_what_descriptions_make_and_product_codes(data, tmp_path, bits, flat):
+    rows = of_vectors(data, tmp_path, bits)
+    code = flat[0][1]
+    assert [(row.name, row.config["factory"], row.config["objective"]["name"]) for row in rows] == [
+        *flat,
+        ("IVF4,PQ-VAE", f"IVF4,{code}", "ranking"),
+        ("PQ-VAE, re-ranked", f"{code},RDecoder", "synthesis"),
+        ("IVF4,PQ-VAE, re-ranked", f"IVF4,{code},RDecoder", "synthesis"),
+    ]
+    assert {row.searches for row in rows[: len(flat)]} == {("adc", "sdc")}
+    for row in rows:  # as anybody's, who names no objective
+        usual = fpq.index_factory(6, row.config["factory"]).model.config.objective
+        assert row.config["objective"]["name"] == usual or row.name.endswith(", product")
+    folders = [row.finish.__self__.folder.name for row in rows]
+    behind = f"pqvae-{bits}-product"
+    assert folders[-3:] == [behind, *2 * [f"pqvae-{bits}-rdecoder"]]
+    assert folders[:-3] == [f"pqvae-{bits}", behind][-len(flat) :]
+
+
+def test_rows__all_of_them_learn_from_queries(data, tmp_path):
+    rows = of_vectors(data, tmp_path, 32, queries=np.ones((40, 6), np.float32))
+    assert all("queries" in row.config for row in rows)
+
+
 @pytest.mark.parametrize(
     ("shape", "objective"), [((3, 4, 4), fpq.Reconstruction()), ((8,), fpq.DPQ())]
 )

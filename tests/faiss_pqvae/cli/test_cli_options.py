@@ -4,7 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from faiss_pqvae import Contrastive, ModelConfig, Ranking, Reconstruction, Synthesis
+from faiss_pqvae import Additive, Contrastive, ModelConfig, Ranking, Reconstruction, Synthesis
 from faiss_pqvae.cli import options
 from faiss_pqvae.cli.evaluate import evaluate
 from faiss_pqvae.cli.options import Learning, with_present_names
@@ -38,23 +38,34 @@ def test_objective__options_of_another_one_are_named_as_they_were_given() -> Non
         learning.objective("PQVAE", ModelConfig(), (8,))
 
 
-def test_reranked__learns_the_same_unless_its_description_asks_for_another(monkeypatch) -> None:
-    given = Learning({"ranking": Ranking(epochs=7), "reconstruction": Reconstruction(lambda_=3.0)})
-    asked = r"objective 'ranking' or 'synthesis', which .*got --reconstruction\.lam"
+def test_of_vectors__product_codes_beside_what_descriptions_ask_for(monkeypatch) -> None:
+    of_vectors = Learning({}).of_vectors("PQVAE", ModelConfig(), (8,))
+    assert of_vectors == (Additive(), Ranking(), Synthesis())
+    given = Learning({"ranking": Ranking(epochs=7), "additive": Additive(rounds=2)})
+    expected = (Additive(rounds=2), Ranking(epochs=7), Synthesis())
+    assert given.of_vectors("PQVAE", ModelConfig(), (8,)) == expected
+    other = Learning({"reconstruction": Reconstruction(lambda_=3.0)})
+    asked = "objective 'additive' or 'ranking' or 'synthesis', which .*got --reconstruction.lam"
     with pytest.raises(ValueError, match=asked):
-        given.reranked("PQVAE", ModelConfig(), (8,))
-    only = Learning({"ranking": Ranking(epochs=7)})
-    assert only.reranked("PQVAE", ModelConfig(), (8,)) == (Ranking(epochs=7), Synthesis())
-    named = ModelConfig(objective="reconstruction")
-    assert Learning({}).reranked("PQVAE", named, (8,)) == (Reconstruction(),) * 2
+        other.of_vectors("PQVAE", ModelConfig(), (8,))
 
     def of_another(shape, description, *, model):
-        assert description.endswith(",RDecoder")
+        assert description in ("PQVAE8", "PQVAE8,RDecoder")
         return SimpleNamespace(fit=Training(Reconstruction()))
 
     monkeypatch.setattr(options, "index_factory", of_another)
-    expected = (Ranking(epochs=7), Reconstruction(lambda_=3.0))
-    assert given.reranked("PQVAE", ModelConfig(), (8,)) == expected
-    third = Learning({"contrastive": Contrastive(temperature=0.3)})
-    with pytest.raises(ValueError, match="objective 'ranking' or 'reconstruction', which is"):
-        third.reranked("PQVAE", ModelConfig(), (8,))
+    changed = Reconstruction(lambda_=3.0)
+    assert other.of_vectors("PQVAE", ModelConfig(), (8,)) == (changed, Ranking(), changed)
+
+
+@pytest.mark.parametrize(
+    ("config", "learned"),
+    [
+        (ModelConfig(objective="reconstruction"), Reconstruction()),
+        (ModelConfig(objective="ranking"), Ranking()),
+        (ModelConfig(objective="additive"), Additive()),
+        (ModelConfig(encoder="mlp"), Reconstruction()),
+    ],
+)
+def test_of_vectors__one_objective_has_no_product_codes_beside_it(config, learned) -> None:
+    assert Learning({}).of_vectors("PQVAE", config, (8,)) == (learned, None, learned)

@@ -44,3 +44,15 @@ def test_items__of_every_form_are_read_alike(form):
     items = Items(form(x), (2,), **settings)
     assert len(items) == 20
     np.testing.assert_array_equal(items.read(np.array([7, 0])), x[[7, 0]])
+
+
+@pytest.mark.parametrize(("length", "is_held"), [(9e17, True), (1.1e18, False), (3e38, False)])
+def test_vectors__lengths_whose_distances_float32_holds(length, is_held):
+    x = np.ones((20, 2), np.float32)
+    x[7] = length / np.sqrt(2)
+    items = Items(x, (2,), validation_fraction=0.1, seed=0, device=torch.device("cpu"))
+    if is_held:
+        np.testing.assert_array_equal(items.vectors(np.arange(3, 9)).numpy(), x[3:9])
+        return
+    with pytest.raises(ValueError, match=r"shorter than 1e\+18, .* such as row 7: divide"):
+        items.vectors(np.arange(20))
