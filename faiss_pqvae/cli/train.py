@@ -176,7 +176,8 @@ def _gain(found: dict[str, Any]) -> str:
 def _summary(index: LatentIndex, n: int) -> str:
     """What a training on n items took, and how many codewords are in use after its last epoch."""
     end = index.history[-1]
-    text = f"{end['elapsed_s']:.0f} s and {counted(end['step'], 'step')}"
+    steps = f" and {counted(end['step'], 'step')}" if end["step"] else ""  # a start may be all
+    text = f"{end['elapsed_s']:.0f} s{steps}"
     used = [event["perplexity"] for event in index.history if event.get("perplexity")]
     if used:
         ksub = index.model.quantizer.ksub
