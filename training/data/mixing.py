@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+_MOST = 16  # times as many as there are: what more of them teaches is not worth the time it takes
+
 
 def filled_up(x: Tensor, n: int, share: float, generator: torch.Generator) -> Tensor:
     """Vectors, and mixtures of them where there are fewer than n.
@@ -15,14 +17,14 @@ def filled_up(x: Tensor, n: int, share: float, generator: torch.Generator) -> Te
 
     Args:
         x: (n_x, d) float32.
-        n: vectors wanted; more than there are stay.
+        n: vectors wanted, of which 16 times as many as there are are made; more than n stay.
         share: of the second vector, at most; 0 makes no mixtures.
         generator: on the CPU.
 
     Returns:
-        (max(n, n_x), d), the vectors first; (n_x, d) without mixtures.
+        (max(min(n, 16 n_x), n_x), d), the vectors first; (n_x, d) without mixtures.
     """
-    lacking = n - len(x)
+    lacking = min(n, _MOST * len(x)) - len(x)
     if lacking <= 0 or not share:
         return x
     first, second = (

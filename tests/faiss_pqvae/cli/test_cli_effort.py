@@ -1,5 +1,7 @@
 """What a shell sets and says of codes that a decoder chooses."""
 
+import re
+
 import numpy as np
 import pytest
 
@@ -32,6 +34,23 @@ def test_build__keeps_the_effort_and_info_says_it(tmp_path, capsys):
     assert (index.effort, index.ntotal) == (3, 200)
     main(["info", arguments[0]])
     assert "effort 3, k_factor 10" in capsys.readouterr().out
+
+
+def test_train__vectors_get_sums_of_codewords(tmp_path, capsys):
+    np.save(tmp_path / "x.npy", X)
+    x, b = str(tmp_path / "x.npy"), str(tmp_path / "b")
+    command = ["train", x, b, "--factory", "PQVAE4"]
+    with pytest.raises(SystemExit):
+        main([*command, "--ranking.rounds", "3"])
+    assert "options of the objective 'additive', which is learned here" in capsys.readouterr().err
+    main([*command, "--additive.rounds", "1", "--additive.filled", "0"])
+    found = capsys.readouterr()
+    assert re.search(r"^trained on 200 items in \d+ s; the bundle is", found.out)
+    main(["build", b, x, "--effort", "1"])
+    main(["info", b])
+    said = capsys.readouterr().out
+    assert "objective=additive" in said
+    assert "of sums of codewords; effort 1" in said
 
 
 def test_build__refuses_an_effort_where_nothing_is_chosen(tmp_path, capsys):

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from faiss_pqvae import (
+    Additive,
     Backbone,
     LatentIndex,
     ModelConfig,
@@ -21,11 +22,18 @@ from faiss_pqvae import (
     write_index,
 )
 from faiss_pqvae.data import batches
-from faiss_pqvae.index import coarse, opq, transforms
+from faiss_pqvae.index import coarse, factory, opq, transforms
 from faiss_pqvae.index import training as index_training
 from faiss_pqvae.native import faiss
 from faiss_pqvae.training import loop
-from faiss_pqvae.training.objectives import linear_start, neighbours, query_map, ranking
+from faiss_pqvae.training.objectives import (
+    additive,
+    linear_start,
+    neighbours,
+    query_map,
+    ranking,
+    sums,
+)
 
 D = 8
 SMALL = Ranking(anchors=64, sample=64, pool=16, rounds=3, epochs=2, lr=0.01)
@@ -125,6 +133,39 @@ def test_train__goes_on_from_every_phase(
     left = sorted(path.name.partition("-")[0] for path in tmp_path.iterdir())
     kept = ["coarse"] if description.startswith("IVF4,") else []
     assert left == [*kept, "log.jsonl", "trained.pt"]
+
+
+@pytest.mark.parametrize("in_folder", [True, False])
+@pytest.mark.parametrize(
+    ("owner", "name", "call", "made_again"),
+    [
+        (factory, "residual_codebooks", 1, 1),
+        (sums.Sums, "_sweep", 2, 2),  # of three rounds
+        (additive.AdditiveTask, "_judge", 1, 1),
+        (loop.Trainer, "_keep_trained", 1, 1),
+    ],
+    ids=lambda value: value if isinstance(value, str) else None,
+)
+def test_train__sums_go_on_from_every_phase(
+    owner, name, call, made_again, in_folder, monkeypatch, tmp_path
+):
+    folder = tmp_path if in_folder else None
+
+    def new():
+        objective = Additive(rounds=3, effort=2, filled=500)
+        return index_factory(D, "PQVAE3x3", training=TRAINING, objective=objective)
+
+    expected, index = new(), new()
+    expected.train(vectors(), progress=False)
+    with monkeypatch.context() as patch:
+        Interrupts(patch, owner, name, call)
+        with pytest.raises(KeyboardInterrupt):
+            index.train(vectors(), folder=folder, progress=False)
+    assert not index.is_trained
+    counted = Interrupts(monkeypatch, owner, name, None)
+    index.train(vectors(), folder=folder, progress=False)
+    assert state(index) == state(expected)
+    assert counted.called == (made_again if in_folder else {"_sweep": 3}.get(name, 1))
 
 
 def test_train__coarse_centroids_are_kept_and_not_learned_again(monkeypatch, tmp_path):
