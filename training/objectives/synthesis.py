@@ -322,9 +322,10 @@ class SynthesisTask:
         self.codes, self.precision = state["codes"].to(self.x.device), state["precision"]
 
     def fingerprint(self) -> dict[str, Any]:
-        """Queries, and what the codes are compared by."""
+        """Queries, the start, and what the codes are compared by."""
         about = {} if self.real is None else {"queries": self.real.key}
-        return {"metric": self.model.spec.metric, **about}
+        start = "k-means" if self.make_codebooks is None else "RQ"
+        return {"metric": self.model.spec.metric, "start": start, **about}
 
     def terms(self, examples: Rows, step: int, way: Way, generator: torch.Generator) -> Terms:
         """How well items are given back; before, some of their codes are chosen anew."""

@@ -201,6 +201,16 @@ def test_fit__refuses_too_few_queries_and_goes_on_with_the_same_alone(tmp_path):
         trained(vectors(), training=training, queries=asked(50, 8), folder=tmp_path)
 
 
+def test_fit__does_not_go_on_from_another_start(tmp_path):
+    def codebooks(x, *, M, nbits):
+        return np.zeros((M, 2**nbits, D), np.float32)
+
+    training = replace(TRAINING, epochs=1)
+    trained(vectors(), training=training, folder=tmp_path)
+    with pytest.raises(ValueError, match="what is learned from besides the items"):
+        trained(vectors(), training=training, codebooks=codebooks, folder=tmp_path)
+
+
 def test_fit__starts_at_the_codebooks_that_are_made_for_it():
     rng = np.random.default_rng(0)
     asked = []
