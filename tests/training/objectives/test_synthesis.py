@@ -136,6 +136,28 @@ def test_fit__an_item_keeps_a_code_that_is_decoded_better():
     assert task._error(task.x, task.codes.long()) == pytest.approx(before, rel=1e-5)
 
 
+def test_finish__judges_by_the_codes_of_the_best_weights(monkeypatch):
+    """Not by those that the last epoch's weights have chosen."""
+    objective = replace(SMALL, chosen_anew=1.0, kept_first=0.0)
+    trainer = Trainer(model(), vectors(), TRAINING, objective, progress=False, given={})
+    task, codes, decoders = trainer.task, [], []
+    errors, decode = iter([0.3, 0.1, 0.4, 0.2]), task._decoded
+    monkeypatch.setattr(SynthesisTask, "_error", lambda *_: next(errors))
+
+    def decoded():
+        codes.append(task.codes.clone())
+        decoders.append(task.decoder.first.detach().clone())
+        return decode()
+
+    monkeypatch.setattr(task, "_decoded", decoded)
+    trainer.train(progress=False)
+    assert trainer.history[-1]["best_epoch"] == 1
+    *epochs, at_end = codes
+    assert torch.equal(decoders[-1], decoders[1])
+    assert torch.equal(at_end, epochs[1])
+    assert not torch.equal(at_end, epochs[3])
+
+
 def test_networks__refuses_what_is_not_for_vectors():
     with pytest.raises(ValueError, match="expected vectors"):
         new_model((1, 8, 8), M, NBITS, objective=SMALL)
