@@ -2,20 +2,26 @@
 
 import dataclasses
 import json
+from functools import partial
 
 import numpy as np
 import parts
 import pytest
 
 import faiss_pqvae as fpq
+from faiss_pqvae.training.objectives import query_map
+from faiss_pqvae.training.objectives.synthesis import SynthesisTask
 
 D = 8
 
 
 @pytest.fixture(autouse=True)
-def no_bandwidth(monkeypatch):
-    """Which takes a second to measure."""
+def short(monkeypatch):
     monkeypatch.setattr("bench_scan.read_bandwidth", lambda: 1.0)
+    monkeypatch.setattr(parts, "TIMED", 20)
+    monkeypatch.setattr(query_map, "_ROUNDS", 1)
+    monkeypatch.setattr(SynthesisTask, "_faster", lambda self: "float32")
+    monkeypatch.setattr(fpq, "Additive", partial(fpq.Additive, rounds=1))
 
 
 @pytest.fixture
@@ -23,7 +29,7 @@ def files(tmp_path):
     rng = np.random.default_rng(0)
     mixing = rng.standard_normal((3, D))
     paths = []
-    for name, n in (("base", 2000), ("queries", 90)):
+    for name, n in (("base", 1200), ("queries", 90)):
         x = np.tanh(rng.standard_normal((n, 3)) @ mixing).astype(np.float32)
         np.save(tmp_path / f"{name}.npy", x)
         paths.append(str(tmp_path / f"{name}.npy"))
