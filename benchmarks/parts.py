@@ -99,6 +99,8 @@ def rows_of(epochs: int, seeds: tuple[int, ...]) -> dict[str, Row]:
         "additive tables": replace(trained(objective=fpq.Additive()), decoder=False),
         "product codes": replace(trained(objective=fpq.Ranking()), decoder=False),
         "short list by tables alone": replace(main, short_list=False),
+        "no mixtures": learned(mixing=0.0),
+        "no rounds before": learned(rounds=0),
         "codes never chosen anew": learned(chosen_anew=0.0),
         **{f"effort {effort}": replace(main, effort=effort) for effort in EFFORTS},
         **{f"width {width}": trained(width=width) for width in WIDTHS},

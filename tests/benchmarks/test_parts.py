@@ -15,13 +15,15 @@ from faiss_pqvae.training.objectives.synthesis import SynthesisTask
 D = 8
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def short(monkeypatch):
     monkeypatch.setattr("bench_scan.read_bandwidth", lambda: 1.0)
     monkeypatch.setattr(parts, "TIMED", 20)
     monkeypatch.setattr(query_map, "_ROUNDS", 1)
     monkeypatch.setattr(SynthesisTask, "_faster", lambda self: "float32")
-    monkeypatch.setattr(fpq, "Additive", partial(fpq.Additive, rounds=1))
+    for name in ("Additive", "Synthesis"):
+        little = {"rounds": 1, "mixing": 0.0}
+        monkeypatch.setattr(fpq, name, partial(getattr(fpq, name), **little))
 
 
 @pytest.fixture
@@ -29,7 +31,7 @@ def files(tmp_path):
     rng = np.random.default_rng(0)
     mixing = rng.standard_normal((3, D))
     paths = []
-    for name, n in (("base", 1200), ("queries", 90)):
+    for name, n in (("base", 800), ("queries", 90)):
         x = np.tanh(rng.standard_normal((n, 3)) @ mixing).astype(np.float32)
         np.save(tmp_path / f"{name}.npy", x)
         paths.append(str(tmp_path / f"{name}.npy"))
@@ -71,7 +73,9 @@ def test_compared__by_hand():
     }
 
 
-def test_main__writes_rows_and_goes_on_with_those_that_are_missing(files, tmp_path, monkeypatch):
+def test_main__writes_rows_and_goes_on_with_those_that_are_missing(
+    files, short, tmp_path, monkeypatch
+):
     out = tmp_path / "parts.json"
     options = {"M": 2, "epochs": 1, "half": True}
     names = ("additive tables", "plain sums, no network", "short list by tables alone", "shrink 1")
