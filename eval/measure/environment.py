@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 import torch
 
+from faiss_pqvae import __version__
+
 from ..faiss_library import faiss
 
 
 def environment() -> dict[str, Any]:
     """Versions, processor and threads: what a time depends on, and nothing that names a machine."""
     found: dict[str, Any] = {
+        "faiss_pqvae": __version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "faiss": faiss.__version__,
@@ -33,7 +36,8 @@ def environment() -> dict[str, Any]:
 
 def software() -> str:
     """Versions of what decides results, in one line."""
-    return f"faiss {faiss.__version__}, torch {torch.__version__}, numpy {np.__version__}"
+    libraries = f"faiss {faiss.__version__}, torch {torch.__version__}, numpy {np.__version__}"
+    return f"{libraries}, faiss-pqvae {__version__}"
 
 
 def _cpu_model() -> str:

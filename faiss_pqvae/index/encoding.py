@@ -159,18 +159,18 @@ class Encoding:
         with torch.inference_mode():
             inputs = inputs.to(self.model.device)
             if queries:
-                z = self._z_of_queries(inputs, sdc=sdc)
                 inputs = self.model.map_queries(inputs)
+                z = self._z_of_mapped(inputs, sdc=sdc)
             else:
                 z = self.model.encode(inputs, effort=self.effort)
         if not have_distances(z):
             raise ValueError("expected items with latents below 1e18, got larger ones or NaN")
         return items, inputs, z
 
-    def _z_of_queries(self, inputs: Tensor, *, sdc: bool) -> Tensor:
+    def _z_of_mapped(self, inputs: Tensor, *, sdc: bool) -> Tensor:
         if sdc and self.model.spec.is_additive:
             return self.model.encode_symmetric(inputs, effort=self.effort)
-        return self.model.encode_queries(inputs)
+        return self.model.encode_mapped(inputs)
 
 
 def _same_weights(a: PQVAE, b: PQVAE) -> bool:

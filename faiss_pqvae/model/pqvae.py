@@ -274,11 +274,15 @@ class PQVAE(nn.Module):
 
     def encode_queries(self, x: Tensor) -> Tensor:
         """As `encode`, what queries (n, *input_shape) are compared with codes by."""
-        return formed(self._encoded(self.map_queries(x)), self.spec.latents, self.M)
+        return self.encode_mapped(self.map_queries(x))
+
+    def encode_mapped(self, x: Tensor) -> Tensor:
+        """As `encode_queries`, of queries that `map_queries` has mapped."""
+        return formed(self._encoded(x), self.spec.latents, self.M)
 
     def encode_symmetric(self, x: Tensor, *, effort: int = EFFORT) -> Tensor:
-        """As `encode_queries`, of an additive code: queries are what their own codes stand for."""
-        codewords = self.quantized(self._chosen(self.map_queries(x), effort))
+        """As `encode_mapped`, of an additive code: queries are what their own codes stand for."""
+        codewords = self.quantized(self._chosen(x, effort))
         parts = codewords.view(len(x), self.M, -1)[..., :-1]  # without what stands for lengths
         return repeated(parts.sum(1) / math.sqrt(self.M), self.M)
 

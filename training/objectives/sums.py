@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
+from faiss_pqvae.model.additive import sweep
 from faiss_pqvae.model.additive_code import AdditiveCode
 from faiss_pqvae.progress import Progress
 
@@ -72,28 +72,11 @@ class Sums:
                 ids = self.codes(inner=True)
                 left = x - code.decode(ids)
                 errors.append(float(left.square().mean()) / variance)
-                self._sweep(left, ids, sweeps)
+                sweep(code.codebooks, ids, left, sweeps=sweeps)
                 found = {"codebooks": code.codebooks.data, "errors": errors}
                 kept.put("rounds", {"rounds": number + 1, **found})
                 bar.update()
         return errors
-
-    def _sweep(self, left: Tensor, ids: Tensor, sweeps: int) -> None:
-        """Moves each codebook to what the others leave over of vectors on average.
-
-        Args:
-            left: (n, d), what sums of codewords leave over; changed in place.
-            ids: (n, M), the codes of these sums.
-            sweeps: through all codebooks.
-        """
-        ksub, codebooks = self.code.ksub, self.code.codebooks
-        counts = [torch.bincount(ids[:, m], minlength=ksub) for m in range(len(codebooks))]
-        for _ in range(sweeps):
-            for m, codewords in enumerate(codebooks):
-                chosen, held = ids[:, m], counts[m].clamp(min=1).unsqueeze(1)
-                moves = torch.zeros_like(codewords).index_add_(0, chosen, left) / held
-                codewords += moves
-                left -= functional.embedding(chosen, moves)
 
     @torch.no_grad()
     def codes(self, *, inner: bool = False) -> Tensor:

@@ -211,6 +211,8 @@ class SynthesisTask:
         self.examples: Rows = torch.arange(len(self.x)).numpy()
         self.batch_size = min(settings.batch_size, len(self.examples))
         self.codes = torch.empty(0, dtype=torch.int16)
+        # With the lowest error of held-out items, whose weights the loop keeps.
+        self.lowest, self.codes_of_best = math.inf, self.codes
         self.truth = torch.empty(0, dtype=torch.long)
 
     def _as_compared(self, x: Tensor) -> Tensor:
@@ -311,7 +313,8 @@ class SynthesisTask:
 
     def state(self) -> dict[str, Any]:
         """See `Task.state`."""
-        return {"codes": self.codes, "precision": self.precision}
+        best = {"lowest": self.lowest, "codes_of_best": self.codes_of_best}
+        return {"codes": self.codes, "precision": self.precision, **best}
 
     def load(self, state: dict[str, Any]) -> None:
         """See `Task.load`; the model is loaded before."""
@@ -320,11 +323,14 @@ class SynthesisTask:
 
     def _take(self, state: dict[str, Any]) -> None:
         self.codes, self.precision = state["codes"].to(self.x.device), state["precision"]
+        self.lowest = state["lowest"]
+        self.codes_of_best = state["codes_of_best"].to(self.x.device)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Queries, and what the codes are compared by."""
+        """Queries, the start, and what the codes are compared by."""
         about = {} if self.real is None else {"queries": self.real.key}
-        return {"metric": self.model.spec.metric, **about}
+        start = "k-means" if self.make_codebooks is None else "RQ"
+        return {"metric": self.model.spec.metric, "start": start, **about}
 
     def terms(self, examples: Rows, step: int, way: Way, generator: torch.Generator) -> Terms:
         """How well items are given back; before, some of their codes are chosen anew."""
@@ -375,6 +381,8 @@ class SynthesisTask:
         """The error of held-out items, and whether their neighbours are found among the others."""
         ids = self._chosen(self.held_out)
         error = self._error(self.held_out, ids)
+        if error < self.lowest:
+            self.lowest, self.codes_of_best = error, self.codes.clone()
         facts = {f"validation_{self.shown}": float(self._hits(self._decoded(), 1).mean())}
         first = self.decoder.first.detach().unsqueeze(0)
         ratio = distance_ratio(self.decoder.inside(self.queries), first)
@@ -401,6 +409,8 @@ class SynthesisTask:
     def finish(self) -> dict[str, Any]:
         """What a search needs besides the decoder: look-up tables, by how much to shrink, a map."""
         decoder = self.decoder
+        if self.lowest < math.inf:
+            self.codes = self.codes_of_best
         if self.model.spec.metric == "l2":
             decoded = self._decoded()
             hits = [float(self._hits(decoded, shrinks).mean()) for shrinks in _SHRINKS]

@@ -457,15 +457,18 @@ def test_run__other_items_of_the_same_name_are_measured(data, tmp_path, index):
     assert relabelled.rows[0].metrics["precision@5"] == pytest.approx(expected)
 
 
+@pytest.mark.parametrize("of", ["faiss", "faiss-pqvae"])
 def test_run__says_when_other_software_measured_what_it_reuses(
-    data, tmp_path, index, caplog, monkeypatch
+    data, tmp_path, index, caplog, monkeypatch, of
 ):
     run(data, [fixed_method(index)], tmp_path, k=5)
     run(data, [fixed_method(index)], tmp_path, k=5)
     assert "was measured" not in caplog.text
-    monkeypatch.setattr(environment_module.faiss, "__version__", "99.0")
+    package = environment_module.faiss if of == "faiss" else environment_module
+    monkeypatch.setattr(package, "__version__", "99.0")
     run(data, [fixed_method(index)], tmp_path, k=5)
-    assert "this is faiss 99.0" in caplog.text
+    this = caplog.text.partition("this is ")[2]
+    assert f"{of} 99.0" in this
     assert index.trained == 1
 
 

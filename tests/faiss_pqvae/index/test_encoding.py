@@ -9,8 +9,10 @@ import pytest
 import torch
 
 from faiss_pqvae import LatentIndex, index_factory, read_index, write_index
+from faiss_pqvae.index.encoding import Encoding
 from faiss_pqvae.index.gpu import distribute
 from faiss_pqvae.native import faiss
+from faiss_pqvae.training import new_model
 
 D = 12
 Pair = tuple[LatentIndex, LatentIndex, Callable[[np.ndarray], np.ndarray]]
@@ -113,6 +115,20 @@ def test_queries__behind_transforms_and_in_every_kind(make_pair, make_items, des
     assert (mapped.search(queries, 5)[1] == expected).mean() > 0.97
     if not description.startswith("PQVAE4x4fs"):  # which rounds its tables
         assert (mapped.to_faiss().search(queries, 5)[1] == expected).mean() > 0.97
+
+
+@pytest.mark.parametrize("sdc", [False, True])
+@pytest.mark.parametrize("objective", ["ranking", "synthesis"])
+def test_queries__are_mapped_once(objective, sdc):
+    model = new_model((D,), 3, 4, objective=objective)
+    layer = model.add_query_map()
+    layer.bias.data += 1
+    calls = []
+    layer.register_forward_hook(lambda *_: calls.append(1))
+    x = torch.randn(5, D, generator=torch.Generator().manual_seed(0))
+    batch = Encoding(model.eval()).batch(x, queries=True, sdc=sdc)
+    assert len(calls) == 1
+    torch.testing.assert_close(batch.inputs, x + 1)
 
 
 def test_items__do_not(make_pair, make_items):

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from faiss_pqvae.model.additive import Tables, first_alike, fitted, lift, lowered
+from faiss_pqvae.model.additive import Tables, first_alike, fitted, lift, lowered, sweep
 from faiss_pqvae.model.spec import repeated
 
 D, M, KSUB = 5, 3, 8
@@ -91,6 +91,55 @@ def test_fitted__codewords_of_no_item_stay():
     prior = torch.randn(M, KSUB, D, generator=torch.Generator().manual_seed(3))
     found = fitted(ids, torch.randn(50, D, generator=torch.Generator().manual_seed(4)), prior)
     assert torch.allclose(found.codewords[:, -1], prior[:, -1], atol=1e-6)
+
+
+def least_squares(ids, target, ridge, prior):
+    """As `fitted`, by the equations for all codewords at once."""
+    columns = torch.zeros(len(ids), M * KSUB, dtype=torch.float64)
+    for m in range(M):
+        columns[torch.arange(len(ids)), m * KSUB + ids[:, m]] = 1
+    held = ridge * torch.eye(M * KSUB, dtype=torch.float64)
+    prior = prior.flatten(0, 1).double()
+    right = columns.T @ (target.double() - columns @ prior)
+    found = prior + torch.linalg.solve(columns.T @ columns + held, right)
+    return found.float().view(M, KSUB, -1)
+
+
+@pytest.mark.parametrize("alike", [0.0, 0.3])
+def test_fitted__is_as_near_to_vectors_and_lengths_as_least_squares(alike):
+    generator = torch.Generator().manual_seed(5)
+    ids = some_codes(1000)
+    same = torch.rand(len(ids), generator=generator) < alike
+    ids[same, 1] = ids[same, 0]  # codes that say the same are the hard case
+    x = some_tables().sums(ids)[0] + 0.5 * torch.randn(len(ids), D, generator=generator)
+    prior = torch.zeros(M, KSUB, D)
+    found = fitted(ids, x, prior).sums(ids)
+    lengths = x.square().sum(1, keepdim=True)
+    usual = (lengths.mean() / M).expand(M, KSUB, 1)
+    solved = least_squares(ids, torch.cat([x, lengths], 1), 0.125, torch.cat([prior, usual], -1))
+    best = Tables(solved[..., :-1], solved[..., -1]).sums(ids)
+    for mine, exact, wanted in zip(found, best, (x, lengths[:, 0]), strict=True):
+        assert (mine - wanted).square().mean() <= 1.01 * (exact - wanted).square().mean()
+
+
+def test_sweep__leaves_over_what_it_says_and_less_of_it():
+    ids, codebooks = some_codes(), torch.zeros(M, KSUB, D)
+    x = torch.randn(len(ids), D, generator=torch.Generator().manual_seed(3))
+    before, errors = x.clone(), []
+    for _ in range(3):
+        sweep(codebooks, ids, x, sweeps=1)
+        sums = sum(codebooks[m][ids[:, m]] for m in range(M))
+        torch.testing.assert_close(x, before - sums, rtol=1e-4, atol=1e-5)
+        errors.append(float(x.square().mean()))
+    assert float(before.square().mean()) > errors[0] > errors[1] > errors[2]
+
+
+@pytest.mark.parametrize("ridge", [0.0, 2.0])
+def test_sweep__a_codeword_of_no_vector_stays_and_a_ridge_holds_the_others(ridge):
+    codebooks, ids = torch.ones(1, 3, 2), torch.tensor([[0], [0], [2]])
+    sweep(codebooks, ids, torch.full((3, 2), 3.0), sweeps=50, ridge=ridge)
+    expected = torch.tensor([1 + 6 / (2 + ridge), 1, 1 + 3 / (1 + ridge)])
+    torch.testing.assert_close(codebooks[0], expected[:, None].expand(3, 2))
 
 
 def test_first_alike__is_oneself_unless_one_before_is_the_same():

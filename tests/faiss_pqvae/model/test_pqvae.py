@@ -220,6 +220,7 @@ def test_query_map__begins_as_the_identity_and_is_a_part_of_the_model(make_model
     with torch.no_grad():
         layer.bias += 1
     torch.testing.assert_close(model.encode_queries(x), model.encode(x + 1))
+    torch.testing.assert_close(model.encode_mapped(x + 1), model.encode(x + 1))
     torch.testing.assert_close(model.encode(x), z)
 
 

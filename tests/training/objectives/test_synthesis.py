@@ -136,6 +136,28 @@ def test_fit__an_item_keeps_a_code_that_is_decoded_better():
     assert task._error(task.x, task.codes.long()) == pytest.approx(before, rel=1e-5)
 
 
+def test_finish__judges_by_the_codes_of_the_best_weights(monkeypatch):
+    """Not by those that the last epoch's weights have chosen."""
+    objective = replace(SMALL, chosen_anew=1.0, kept_first=0.0)
+    trainer = Trainer(model(), vectors(), TRAINING, objective, progress=False, given={})
+    task, codes, decoders = trainer.task, [], []
+    errors, decode = iter([0.3, 0.1, 0.4, 0.2]), task._decoded
+    monkeypatch.setattr(SynthesisTask, "_error", lambda *_: next(errors))
+
+    def decoded():
+        codes.append(task.codes.clone())
+        decoders.append(task.decoder.first.detach().clone())
+        return decode()
+
+    monkeypatch.setattr(task, "_decoded", decoded)
+    trainer.train(progress=False)
+    assert trainer.history[-1]["best_epoch"] == 1
+    *epochs, at_end = codes
+    assert torch.equal(decoders[-1], decoders[1])
+    assert torch.equal(at_end, epochs[1])
+    assert not torch.equal(at_end, epochs[3])
+
+
 def test_networks__refuses_what_is_not_for_vectors():
     with pytest.raises(ValueError, match="expected vectors"):
         new_model((1, 8, 8), M, NBITS, objective=SMALL)
@@ -199,6 +221,16 @@ def test_fit__refuses_too_few_queries_and_goes_on_with_the_same_alone(tmp_path):
     trained(vectors(), training=training, queries=asked(50), folder=tmp_path)
     with pytest.raises(ValueError, match="what is learned from besides the items"):
         trained(vectors(), training=training, queries=asked(50, 8), folder=tmp_path)
+
+
+def test_fit__does_not_go_on_from_another_start(tmp_path):
+    def codebooks(x, *, M, nbits):
+        return np.zeros((M, 2**nbits, D), np.float32)
+
+    training = replace(TRAINING, epochs=1)
+    trained(vectors(), training=training, folder=tmp_path)
+    with pytest.raises(ValueError, match="what is learned from besides the items"):
+        trained(vectors(), training=training, codebooks=codebooks, folder=tmp_path)
 
 
 def test_fit__starts_at_the_codebooks_that_are_made_for_it():
