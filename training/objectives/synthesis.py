@@ -79,11 +79,11 @@ class Synthesis:
     start_items: int = 65_536
     filled: int = 200_000
     mixing: float = 0.8
-    rounds: int = 16
+    rounds: int = 8
     sweeps: int = 3
     start_effort: int = 8
     table_items: int = 65_536
-    epochs: int = 24
+    epochs: int = 16
     batch_size: int = 1024
     lr: float = 4e-3
     weight_decay: float = 1e-4
