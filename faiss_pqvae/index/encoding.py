@@ -95,7 +95,8 @@ class Encoding:
             what: the name of x in messages.
             queries: they are compared with what is stored, and go the way of queries, which a model
                 may have a map for; False for what is stored itself.
-            sdc: queries are quantized here, for a code that the native index cannot choose.
+            sdc: queries are quantized here, for a code that the native index cannot choose; not
+                where it is one of residuals, see `residual_codes`.
 
         Raises:
             TypeError, ValueError: no such items; NaN or infinity in them, in features or latents.
@@ -168,7 +169,8 @@ class Encoding:
         return items, inputs, z
 
     def _z_of_mapped(self, inputs: Tensor, *, sdc: bool) -> Tensor:
-        if sdc and self.model.spec.is_additive:
+        spec = self.model.spec
+        if sdc and spec.is_additive and not spec.by_residual:
             return self.model.encode_symmetric(inputs, effort=self.effort)
         return self.model.encode_mapped(inputs)
 

@@ -20,6 +20,7 @@ from faiss_pqvae.index.following import after_adding, after_merging, after_remov
 from faiss_pqvae.index.front import Front
 from faiss_pqvae.index.items import Items, check_items_fit
 from faiss_pqvae.index.refine import Refiner, check_k_factor, refine_parameters
+from faiss_pqvae.index.residual_codes import residual_codes
 from faiss_pqvae.index.searching import Search, check_k
 from faiss_pqvae.index.storing import Stock, new_stock
 from faiss_pqvae.index.training import Fit, Parts, trained
@@ -699,7 +700,8 @@ class LatentIndex:
 
     @property
     def _stock(self) -> Stock:
-        return Stock(self._store, self.refiner)
+        codes = residual_codes(self._store, self.model, self.effort)
+        return Stock(self._store, self.refiner, codes)
 
     def _batches(self, x: Any, what: str) -> Iterator[Batch]:
         self._check_trained()
@@ -707,9 +709,10 @@ class LatentIndex:
 
     def _queries(self, x: Any) -> Iterator[Batch]:
         self._check_trained()
-        yield from self._encoding.batches(
-            x, self.batch_size, "queries", queries=True, sdc=self.search_type == "sdc"
-        )
+        sdc, codes = self.search_type == "sdc", self._stock.residual_codes
+        for batch in self._encoding.batches(x, self.batch_size, "queries", queries=True, sdc=sdc):
+            quantized = sdc and codes is not None
+            yield batch._replace(z=codes.symmetric(batch.z)) if quantized else batch
 
     def _check_items(self, x: Any, what: str) -> Any:
         self._check_trained()

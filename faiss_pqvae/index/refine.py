@@ -292,9 +292,10 @@ class Decoder:
     def _decode(self, keys: IdArray) -> Tensor:
         """The items (n, d) of keys (n,), as queries are compared with them."""
         model, decoder = self.model, self.model.code_decoder
-        if decoder is None:
+        if decoder is None or model.spec.by_residual:
             z = torch.from_numpy(self.reconstruct(keys)).to(model.device)
-            return self._unit(model.decoder(z).float().flatten(1))
+            decoded = model.decoder(z).float().flatten(1) if decoder is None else model.summed(z)
+            return self._unit(decoded)
         ids = torch.from_numpy(self._codes(keys)).to(model.device)
         return self._unit(decoder.compared(ids.long()))
 

@@ -13,6 +13,7 @@ from faiss_pqvae.foreign import as_array, as_ids
 from faiss_pqvae.index.encoding import Batch, Encoding
 from faiss_pqvae.index.metrics import metric_number
 from faiss_pqvae.index.refine import Refiner, StoredVectors, made_of, make_refiner, refines_by
+from faiss_pqvae.index.residual_codes import ResidualCodes
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.coarse import has_residuals
@@ -37,10 +38,12 @@ class Stock:
     Attributes:
         store: codes.
         refiner: a second look at what is found, or None.
+        residual_codes: chooses codes that the native index cannot choose itself, or None.
     """
 
     store: Store
     refiner: Refiner | None
+    residual_codes: ResidualCodes | None = None
 
     @classmethod
     def over(cls, native: Any, refine_index: Any, encoding: Encoding) -> Stock:
@@ -92,7 +95,7 @@ class Stock:
         """
         given = self.store.check_ids(ids, n)
         if self.vectors is None:
-            self.store.add((batch.z for batch in batches), given)
+            self._add((batch.z for batch in batches), given)
             return
         # What the native index will call the new items.
         ntotal = int(self.store.index.ntotal)
@@ -101,7 +104,13 @@ class Stock:
             keys = given
         self.vectors.check_new(keys)
         with self.vectors.all_or_nothing():
-            self.store.add(_stored_on_the_way(batches, self.vectors, keys), given)
+            self._add(_stored_on_the_way(batches, self.vectors, keys), given)
+
+    def _add(self, latents: Iterator[FloatArray], ids: IdArray | None) -> None:
+        if self.residual_codes is None:
+            self.store.add(latents, ids)
+        else:
+            self.store.add_sa_codes(map(self.residual_codes.sa_encode, latents), ids)
 
     def add_sa_codes(self, codes: CodeArray, ids: Any) -> None:
         """Stores codes (n, sa_code_size()) uint8.
@@ -115,7 +124,7 @@ class Stock:
                 "this index refines with the items themselves, and codes do not hold them: use add"
             )
         codes = self.check_codes(codes)
-        self.store.add_sa_codes(codes, self.store.check_ids(ids, len(codes)))
+        self.store.add_sa_codes([codes], self.store.check_ids(ids, len(codes)))
 
     def reconstruct(self, ids: Any, x: Any) -> FloatArray:
         """Quantized latents (n, d) float32 of ids (n,), written to `x` where it is an array."""
@@ -127,9 +136,10 @@ class Stock:
     def sa_encode(self, batches: Iterator[Batch], n: int, codes: Any) -> CodeArray:
         """Codes (n, sa_code_size()) uint8 of n items, written to `codes` where it is an array."""
         found: CodeArray = output(codes, (n, self.store.sa_code_size()), np.uint8, "codes")
+        codes_of = self.store if self.residual_codes is None else self.residual_codes
         start = 0
         for batch in batches:
-            found[start : start + len(batch.z)] = self.store.sa_encode(batch.z)
+            found[start : start + len(batch.z)] = codes_of.sa_encode(batch.z)
             start += len(batch.z)
         return found
 
@@ -277,7 +287,7 @@ def check_residuals(native: Any, model: PQVAE, *, takes_coarse: bool) -> None:
         raise ValueError(
             "expected an inverted file with by_residual=False: a model's codebooks are those of "
             "latents, not of what a coarse centroid leaves over of them, unless an objective that "
-            "learns these, such as 'ranking', trains it in this very index"
+            "learns these, such as 'ranking' or 'additive', trains it in this very index"
         )
 
 

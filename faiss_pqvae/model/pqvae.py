@@ -22,7 +22,7 @@ from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.networks import Headed, build_decoder, build_encoder, check_decoder
 from faiss_pqvae.model.product import ProductQuantizer, Quantized
 from faiss_pqvae.model.residual import ResidualQuantizer
-from faiss_pqvae.model.spec import CodeSpec, formed, repeated
+from faiss_pqvae.model.spec import CodeSpec, Latents, formed, repeated
 
 ADDITIVE = "additive", "conditional"  # decoders of additive codes
 EFFORT = 16  # of the choice of codes, see `ConditionalCode.choose`
@@ -202,7 +202,8 @@ class PQVAE(nn.Module):
         """Latents of a batch, in the form that the spec says, see `formed`.
 
         Of an additive code those of items are their codewords, one after another, so that the code
-        which is chosen is the one whose codewords are nearest.
+        which is chosen is the one whose codewords are nearest. By residual they are as those of
+        queries: only who knows the coarse centroids can choose codes of what these leave over.
 
         Args:
             x: (n, *input_shape) uint8 or float.
@@ -211,7 +212,7 @@ class PQVAE(nn.Module):
         Returns:
             (n, latent_dim) float32.
         """
-        if self.spec.is_additive:
+        if self.spec.is_additive and not self.spec.by_residual:
             return self.quantized(self._chosen(x, effort))
         return formed(self._encoded(x), self.spec.latents, self.M)
 
@@ -220,7 +221,8 @@ class PQVAE(nn.Module):
 
         With an encoder that is a matrix, a residual of latents is the latent of a residual.
         """
-        latents = "free" if self.spec.latents == "unit" else self.spec.latents
+        of_any_length: dict[Latents, Latents] = {"unit": "free", "repeated unit": "repeated"}
+        latents = of_any_length.get(self.spec.latents, self.spec.latents)
         return formed(self._encoded(x), latents, self.M)
 
     def quantized(self, ids: Tensor) -> Tensor:
@@ -282,9 +284,16 @@ class PQVAE(nn.Module):
 
     def encode_symmetric(self, x: Tensor, *, effort: int = EFFORT) -> Tensor:
         """As `encode_mapped`, of an additive code: queries are what their own codes stand for."""
-        codewords = self.quantized(self._chosen(x, effort))
-        parts = codewords.view(len(x), self.M, -1)[..., :-1]  # without what stands for lengths
-        return repeated(parts.sum(1) / math.sqrt(self.M), self.M)
+        return repeated(self.summed(self.quantized(self._chosen(x, effort))), self.M)
+
+    def summed(self, z: Tensor) -> Tensor:
+        """Latents (n, latent_dim) of an additive code as vectors (n, d), of which they are sums.
+
+        What undoes `repeated`, and gives for codewords their sum; both at once where a coarse
+        centroid's latent and codewords of what it leaves over are added.
+        """
+        parts = z.view(len(z), self.M, -1)[..., :-1]  # without what stands for lengths
+        return parts.sum(1) / math.sqrt(self.M)
 
     def _chosen(self, x: Tensor, effort: int) -> Tensor:
         """The codes (n, M) of items (n, d), of an additive code."""
@@ -306,6 +315,8 @@ class PQVAE(nn.Module):
 
         Images are clipped to [0, 1]; standardised ones get the training data's average exposure.
         """
+        if self.spec.by_residual and self.spec.is_additive:
+            return self.summed(z)
         if self.code_decoder is not None:
             return self.code_decoder.decode(assign(split(z, self.M), self.quantizer.codewords))
         x: Tensor = self.decoder(z).float() * self.scale + self.mean

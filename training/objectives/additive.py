@@ -57,7 +57,7 @@ class Additive:
 
     title: ClassVar[str] = "PQ-VAE"
     code: ClassVar[str] = "PQVAE"
-    learns_from: ClassVar[tuple[str, ...]] = ("codebooks", "queries")
+    learns_from: ClassVar[tuple[str, ...]] = ("codebooks", "coarse", "queries")
 
     items: int = 200_000
     start_items: int = 65_536

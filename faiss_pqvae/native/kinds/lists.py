@@ -43,6 +43,14 @@ def coarse_centroids(bare: Any) -> FloatArray:
     return centroids
 
 
+def nearest_lists(bare: Any, z: FloatArray) -> tuple[IdArray, FloatArray]:
+    """The inverted lists (n,) that latents (n, d) belong to, and their centroids (n, d)."""
+    quantizer = faiss.downcast_index(bare.quantizer)
+    numbers: IdArray = faiss_method(quantizer, "assign")(z, 1)[:, 0]
+    centroids: FloatArray = faiss_method(quantizer, "reconstruct_batch")(numbers)
+    return numbers, centroids
+
+
 def derive(index: Any) -> None:
     """Tables of coarse centroids and codewords."""
     if coarse_is_trained(index):
@@ -119,6 +127,14 @@ def list_numbers(bare: Any, codes: CodeArray) -> IdArray:
     for byte in range(bare.coarse_code_size()):
         numbers |= codes[:, byte].astype(np.int64) << (8 * byte)
     return numbers
+
+
+def in_lists(bare: Any, numbers: IdArray, ids: IdArray) -> CodeArray:
+    """Codes (n, code_size) of inverted lists (n,) and of codewords (n, M) in them."""
+    n_bytes = bare.coarse_code_size()
+    before = numbers.astype("<i8").view(np.uint8).reshape(len(numbers), 8)[:, :n_bytes]
+    packed = faiss.pack_bitstrings(np.ascontiguousarray(ids, np.int32), bare.pq.nbits)
+    return np.ascontiguousarray(np.concatenate([before, packed], axis=1))
 
 
 def check_codes(bare: Any, codes: CodeArray) -> None:

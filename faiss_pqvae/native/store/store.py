@@ -177,13 +177,21 @@ class Store:
         with changes.all_or_nothing(self.index):
             self.kind.add(self.index, batches, ids)
 
-    def add_sa_codes(self, codes: CodeArray, ids: IdArray | None) -> None:
-        """Stores codes (n, sa_code_size()) uint8, as `add`; ValueError: of no inverted list."""
-        if not len(codes):  # FAISS's fast scan crashes on none
-            return
-        self.kind.check_codes(self.bare, codes)
+    def add_sa_codes(self, batches: Iterable[CodeArray], ids: IdArray | None) -> None:
+        """Stores codes (n, sa_code_size()) uint8, batch by batch, as `add`.
+
+        Raises:
+            ValueError: a code of no inverted list; nothing is stored then.
+        """
+        start = 0
         with changes.all_or_nothing(self.index):
-            self.kind.add_codes(self.index, self.bare, codes, ids)
+            for codes in batches:
+                if not len(codes):  # FAISS's fast scan crashes on none
+                    continue
+                self.kind.check_codes(self.bare, codes)
+                own = None if ids is None else ids[start : start + len(codes)]
+                self.kind.add_codes(self.index, self.bare, codes, own)
+                start += len(codes)
 
     def reset(self) -> None:
         """Forgets the vectors."""

@@ -13,7 +13,7 @@ from faiss_pqvae.native.coarse import (
     takes_centroids,
 )
 from faiss_pqvae.native.inject import inject_codebooks
-from faiss_pqvae.native.kinds.lists import coarse_centroids
+from faiss_pqvae.native.kinds.lists import coarse_centroids, in_lists, list_numbers, nearest_lists
 
 D, L2, IP = 8, faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT
 
@@ -104,3 +104,19 @@ def test_has_residuals__of_lists_alone() -> None:
 )
 def test_takes_centroids__where_a_quantizer_gives_them_back(coarse: str, takes: bool) -> None:
     assert takes_centroids(faiss.index_factory(D, f"{coarse},PQ4x4np")) == takes
+
+
+@pytest.mark.parametrize("nbits", [3, 8])
+@pytest.mark.parametrize("nlist", [2, 300])
+def test_in_lists__gives_the_codes_that_faiss_makes(nbits: int, nlist: int) -> None:
+    index, _ = untrained(f"IVF{nlist},PQ4x{nbits}np")
+    index.train(vectors())
+    x = vectors(50, seed=1)
+    codes = index.sa_encode(x)
+    numbers, centroids = nearest_lists(index, x)
+    np.testing.assert_array_equal(numbers, list_numbers(index, codes))
+    np.testing.assert_array_equal(centroids, coarse_centroids(index)[numbers])
+    left = index.pq.compute_codes(x - centroids)
+    ids = faiss.unpack_bitstrings(left, 4, nbits)
+    np.testing.assert_array_equal(in_lists(index, numbers, ids), codes)
+    assert in_lists(index, numbers[:0], ids[:0]).shape == (0, index.sa_code_size())

@@ -68,7 +68,7 @@ def exercise(store: Store, *, read_only: bool) -> None:
     x = np.random.default_rng(2).standard_normal((2, store.bare.d), dtype=np.float32)
     ids = np.array([5, 2**50]) if store.has_id_map else None
     store.add([x], ids)
-    store.add_sa_codes(store.sa_encode(x), ids)
+    store.add_sa_codes([store.sa_encode(x)], ids)
     look(store)
     store.remove(faiss.IDSelectorRange(0, 6))
     look(store)

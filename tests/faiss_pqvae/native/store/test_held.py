@@ -47,7 +47,7 @@ def test_held__of_an_index_that_is_seen_as_its_base_class(make_native, kind, see
     store = Store(seen)
     assert type(store.index) is type(store.bare) is type(index)
     ids = np.arange(40) * 2**33 - 7
-    store.add_sa_codes(store.sa_encode(_x(40)), ids)
+    store.add_sa_codes([store.sa_encode(_x(40))], ids)
     assert set(store.search(_x(40), 1)[1].ravel()) == set(ids)
 
     def batches():

@@ -124,7 +124,7 @@ def test_codes__go_in_as_they_come_out(id_map: Any, nbits: int) -> None:
     a.add([x], _ids(a, 30))
     codes = b.sa_encode(x)
     assert (codes.shape, codes.dtype) == ((30, b.sa_code_size()), np.uint8)
-    b.add_sa_codes(codes, _ids(b, 30))
+    b.add_sa_codes([codes], _ids(b, 30))
     np.testing.assert_allclose(b.sa_decode(codes), _quantized(b, x), atol=1e-5)
     for found, expected in zip(b.search(q, 9), a.search(q, 9), strict=True):
         np.testing.assert_array_equal(found, expected)
