@@ -1,14 +1,17 @@
-"""Recall by nprobe of inverted files at equal bytes: FAISS's OPQ, ours, and ours of whole vectors.
+"""Recall and speed by nprobe of inverted files at equal bytes: FAISS's OPQ and RQ, and ours.
 
-Every row has the same number of lists, which are visited in the same way; "of vectors" codes the
-vectors themselves, as this package did before it coded residuals. A row is compared with FAISS's
-query by query: the gain, and its standard error.
+Every row has the same number of lists, which are visited in the same way, and codes of M bytes:
+FAISS's RQ keeps a byte of them for the norm that its scan needs. "additive" and "ranking" are
+objectives of ours. A row is compared with the first one, FAISS's OPQ, query by query: the gain,
+and its standard error. Queries are timed in one thread, all in one call: the median of three,
+after one that is not.
 """
 
 from __future__ import annotations
 
 import json
 import shlex
+import statistics
 import sys
 import time
 from collections.abc import Callable
@@ -17,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import torch
 import tyro
 
 import faiss_pqvae as fpq
@@ -27,13 +31,14 @@ from faiss_pqvae.native import faiss
 
 K = 10
 NPROBES = (1, 2, 4, 8, 16, 32, 64)
+REPEATS = 3
 
 Search = Callable[[npt.NDArray[np.float32], int], npt.NDArray[np.int64]]
 
 
-def of_faiss(nlist: int, M: int, learn: Any, base: Any) -> Search:
-    """FAISS's own OPQ before an inverted file."""
-    index = faiss.index_factory(base.shape[1], f"OPQ{M},IVF{nlist},PQ{M}np")
+def of_faiss(description: str, learn: Any, base: Any) -> Search:
+    """FAISS's own inverted file."""
+    index = faiss.index_factory(base.shape[1], description)
     index.train(learn)
     index.add(base)
     ivf = faiss.extract_index_ivf(index)
@@ -46,10 +51,9 @@ def of_faiss(nlist: int, M: int, learn: Any, base: Any) -> Search:
     return search
 
 
-def of_ours(nlist: int, M: int, learn: Any, base: Any, *, by_residual: bool) -> Search:
-    """An inverted file of ours, of residuals or of the vectors themselves."""
-    index = fpq.index_factory(base.shape[1], f"IVF{nlist},PQVAE{M}")
-    index.faiss_index.by_residual = by_residual
+def of_ours(description: str, objective: str, learn: Any, base: Any) -> Search:
+    """An inverted file of ours, of codes that an objective learns."""
+    index = fpq.index_factory(base.shape[1], description, objective=objective)
     index.train(learn)
     index.add(base)
 
@@ -60,8 +64,32 @@ def of_ours(nlist: int, M: int, learn: Any, base: Any, *, by_residual: bool) -> 
     return search
 
 
+def queries_per_s(search: Search, queries: npt.NDArray[np.float32], nprobe: int) -> float:
+    """In one thread."""
+    n_threads = faiss.omp_get_max_threads(), torch.get_num_threads()
+    faiss.omp_set_num_threads(1)
+    torch.set_num_threads(1)
+    try:
+        search(queries, nprobe)
+        elapsed_s = []
+        for _ in range(REPEATS):
+            started = time.perf_counter()
+            search(queries, nprobe)
+            elapsed_s.append(time.perf_counter() - started)
+    finally:
+        faiss.omp_set_num_threads(n_threads[0])
+        torch.set_num_threads(n_threads[1])
+    return len(queries) / statistics.median(elapsed_s)
+
+
 def main(
-    base: str, queries: str, out: Path, learn: str | None = None, nlist: int = 1024, M: int = 8
+    base: str,
+    queries: str,
+    out: Path,
+    learn: str | None = None,
+    nlist: int = 1024,
+    M: int = 8,
+    limit: int | None = None,
 ) -> None:
     """Measures all rows and writes them.
 
@@ -72,16 +100,24 @@ def main(
         learn: likewise, to train with; the base by default.
         nlist: inverted lists.
         M: bytes of a code.
+        limit: vectors of base and learn that are read, to try the script; all by default.
     """
     files = (learn or base, base, queries)
-    xt, xb, xq = (np.ascontiguousarray(open_source(file)[:], np.float32) for file in files)
+    limits = (limit, limit, None)
+    xt, xb, xq = (
+        np.ascontiguousarray(open_source(file)[:most], np.float32)
+        for file, most in zip(files, limits, strict=True)
+    )
     exact = faiss.IndexFlatL2(xb.shape[1])
     exact.add(xb)
     nearest = exact.search(xq, 1)[1]
+    native = f"OPQ{M},IVF{nlist},PQ{M}np", f"IVF{nlist},RQ{M - 1}x8_Nqint8"
+    ours = f"IVF{nlist},PQVAE{M}"
     rows: dict[str, Callable[[], Search]] = {
-        f"OPQ{M},IVF{nlist},PQ{M}": lambda: of_faiss(nlist, M, xt, xb),
-        f"IVF{nlist},PQVAE{M}": lambda: of_ours(nlist, M, xt, xb, by_residual=True),
-        f"IVF{nlist},PQVAE{M} of vectors": lambda: of_ours(nlist, M, xt, xb, by_residual=False),
+        native[0]: lambda: of_faiss(native[0], xt, xb),
+        native[1]: lambda: of_faiss(native[1], xt, xb),
+        f"{ours} ranking": lambda: of_ours(ours, "ranking", xt, xb),
+        f"{ours} additive": lambda: of_ours(ours, "additive", xt, xb),
     }
     result: dict[str, Any] = {
         "command": shlex.join(["python", *sys.argv]),
@@ -100,6 +136,8 @@ def main(
                 gain = hits - first.setdefault(key, hits)
                 error = gain.std() / np.sqrt(len(gain))
                 result[name][key] = [round(float(x), 4) for x in (hits.mean(), gain.mean(), error)]
+            speed = queries_per_s(search, xq, nprobe)
+            result[name][f"queries per second, nprobe={nprobe}"] = round(speed)
         print(json.dumps({name: result[name]}, indent=1), flush=True)
     replace_bytes(out, (json.dumps(result, indent=1) + "\n").encode())
 

@@ -17,7 +17,7 @@ from faiss_pqvae.native.walk import codebook_index
 from faiss_pqvae.training import Additive
 
 D, N, K = 8, 300, 5
-SMALL = Additive(rounds=1, sweeps=1, effort=2)
+SMALL = Additive(rounds=1, sweeps=1, effort=2, filled=0)
 TRAINING = TrainingConfig(device="cpu")
 L2 = ["IVF4,PQVAE3x4", "IDMap2,IVF4,PQVAE3x4", "IVF4,PQVAE4x4fs"]
 CASES = [
@@ -154,9 +154,7 @@ def test_add__stores_centroid_and_chosen_codewords(case):
 def test_add__chooses_better_codes_than_the_native_index_would():
     index, x = made(), vectors()
     nearest = index.faiss_index.sa_decode(index.faiss_index.sa_encode(index.encode(x)))
-    errors = [
-        ((index.decode(z) - x) ** 2).mean() for z in (index.reconstruct_n(0, N), nearest)
-    ]
+    errors = [((index.decode(z) - x) ** 2).mean() for z in (index.reconstruct_n(0, N), nearest)]
     assert errors[0] < 0.8 * errors[1]
     index.reset()
     index.effort = 0

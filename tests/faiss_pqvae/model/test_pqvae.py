@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from faiss_pqvae import PQVAE, ModelConfig, Synthesis
 from faiss_pqvae.native.inject import new_index_pq
-from faiss_pqvae.training import new_model
+from faiss_pqvae.training import Additive, new_model
 
 SHAPES = [(1, 8, 8), (3, 8, 8), (12,)]
 
@@ -240,6 +240,19 @@ def test_query_map__of_additive_codes_by_cosines_forgets_lengths():
     model.add_query_map().bias.data += 1
     x = torch.randn(5, 12, generator=torch.Generator().manual_seed(0))
     torch.testing.assert_close(model.encode_queries(10 * x), model.encode_queries(x))
+
+
+@pytest.mark.parametrize("metric", ["l2", "inner_product"])
+def test_encode_centroids__of_additive_codes_keep_their_length(metric):
+    unit = metric == "inner_product"
+    model = new_model(
+        (5,), 3, 4, ModelConfig(unit_latents=unit), objective=Additive(), metric=metric
+    )
+    c, x = 2 * torch.randn(4, 5), torch.randn(4, 5)
+    torch.testing.assert_close(model.summed(model.encode_centroids(c)), c)
+    asked = torch.nn.functional.normalize(x) if unit else x
+    left = model.encode_queries(x) - model.encode_centroids(c)
+    torch.testing.assert_close(model.summed(left), asked - c)
 
 
 def test_add_query_map__refuses_images(make_model):

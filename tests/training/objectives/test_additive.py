@@ -103,6 +103,26 @@ def test_fit__starts_at_the_codebooks_that_are_made_for_it():
     np.testing.assert_array_equal(net.code_decoder.codebooks.detach(), expected)
 
 
+class Centroids:
+    """Two coarse centroids, far from each other."""
+
+    settings = "two"
+
+    def __call__(self):
+        return np.stack([np.full(D, 4.5, np.float32), np.full(D, 5.5, np.float32)])
+
+
+def test_fit__behind_coarse_centroids_learns_what_they_leave_over():
+    net, history = trained(vectors(), coarse=Centroids())
+    assert net.spec.by_residual
+    x, centroids = torch.from_numpy(vectors()), torch.from_numpy(Centroids()())
+    left = x - centroids[torch.cdist(x, centroids).argmin(1)]
+    assert float(net.code_decoder.centre.abs().max()) < 0.2
+    code = net.code_decoder
+    assert (code.decode(code.choose(left, 8)) - left).square().mean() < 0.2 * left.square().mean()
+    assert history[0]["validation_recall@10"][0] > 0.5
+
+
 def test_networks__refuses_what_is_not_for_vectors():
     with pytest.raises(ValueError, match="expected vectors"):
         new_model((1, 8, 8), M, NBITS, objective=SMALL)
