@@ -546,7 +546,8 @@ class LatentIndex:
         """As `encode`: what queries are compared with codes by.
 
         It differs from the latents of items after a training with queries, see `train`, and where
-        codes are additive, whose items have the latents of the codes that were chosen for them.
+        codes are additive, whose items have the latents of the codes that were chosen for them; of
+        additive codes of residuals these codes are known to `sa_encode` and `add` alone.
         """
         parts = [batch.z for batch in self._queries(x)]
         return np.concatenate(parts or [np.empty((0, self.faiss_index.d), np.float32)])
@@ -711,8 +712,9 @@ class LatentIndex:
         self._check_trained()
         sdc, codes = self.search_type == "sdc", self._stock.residual_codes
         for batch in self._encoding.batches(x, self.batch_size, "queries", queries=True, sdc=sdc):
-            quantized = sdc and codes is not None
-            yield batch._replace(z=codes.symmetric(batch.z)) if quantized else batch
+            if sdc and codes is not None:
+                batch = batch._replace(z=codes.symmetric(batch.z))
+            yield batch
 
     def _check_items(self, x: Any, what: str) -> Any:
         self._check_trained()
