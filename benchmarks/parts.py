@@ -290,7 +290,7 @@ def main(
     learn: str | None = None,
     half: bool = False,
     M: int = 8,
-    epochs: int = 24,
+    epochs: int = fpq.Synthesis().epochs,
     seeds: tuple[int, ...] = (0,),
     only: tuple[str, ...] = (),
 ) -> None:
