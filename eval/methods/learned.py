@@ -103,7 +103,7 @@ def _code(
         request: what is asked for.
         settings: how it is trained.
         lambda_: in place of the objective's own.
-        product: whether it is the product code beside sums.
+        product: whether it is the product code that is compared with sums.
     """
     objective = settings.product if product else settings.objective
     lengths: tuple[int, ...] = (request.bits,)
@@ -116,7 +116,8 @@ def _code(
     # Each length is checked, also where one training has all.
     M, nbits = max(shape_of_learned_code(n, request.shape, objective) for n in lengths)
     suffix, name = "", objective.title
-    if product:
+    factory = f"{objective.code}{M}x{nbits}"
+    if product and _usual(factory, request, settings) != objective:  # there are sums beside it
         suffix, name = "-product", f"{name}, product"
     if lambda_ is not None:
         objective = dataclasses.replace(objective, lambda_=lambda_)
