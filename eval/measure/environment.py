@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from faiss_pqvae import __version__
+import faiss_pqvae
 
 from ..faiss_library import faiss
 
@@ -18,7 +18,7 @@ from ..faiss_library import faiss
 def environment() -> dict[str, Any]:
     """Versions, processor and threads: what a time depends on, and nothing that names a machine."""
     found: dict[str, Any] = {
-        "faiss_pqvae": __version__,
+        "faiss_pqvae": faiss_pqvae.__version__,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "faiss": faiss.__version__,
@@ -37,7 +37,7 @@ def environment() -> dict[str, Any]:
 def software() -> str:
     """Versions of what decides results, in one line."""
     libraries = f"faiss {faiss.__version__}, torch {torch.__version__}, numpy {np.__version__}"
-    return f"{libraries}, faiss-pqvae {__version__}"
+    return f"{libraries}, faiss-pqvae {faiss_pqvae.__version__}"
 
 
 def _cpu_model() -> str:

@@ -66,8 +66,8 @@ def train(
             items themselves), PQVAE8,RDecoder (refined by their reconstructions). DQN4x8 and
             DPQ4x8 learn from labels: DQN's code is a product as PQ-VAE's is, of DPQ's code every
             first so many bytes are a code. Of vectors PQVAE8 learns sums of codewords,
-            PQVAE8,RDecoder sums that a deep decoder ranks, IVF, HNSW and fs product codes, as
-            PQVAE8 does with --model.objective ranking: these are encoded the fastest, and for GPUs.
+            PQVAE8,RDecoder sums that a deep decoder ranks, HNSW and fs product codes, as PQVAE8
+            does with --model.objective ranking: these are encoded the fastest, and for GPUs.
         metric: what searches compare latents by: l2, inner_product (or ip) or cosine, the inner
             product of latents of length 1; by default l2, and for DPQ inner_product.
         labels: for DQN and DPQ: a .npy file with labels of the items, (n,) integers, -1 for none,

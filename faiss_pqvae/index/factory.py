@@ -70,13 +70,13 @@ def index_factory(
     "L2norm,PCA256,PQVAE16", "PQVAE8,RFlat", "PQVAE8,Refine(SQfp16)", "PQVAE8,RDecoder". Inverted
     lists and graphs are over the latents, transforms before the encoder and refinement over the
     items. "DQN4x8" and "DPQ4x8" are codes that are trained with labels. In inverted lists codes are
-    those of residuals, where the objective can learn these ("ranking", of vectors) and the coarse
-    quantizer holds centroids.
+    those of residuals, where the objective can learn these ("additive" and "ranking", of vectors)
+    and the coarse quantizer holds centroids.
 
     Vectors with no network of one's own get the codes with which an index finds the most:
-    "PQVAE4" to "PQVAE16", of 8 bits and scanned exhaustively, sums of codewords ("additive"), which
-    a beam search chooses (`LatentIndex.effort`: `add` takes many times as long as with product
-    codes) and no GPU searches; "PQVAE8,RDecoder" sums that a deep decoder ranks again
+    "PQVAE4" to "PQVAE16" of 8 bits, with inverted lists or without, sums of codewords ("additive"),
+    which a beam search chooses (`LatentIndex.effort`: `add` takes many times as long as with
+    product codes) and no GPU searches; "PQVAE8,RDecoder" sums that a deep decoder ranks again
     ("synthesis"); and all others product codes ("ranking"), as do "PQVAE8" and the like with
     objective="ranking".
 
@@ -206,8 +206,7 @@ def _codes(parsed: Description) -> Codes:
         return "product"
     if parsed.decoder:
         return "decoded"
-    lists = parsed.coarse is not None  # whose codes are those of what centroids leave over
-    return "sums" if not lists and parsed.nbits == 8 and parsed.M in _M_OF_SUMS else "product"
+    return "sums" if parsed.nbits == 8 and parsed.M in _M_OF_SUMS else "product"
 
 
 def _is_graph(coarse: Item | None) -> TypeGuard[Item]:
