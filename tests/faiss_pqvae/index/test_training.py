@@ -140,7 +140,7 @@ def test_train__goes_on_from_every_phase(
     ("owner", "name", "call", "made_again"),
     [
         (factory, "residual_codebooks", 1, 1),
-        (sums.Sums, "_sweep", 2, 2),  # of three rounds
+        (sums, "sweep", 2, 2),  # of three rounds
         (additive.AdditiveTask, "_judge", 1, 1),
         (loop.Trainer, "_keep_trained", 1, 1),
     ],
@@ -165,7 +165,7 @@ def test_train__sums_go_on_from_every_phase(
     counted = Interrupts(monkeypatch, owner, name, None)
     index.train(vectors(), folder=folder, progress=False)
     assert state(index) == state(expected)
-    assert counted.called == (made_again if in_folder else {"_sweep": 3}.get(name, 1))
+    assert counted.called == (made_again if in_folder else {"sweep": 3}.get(name, 1))
 
 
 def test_train__coarse_centroids_are_kept_and_not_learned_again(monkeypatch, tmp_path):
