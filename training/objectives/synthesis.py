@@ -17,13 +17,13 @@ from faiss_pqvae.model.additive_code import AdditiveCode
 from faiss_pqvae.model.clustering import distance_ratio
 from faiss_pqvae.model.conditional import ConditionalCode
 from faiss_pqvae.model.config import ModelConfig
-from faiss_pqvae.model.pqvae import PQVAE, to_float
+from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.model.spec import CodeSpec, Metric
 from faiss_pqvae.progress import Progress
 from faiss_pqvae.registry import objectives
 
 from ..config import Precision, TrainingConfig
-from ..data.items import Rows, parts
+from ..data.items import Rows
 from ..data.mixing import filled_up
 from ..data.queries import Queries, check_queries, split_queries
 from ..data.views import Views
@@ -191,11 +191,10 @@ class SynthesisTask:
         self.precision: Precision = config.precision
         self.items = items = items_of(setup, most=settings.items)
         self.epochs = min(config.epochs, settings.epochs)
-        known, held_out = (
-            torch.cat([to_float(items.read(part)) for part in parts(rows)])
+        self.known, self.held_out = (
+            self._as_compared(items.vectors(rows))
             for rows in (items.train_rows, items.validation_rows)
         )
-        self.known, self.held_out = self._as_compared(known), self._as_compared(held_out)
         more = filled_up(self.known, settings.filled, settings.mixing, items.generator("mixing"))
         self.x = self._as_compared(more)
         self.make_codebooks = codebooks
