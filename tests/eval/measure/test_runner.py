@@ -8,6 +8,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
+import faiss_pqvae
 from faiss_pqvae.eval.data.labelled import LabelledData
 from faiss_pqvae.eval.data.protocol import Scores
 from faiss_pqvae.eval.measure import environment as environment_module
@@ -464,7 +465,7 @@ def test_run__says_when_other_software_measured_what_it_reuses(
     run(data, [fixed_method(index)], tmp_path, k=5)
     run(data, [fixed_method(index)], tmp_path, k=5)
     assert "was measured" not in caplog.text
-    package = environment_module.faiss if of == "faiss" else environment_module
+    package = {"faiss": environment_module.faiss, "faiss-pqvae": faiss_pqvae}[of]
     monkeypatch.setattr(package, "__version__", "99.0")
     run(data, [fixed_method(index)], tmp_path, k=5)
     this = caplog.text.partition("this is ")[2]

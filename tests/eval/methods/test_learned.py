@@ -109,7 +109,7 @@ def test_rows__of_vectors_are_what_descriptions_make_and_product_codes(data, tmp
     code = flat[0][1]
     assert [(row.name, row.config["factory"], row.config["objective"]["name"]) for row in rows] == [
         *flat,
-        ("IVF4,PQ-VAE", f"IVF4,{code}", "ranking"),
+        *((f"IVF4,{name}", f"IVF4,{code}", objective) for name, code, objective in flat),
         ("PQ-VAE, re-ranked", f"{code},RDecoder", "synthesis"),
         ("IVF4,PQ-VAE, re-ranked", f"IVF4,{code},RDecoder", "synthesis"),
     ]
@@ -118,9 +118,8 @@ def test_rows__of_vectors_are_what_descriptions_make_and_product_codes(data, tmp
         usual = fpq.index_factory(6, row.config["factory"]).model.config.objective
         assert row.config["objective"]["name"] == usual or row.name.endswith(", product")
     folders = [row.finish.__self__.folder.name for row in rows]
-    behind = f"pqvae-{bits}" + ("-product" if len(flat) == 2 else "")
-    assert folders[-3:] == [behind, *2 * [f"pqvae-{bits}-rdecoder"]]
-    assert folders[:-3] == [f"pqvae-{bits}", behind][: len(flat)]
+    own = [f"pqvae-{bits}", f"pqvae-{bits}-product"][: len(flat)]
+    assert folders == [*own, *own, *2 * [f"pqvae-{bits}-rdecoder"]]
 
 
 def test_rows__all_of_them_learn_from_queries(data, tmp_path):

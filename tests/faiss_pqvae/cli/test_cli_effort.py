@@ -13,7 +13,7 @@ X = np.random.default_rng(0).standard_normal((200, 8)).astype(np.float32)
 
 
 def bundle(tmp_path, description):
-    objective = Synthesis(epochs=1, batch_size=64, effort=1, final_effort=1)
+    objective = Synthesis(epochs=1, batch_size=64, effort=1, final_effort=1, rounds=1, filled=0)
     index = index_factory(
         8,
         description,

@@ -23,7 +23,7 @@ from faiss_pqvae.native import faiss
 from faiss_pqvae.registry import objectives
 
 D, N, K = 8, 600, 5
-SMALL = Synthesis(epochs=2, batch_size=64, effort=2, final_effort=4, lr=5e-3)
+SMALL = Synthesis(epochs=2, batch_size=64, effort=2, final_effort=4, lr=5e-3, rounds=1, filled=0)
 KINDS = ["PQVAE3x4", "PQVAE3x8", "IDMap2,PQVAE3x4", "IVF4,PQVAE3x4", "PQVAE4x4fs"]
 
 
@@ -83,7 +83,7 @@ def decoded(index, x):
         ("PQVAE4x10", "ranking"),
         ("PQVAE4x4fs", "ranking"),
         ("HNSW8,PQVAE4", "ranking"),
-        ("IVF4,PQVAE4", "ranking"),
+        ("IVF4,PQVAE4", "additive"),
         ("HNSW8,PQVAE4,RDecoder", "ranking"),
         ("PQVAE4x4fs,RDecoder", "ranking"),
         ("PQVAE4x10,RDecoder", "ranking"),

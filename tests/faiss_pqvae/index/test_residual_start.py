@@ -40,7 +40,7 @@ def test_index_factory__starts_there():
         "PQVAE3x3,RDecoder",
         model=ModelConfig(width=4),
         training=TrainingConfig(device="cpu", precision="float32"),
-        objective=Synthesis(epochs=1, batch_size=64, effort=1, final_effort=1),
+        objective=Synthesis(epochs=1, batch_size=64, effort=1, final_effort=1, rounds=1, filled=0),
     )
     index.train(x, progress=False)
     assert index.history[0]["start"] == "RQ"
