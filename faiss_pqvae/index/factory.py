@@ -70,8 +70,8 @@ def index_factory(
     "L2norm,PCA256,PQVAE16", "PQVAE8,RFlat", "PQVAE8,Refine(SQfp16)", "PQVAE8,RDecoder". Inverted
     lists and graphs are over the latents, transforms before the encoder and refinement over the
     items. "DQN4x8" and "DPQ4x8" are codes that are trained with labels. In inverted lists codes are
-    those of residuals, where the objective can learn these ("additive" and "ranking", of vectors)
-    and the coarse quantizer holds centroids.
+    those of residuals, where the objective can learn these ("additive", "synthesis" and "ranking",
+    of vectors) and the coarse quantizer holds centroids.
 
     Vectors with no network of one's own get the codes with which an index finds the most:
     "PQVAE4" to "PQVAE16" of 8 bits, with inverted lists or without, sums of codewords ("additive"),

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -15,18 +16,19 @@ from faiss_pqvae.arguments import check_attribute, number
 from faiss_pqvae.data.batches import read_sample
 from faiss_pqvae.index.encoding import Batch, Encoding
 from faiss_pqvae.index.short_list import ShortList
-from faiss_pqvae.model.clustering import assign, split
 from faiss_pqvae.model.conditional import ConditionalCode
 from faiss_pqvae.model.pqvae import PQVAE, to_float
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.faiss_method import faiss_method
 from faiss_pqvae.native.ids import in_id_map, unwrapped
 from faiss_pqvae.native.kinds.kind import Found
+from faiss_pqvae.native.kinds.lists import coarse_centroids
 from faiss_pqvae.native.store.changes import all_or_nothing
 from faiss_pqvae.native.store.store import Store
 from faiss_pqvae.types import CodeArray, FloatArray, IdArray
 
 _CHUNK_BYTES = 2**26
+_CENTROIDS_AT_A_TIME = 1024
 _STORING = (
     faiss.IndexFlat,
     faiss.IndexFlatL2,
@@ -34,6 +36,30 @@ _STORING = (
     faiss.IndexScalarQuantizer,
     faiss.IndexPQ,
 )
+
+
+class Candidates(NamedTuple):
+    """What a scan found, for a second look.
+
+    Attributes:
+        keys: (nq, n) int64, or one after another; -1 where there is none.
+        codes: (nq, n, code_size) uint8, of the store; None for who does not look at them.
+    """
+
+    keys: IdArray
+    codes: CodeArray | None = None
+
+    def at(self, places: IdArray) -> Candidates:
+        """Those at places of any shape, counted through all queries."""
+        codes = self.codes
+        if codes is not None:
+            codes = codes.reshape(-1, codes.shape[-1])[places]
+        return Candidates(self.keys.ravel()[places], codes)
+
+    def filled(self, there: npt.NDArray[np.bool_]) -> Candidates:
+        """With one that is there (nq, n) in the place of each that is not."""
+        first, places = there.argmax(), np.arange(there.size).reshape(there.shape)
+        return self.at(np.where(there, places, first))
 
 
 class StoredVectors:
@@ -53,7 +79,6 @@ class StoredVectors:
     index: Any
     unit: bool
     chunk_bytes: int
-    listed: ClassVar[int] = 1  # results of the codes for each candidate
     least_k: ClassVar[int] = 1  # results that candidates are taken for, at least
 
     def __init__(
@@ -191,16 +216,12 @@ class StoredVectors:
             return (self.kind,)
         return self.kind, kind, faiss.vector_to_array(numbers).tobytes()
 
-    def shortened(self, D: FloatArray, keys: IdArray, n: int) -> IdArray:
-        """The n best of every query's candidates (nq, k), which come in order."""
-        return keys[:, :n]
-
-    def distances(self, batch: Batch, keys: IdArray) -> FloatArray:
-        """From the items of a batch to candidates (n, k) int64: (n, k) float32."""
+    def distances(self, batch: Batch, found: Candidates) -> FloatArray:
+        """From the items of a batch to candidates (n, k): (n, k) float32."""
         return _distances(
             self._vectors(batch.items),
-            keys,
-            lambda wanted: torch.from_numpy(self.index.reconstruct_batch(wanted)),
+            found,
+            lambda wanted: torch.from_numpy(self.index.reconstruct_batch(wanted.keys)),
             self.index.metric_type,
             self.chunk_bytes,
         )
@@ -219,36 +240,40 @@ class Decoder:
 
     Args:
         model: of the index.
-        reconstruct: gives quantized latents (n, latent_dim) float32 for keys (n,) int64.
-        metric_type: of the search.
+        store: of the codes.
         chunk_bytes: of candidates looked at together.
-        codes: gives codes (n, M) uint8 for keys (n,) int64, where the index keeps them by key.
+
+    Raises:
+        ValueError: additive codes in an index that does not give them back.
     """
 
     model: PQVAE
-    reconstruct: Callable[[IdArray], FloatArray]
-    metric_type: int
+    store: Store
     chunk_bytes: int
-    codes: Callable[[IdArray], CodeArray] | None
     least_k: ClassVar[int] = 10  # fewer results would cost as much, and be worse
 
-    def __init__(
-        self,
-        model: PQVAE,
-        reconstruct: Callable[[IdArray], FloatArray],
-        metric_type: int,
-        *,
-        chunk_bytes: int = _CHUNK_BYTES,
-        codes: Callable[[IdArray], CodeArray] | None = None,
-    ) -> None:
-        self.chunk_bytes = chunk_bytes
-        self.model, self.reconstruct, self.metric_type = model, reconstruct, metric_type
-        self.codes = codes
+    def __init__(self, model: PQVAE, store: Store, *, chunk_bytes: int = _CHUNK_BYTES) -> None:
+        if model.spec.is_additive and not store.has_codes:
+            raise ValueError(
+                "expected an index that gives codes back, as IndexPQ and inverted files do, for a "
+                f"decoder of additive codes, got {store.kind.name}"
+            )
+        self.model, self.store, self.chunk_bytes = model, store, chunk_bytes
         self._short_list: ShortList | None = None
+        self._centroids: Tensor | None = None
 
     def __setattr__(self, name: str, value: Any) -> None:
         check_attribute(self, name)
         super().__setattr__(name, value)
+
+    @property
+    def _metric_type(self) -> int:
+        return int(self.store.index.metric_type)
+
+    @property
+    def by_codes(self) -> bool:
+        """Whether it looks at the codes of candidates."""
+        return self.model.spec.is_additive
 
     @property
     def short_list(self) -> ShortList | None:
@@ -257,7 +282,7 @@ class Decoder:
         None where tables rank as the sums of codewords do.
         """
         decoder = self.model.code_decoder
-        if not isinstance(decoder, ConditionalCode) or self.metric_type != faiss.METRIC_L2:
+        if not isinstance(decoder, ConditionalCode) or self._metric_type != faiss.METRIC_L2:
             return None
         if self._short_list is None:
             self._short_list = ShortList(self.model.quantizer.codewords, decoder)
@@ -268,46 +293,49 @@ class Decoder:
         """Results of the codes for each candidate."""
         return 1 if self.short_list is None else self.short_list.per_candidate
 
-    def shortened(self, D: FloatArray, keys: IdArray, n: int) -> IdArray:
+    def shortened(self, D: FloatArray, found: Candidates, n: int) -> Candidates:
         """The n best of every query's candidates (nq, k), by their sums of codewords.
 
         Args:
             D: (nq, k) float32, distances by look-up tables.
-            keys: (nq, k) int64, -1 where there is none.
+            found: likewise in order.
             n: of them, at most k.
         """
-        there = keys != -1
-        if self.short_list is None or not there.any():
-            return keys[:, :n]
-        known = np.where(there, keys, keys[there][0])
-        codes = self._codes(known.ravel()).reshape(*keys.shape, self.model.M)
-        return self.short_list(D, keys, codes, n)
+        (nq, k), codes = D.shape, found.codes
+        assert codes is not None
+        best = np.broadcast_to(np.arange(n), (nq, n))
+        if self.short_list is not None and n < k:
+            _, ids = self.store.split_codes(codes.reshape(nq * k, -1))
+            best = self.short_list(D, found.keys, ids.reshape(nq, k, -1), n)
+        return found.at(best + k * np.arange(nq)[:, None])
 
-    def distances(self, batch: Batch, keys: IdArray) -> FloatArray:
-        """From the items of a batch to candidates (n, k) int64: (n, k) float32."""
+    def distances(self, batch: Batch, found: Candidates) -> FloatArray:
+        """From the items of a batch to candidates (n, k): (n, k) float32."""
         with torch.inference_mode():
             queries = self._unit(self.model.normalize(batch.inputs).flatten(1))
-            return _distances(queries, keys, self._decode, self.metric_type, self.chunk_bytes)
+            return _distances(queries, found, self._decode, self._metric_type, self.chunk_bytes)
 
-    def _decode(self, keys: IdArray) -> Tensor:
-        """The items (n, d) of keys (n,), as queries are compared with them."""
+    def _decode(self, found: Candidates) -> Tensor:
+        """The items (n, d) of candidates (n,), as queries are compared with them."""
         model, decoder = self.model, self.model.code_decoder
-        if decoder is None or model.spec.by_residual:
-            z = torch.from_numpy(self.reconstruct(keys)).to(model.device)
-            decoded = model.decoder(z).float().flatten(1) if decoder is None else model.summed(z)
-            return self._unit(decoded)
-        ids = torch.from_numpy(self._codes(keys)).to(model.device)
-        return self._unit(decoder.compared(ids.long()))
+        if decoder is None:
+            z = torch.from_numpy(self.store.reconstruct(found.keys)).to(model.device)
+            return self._unit(model.decoder(z).float().flatten(1))
+        assert found.codes is not None
+        numbers, ids = self.store.split_codes(found.codes)
+        decoded = decoder.compared(torch.from_numpy(ids).to(model.device).long())
+        if model.spec.by_residual:
+            decoded = decoded + self._coarse()[torch.from_numpy(numbers).to(model.device)]
+        return self._unit(decoded)
 
-    def _codes(self, keys: IdArray) -> CodeArray:
-        """Codes (n, M) uint8 of keys (n,)."""
-        if self.codes is not None:
-            return self.codes(keys)
-        with torch.inference_mode():
-            z = torch.from_numpy(self.reconstruct(keys)).to(self.model.device)
-            ids = assign(split(z, self.model.M), self.model.quantizer.codewords)
-            codes: CodeArray = ids.cpu().numpy().astype(np.uint8)
-            return codes
+    def _coarse(self) -> Tensor:
+        """The centroids (nlist, d) of the inverted lists, as vectors."""
+        if self._centroids is None:
+            model, latents = self.model, coarse_centroids(self.store.bare)
+            parts = np.array_split(latents, -(-len(latents) // _CENTROIDS_AT_A_TIME))
+            vectors = [model.summed(torch.from_numpy(part).to(model.device)) for part in parts]
+            self._centroids = torch.cat(vectors)
+        return self._centroids
 
     def _unit(self, x: Tensor) -> Tensor:
         return functional.normalize(x) if self.model.spec.is_unit else x
@@ -333,7 +361,7 @@ def make_refiner(refine_index: Any, encoding: Encoding, store: Store) -> Refiner
     if refine_index is None:
         return None
     if refine_index == "decoder":
-        return Decoder(encoding.model, store.reconstruct, metric_type, codes=store.codes)
+        return Decoder(encoding.model, store)
     if not isinstance(refine_index, faiss.Index):
         raise TypeError(
             f"expected a FAISS index to refine with, 'decoder' or None, got {refine_index!r}"
@@ -400,26 +428,25 @@ def check_k_factor(k_factor: Any) -> float:
     return number("k_factor", k_factor, 1)
 
 
-def refine(refiner: Refiner, batch: Batch, keys: IdArray, k: int, metric_type: int) -> Found:
+def refine(refiner: Refiner, batch: Batch, found: Candidates, k: int, metric_type: int) -> Found:
     """The k best of every query's candidates by their finer distances.
 
     Args:
         refiner: gives the distances.
         batch: the queries.
-        keys: candidates (n, k_base) int64, -1 where there is none.
+        found: candidates (n, k_base).
         k: results per query, at most k_base.
         metric_type: of the distances.
 
     Returns:
         D (n, k) float32 and keys (n, k) int64, as a search gives them.
     """
-    sign = 1 if metric_type == faiss.METRIC_L2 else -1
+    sign, keys = 1 if metric_type == faiss.METRIC_L2 else -1, found.keys
     D = np.full(keys.shape, sign * np.finfo(np.float32).max)  # FAISS's own filling
     there = keys != -1  # others below 0 are ids that users gave
     if there.any():
         # A missing one is looked up as one that is there, and then forgotten.
-        found = refiner.distances(batch, np.where(there, keys, keys[there][0]))
-        D[there] = found[there]
+        D[there] = refiner.distances(batch, found.filled(there))[there]
     order = np.argsort(sign * D, axis=1, kind="stable")[:, :k]
     D = np.take_along_axis(D, order, 1).astype(np.float32)
     return D, np.take_along_axis(keys, order, 1)
@@ -427,23 +454,25 @@ def refine(refiner: Refiner, batch: Batch, keys: IdArray, k: int, metric_type: i
 
 def _distances(
     queries: Tensor,
-    keys: IdArray,
-    look_up: Callable[[IdArray], Tensor],
+    found: Candidates,
+    look_up: Callable[[Candidates], Tensor],
     metric_type: int,
     chunk_bytes: int,
 ) -> FloatArray:
-    """Distances (n, k) float32 from queries (n, d) to what keys (n, k) stand for."""
+    """Distances (n, k) float32 from queries (n, d) to what candidates (n, k) stand for."""
+    keys = found.keys
     D = torch.empty(keys.shape)
     step = max(1, chunk_bytes // (4 * keys.shape[1] * queries.shape[1]))
     for start in range(0, len(keys), step):
         rows = slice(start, start + step)
         # Queries share candidates: each is looked up once.
-        wanted, places = np.unique(keys[rows], return_inverse=True)
-        vectors = look_up(wanted)[torch.from_numpy(places.reshape(keys[rows].shape))]
+        _, first, places = np.unique(keys[rows], return_index=True, return_inverse=True)
+        wanted = look_up(found.at(first + start * keys.shape[1]))
+        vectors = wanted[torch.from_numpy(places.reshape(keys[rows].shape))]
         if metric_type == faiss.METRIC_L2:
-            found = (queries[rows, None] - vectors).square().sum(-1)
+            distances = (queries[rows, None] - vectors).square().sum(-1)
         else:
-            found = (queries[rows, None] * vectors).sum(-1)
-        D[rows] = found.cpu()
+            distances = (queries[rows, None] * vectors).sum(-1)
+        D[rows] = distances.cpu()
     array: FloatArray = D.numpy()
     return array

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from faiss_pqvae.arguments import check_fits, integer, number, output
 from faiss_pqvae.index.encoding import Batch
-from faiss_pqvae.index.refine import Refiner, refine
+from faiss_pqvae.index.refine import Candidates, Decoder, Refiner, refine
 from faiss_pqvae.native.store.store import Store
 from faiss_pqvae.types import FloatArray, IdArray
 
@@ -91,8 +91,8 @@ class Search:
             candidates = max(
                 k, int(min(max(k, self.refiner.least_k) * self.k_factor, index.ntotal))
             )
-            keys = self._candidates(batch, candidates, how)
-            D, keys = refine(self.refiner, batch, keys, k, int(index.metric_type))
+            found = self._candidates(batch, candidates, how)
+            D, keys = refine(self.refiner, batch, found, k, int(index.metric_type))
             if R is not None:
                 R[:] = store.reconstruct_found(keys)
         elif R is not None:
@@ -103,16 +103,20 @@ class Search:
             D -= np.where(keys == -1, 0, np.float32(self.offset))
         return D, keys
 
-    def _candidates(self, batch: Batch, n: int, how: dict[str, Any]) -> IdArray:
-        """The n best keys of every query, (nq, n), for the refiner."""
-        assert self.refiner is not None
-        listed = min(n * self.refiner.listed, int(self.store.index.ntotal))
-        if listed <= n:
-            return self.store.search(batch.z, n, **how)[1]
+    def _candidates(self, batch: Batch, n: int, how: dict[str, Any]) -> Candidates:
+        """The n best of every query, for the refiner."""
+        refiner = self.refiner
+        if not isinstance(refiner, Decoder) or not refiner.by_codes:
+            return Candidates(self.store.search(batch.z, n, **how)[1])
+        listed = max(n, min(n * refiner.listed, int(self.store.index.ntotal)))
         rows = max(1, _LISTED_AT_A_TIME // listed)
-        parts = [batch.z[start : start + rows] for start in range(0, len(batch.z), rows)]
-        found = (self.store.search(part, listed, **how) for part in parts)
-        return np.concatenate([self.refiner.shortened(D, keys, n) for D, keys in found])
+        parts = (batch.z[start : start + rows] for start in range(0, len(batch.z), rows))
+        found = []
+        for part in parts:
+            D, keys, codes = self.store.search_and_return_codes(part, listed, **how)
+            found.append(refiner.shortened(D, Candidates(keys, codes), n))
+        keys, codes = (np.concatenate(each) for each in zip(*found, strict=True))
+        return Candidates(keys, codes)
 
     def within(
         self, batches: Iterator[Batch], thresh: float

@@ -58,14 +58,13 @@ class ShortList:
             n: of them, at most k.
 
         Returns:
-            Keys (nq, n) int64, best first.
+            Their places (nq, n) int64 among the k, best first.
         """
         lacking = self._lacking(codes.reshape(-1, codes.shape[-1]))
         exact = np.where(keys == -1, math.inf, D + lacking.reshape(D.shape))
         best = np.argpartition(exact, n - 1, axis=1)[:, :n]
         order = np.argsort(np.take_along_axis(exact, best, 1), axis=1, kind="stable")
-        best = np.take_along_axis(best, order, 1)
-        found: npt.NDArray[np.int64] = np.take_along_axis(keys, best, 1)
+        found: npt.NDArray[np.int64] = np.take_along_axis(best, order, 1)
         return found
 
 

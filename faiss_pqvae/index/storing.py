@@ -287,7 +287,7 @@ def check_residuals(native: Any, model: PQVAE, *, takes_coarse: bool) -> None:
         raise ValueError(
             "expected an inverted file with by_residual=False: a model's codebooks are those of "
             "latents, not of what a coarse centroid leaves over of them, unless an objective that "
-            "learns these, such as 'ranking' or 'additive', trains it in this very index"
+            "learns these ('ranking', 'additive' or 'synthesis') trains it in this very index"
         )
 
 

@@ -314,6 +314,8 @@ class PQVAE(nn.Module):
         """Latents (n, latent_dim) back to inputs (n, *input_shape).
 
         Images are clipped to [0, 1]; standardised ones get the training data's average exposure.
+        Additive codes of residuals are summed up: a deep decoder of these wants to know the codes,
+        which their sum with a coarse centroid does not tell.
         """
         if self.spec.by_residual and self.spec.is_additive:
             return self.summed(z)

@@ -24,7 +24,7 @@ from ..data.mixing import filled_up
 from ..data.queries import Queries, check_queries, split_queries
 from ..data.views import Views
 from .linear_start import Coarse
-from .neighbours import nearest
+from .neighbours import nearest, nearest_centroids
 from .protocol import Setup, Terms, Validation, Way, items_of
 from .query_map import Compared, learn_query_map
 from .residual_start import MakeCodebooks
@@ -211,9 +211,7 @@ class AdditiveTask:
         """The coarse centroids (n, d) nearest to the items."""
         if self.coarse is None:
             return None
-        centroids = torch.from_numpy(self.coarse()).to(self.x.device)
-        lists, _ = nearest(self.x, centroids, 1, metric=self.model.spec.metric)
-        return centroids[lists[:, 0]]
+        return nearest_centroids(self.coarse, self.x, self.model.spec.metric).of_all()
 
     def _judge(self, left: Tensor, ids: Tensor, around: Tensor | None) -> list[float]:
         """Takes the penalty with which held-out items find their neighbours, and the lengths.

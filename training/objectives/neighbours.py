@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -352,6 +352,30 @@ def nearest(
         if bar is not None:
             bar.update(len(part))
     return torch.cat([ids for ids, _ in found]), torch.cat([values for _, values in found])
+
+
+class Around(NamedTuple):
+    """What is taken off vectors: a coarse centroid of each.
+
+    Attributes:
+        centroids: (nlist, d).
+        lists: (n,) int64.
+    """
+
+    centroids: Tensor
+    lists: Tensor
+
+    def of_all(self) -> Tensor:
+        """(n, d)."""
+        return self.centroids[self.lists]
+
+
+@torch.no_grad()
+def nearest_centroids(coarse: Coarse, x: Tensor, metric: Metric) -> Around:
+    """The centroids nearest to vectors (n, d)."""
+    centroids = torch.from_numpy(coarse()).to(x.device)
+    lists, _ = nearest(x, centroids, 1, metric=metric)
+    return Around(centroids, lists[:, 0])
 
 
 def _blocks(x: Tensor, with_it: Any, rows: int) -> Iterator[tuple[Tensor, Any]]:

@@ -27,7 +27,8 @@ from ..data.items import Rows
 from ..data.mixing import filled_up
 from ..data.queries import Queries, check_queries, split_queries
 from ..data.views import Views
-from .neighbours import nearest
+from .linear_start import Coarse
+from .neighbours import Around, nearest, nearest_centroids
 from .protocol import Setup, Terms, Validation, Way, items_of
 from .query_map import Compared, learn_query_map
 from .residual_start import MakeCodebooks
@@ -73,7 +74,7 @@ class Synthesis:
 
     title: ClassVar[str] = "PQ-VAE"
     code: ClassVar[str] = "PQVAE"
-    learns_from: ClassVar[tuple[str, ...]] = ("codebooks", "queries")
+    learns_from: ClassVar[tuple[str, ...]] = ("codebooks", "coarse", "queries")
 
     items: int = 500_000
     start_items: int = 65_536
@@ -137,11 +138,8 @@ class Synthesis:
         )
 
     def check(self, n: int, given: dict[str, Any]) -> dict[str, Any]:
-        """What makes the start's codebooks of vectors, and queries, if there are any."""
-        found = {
-            "codebooks": given.get("codebooks"),
-            "queries": check_queries(given.get("queries")),
-        }
+        """What makes the start's codebooks, coarse centroids and queries, if there are any."""
+        found = {**given, "queries": check_queries(given.get("queries"))}
         return {name: value for name, value in found.items() if value is not None}
 
     def settled(self, model: PQVAE, config: TrainingConfig) -> tuple[Synthesis, TrainingConfig]:
@@ -169,6 +167,7 @@ class SynthesisTask:
         setup: see `Setup`; the model has a conditional decoder.
         settings: of the objective.
         codebooks: makes the start's, see `residual_start.residual_codebooks`.
+        coarse: centroids of which the nearest is taken off every item before it is coded, or None.
         queries: real ones (nq, d), or None.
     """
 
@@ -182,6 +181,7 @@ class SynthesisTask:
         settings: Synthesis,
         *,
         codebooks: MakeCodebooks | None = None,
+        coarse: Coarse | None = None,
         queries: Any = None,
     ) -> None:
         model, config = setup.model, setup.config
@@ -195,9 +195,11 @@ class SynthesisTask:
             self._as_compared(items.vectors(rows))
             for rows in (items.train_rows, items.validation_rows)
         )
-        more = filled_up(self.known, settings.filled, settings.mixing, items.generator("mixing"))
-        self.x = self._as_compared(more)
-        self.make_codebooks = codebooks
+        self.make_codebooks, self.coarse = codebooks, coarse
+        left, self.around = self._coded(self.known)
+        self.left_of_held_out, _ = self._coded(self.held_out)
+        more = filled_up(left, settings.filled, settings.mixing, items.generator("mixing"))
+        self.x = more if coarse else self._as_compared(more)
         self.real: Queries | None = None
         if queries is not None:
             self.real = split_queries(
@@ -216,6 +218,13 @@ class SynthesisTask:
 
     def _as_compared(self, x: Tensor) -> Tensor:
         return functional.normalize(x) if self.model.spec.is_unit else x
+
+    def _coded(self, x: Tensor) -> tuple[Tensor, Around | None]:
+        """What is coded of items (n, d), and what was taken off them before."""
+        if self.coarse is None:
+            return x, None
+        around = nearest_centroids(self.coarse, x, self.model.spec.metric)
+        return x - around.of_all(), around
 
     @property
     def known_codes(self) -> Tensor:
@@ -326,8 +335,10 @@ class SynthesisTask:
         self.codes_of_best = state["codes_of_best"].to(self.x.device)
 
     def fingerprint(self) -> dict[str, Any]:
-        """Queries, the start, and what the codes are compared by."""
+        """Queries, coarse centroids, the start, and what the codes are compared by."""
         about = {} if self.real is None else {"queries": self.real.key}
+        if self.coarse is not None:
+            about["coarse"] = self.coarse.settings
         start = "k-means" if self.make_codebooks is None else "RQ"
         return {"metric": self.model.spec.metric, "start": start, **about}
 
@@ -378,13 +389,13 @@ class SynthesisTask:
     @torch.no_grad()
     def validate(self) -> Validation:
         """The error of held-out items, and whether their neighbours are found among the others."""
-        ids = self._chosen(self.held_out)
-        error = self._error(self.held_out, ids)
+        ids = self._chosen(self.left_of_held_out)
+        error = self._error(self.left_of_held_out, ids)
         if error < self.lowest:
             self.lowest, self.codes_of_best = error, self.codes.clone()
         facts = {f"validation_{self.shown}": float(self._hits(self._decoded(), 1).mean())}
         first = self.decoder.first.detach().unsqueeze(0)
-        ratio = distance_ratio(self.decoder.inside(self.queries), first)
+        ratio = distance_ratio(self.decoder.inside(self.left_of_held_out[:_QUERIES]), first)
         return Validation({"loss": error, "reconstruction": error}, ratio, counts=True, facts=facts)
 
     @torch.no_grad()
@@ -394,13 +405,18 @@ class SynthesisTask:
         return float(error / self.decoder.unit.square())
 
     def _decoded(self) -> Tensor:
+        """What the codes (n, d) of the items stand for, without what was taken off before."""
         with self._autocast():
             return self.decoder.decode(self.known_codes)
+
+    def _back(self, decoded: Tensor) -> Tensor:
+        """With what was taken off the items."""
+        return decoded if self.around is None else decoded + self.around.of_all()
 
     def _hits(self, decoded: Tensor, shrinks: float) -> Tensor:
         """Whether the item nearest to each query is decoded nearest to it: (nq,) float."""
         centre = self.decoder.centre
-        stored = centre + shrinks * (decoded - centre)
+        stored = self._back(centre + shrinks * (decoded - centre))
         found, _ = nearest(self.queries, stored, 1, metric=self.model.spec.metric)
         return (found == self.truth).float()
 
@@ -442,7 +458,7 @@ class SynthesisTask:
     def _map_queries(self, queries: Queries) -> dict[str, Any]:
         """Gives queries a map of their own, where those that are held out find more by it."""
         with self._autocast():
-            stored = self.decoder.compared(self.known_codes)
+            stored = self._back(self.decoder.compared(self.known_codes))
         return learn_query_map(
             self.model,
             queries,
@@ -455,15 +471,21 @@ class SynthesisTask:
         """With which the tables' short list has most of the queries' neighbours."""
         if self.model.spec.metric != "l2":
             return 1.0
+        # |q - a - s|^2, with s of the tables and a what it is about, an item's own where there are
+        # centroids: |s|^2 alone is shrunk.
         vectors, lengths = tables.sums(self.known_codes.long())
-        queries = self.queries - self.decoder.centre
+        queries, others = self.queries - self.decoder.centre, torch.zeros_like(lengths)
+        if self.around is not None:
+            around = self.around.of_all()
+            others = around.square().sum(1) + 2 * (around * vectors).sum(1)
+            vectors = vectors.add_(around)
         found = []
         for shrinks in _SHRINKS:
             hits = 0
             for part, truth in zip(
                 torch.split(queries, 100), torch.split(self.truth, 100), strict=True
             ):
-                distances = torch.addmm(shrinks * lengths, part, vectors.T, alpha=-2)
+                distances = torch.addmm(others + shrinks * lengths, part, vectors.T, alpha=-2)
                 k = min(_LISTED, len(vectors))
                 hits += int((distances.topk(k, largest=False).indices == truth).sum())
             found.append(hits)

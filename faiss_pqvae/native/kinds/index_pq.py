@@ -10,7 +10,6 @@ from faiss_pqvae.native.compare import check_pq, expect
 from faiss_pqvae.native.kinds import plain, scanned
 from faiss_pqvae.native.kinds.kind import Kind, Parameters, listed
 from faiss_pqvae.native.kinds.product import SDC_NBITS, Product, check_searchable
-from faiss_pqvae.native.packing import unpacked
 from faiss_pqvae.native.reader import Header, Reader
 from faiss_pqvae.types import CodeArray, IdArray
 
@@ -31,7 +30,7 @@ def _parameters(params: Any) -> Parameters:
 def _codes_at(bare: Any, keys: IdArray) -> CodeArray:
     plain.check_places(bare, keys)
     codes: CodeArray = faiss.rev_swig_ptr(bare.codes.data(), bare.ntotal * bare.code_size)
-    return unpacked(codes.reshape(bare.ntotal, bare.code_size)[keys], bare.pq.M, bare.pq.nbits)
+    return codes.reshape(bare.ntotal, bare.code_size)[keys]
 
 
 def _layout(file: Reader, header: Header) -> None:

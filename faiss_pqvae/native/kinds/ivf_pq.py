@@ -12,7 +12,6 @@ from faiss_pqvae.native.ids import list_ids
 from faiss_pqvae.native.kinds import lists, lists_in_files, plain
 from faiss_pqvae.native.kinds.kind import Kind, listed
 from faiss_pqvae.native.kinds.product import Product
-from faiss_pqvae.native.packing import unpacked
 from faiss_pqvae.types import CodeArray, IdArray
 
 
@@ -37,7 +36,7 @@ def _codes_at(bare: Any, keys: IdArray) -> CodeArray:
     visited, first = np.unique(numbers[order], return_index=True)
     for number, rows in zip(visited, np.split(order, first[1:]), strict=True):
         codes[rows] = _codes(bare, int(number))[offsets[rows]]
-    return unpacked(codes, bare.pq.M, bare.pq.nbits)
+    return lists.behind_numbers(bare, numbers, codes)
 
 
 def add_entries(ivf: Any, list_no: int, codes: CodeArray, ids: IdArray) -> None:
@@ -60,6 +59,7 @@ KIND = listed(
         has_lists=True,
         trains_coarse=True,
         search_and_reconstruct=lists.search_and_reconstruct,
+        search_and_return_codes=lists.search_and_return_codes,
         quantize=lists.quantize,
         check_keys=plain.nothing,
         reconstruct=lists.reconstruct,

@@ -108,6 +108,7 @@ KIND = listed(
         quantize=lists.quantize,
         check_keys=plain.nothing,
         reconstruct=lists.reconstruct,
+        codes_at=lists.codes_at,
         check_codes=lists.check_codes,
         add=lists.add,
         add_codes=_add_codes,

@@ -17,6 +17,7 @@ from faiss_pqvae.types import CodeArray, FloatArray, IdArray
 
 Found = tuple[FloatArray, IdArray]
 Reconstructed = tuple[FloatArray, IdArray, FloatArray]
+Coded = tuple[FloatArray, IdArray, CodeArray]
 
 
 class Quantizer(Protocol):
@@ -126,10 +127,11 @@ class Kind:
         exact: an index with the same codes whose `range_search` is right.
         search_and_reconstruct: D, keys and latents of `(bare, z, k, native parameters)`, where an
             index knows while it searches; None elsewhere.
+        search_and_return_codes: likewise codes (n, k, code_size).
         quantize: every latent's own codewords (n, d).
         check_keys: refuses keys (n,) that cannot be there, with a ValueError.
         reconstruct: latents (n, d) of keys (n,); ValueError where there is no such key.
-        codes_at: codes (n, M) uint8, a byte each, of keys (n,); None where they are not at hand.
+        codes_at: codes (n, code_size) of keys (n,), as `encode` gives them; None where it cannot.
         code_size: bytes of a code, what names its inverted list included.
         encode: codes (n, code_size) of latents (n, d).
         decode: latents of codes.
@@ -166,6 +168,7 @@ class Kind:
     search: Callable[[Any, Request], Found] = plain.search
     exact: Callable[[Any], Any] = plain.itself
     search_and_reconstruct: Callable[[Any, FloatArray, int, Any], Reconstructed] | None = None
+    search_and_return_codes: Callable[[Any, FloatArray, int, Any], Coded] | None = None
     quantize: Callable[[Any, FloatArray], FloatArray] = plain.quantize
     check_keys: Callable[[Any, IdArray], None] = plain.check_places
     reconstruct: Callable[[Any, IdArray], FloatArray] = plain.reconstruct

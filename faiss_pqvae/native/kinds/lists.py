@@ -80,6 +80,15 @@ def search_and_reconstruct(
     return D, I, R
 
 
+def search_and_return_codes(
+    bare: Any, z: FloatArray, k: int, params: Any
+) -> tuple[FloatArray, IdArray, CodeArray]:
+    """FAISS's own, likewise."""
+    search = faiss_method(bare, "search_and_return_codes")
+    D, I, codes = search(z, k, include_listnos=True, params=params)  # noqa: E741
+    return D, I, codes
+
+
 def reconstruct(bare: Any, keys: IdArray) -> FloatArray:
     """Looks through all lists, unless they are in a direct map."""
     if bare.direct_map.type != faiss.DirectMap.NoMap:
@@ -131,10 +140,25 @@ def list_numbers(bare: Any, codes: CodeArray) -> IdArray:
 
 def in_lists(bare: Any, numbers: IdArray, ids: IdArray) -> CodeArray:
     """Codes (n, code_size) of inverted lists (n,) and of codewords (n, M) in them."""
+    packed = faiss.pack_bitstrings(np.ascontiguousarray(ids, np.int32), bare.pq.nbits)
+    return behind_numbers(bare, numbers, packed)
+
+
+def behind_numbers(bare: Any, numbers: IdArray, codes: CodeArray) -> CodeArray:
+    """Codes (n, code_size) of inverted lists (n,) and of what lies in these (n, bytes)."""
     n_bytes = bare.coarse_code_size()
     before = numbers.astype("<i8").view(np.uint8).reshape(len(numbers), 8)[:, :n_bytes]
-    packed = faiss.pack_bitstrings(np.ascontiguousarray(ids, np.int32), bare.pq.nbits)
-    return np.ascontiguousarray(np.concatenate([before, packed], axis=1))
+    return np.ascontiguousarray(np.concatenate([before, codes], axis=1))
+
+
+def codes_at(bare: Any, keys: IdArray) -> CodeArray:
+    """The codes of keys (n,), from their latents."""
+    numbers, _ = found_at(bare, keys)
+    z = reconstruct(bare, keys)
+    if bare.by_residual:
+        quantizer = faiss.downcast_index(bare.quantizer)
+        z -= faiss_method(quantizer, "reconstruct_batch")(numbers)
+    return behind_numbers(bare, numbers, bare.pq.compute_codes(z))
 
 
 def check_codes(bare: Any, codes: CodeArray) -> None:

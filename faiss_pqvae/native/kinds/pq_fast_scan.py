@@ -76,6 +76,7 @@ KIND = listed(
         quantizer=Product(),
         search=_search,
         exact=_flat,
+        codes_at=plain.codes_at,
         add_codes=plain.adds_decoded(plain.decode, plain.add),
         tidy=_tidy,
         contents=_contents,

@@ -7,14 +7,16 @@ built out of what FAISS has, see `kinds`; what they cannot give raises an error 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 import numpy as np
 
 from faiss_pqvae.native.faiss_method import faiss_method
-from faiss_pqvae.native.kinds.kind import Found, Reconstructed, Request
+from faiss_pqvae.native.kinds.kind import Coded, Found, Reconstructed, Request
+from faiss_pqvae.native.kinds.lists import list_numbers
+from faiss_pqvae.native.packing import unpacked
 from faiss_pqvae.native.scan.scan import Scan
 from faiss_pqvae.native.store import changes, id_map
 from faiss_pqvae.native.store.held import Held
@@ -113,6 +115,21 @@ class Store:
         z = self.quantize(z) if sdc else z
         return own(self.bare, z, k, native_parameters(params, self.held, None))
 
+    def search_and_return_codes(
+        self, z: FloatArray, k: int, *, params: Any = None, sdc: bool = False
+    ) -> Coded:
+        """As `search`, with codes (n, k, sa_code_size()) uint8, any where there is no result."""
+        sel = selector_of(params, self.kind, self.over_keys)
+        own = self.kind.search_and_return_codes
+        if own is None or sel is not None:
+            D, I = self.search(z, k, params=params, sdc=sdc)  # noqa: E741
+            codes, there = np.zeros((*I.shape, self.sa_code_size()), np.uint8), I != -1
+            if there.any():
+                codes[there] = self.codes(I[there])
+            return D, I, codes
+        z = self.quantize(z) if sdc else z
+        return own(self.bare, z, k, native_parameters(params, self.held, None))
+
     def quantize(self, z: FloatArray) -> FloatArray:
         """Every latent's own codewords: (n, d) float32 to (n, d) float32."""
         return self.kind.quantize(self.bare, z)
@@ -145,17 +162,33 @@ class Store:
             found[there] = self.reconstruct(keys[there])
         return found
 
-    @property
-    def codes(self) -> Callable[[IdArray], CodeArray] | None:
-        """Gives codes (n, M) uint8, a byte each, of keys (n,); None where they are not at hand."""
-        own = self.kind.codes_at
-        return None if own is None or self.bare.pq.nbits > 8 else partial(own, self.bare)
-
     # -- codes
 
     def sa_code_size(self) -> int:
         """Bytes of a code, the number of its inverted list included."""
         return self.kind.code_size(self.bare)
+
+    @property
+    def has_codes(self) -> bool:
+        """Whether `codes` knows any."""
+        return self.kind.codes_at is not None
+
+    def codes(self, keys: IdArray) -> CodeArray:
+        """The codes (n, sa_code_size()) uint8 of keys (n,); ValueError: no such key."""
+        assert self.kind.codes_at is not None
+        return self.kind.codes_at(self.bare, keys)
+
+    def split_codes(self, codes: CodeArray) -> tuple[IdArray | None, CodeArray]:
+        """Codes (n, sa_code_size()) uint8, of at most 8 bits a codeword, in their parts.
+
+        Returns:
+            The inverted lists (n,) int64, or None; and codewords (n, M) uint8, a byte each.
+        """
+        pq, numbers = self.bare.pq, None
+        if self.has_lists:
+            numbers = list_numbers(self.bare, codes)
+            codes = codes[:, self.bare.coarse_code_size() :]
+        return numbers, unpacked(np.ascontiguousarray(codes), pq.M, pq.nbits)
 
     def sa_encode(self, z: FloatArray) -> CodeArray:
         """Codes of latents: (n, d) float32 to (n, sa_code_size()) uint8."""

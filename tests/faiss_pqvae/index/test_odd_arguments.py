@@ -10,6 +10,7 @@ import faiss_pqvae as fpq
 from faiss_pqvae import LatentIndex, read_index, write_index
 from faiss_pqvae.index.refine import Decoder
 from faiss_pqvae.native import faiss
+from faiss_pqvae.native.store.store import Store
 
 D, N = 8, 40
 L2 = faiss.METRIC_L2
@@ -235,7 +236,7 @@ def test_constructor__refuses_parts_of_another_class(make_model):
 
 def test_refiner__refuses_a_slip(make):
     index = make("PQ flat")
-    for refiner in (index.refiner, Decoder(index.model, index.reconstruct_batch, L2)):
+    for refiner in (index.refiner, Decoder(index.model, Store(index.faiss_index))):
         with pytest.raises(AttributeError, match="object has no attribute 'k_factor'"):
             refiner.k_factor = 4  # it is the index's
         refiner.chunk_bytes = 2**20

@@ -77,15 +77,60 @@ def test_fit__repeats_exactly():
     assert a.fingerprint() == b.fingerprint()
 
 
+class Centroids:
+    """Two coarse centroids, far from each other."""
+
+    settings = "two"
+
+    def __call__(self):
+        return np.stack([np.full(D, 4.5, np.float32), np.full(D, 5.5, np.float32)])
+
+
+@pytest.mark.parametrize("metric", ["l2", "inner_product"])
+def test_fit__behind_coarse_centroids_learns_what_they_leave_over(metric):
+    net, history = trained(vectors(), metric=metric, coarse=Centroids())
+    assert net.spec.by_residual
+    x, centroids = torch.from_numpy(vectors(seed=1)), torch.from_numpy(Centroids()())
+    nearest = torch.cdist(x, centroids).argmin(1) if metric == "l2" else (x @ centroids.T).argmax(1)
+    left, code = x - centroids[nearest], net.code_decoder
+    decoded = code.decode(code.choose(left, 8))
+    assert (decoded - left).square().mean() < 0.5 * left.var(0).mean()
+    if metric == "l2":  # by inner products a few long items are the nearest of all
+        assert all(event["validation_recall@1"] > 0.2 for event in history[1:-1])
+
+
+def test_fit__recalls_are_those_of_whole_vectors():
+    """Of centroids that leave nothing over, everything is found, whatever is coded."""
+
+    class All(Centroids):
+        def __call__(self):
+            return vectors()
+
+    _, history = trained(vectors(), coarse=All())
+    assert [event["validation_recall@1"] for event in history[1:-1]] == [1] * TRAINING.epochs
+
+
+def test_fit__other_coarse_centroids_are_refused_in_a_folder(tmp_path):
+    class Others(Centroids):
+        settings = "others"
+
+    training = replace(TRAINING, epochs=1)
+    trained(vectors(), training=training, coarse=Centroids(), folder=tmp_path)
+    for wrong in ({"coarse": Others()}, {}):
+        with pytest.raises(ValueError, match="what is learned from besides the items"):
+            trained(vectors(), training=training, folder=tmp_path, **wrong)
+
+
+@pytest.mark.parametrize("coarse", [None, Centroids()])
 @pytest.mark.parametrize("at", ["neighbours", "codebooks", "rounds", "codes", 3, 9, 20])
-def test_fit__goes_on_after_a_kill_along_the_same_trajectory(tmp_path, at):
+def test_fit__goes_on_after_a_kill_along_the_same_trajectory(tmp_path, at, coarse):
     """Within a phase before the first step, or within steps, whose codes are in the checkpoint."""
 
     class KilledError(Exception):
         pass
 
     x, training = vectors(), replace(TRAINING, checkpoint_every=2)
-    whole, history = trained(x, training=training)
+    whole, history = trained(x, training=training, coarse=coarse)
     put = kept.Kept.put
     steps = []
 
@@ -98,8 +143,8 @@ def test_fit__goes_on_after_a_kill_along_the_same_trajectory(tmp_path, at):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(kept.Kept, "put", dying)
         with pytest.raises(KilledError):
-            trained(x, training=training, folder=tmp_path)
-    net, again = trained(x, training=training, folder=tmp_path)
+            trained(x, training=training, folder=tmp_path, coarse=coarse)
+    net, again = trained(x, training=training, folder=tmp_path, coarse=coarse)
     assert net.fingerprint() == whole.fingerprint()
     assert timeless(again) == timeless(history)
 
