@@ -2,9 +2,10 @@
 
 Every row has the same number of lists, which are visited in the same way, and codes of M bytes:
 FAISS's RQ keeps a byte of them for the norm that its scan needs. "additive" and "ranking" are
-objectives of ours. A row is compared with the first one, FAISS's OPQ, query by query: the gain,
-and its standard error. Queries are timed in one thread, all in one call: the median of three,
-after one that is not.
+objectives of ours; with RDecoder ("synthesis") a deep decoder ranks so many candidates of ten
+results, or tables alone answer. A row is compared with the first one, FAISS's OPQ, query by query:
+the gain, and its standard error. Queries are timed in one thread, in one call: the median of three,
+after one that is not. What is measured already is in the file, and stays when it is called again.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import statistics
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import tyro
+from parts import packed, stored_rows, unpacked
 
 import faiss_pqvae as fpq
 from faiss_pqvae.data.open import open_source
@@ -31,12 +34,13 @@ from faiss_pqvae.native import faiss
 
 K = 10
 NPROBES = (1, 2, 4, 8, 16, 32, 64)
-REPEATS = 3
+CANDIDATES = (0, 30, 100)  # that a decoder ranks, of ten results
+REPEATS, TIMED = 3, 1000  # queries
 
 Search = Callable[[npt.NDArray[np.float32], int], npt.NDArray[np.int64]]
 
 
-def of_faiss(description: str, learn: Any, base: Any) -> Search:
+def of_faiss(description: str, learn: Any, base: Any) -> dict[str, Search]:
     """FAISS's own inverted file."""
     index = faiss.index_factory(base.shape[1], description)
     index.train(learn)
@@ -48,20 +52,41 @@ def of_faiss(description: str, learn: Any, base: Any) -> Search:
         found: npt.NDArray[np.int64] = index.search(queries, K)[1]
         return found
 
-    return search
+    return {description: search}
 
 
-def of_ours(description: str, objective: str, learn: Any, base: Any) -> Search:
-    """An inverted file of ours, of codes that an objective learns."""
+def of_ours(
+    description: str, objective: Any, learn: Any, base: Any, folder: Path
+) -> dict[str, Search]:
+    """An inverted file of ours, of codes that an objective learns.
+
+    Args:
+        description: of the index.
+        objective: a name, or with its settings.
+        learn: (nt, d) float32.
+        base: (nb, d) float32.
+        folder: for the training, which goes on there.
+    """
     index = fpq.index_factory(base.shape[1], description, objective=objective)
-    index.train(learn)
+    index.train(learn, folder=folder)
     index.add(base)
+    decoder = index.refiner
+    if decoder is None:
+        return {f"{description} {objective}": partial(_searched, index, None, 1.0)}
+    return {
+        f"{description}, {n} candidates" if n else f"{description}, tables alone": partial(
+            _searched, index, decoder if n else None, max(1.0, n / K)
+        )
+        for n in CANDIDATES
+    }
 
-    def search(queries: npt.NDArray[np.float32], nprobe: int) -> npt.NDArray[np.int64]:
-        index.nprobe = nprobe
-        return index.search(queries, K)[1]
 
-    return search
+def _searched(
+    index: Any, refiner: Any, k_factor: float, queries: npt.NDArray[np.float32], nprobe: int
+) -> npt.NDArray[np.int64]:
+    index.refiner, index.k_factor, index.nprobe = refiner, k_factor, nprobe
+    found: npt.NDArray[np.int64] = index.search(queries, K)[1]
+    return found
 
 
 def queries_per_s(search: Search, queries: npt.NDArray[np.float32], nprobe: int) -> float:
@@ -90,6 +115,7 @@ def main(
     nlist: int = 1024,
     M: int = 8,
     limit: int | None = None,
+    epochs: int = fpq.Synthesis().epochs,
 ) -> None:
     """Measures all rows and writes them.
 
@@ -101,6 +127,7 @@ def main(
         nlist: inverted lists.
         M: bytes of a code.
         limit: vectors of base and learn that are read, to try the script; all by default.
+        epochs: of the decoder.
     """
     files = (learn or base, base, queries)
     limits = (limit, limit, None)
@@ -113,33 +140,69 @@ def main(
     nearest = exact.search(xq, 1)[1]
     native = f"OPQ{M},IVF{nlist},PQ{M}np", f"IVF{nlist},RQ{M - 1}x8_Nqint8"
     ours = f"IVF{nlist},PQVAE{M}"
-    rows: dict[str, Callable[[], Search]] = {
+    kept = out.with_name(f"{out.stem}-trainings")
+    deep = fpq.Synthesis(epochs=epochs)
+    made: dict[str, Callable[[], dict[str, Search]]] = {
         native[0]: lambda: of_faiss(native[0], xt, xb),
         native[1]: lambda: of_faiss(native[1], xt, xb),
-        f"{ours} ranking": lambda: of_ours(ours, "ranking", xt, xb),
-        f"{ours} additive": lambda: of_ours(ours, "additive", xt, xb),
+        f"{ours} ranking": lambda: of_ours(ours, "ranking", xt, xb, kept / "ranking"),
+        f"{ours} additive": lambda: of_ours(ours, "additive", xt, xb, kept / "additive"),
+        f"{ours},RDecoder": lambda: of_ours(f"{ours},RDecoder", deep, xt, xb, kept / "synthesis"),
     }
-    result: dict[str, Any] = {
-        "command": shlex.join(["python", *sys.argv]),
-        "environment": environment(),
-    }
-    first: dict[str, npt.NDArray[np.float64]] = {}
-    for name, make in rows.items():
+    setting = {"base": base, "queries": queries, "learn": learn, "nlist": nlist, "M": M}
+    setting |= {"limit": limit, "epochs": epochs}
+    rows = stored_rows(out, setting)
+    for name, make in made.items():
+        if any(row.startswith(name) for row in rows):
+            continue
         started = time.perf_counter()
-        search = make()
-        result[name] = {"build_s": round(time.perf_counter() - started, 1)}
-        for nprobe in NPROBES:
-            found = search(xq, nprobe) == nearest
-            for n in (1, K):
-                key = f"1-recall@{n}, nprobe={nprobe}"
-                hits = found[:, :n].any(1).astype(np.float64)
-                gain = hits - first.setdefault(key, hits)
-                error = gain.std() / np.sqrt(len(gain))
-                result[name][key] = [round(float(x), 4) for x in (hits.mean(), gain.mean(), error)]
-            speed = queries_per_s(search, xq, nprobe)
-            result[name][f"queries per second, nprobe={nprobe}"] = round(speed)
-        print(json.dumps({name: result[name]}, indent=1), flush=True)
-    replace_bytes(out, (json.dumps(result, indent=1) + "\n").encode())
+        searches = make()
+        build_s = round(time.perf_counter() - started, 1)
+        for row, search in searches.items():
+            first = rows[native[0]] if rows else None
+            rows[row] = {"build_s": build_s, **measured(search, xq, nearest, first)}
+            print(json.dumps({row: without_hits(rows[row])}, indent=1), flush=True)
+        about = {"command": shlex.join(["python", *sys.argv]), "environment": environment()}
+        kept_rows = {
+            row: found if row == native[0] else without_hits(found) for row, found in rows.items()
+        }
+        content = {**about, "setting": setting, "rows": kept_rows}
+        replace_bytes(out, (json.dumps(content, indent=1) + "\n").encode())
+
+
+def measured(
+    search: Search,
+    queries: npt.NDArray[np.float32],
+    nearest: npt.NDArray[np.int64],
+    first: dict[str, Any] | None,
+) -> dict[str, Any]:
+    """Recalls, what they gain over the first row, and speed.
+
+    Args:
+        search: of an index.
+        queries: (nq, d) float32.
+        nearest: (nq, 1) int64.
+        first: the first row, with its hits; None for that one itself.
+    """
+    row: dict[str, Any] = {"hits": {}}
+    for nprobe in NPROBES:
+        found = search(queries, nprobe) == nearest
+        for n in (1, K):
+            key = f"1-recall@{n}, nprobe={nprobe}"
+            hits = found[:, :n].any(1)
+            row["hits"][key] = packed(hits)
+            others = hits if first is None else unpacked(first["hits"][key], hits.shape)
+            gain = hits.astype(np.float64) - others
+            figures = hits.mean(), gain.mean(), gain.std() / np.sqrt(len(gain))
+            row[key] = [round(float(x), 4) for x in figures]
+        speed = queries_per_s(search, queries[:TIMED], nprobe)
+        row[f"queries per second, nprobe={nprobe}"] = round(speed)
+    return row
+
+
+def without_hits(row: dict[str, Any]) -> dict[str, Any]:
+    """A row as it is shown: of the first one alone hits are kept, for who is compared with it."""
+    return {name: value for name, value in row.items() if name != "hits"}
 
 
 if __name__ == "__main__":

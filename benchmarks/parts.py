@@ -247,6 +247,11 @@ def compared(hits: Hits, main: Hits) -> dict[str, Any]:
     return found
 
 
+def packed(hits: Hits) -> str:
+    """Hits of any shape as text, for a file."""
+    return np.packbits(hits).tobytes().hex()
+
+
 def unpacked(bits: str, shape: tuple[int, ...]) -> Hits:
     """The hits of a stored row."""
     found = np.unpackbits(np.frombuffer(bytes.fromhex(bits), np.uint8), count=np.prod(shape))
@@ -328,7 +333,7 @@ def main(
         measured[name] = {**compared(hits[asked], of_main[asked]), **figures}
         print(json.dumps({name: measured[name]}, indent=1), flush=True)
         if name == MAIN:  # later rows, perhaps of another run, are compared with them
-            measured[name]["hits"] = np.packbits(hits).tobytes().hex()
+            measured[name]["hits"] = packed(hits)
         about = {"command": shlex.join(["python", *sys.argv]), "environment": environment()}
         content = {**about, "setting": setting, "rows": measured}
         replace_bytes(out, (json.dumps(content, indent=1) + "\n").encode())
