@@ -68,14 +68,14 @@ def objective_for(
         input_shape: of an item.
         codes: those of vectors that find the most where they are stored: of sub-vectors, sums of
             codewords of all dimensions, or what a decoder ranks again. Sub-vectors whose dimension
-            `ModelConfig.dsub` names are product codes, if no decoder ranks them.
+            `ModelConfig.dsub` names are product codes.
 
     Raises:
         ValueError: a code that no objective has.
     """
     linear = (config.encoder or "linear", config.decoder) == ("linear", "linear")
     if resolved_objective().code == code:
-        if codes == "sums" and config.dsub is not None:
+        if config.dsub is not None:
             codes = "product"
         return _OF_VECTORS[codes] if len(input_shape) == 1 and linear else _USUAL
     for name in objectives.names():

@@ -48,6 +48,7 @@ _COARSE_ITERATIONS = 25
 # Of fewer codewords the one that says how long their sum is costs more than sums gain. Of more the
 # choice takes too long, and too much memory: both grow with M squared.
 _M_OF_SUMS = range(4, 17)
+_ADDITIVE = faiss.AdditiveCoarseQuantizer, faiss.IndexAdditiveQuantizer
 _MAX_GROWTH = 2**16  # dimensions that a transform may make out of fewer
 _faiss_index_factory = faiss.index_factory  # FAISS's own, whatever `register` does
 
@@ -360,6 +361,10 @@ def _native(parsed: Description, d: int, metric_type: int, *, by_residual: bool)
         index = _from_faiss(parsed, coarse, d, text, metric_type, "inverted lists")
         if index.nlist < 1:
             raise error(parsed.text, coarse.start, "expected at least one inverted list")
+        if isinstance(faiss.downcast_index(index.quantizer), _ADDITIVE):
+            # FAISS cannot copy such an index before it is trained, nor write it.
+            message = "expected coarse centroids without additive codes, as in IVF1024"
+            raise error(parsed.text, coarse.start, message)
         index.by_residual = by_residual and takes_centroids(index)
         if index.by_residual:
             index.cp.niter = _COARSE_ITERATIONS

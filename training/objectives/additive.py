@@ -28,7 +28,7 @@ from .neighbours import nearest, nearest_centroids
 from .protocol import Setup, Terms, Validation, Way, items_of
 from .query_map import Compared, learn_query_map
 from .residual_start import MakeCodebooks
-from .sums import Sums
+from .sums import Sums, networks_of_sums
 
 _CODED_AT_A_TIME = 8192
 _QUERIES = 2000  # held-out items whose neighbours are looked for
@@ -50,7 +50,7 @@ class Additive:
         start_items: of these, what the start's codebooks are learned from.
         filled: so many are made of fewer by mixtures, see `training.data.mixing`.
         mixing: share of the second vector in a mixture, at most; 0 makes none.
-        rounds: of codes and codebooks in turn.
+        rounds: of codes and codebooks in turn; a budget of minutes can be over before.
         sweeps: through the codebooks in every round.
         effort: of the choice of codes in the rounds, see `LatentIndex.effort`.
     """
@@ -84,24 +84,9 @@ class Additive:
         """None: sums of codewords alone.
 
         Raises:
-            ValueError: networks, or items that are no vectors.
+            ValueError: networks, latents of another size, or items that are no vectors.
         """
-        networks = (config.encoder or "linear", config.decoder)
-        known = networks in (("linear", "linear"), ("linear", "additive"))
-        if len(input_shape) != 1 or not known:
-            raise ValueError(
-                "expected vectors, and no encoder or decoder of one's own, for the objective "
-                f"'additive', got items of shape {input_shape}, {config.encoder!r} and "
-                f"{config.decoder!r}"
-            )
-        return replace(
-            config,
-            encoder="linear",
-            decoder="additive",
-            dsub=input_shape[0] + 1,
-            normalize_latents=False,
-            update="gradient",
-        )
+        return networks_of_sums(config, input_shape, "additive", "additive")
 
     def check(self, n: int, given: dict[str, Any]) -> dict[str, Any]:
         """What makes the start's codebooks, coarse centroids and queries, if there are any."""
@@ -156,6 +141,8 @@ class AdditiveTask:
         self.model, self.settings = model, settings
         self.decoder = cast(AdditiveCode, model.decoder)
         self.progress, self.kept = setup.progress, setup.kept
+        budget = config.budget_minutes
+        self.budget_s = None if budget is None else 60 * budget
         self.items = items = items_of(setup, most=settings.items)
         self.x, self.held_out = (
             self._as_compared(items.vectors(rows))
@@ -197,6 +184,7 @@ class AdditiveTask:
             sweeps=settings.sweeps,
             kept=self.kept,
             generator=self.items.generator("start"),
+            budget_s=self.budget_s,
         )
         ids = self._sums(left).codes()
         recalls = self._judge(left, ids, around)

@@ -2,17 +2,59 @@
 
 from __future__ import annotations
 
+import math
+import time
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
 from faiss_pqvae.model.additive import sweep
 from faiss_pqvae.model.additive_code import AdditiveCode
+from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.progress import Progress
 
 from ..kept import Kept
 from .residual_start import MakeCodebooks, residual_codebooks
 
 _CODED_AT_A_TIME = 8192
+
+
+def networks_of_sums(
+    config: ModelConfig, input_shape: tuple[int, ...], decoder: str, objective: str
+) -> ModelConfig:
+    """A model of additive codes: a decoder of these, and no network of one's own.
+
+    Args:
+        config: as it was asked for.
+        input_shape: of the items.
+        decoder: its name.
+        objective: its name, for messages.
+
+    Raises:
+        ValueError: networks, latents of another size, or items that are no vectors.
+    """
+    networks = (config.encoder or "linear", config.decoder)
+    if len(input_shape) != 1 or networks not in (("linear", "linear"), ("linear", decoder)):
+        raise ValueError(
+            "expected vectors, and no encoder or decoder of one's own, for the objective "
+            f"{objective!r}, got items of shape {input_shape}, {config.encoder!r} and "
+            f"{config.decoder!r}"
+        )
+    dsub = input_shape[0] + 1
+    if config.dsub not in (None, dsub):
+        raise ValueError(
+            f"expected dsub=None, or d + 1 = {dsub}, for the objective {objective!r}, whose "
+            f"codewords have all dimensions of a vector, got {config.dsub}"
+        )
+    return replace(
+        config,
+        encoder="linear",
+        decoder=decoder,
+        dsub=dsub,
+        normalize_latents=False,
+        update="gradient",
+    )
 
 
 class Sums:
@@ -39,6 +81,7 @@ class Sums:
         sweeps: int,
         kept: Kept,
         generator: torch.Generator,
+        budget_s: float | None = None,
     ) -> list[float]:
         """Learns the codebooks.
 
@@ -49,6 +92,7 @@ class Sums:
             sweeps: through the codebooks in every round.
             kept: keeps the start's codebooks, and those of every round.
             generator: of the start, on the CPU.
+            budget_s: seconds after which no round begins any more; None: all of them.
 
         Returns:
             The errors of the vectors before every round, relative to their variance.
@@ -63,18 +107,23 @@ class Sums:
             found = residual_codebooks(sample, *sizes, make, generator=generator, progress=shown)
             return {"codebooks": found}
 
-        state = {"rounds": 0, "errors": [], **kept.made("codebooks", start)}
+        began = time.monotonic()
+        state = {"rounds": 0, "errors": [], "seconds": 0.0, **kept.made("codebooks", start)}
         state |= kept.take("rounds") or {}
+        began -= state["seconds"]
         code.codebooks.copy_(state["codebooks"].to(x.device))
         done, errors = state["rounds"], list(state["errors"])
         with Progress("rounds", rounds, unit="rounds", shown=self.progress, initial=done) as bar:
             for number in range(done, rounds):
+                if time.monotonic() - began >= (math.inf if budget_s is None else budget_s):
+                    break
                 ids = self.codes(inner=True)
                 left = x - code.decode(ids)
                 errors.append(float(left.square().mean()) / variance)
                 sweep(code.codebooks, ids, left, sweeps=sweeps)
                 found = {"codebooks": code.codebooks.data, "errors": errors}
-                kept.put("rounds", {"rounds": number + 1, **found})
+                seconds = time.monotonic() - began
+                kept.put("rounds", {"rounds": number + 1, "seconds": seconds, **found})
                 bar.update()
         return errors
 

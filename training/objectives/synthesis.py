@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
 import torch
@@ -32,12 +32,13 @@ from .neighbours import Around, nearest, nearest_centroids
 from .protocol import Setup, Terms, Validation, Way, items_of
 from .query_map import Compared, learn_query_map
 from .residual_start import MakeCodebooks
-from .sums import Sums
+from .sums import Sums, networks_of_sums
 
 _CODED_AT_A_TIME = 8192
 _QUERIES = 2000  # held-out items whose neighbours are looked for
 _SHRINKS = (1.0, 0.97, 0.94, 0.91, 0.88, 0.85, 0.8, 0.75, 0.7)
 _LISTED = 100  # what tables have to find for the decoder
+_START_SHARE = 0.25  # of a budget, for the rounds before the decoder learns
 _FASTER = 1.2  # below this the noise of a measurement decides
 
 
@@ -54,7 +55,8 @@ class Synthesis:
         start_items: of these, what the start's codebooks are learned from.
         filled: so many are made of fewer by mixtures, see `training.data.mixing`.
         mixing: share of the second vector in a mixture, at most; 0 makes none.
-        rounds: before the decoder learns, of codes and codebooks in turn, see `Additive`.
+        rounds: before the decoder learns, of codes and codebooks in turn, see `Additive`; in a
+            quarter of a budget of minutes.
         sweeps: likewise.
         start_effort: of the choice of codes in these.
         table_items: of these, what the look-up tables are fitted to in the end.
@@ -118,24 +120,9 @@ class Synthesis:
         """A conditional decoder, and nothing between an item and what its code is chosen for.
 
         Raises:
-            ValueError: other networks, or items that are no vectors.
+            ValueError: networks, latents of another size, or items that are no vectors.
         """
-        networks = (config.encoder or "linear", config.decoder)
-        known = networks in (("linear", "linear"), ("linear", "conditional"))
-        if len(input_shape) != 1 or not known:
-            raise ValueError(
-                "expected vectors, and no encoder or decoder of one's own, for the objective "
-                f"'synthesis', got items of shape {input_shape}, {config.encoder!r} and "
-                f"{config.decoder!r}"
-            )
-        return replace(
-            config,
-            encoder="linear",
-            decoder="conditional",
-            dsub=input_shape[0] + 1,
-            normalize_latents=False,
-            update="gradient",
-        )
+        return networks_of_sums(config, input_shape, "conditional", "synthesis")
 
     def check(self, n: int, given: dict[str, Any]) -> dict[str, Any]:
         """What makes the start's codebooks, coarse centroids and queries, if there are any."""
@@ -277,6 +264,7 @@ class SynthesisTask:
         x, ksub = decoder.inside(self.x), model.quantizer.ksub
         code = AdditiveCode(decoder.d, model.M, ksub, has_lengths=False).to(x.device)
         sums = Sums(code, x, effort=settings.start_effort, progress=self.progress)
+        budget = self.config.budget_minutes
         errors = sums.fit(
             self.make_codebooks,
             start_items=settings.start_items,
@@ -284,6 +272,7 @@ class SynthesisTask:
             sweeps=settings.sweeps,
             kept=self.kept,
             generator=self.items.generator("start"),
+            budget_s=None if budget is None else _START_SHARE * 60 * budget,
         )
         decoder.begin_at(code.codebooks)
         return errors

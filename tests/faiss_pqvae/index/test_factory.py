@@ -390,3 +390,9 @@ def test_train__from_a_pretrained_model_where_vectors_start_at_opq_says_so(make_
     index = index_factory(12, "PQVAE4x4", pretrained=make_model((12,), encoder="linear"))
     with pytest.raises(ValueError, match="expected no pretrained model"):
         index.train(x)
+
+
+@pytest.mark.parametrize("coarse", ["IVF16(RQ2x2)", "IVF16(LSQ2x2)"])
+def test_index_factory__refuses_coarse_centroids_that_faiss_cannot_copy(coarse):
+    with pytest.raises(ValueError, match="coarse centroids without additive codes"):
+        index_factory(16, f"{coarse},PQVAE4")

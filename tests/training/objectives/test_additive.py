@@ -9,7 +9,7 @@ from blobs import timeless
 
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.training import Additive, TrainingConfig, Views, fit, kept, new_model
-from faiss_pqvae.training.objectives import query_map
+from faiss_pqvae.training.objectives import query_map, sums
 
 D, M, NBITS = 8, 4, 3
 SMALL = Additive(rounds=3, effort=4, filled=0)
@@ -103,6 +103,36 @@ def test_fit__starts_at_the_codebooks_that_are_made_for_it():
     np.testing.assert_array_equal(net.code_decoder.codebooks.detach(), expected)
 
 
+def test_fit__ends_its_rounds_when_a_budget_is_over(monkeypatch, tmp_path):
+    """Also one that was interrupted, whose seconds count."""
+
+    class KilledError(Exception):
+        pass
+
+    now, put = [0.0], kept.Kept.put
+
+    def slowly(self, name, state):
+        now[0] += 30
+        put(self, name, state)
+        if name == "rounds" and state["rounds"] == 2 and self.folder is not None:
+            raise KilledError
+
+    monkeypatch.setattr(sums.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(kept.Kept, "put", slowly)
+    training = replace(TRAINING, budget_minutes=2.0)
+    settings = replace(SMALL, rounds=8)
+    _, history = trained(vectors(), settings, training=training)
+    assert len(history[0]["errors"]) == 3  # the start's codebooks took 30 seconds, too
+    with pytest.raises(KilledError):
+        trained(vectors(), settings, training=training, folder=tmp_path)
+    monkeypatch.undo()
+    now[0] += 1000  # between the two
+    monkeypatch.setattr(sums.time, "monotonic", lambda: now[0])
+    _, again = trained(vectors(), settings, training=training, folder=tmp_path)
+    assert len(again[0]["errors"]) == 8  # no second more has passed
+    assert history[0]["errors"] == again[0]["errors"][:3]
+
+
 class Centroids:
     """Two coarse centroids, far from each other."""
 
@@ -128,6 +158,9 @@ def test_networks__refuses_what_is_not_for_vectors():
         new_model((1, 8, 8), M, NBITS, objective=SMALL)
     with pytest.raises(ValueError, match="no encoder or decoder"):
         new_model((D,), M, NBITS, ModelConfig(encoder="mlp"), objective=SMALL)
+    with pytest.raises(ValueError, match=r"dsub=None, or d \+ 1 = 9, .* got 3"):
+        new_model((D,), M, NBITS, ModelConfig(dsub=3), objective=SMALL)
+    assert new_model((D,), M, NBITS, ModelConfig(dsub=D + 1), objective=SMALL).config.dsub == D + 1
     with pytest.raises(ValueError, match="at most 8 bits"):
         new_model((D,), M, 9, objective=SMALL)
     with pytest.raises(ValueError, match="M >= 2"):

@@ -11,7 +11,7 @@ from faiss_pqvae.model.additive import Lifted, lowered
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.training import Synthesis, TrainingConfig, Views, fit, kept, new_model
 from faiss_pqvae.training.loop import Trainer
-from faiss_pqvae.training.objectives import query_map
+from faiss_pqvae.training.objectives import query_map, sums
 from faiss_pqvae.training.objectives.synthesis import SynthesisTask
 
 D, M, NBITS = 8, 3, 3
@@ -266,6 +266,20 @@ def test_fit__refuses_too_few_queries_and_goes_on_with_the_same_alone(tmp_path):
     trained(vectors(), training=training, queries=asked(50), folder=tmp_path)
     with pytest.raises(ValueError, match="what is learned from besides the items"):
         trained(vectors(), training=training, queries=asked(50, 8), folder=tmp_path)
+
+
+def test_fit__rounds_take_a_part_of_a_budget(monkeypatch):
+    asked = []
+    fit_sums = sums.Sums.fit
+
+    def noted(self, *args, budget_s, **options):
+        asked.append(budget_s)
+        return fit_sums(self, *args, budget_s=budget_s, **options)
+
+    monkeypatch.setattr(sums.Sums, "fit", noted)
+    trained(vectors(), training=replace(TRAINING, budget_minutes=0.02))
+    trained(vectors(), training=replace(TRAINING, epochs=1))
+    assert asked == [pytest.approx(0.3), None]
 
 
 def test_fit__does_not_go_on_from_another_start(tmp_path):
