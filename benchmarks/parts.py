@@ -12,7 +12,7 @@ import re
 import shlex
 import sys
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -80,9 +80,10 @@ class Row:
     shrinks: bool = True
 
 
-def rows_of(epochs: int, seeds: tuple[int, ...]) -> dict[str, Row]:
+def rows_of(objective: fpq.Synthesis, seeds: tuple[int, ...]) -> dict[str, Row]:
     """All rows by name, the main one first."""
-    objective = fpq.Synthesis(epochs=epochs)
+    sums = fpq.Additive(filled=objective.filled)
+    epochs = objective.epochs
     training = Training(objective, seed=seeds[0])
     main = Row(training)
 
@@ -96,7 +97,7 @@ def rows_of(epochs: int, seeds: tuple[int, ...]) -> dict[str, Row]:
         MAIN: main,
         **{f"seed {seed}": trained(seed=seed) for seed in seeds[1:]},
         "plain sums, no network": replace(main, decoder=False),
-        "additive tables": replace(trained(objective=fpq.Additive()), decoder=False),
+        "additive tables": replace(trained(objective=sums), decoder=False),
         "product codes": replace(trained(objective=fpq.Ranking()), decoder=False),
         "short list by tables alone": replace(main, short_list=False),
         "no mixtures": learned(mixing=0.0),
@@ -295,7 +296,7 @@ def main(
     learn: str | None = None,
     half: bool = False,
     M: int = 8,
-    epochs: int = fpq.Synthesis().epochs,
+    objective: fpq.Synthesis = fpq.Synthesis(),  # noqa: B008 - frozen
     seeds: tuple[int, ...] = (0,),
     only: tuple[str, ...] = (),
 ) -> None:
@@ -308,15 +309,15 @@ def main(
         learn: likewise, to train with; the base by default.
         half: train with the first half of the base, and search in the second.
         M: bytes of a code.
-        epochs: of the main row.
+        objective: what the main row learns.
         seeds: of all rows, and further ones of the main row alone.
         only: names of rows, besides the main one; all by default.
     """
-    rows = rows_of(epochs, seeds)
+    rows = rows_of(objective, seeds)
     if unknown := set(only) - set(rows):
         raise ValueError(f"expected rows of {[*rows]}, got {sorted(unknown)}")
     setting = {"base": base, "queries": queries, "learn": learn, "half": half, "M": M}
-    setting |= {"epochs": epochs, "seed": seeds[0]}
+    setting |= {"objective": asdict(objective), "seed": seeds[0]}
     measured = stored_rows(out, setting)
     kept = out.with_name(f"{out.stem}-trainings")
     folders = {

@@ -21,9 +21,7 @@ def short(monkeypatch):
     monkeypatch.setattr(parts, "TIMED", 20)
     monkeypatch.setattr(query_map, "_ROUNDS", 1)
     monkeypatch.setattr(SynthesisTask, "_faster", lambda self: "float32")
-    for name in ("Additive", "Synthesis"):
-        little = {"rounds": 1, "mixing": 0.0}
-        monkeypatch.setattr(fpq, name, partial(getattr(fpq, name), **little))
+    monkeypatch.setattr(fpq, "Additive", partial(fpq.Additive, rounds=1, mixing=0.0))
 
 
 @pytest.fixture
@@ -39,7 +37,7 @@ def files(tmp_path):
 
 
 def test_rows_of__each_has_one_change():
-    rows = parts.rows_of(6, (3, 4))
+    rows = parts.rows_of(fpq.Synthesis(epochs=6), (3, 4))
     main = rows[parts.MAIN]
     assert main == parts.Row(parts.Training(fpq.Synthesis(epochs=6), seed=3))
 
@@ -77,7 +75,8 @@ def test_main__writes_rows_and_goes_on_with_those_that_are_missing(
     files, short, tmp_path, monkeypatch
 ):
     out = tmp_path / "parts.json"
-    options = {"M": 2, "epochs": 1, "half": True}
+    objective = fpq.Synthesis(epochs=1, rounds=1, mixing=0.0)
+    options = {"M": 2, "objective": objective, "half": True}
     names = ("additive tables", "plain sums, no network", "short list by tables alone", "shrink 1")
     parts.main(*files, out, only=names[:1], **options)
     first = json.loads(out.read_text())["rows"]
