@@ -69,9 +69,8 @@ class Step(nn.Module):
         # The network is in the precision of `inner`, sums of vectors in single precision.
         h = functional.embedding(ids, self.names.to(inner.dtype)) + inner
         for wider, narrower in zip(self.wider, self.narrower, strict=True):
-            h = h + narrower(wider(h).relu_())
-        added: Tensor = functional.embedding(ids, self.codewords) + self.outer(h).float()
-        return added
+            h = narrower(wider(h).relu_()).add_(h)
+        return functional.embedding(ids, self.codewords).add_(self.outer(h))
 
     def guessed(self, ids: Tensor, inner: Tensor) -> Tensor:
         """What the guides expect codewords (...) to add, after the same inner (..., width)."""
@@ -258,9 +257,9 @@ class _Beam(NamedTuple):
         left = _rows(self.left, beginning).sub_(step(ids, _rows(inner, beginning)))
         plain_left = _rows(self.plain, beginning).sub_(functional.embedding(ids, plain))
         if kept < left.shape[1]:
-            error = left.square().sum(-1)
+            error = _lengths(left)
             if weight:
-                error += weight * plain_left.square().sum(-1)
+                error += weight * _lengths(plain_left)
             best = error.topk(kept, largest=False).indices
             beginning, ids = beginning.gather(1, best), ids.gather(1, best)
             left, plain_left = _rows(left, best), _rows(plain_left, best)
@@ -280,12 +279,20 @@ def _nearest(wanted: Tensor, codewords: Tensor, k: int) -> Tensor:
         (n, k) int64, b' * ksub + the codeword's number.
     """
     n, b, d = wanted.shape
-    squared = torch.addmm(codewords.square().sum(1), wanted.view(-1, d), codewords.T, alpha=-2)
+    squared = torch.addmm(_lengths(codewords), wanted.view(-1, d), codewords.T, alpha=-2)
     if b > 1:
-        squared += wanted.square().sum(-1).view(-1, 1)
+        squared += _lengths(wanted).view(-1, 1)
     return squared.view(n, -1).topk(k, largest=False).indices
+
+
+def _lengths(x: Tensor) -> Tensor:
+    """The squared lengths (...) of vectors (..., d)."""
+    lengths: Tensor = torch.linalg.vector_norm(x, dim=-1)
+    return lengths.square_()
 
 
 def _rows(x: Tensor, places: Tensor) -> Tensor:
     """Of x (n, b, d) the rows at places (n, k): (n, k, d)."""
-    return x.gather(1, places.unsqueeze(-1).expand(-1, -1, x.shape[-1]))
+    n, b, d = x.shape
+    rows = places + b * torch.arange(n, device=x.device).unsqueeze(1)
+    return x.reshape(n * b, d).index_select(0, rows.flatten()).view(n, -1, d)
