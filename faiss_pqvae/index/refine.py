@@ -56,6 +56,14 @@ class Candidates(NamedTuple):
             codes = codes.reshape(-1, codes.shape[-1])[places]
         return Candidates(self.keys.ravel()[places], codes)
 
+    @property
+    def names(self) -> npt.NDArray[Any]:
+        """What tells one (nq, n) from another: codes, for two items may have one key, or keys."""
+        if self.codes is None:
+            return self.keys
+        codes = np.ascontiguousarray(self.codes)
+        return codes.view(np.dtype((np.void, codes.shape[-1])))[..., 0]
+
     def filled(self, there: npt.NDArray[np.bool_]) -> Candidates:
         """With one that is there (nq, n) in the place of each that is not."""
         first, places = there.argmax(), np.arange(there.size).reshape(there.shape)
@@ -460,15 +468,15 @@ def _distances(
     chunk_bytes: int,
 ) -> FloatArray:
     """Distances (n, k) float32 from queries (n, d) to what candidates (n, k) stand for."""
-    keys = found.keys
-    D = torch.empty(keys.shape)
-    step = max(1, chunk_bytes // (4 * keys.shape[1] * queries.shape[1]))
-    for start in range(0, len(keys), step):
+    names = found.names
+    D = torch.empty(names.shape)
+    step = max(1, chunk_bytes // (4 * names.shape[1] * queries.shape[1]))
+    for start in range(0, len(names), step):
         rows = slice(start, start + step)
         # Queries share candidates: each is looked up once.
-        _, first, places = np.unique(keys[rows], return_index=True, return_inverse=True)
-        wanted = look_up(found.at(first + start * keys.shape[1]))
-        vectors = wanted[torch.from_numpy(places.reshape(keys[rows].shape))]
+        _, first, places = np.unique(names[rows], return_index=True, return_inverse=True)
+        wanted = look_up(found.at(first + start * names.shape[1]))
+        vectors = wanted[torch.from_numpy(places.reshape(names[rows].shape))]
         if metric_type == faiss.METRIC_L2:
             distances = (queries[rows, None] - vectors).square().sum(-1)
         else:

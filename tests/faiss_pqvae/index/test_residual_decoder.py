@@ -238,6 +238,18 @@ def test_search__through_a_direct_map():
             np.testing.assert_array_equal(mine, theirs)
 
 
+def test_search__tells_items_apart_that_have_one_id():
+    index, q = made(), vectors(20, seed=1)
+    index.reset()
+    index.add_with_ids(vectors(), np.arange(N) // 2)
+    index.k_factor = N / K
+    found, I = index.search(q, K)  # noqa: E741 - FAISS's name
+    exact = Plain(index, vectors()).distances(q)
+    np.testing.assert_allclose(found, np.sort(exact)[:, :K], atol=2e-4)
+    of_either = np.take_along_axis(exact.reshape(20, -1, 2), I[..., None], 1)
+    assert np.isclose(found[..., None], of_either, atol=2e-4).any(-1).all()
+
+
 def test_search__by_several_threads_at_once():
     index, q = made(), vectors(64, seed=1)
     expected = index.search(q, K)
