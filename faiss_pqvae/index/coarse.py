@@ -86,9 +86,12 @@ def clustering(ivf: Any, *, progress: bool) -> Iterator[None]:
     Raises:
         ValueError: in the place of what FAISS raises.
     """
+    least = ivf.cp.min_points_per_centroid
     ivf.cp.min_points_per_centroid = 1  # of too few it was warned
     try:
         with Progress(f"k-means of {ivf.nlist:,} inverted lists", shown=progress):
             yield
     except RuntimeError as error:
         raise ValueError(f"FAISS cannot train the coarse quantizer: {error}") from error
+    finally:
+        ivf.cp.min_points_per_centroid = least  # a setting, by which a training is known again

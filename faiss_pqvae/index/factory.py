@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import math
 import re
@@ -48,7 +49,6 @@ _COARSE_ITERATIONS = 25
 # Of fewer codewords the one that says how long their sum is costs more than sums gain. Of more the
 # choice takes too long, and too much memory: both grow with M squared.
 _M_OF_SUMS = range(4, 17)
-_ADDITIVE = faiss.AdditiveCoarseQuantizer, faiss.IndexAdditiveQuantizer
 _MAX_GROWTH = 2**16  # dimensions that a transform may make out of fewer
 _faiss_index_factory = faiss.index_factory  # FAISS's own, whatever `register` does
 
@@ -361,10 +361,11 @@ def _native(parsed: Description, d: int, metric_type: int, *, by_residual: bool)
         index = _from_faiss(parsed, coarse, d, text, metric_type, "inverted lists")
         if index.nlist < 1:
             raise error(parsed.text, coarse.start, "expected at least one inverted list")
-        if isinstance(faiss.downcast_index(index.quantizer), _ADDITIVE):
-            # FAISS cannot copy such an index before it is trained, nor write it.
-            message = "expected coarse centroids without additive codes, as in IVF1024"
-            raise error(parsed.text, coarse.start, message)
+        try:
+            copy.deepcopy(index)  # as `train` does
+        except RuntimeError as refusal:
+            message = "expected coarse centroids that FAISS can copy untrained, as those of IVF1024"
+            raise error(parsed.text, coarse.start, message) from refusal
         index.by_residual = by_residual and takes_centroids(index)
         if index.by_residual:
             index.cp.niter = _COARSE_ITERATIONS

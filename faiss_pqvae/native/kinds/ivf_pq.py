@@ -20,6 +20,11 @@ def entries(ivf: Any, list_no: int) -> tuple[CodeArray, IdArray]:
     return _codes(ivf, list_no).copy(), list_ids(ivf, list_no).copy()
 
 
+def _entries_in_place(ivf: Any, list_no: int) -> tuple[CodeArray, IdArray]:
+    """As `entries`, views that are good until the next change."""
+    return _codes(ivf, list_no), list_ids(ivf, list_no)
+
+
 def _codes(ivf: Any, list_no: int) -> CodeArray:
     """Codes (m, code_size) of a list: a view, good until the next change."""
     size = ivf.invlists.list_size(list_no)
@@ -27,16 +32,6 @@ def _codes(ivf: Any, list_no: int) -> CodeArray:
         return np.empty((0, ivf.code_size), np.uint8)
     raw: CodeArray = faiss.rev_swig_ptr(ivf.invlists.get_codes(list_no), size * ivf.code_size)
     return raw.reshape(size, ivf.code_size)
-
-
-def _codes_at(bare: Any, keys: IdArray) -> CodeArray:
-    numbers, offsets = lists.found_at(bare, keys)
-    codes = np.empty((len(keys), bare.code_size), np.uint8)
-    order = np.argsort(numbers, kind="stable")
-    visited, first = np.unique(numbers[order], return_index=True)
-    for number, rows in zip(visited, np.split(order, first[1:]), strict=True):
-        codes[rows] = _codes(bare, int(number))[offsets[rows]]
-    return lists.behind_numbers(bare, numbers, codes)
 
 
 def add_entries(ivf: Any, list_no: int, codes: CodeArray, ids: IdArray) -> None:
@@ -63,7 +58,7 @@ KIND = listed(
         quantize=lists.quantize,
         check_keys=plain.nothing,
         reconstruct=lists.reconstruct,
-        codes_at=_codes_at,
+        codes_at=lists.codes_at(_entries_in_place),
         check_codes=lists.check_codes,
         add=lists.add,
         add_codes=lists.add_codes,

@@ -110,11 +110,16 @@ def _mapped(array: Any, keys: IdArray) -> IdArray | None:
     return None if (places < 0).any() else places
 
 
-def found_at(bare: Any, keys: IdArray) -> tuple[IdArray, IdArray]:
+def found_at(bare: Any, keys: IdArray, *, unique: bool = False) -> tuple[IdArray, IdArray]:
     """The numbers of the lists, and the places in them, where keys (n,) are.
 
+    Args:
+        bare: the index.
+        keys: of vectors.
+        unique: refuse keys that several vectors have.
+
     Raises:
-        ValueError: a key that is in none.
+        ValueError: a key that is in none, or in several places.
     """
     if bare.direct_map.type == faiss.DirectMap.Array:
         places = _mapped(bare.direct_map.array, keys)
@@ -122,9 +127,23 @@ def found_at(bare: Any, keys: IdArray) -> tuple[IdArray, IdArray]:
             return places >> 32, places & 0xFFFFFFFF
     lists = [list_ids(bare, i) for i in range(bare.nlist)]
     starts = np.concatenate([[0], np.cumsum([len(ids) for ids in lists])])
-    places = places_of(np.concatenate(lists), keys)
+    stored = np.concatenate(lists)
+    places = places_of(stored, keys)
+    if unique:
+        _check_unique(stored, keys)
     numbers = np.searchsorted(starts, places, side="right") - 1
     return numbers, places - starts[numbers]
+
+
+def _check_unique(stored: IdArray, keys: IdArray) -> None:
+    of_these, counts = np.unique(stored[np.isin(stored, keys)], return_counts=True)
+    several = of_these[counts > 1]
+    if len(several):
+        raise ValueError(
+            "expected ids of which every item has its own, where items are looked up by these (a "
+            f"selector, or FastScan, before RDecoder), got several items of the id {several[0]}: "
+            "write 'IDMap,' in front of the description to use ids twice"
+        )
 
 
 # -- codes, whose first bytes name a list
@@ -151,14 +170,22 @@ def behind_numbers(bare: Any, numbers: IdArray, codes: CodeArray) -> CodeArray:
     return np.ascontiguousarray(np.concatenate([before, codes], axis=1))
 
 
-def codes_at(bare: Any, keys: IdArray) -> CodeArray:
-    """The codes of keys (n,), from their latents."""
-    numbers, _ = found_at(bare, keys)
-    z = reconstruct(bare, keys)
-    if bare.by_residual:
-        quantizer = faiss.downcast_index(bare.quantizer)
-        z -= faiss_method(quantizer, "reconstruct_batch")(numbers)
-    return behind_numbers(bare, numbers, bare.pq.compute_codes(z))
+def codes_at(entries: Entries) -> Callable[[Any, IdArray], CodeArray]:
+    """Reads the codes of keys (n,), by what reads a list.
+
+    Two vectors may have one key, and of which of them a search has found is then not known.
+    """
+
+    def read(bare: Any, keys: IdArray) -> CodeArray:
+        numbers, offsets = found_at(bare, keys, unique=True)
+        codes = np.empty((len(keys), bare.code_size), np.uint8)
+        order = np.argsort(numbers, kind="stable")
+        visited, first = np.unique(numbers[order], return_index=True)
+        for number, rows in zip(visited, np.split(order, first[1:]), strict=True):
+            codes[rows] = entries(bare, int(number))[0][offsets[rows]]
+        return behind_numbers(bare, numbers, codes)
+
+    return read
 
 
 def check_codes(bare: Any, codes: CodeArray) -> None:

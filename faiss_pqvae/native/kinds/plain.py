@@ -76,12 +76,6 @@ def reconstruct(bare: Any, keys: IdArray) -> FloatArray:
 # -- codes
 
 
-def codes_at(bare: Any, keys: IdArray) -> CodeArray:
-    """The codes of keys (n,), from their latents."""
-    check_places(bare, keys)
-    return encode(bare, reconstruct(bare, keys))
-
-
 def code_size(bare: Any) -> int:
     """Bytes of a code."""
     return int(bare.sa_code_size())

@@ -14,11 +14,17 @@ from faiss_pqvae.native.kinds.blocks import clear_end, pack, unpack
 from faiss_pqvae.native.kinds.kind import Contents, Found, Kind, Request, listed
 from faiss_pqvae.native.kinds.product import Product
 from faiss_pqvae.native.reader import Header, Reader
+from faiss_pqvae.types import CodeArray, IdArray
 
 
 def _contents(bare: Any) -> Contents:
     codes = unpack(faiss.vector_to_array(bare.codes), bare.ntotal, bare)
     return Contents(codes, np.arange(bare.ntotal))
+
+
+def _codes_at(bare: Any, keys: IdArray) -> CodeArray:
+    plain.check_places(bare, keys)
+    return _contents(bare).codes[keys]
 
 
 def _fill(bare: Any, contents: Contents) -> None:
@@ -76,7 +82,7 @@ KIND = listed(
         quantizer=Product(),
         search=_search,
         exact=_flat,
-        codes_at=plain.codes_at,
+        codes_at=_codes_at,
         add_codes=plain.adds_decoded(plain.decode, plain.add),
         tidy=_tidy,
         contents=_contents,

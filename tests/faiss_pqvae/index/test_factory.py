@@ -392,7 +392,9 @@ def test_train__from_a_pretrained_model_where_vectors_start_at_opq_says_so(make_
         index.train(x)
 
 
-@pytest.mark.parametrize("coarse", ["IVF16(RQ2x2)", "IVF16(LSQ2x2)"])
+@pytest.mark.parametrize(
+    "coarse", ["IVF16(RQ2x2)", "IVF16(LSQ2x2)", "IVF16(IVF4,RQ2x4)", "IVF4(ITQ16,Flat)"]
+)
 def test_index_factory__refuses_coarse_centroids_that_faiss_cannot_copy(coarse):
-    with pytest.raises(ValueError, match="coarse centroids without additive codes"):
+    with pytest.raises(ValueError, match="coarse centroids that FAISS can copy untrained"):
         index_factory(16, f"{coarse},PQVAE4")

@@ -16,6 +16,7 @@ from faiss_pqvae.model.additive import Lifted, lowered
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.kinds.lists import coarse_centroids
 from faiss_pqvae.native.walk import codebook_index
+from faiss_pqvae.training import kept
 
 D, N, K = 8, 300, 5
 SMALL = Synthesis(epochs=2, batch_size=64, effort=2, final_effort=4, lr=5e-3, rounds=1, filled=0)
@@ -36,9 +37,8 @@ def vectors(n=N, seed=0):
     return (5 + np.tanh(2 * rng.standard_normal((n, 3)) @ mixing)).astype(np.float32)
 
 
-@functools.cache
-def _made(description, metric):
-    index = index_factory(
+def _untrained(description, metric):
+    return index_factory(
         D,
         f"{description},RDecoder",
         metric,
@@ -46,6 +46,11 @@ def _made(description, metric):
         training=TrainingConfig(device="cpu", precision="float32"),
         objective=SMALL,
     )
+
+
+@functools.cache
+def _made(description, metric):
+    index = _untrained(description, metric)
     index.train(vectors(), progress=False)
     index.effort = 4
     if "IDMap" in description:
@@ -248,6 +253,43 @@ def test_search__tells_items_apart_that_have_one_id():
     np.testing.assert_allclose(found, np.sort(exact)[:, :K], atol=2e-4)
     of_either = np.take_along_axis(exact.reshape(20, -1, 2), I[..., None], 1)
     assert np.isclose(found[..., None], of_either, atol=2e-4).any(-1).all()
+
+
+@pytest.mark.parametrize("kind", [LISTS[0], LISTS[2]])
+def test_search__refuses_ids_that_do_not_tell_items_apart(kind):
+    """FastScan, or with a selector FAISS, does not say which of two items it has found."""
+    index, q = made(kind), vectors(20, seed=1)
+    index.remove_ids(np.arange(10))
+    index.add(vectors(10, seed=3))  # the ids go on at how many there are
+    chosen = faiss.SearchParameters(sel=faiss.IDSelectorRange(0, N))
+    with pytest.raises(ValueError, match="several items of the id 290: write 'IDMap,'"):
+        index.search(q, N - 10, params=chosen)
+    numbered = made(LISTS[1])
+    numbered.reset()
+    numbered.add_with_ids(vectors(), np.arange(N) // 2)
+    assert (numbered.search(q, K, params=chosen)[1] < N // 2).all()
+
+
+@pytest.mark.parametrize("phase", ["trained", "neighbours", "codebooks", "rounds", "codes"])
+def test_train__goes_on_in_its_folder(phase, tmp_path, monkeypatch):
+    class KilledError(Exception):
+        pass
+
+    put = kept.Kept.put
+
+    def dying(self, name, state):
+        put(self, name, state)
+        if name == phase:
+            raise KilledError
+
+    expected = made().model.fingerprint()
+    untrained = [_untrained(LISTS[0], "l2") for _ in range(2)]
+    with monkeypatch.context() as patch:
+        patch.setattr(kept.Kept, "put", dying)
+        with pytest.raises(KilledError):
+            untrained[0].train(vectors(), progress=False, folder=tmp_path)
+    untrained[1].train(vectors(), progress=False, folder=tmp_path)
+    assert untrained[1].model.fingerprint() == expected
 
 
 def test_search__by_several_threads_at_once():

@@ -60,6 +60,16 @@ def test_codes__of_keys_in_any_order(kind, nbits):
         np.testing.assert_array_equal(of_lists, numbers[rows])
 
 
+def test_codes__are_those_that_are_stored_also_far_from_the_origin():
+    rng = np.random.default_rng(0)
+    index = faiss.IndexPQFastScan(2 * M, M, 4)
+    centroids = (1e6 + rng.standard_normal((M, 16, 2))).astype("f4")
+    inject_codebooks(index, Codebooks(centroids))
+    index.add((1e6 + rng.standard_normal((N, 2 * M))).astype("f4"))
+    found = Store(index).codes(np.arange(N))
+    np.testing.assert_array_equal(Store(index).sa_decode(found), index.reconstruct_n(0, N))
+
+
 @pytest.mark.parametrize("sel", [False, True])
 @pytest.mark.parametrize("sdc", [False, True])
 @pytest.mark.parametrize(("kind", "nbits"), KINDS)
