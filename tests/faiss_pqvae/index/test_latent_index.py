@@ -102,7 +102,7 @@ def test_search__of_what_was_added_is_decoded_nearest(make_index, make_items):
     index = make_index(M=4, n=50)
     index.search_type = "sdc"
     D, I = index.search(make_items(50), 1)  # noqa: E741
-    np.testing.assert_array_equal(D, 0)
+    np.testing.assert_allclose(D, 0, atol=1e-6)  # processors add up in orders of their own
     np.testing.assert_array_equal(_codes(index)[I[:, 0]], _codes(index))
 
 

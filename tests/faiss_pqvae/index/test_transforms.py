@@ -283,7 +283,8 @@ def test_transformed__is_what_a_training_reads(make_items):
     assert (len(rows), rows.shape) == (50, (50, 4))
     expected = transforms.apply(torch.from_numpy(x))
     for which in (slice(3, 9), np.array([4, 1, 1]), slice(None)):
-        assert torch.equal(rows[which], expected[which])
+        # FAISS's products depend, in their last bit, on how many rows there are.
+        torch.testing.assert_close(rows[which], expected[which])
 
 
 @pytest.mark.parametrize("description", [*CHAINS, "OPQ2_4"])
