@@ -512,6 +512,30 @@ def test_readme__real_relevance_of_texts_is_that_of_the_stored_result():
     assert f"{deep} by `RDecoder`, {lsq} by LSQ decoded, {opq} by OPQ, {exact} by exact" in text
 
 
+LISTS = {"bsds-sift": "inverted-bsds-sift.json"}
+VISITED = (1, 4, 16, 64)
+
+
+def lists_table(file):
+    """The README's table of inverted lists: recalls and queries a second, by lists visited."""
+    lines = []
+    for name, row in stored(file)["rows"].items():
+        cells = [name]
+        for nprobe in VISITED:
+            recalls = [100 * row[f"{metric}, nprobe={nprobe}"][0] for metric in RECALLS]
+            speed = row[f"queries per second, nprobe={nprobe}"]
+            cells.append(f"{recalls[0]:.1f} / {recalls[1]:.1f}, {speed:,}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+@pytest.mark.parametrize("data", LISTS)
+def test_readme__tables_of_inverted_lists_are_those_of_the_stored_results(data):
+    mark = f"(results/{LISTS[data]})"
+    table = README.split(mark, 1)[1].split("\n| 8 bytes, 1,024 lists |", 1)[1].split("\n\n")[0]
+    assert table.splitlines()[2:] == lists_table(LISTS[data])
+
+
 def test_readme__binary_codes_of_vectors_are_those_of_the_stored_result():
     rows = {(row["method"], row["bits"]): row for row in stored("bsds-sift.json")["rows"]}
     found = [f"{100 * rows[name, 64]['metrics']['1-recall@10']:.1f}" for name in ("ITQ", "LSH")]
