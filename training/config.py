@@ -59,6 +59,11 @@ class TrainingConfig:
     precision: Precision = "auto"
     checkpoint_every: int = 1000
 
+    @property
+    def budget_s(self) -> float | None:
+        """The budget in seconds, or None."""
+        return None if self.budget_minutes is None else 60 * self.budget_minutes
+
     def __post_init__(self) -> None:
         check_numbers(self)
         lowest = {

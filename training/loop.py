@@ -157,7 +157,7 @@ class Trainer:
         # The rest of an epoch that does not fill a batch waits for another epoch's order.
         self.steps_per_epoch = len(self.task.examples) // self.batch_size
         self.total_steps = self.steps_per_epoch * self.task.epochs
-        self.budget_s = None if config.budget_minutes is None else 60 * config.budget_minutes
+        self.budget_s = config.budget_s
         self.clock = clock
         self.history: History = []
         warn_of_little(self.items, self.model.quantizer.ksub)

@@ -4,35 +4,24 @@ import json
 from functools import partial
 
 import inverted
-import numpy as np
 import pytest
 
 import faiss_pqvae as fpq
 from faiss_pqvae.training.objectives.synthesis import SynthesisTask
 
-D = 8
-
 
 @pytest.fixture
-def files(tmp_path, monkeypatch):
+def short(monkeypatch):
     monkeypatch.setattr(inverted, "NPROBES", (1, 4))
     monkeypatch.setattr(inverted, "TIMED", 10)
     monkeypatch.setattr(SynthesisTask, "_faster", lambda self: "float32")
     little = {"rounds": 1, "mixing": 0.0, "effort": 1, "start_effort": 1, "final_effort": 1}
     monkeypatch.setattr(fpq, "Synthesis", partial(fpq.Synthesis, **little))
-    rng = np.random.default_rng(0)
-    mixing = rng.standard_normal((3, D))
-    paths = []
-    for name, n in (("base", 800), ("queries", 90)):
-        x = np.tanh(rng.standard_normal((n, 3)) @ mixing).astype(np.float32)
-        np.save(tmp_path / f"{name}.npy", x)
-        paths.append(str(tmp_path / f"{name}.npy"))
-    return paths
 
 
-def test_main__measures_every_row_once(files, tmp_path, monkeypatch):
+def test_main__measures_every_row_once(short, vector_files, tmp_path, monkeypatch):
     out = tmp_path / "out.json"
-    run = partial(inverted.main, *files, out, nlist=4, M=4, epochs=1)
+    run = partial(inverted.main, *vector_files, out, nlist=4, M=4, epochs=1)
     run()
     result = json.loads(out.read_text())
     rows = result["rows"]
@@ -63,4 +52,4 @@ def test_main__measures_every_row_once(files, tmp_path, monkeypatch):
     assert list(again)[-1] == "IVF4,PQVAE4 additive"
     assert again["OPQ4,IVF4,PQ4np"] == first
     with pytest.raises(ValueError, match="choose another --out"):
-        inverted.main(*files, out, nlist=8, M=4, epochs=1)
+        inverted.main(*vector_files, out, nlist=8, M=4, epochs=1)

@@ -12,8 +12,6 @@ import faiss_pqvae as fpq
 from faiss_pqvae.training.objectives import query_map
 from faiss_pqvae.training.objectives.synthesis import SynthesisTask
 
-D = 8
-
 
 @pytest.fixture
 def short(monkeypatch):
@@ -22,18 +20,6 @@ def short(monkeypatch):
     monkeypatch.setattr(query_map, "_ROUNDS", 1)
     monkeypatch.setattr(SynthesisTask, "_faster", lambda self: "float32")
     monkeypatch.setattr(fpq, "Additive", partial(fpq.Additive, rounds=1, mixing=0.0))
-
-
-@pytest.fixture
-def files(tmp_path):
-    rng = np.random.default_rng(0)
-    mixing = rng.standard_normal((3, D))
-    paths = []
-    for name, n in (("base", 800), ("queries", 90)):
-        x = np.tanh(rng.standard_normal((n, 3)) @ mixing).astype(np.float32)
-        np.save(tmp_path / f"{name}.npy", x)
-        paths.append(str(tmp_path / f"{name}.npy"))
-    return paths
 
 
 def test_rows_of__each_has_one_change():
@@ -72,20 +58,20 @@ def test_compared__by_hand():
 
 
 def test_main__writes_rows_and_goes_on_with_those_that_are_missing(
-    files, short, tmp_path, monkeypatch
+    vector_files, short, tmp_path, monkeypatch
 ):
     out = tmp_path / "parts.json"
     objective = fpq.Synthesis(epochs=1, rounds=1, mixing=0.0)
     options = {"M": 2, "objective": objective, "half": True}
     names = ("additive tables", "plain sums, no network", "short list by tables alone", "shrink 1")
-    parts.main(*files, out, only=names[:1], **options)
+    parts.main(*vector_files, out, only=names[:1], **options)
     first = json.loads(out.read_text())["rows"]
     assert [*first] == [parts.MAIN, "additive tables"]
     measured, before = [], parts.Bench.measured
     monkeypatch.setattr(
         parts.Bench, "measured", lambda self, row: measured.append(row) or before(self, row)
     )
-    parts.main(*files, out, only=(*names, "real queries", "start at k-means"), **options)
+    parts.main(*vector_files, out, only=(*names, "real queries", "start at k-means"), **options)
     stored = json.loads(out.read_text())
     rows = stored["rows"]
     assert len(measured) == 5
@@ -103,11 +89,11 @@ def test_main__writes_rows_and_goes_on_with_those_that_are_missing(
     log = tmp_path / "parts-trainings" / "start-at-k-means" / "log.jsonl"
     assert json.loads(log.read_text().splitlines()[0])["start"] == "k-means"
     with pytest.raises(ValueError, match="another --out"):
-        parts.main(*files, out, **{**options, "M": 3})
+        parts.main(*vector_files, out, **{**options, "M": 3})
 
 
-def test_main__refuses_what_it_does_not_know(files, tmp_path):
+def test_main__refuses_what_it_does_not_know(vector_files, tmp_path):
     with pytest.raises(ValueError, match=r"expected rows of .*'twice'"):
-        parts.main(*files, tmp_path / "a.json", only=("twice",))
+        parts.main(*vector_files, tmp_path / "a.json", only=("twice",))
     with pytest.raises(ValueError, match="--learn or --half"):
-        parts.main(*files, tmp_path / "a.json", learn=files[0], half=True)
+        parts.main(*vector_files, tmp_path / "a.json", learn=vector_files[0], half=True)

@@ -141,8 +141,7 @@ class AdditiveTask:
         self.model, self.settings = model, settings
         self.decoder = cast(AdditiveCode, model.decoder)
         self.progress, self.kept = setup.progress, setup.kept
-        budget = config.budget_minutes
-        self.budget_s = None if budget is None else 60 * budget
+        self.budget_s = config.budget_s
         self.items = items = items_of(setup, most=settings.items)
         self.x, self.held_out = (
             self._as_compared(items.vectors(rows))

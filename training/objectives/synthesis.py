@@ -264,7 +264,7 @@ class SynthesisTask:
         x, ksub = decoder.inside(self.x), model.quantizer.ksub
         code = AdditiveCode(decoder.d, model.M, ksub, has_lengths=False).to(x.device)
         sums = Sums(code, x, effort=settings.start_effort, progress=self.progress)
-        budget = self.config.budget_minutes
+        budget_s = self.config.budget_s
         errors = sums.fit(
             self.make_codebooks,
             start_items=settings.start_items,
@@ -272,7 +272,7 @@ class SynthesisTask:
             sweeps=settings.sweeps,
             kept=self.kept,
             generator=self.items.generator("start"),
-            budget_s=None if budget is None else _START_SHARE * 60 * budget,
+            budget_s=None if budget_s is None else _START_SHARE * budget_s,
         )
         decoder.begin_at(code.codebooks)
         return errors

@@ -20,11 +20,6 @@ def entries(ivf: Any, list_no: int) -> tuple[CodeArray, IdArray]:
     return _codes(ivf, list_no).copy(), list_ids(ivf, list_no).copy()
 
 
-def _entries_in_place(ivf: Any, list_no: int) -> tuple[CodeArray, IdArray]:
-    """As `entries`, views that are good until the next change."""
-    return _codes(ivf, list_no), list_ids(ivf, list_no)
-
-
 def _codes(ivf: Any, list_no: int) -> CodeArray:
     """Codes (m, code_size) of a list: a view, good until the next change."""
     size = ivf.invlists.list_size(list_no)
@@ -58,7 +53,7 @@ KIND = listed(
         quantize=lists.quantize,
         check_keys=plain.nothing,
         reconstruct=lists.reconstruct,
-        codes_at=lists.codes_at(_entries_in_place),
+        codes_at=lists.codes_at(_codes),
         check_codes=lists.check_codes,
         add=lists.add,
         add_codes=lists.add_codes,

@@ -18,12 +18,17 @@ from faiss_pqvae.types import CodeArray, IdArray
 
 def entries(ivf: Any, list_no: int) -> tuple[CodeArray, IdArray]:
     """Codes (m, code_size) and ids (m,) of a list, as copies."""
+    return _codes(ivf, list_no).copy(), list_ids(ivf, list_no).copy()
+
+
+def _codes(ivf: Any, list_no: int) -> CodeArray:
+    """Codes (m, code_size) of a list: good until the next change."""
     size = ivf.invlists.list_size(list_no)
     if not size:
-        return np.empty((0, ivf.code_size), np.uint8), np.empty(0, np.int64)
+        return np.empty((0, ivf.code_size), np.uint8)
     n_bytes = -(-size // ivf.bbs) * ivf.bbs * ivf.code_size
     raw = faiss.rev_swig_ptr(ivf.invlists.get_codes(list_no), n_bytes)
-    return unpack(raw, size, ivf).copy(), list_ids(ivf, list_no).copy()
+    return unpack(raw, size, ivf)
 
 
 def add_entries(ivf: Any, list_no: int, codes: CodeArray, ids: IdArray) -> None:
@@ -108,7 +113,7 @@ KIND = listed(
         quantize=lists.quantize,
         check_keys=plain.nothing,
         reconstruct=lists.reconstruct,
-        codes_at=lists.codes_at(entries),
+        codes_at=lists.codes_at(_codes),
         check_codes=lists.check_codes,
         add=lists.add,
         add_codes=_add_codes,

@@ -170,8 +170,8 @@ def behind_numbers(bare: Any, numbers: IdArray, codes: CodeArray) -> CodeArray:
     return np.ascontiguousarray(np.concatenate([before, codes], axis=1))
 
 
-def codes_at(entries: Entries) -> Callable[[Any, IdArray], CodeArray]:
-    """Reads the codes of keys (n,), by what reads a list.
+def codes_at(of_list: Callable[[Any, int], CodeArray]) -> Callable[[Any, IdArray], CodeArray]:
+    """Reads the codes of keys (n,), by what reads those of a list.
 
     Two vectors may have one key, and of which of them a search has found is then not known.
     """
@@ -182,7 +182,7 @@ def codes_at(entries: Entries) -> Callable[[Any, IdArray], CodeArray]:
         order = np.argsort(numbers, kind="stable")
         visited, first = np.unique(numbers[order], return_index=True)
         for number, rows in zip(visited, np.split(order, first[1:]), strict=True):
-            codes[rows] = entries(bare, int(number))[0][offsets[rows]]
+            codes[rows] = of_list(bare, int(number))[offsets[rows]]
         return behind_numbers(bare, numbers, codes)
 
     return read
