@@ -369,6 +369,7 @@ def _native(parsed: Description, d: int, metric_type: int, *, by_residual: bool)
         index.by_residual = by_residual and takes_centroids(index)
         if index.by_residual:
             index.cp.niter = _COARSE_ITERATIONS
+            index.cp.spherical = False  # FAISS's, for inner products; lengths are residuals
     if parsed.id_map:
         index = getattr(faiss, f"Index{parsed.id_map}")(index)
     return index

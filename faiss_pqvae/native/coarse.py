@@ -33,9 +33,21 @@ def takes_centroids(ivf: Any) -> bool:
 def coarse_settings(index: Any) -> str:
     """All that `learn_coarse` asks of an inverted file besides the vectors, as text."""
     inner = codebook_index(index)
-    names = [name for name in dir(faiss.ClusteringParameters) if not name.startswith("_")]
-    values = {name: getattr(inner.cp, name) for name in names if name not in ("this", "thisown")}
+    values = {name: getattr(inner.cp, name) for name in _clustering_settings()}
     return f"{inner.nlist} {inner.metric_type} {ord(inner.quantizer_trains_alone)} {values}"
+
+
+def _clustering_settings() -> list[str]:
+    names = [name for name in dir(faiss.ClusteringParameters) if not name.startswith("_")]
+    return [name for name in names if name not in ("this", "thisown")]
+
+
+def keep_clustering(copied: Any, index: Any) -> None:
+    """Gives a copy of a native index the settings of its k-means, which FAISS does not copy."""
+    mine, theirs = codebook_index(copied), codebook_index(index)
+    if kind_of(mine).has_lists:
+        for name in _clustering_settings():
+            setattr(mine.cp, name, getattr(theirs.cp, name))
 
 
 def learn_coarse(index: Any, xt: FloatArray) -> FloatArray:

@@ -235,3 +235,26 @@ def test_train__an_objective_that_codes_latents_takes_no_residuals(name):
     index.faiss_index.by_residual = True
     with pytest.raises(ValueError, match="by_residual=False"):
         index.train(vectors(), progress=False)
+
+
+@pytest.mark.parametrize("niter", [25, 3])
+def test_train__takes_the_settings_of_k_means_that_the_index_has(niter):
+    index, x = index_factory(D, "IVF4,PQVAE2x4", training=TRAINING, objective=SMALL), vectors()
+    cp = codebook_index(index.faiss_index).cp
+    assert cp.niter == 25  # unless somebody says otherwise
+    cp.niter = niter
+    index.train(x, progress=False)
+    native = codebook_index(index.faiss_index)
+    assert (native.cp.niter, native.cp.min_points_per_centroid) == (niter, 39)
+    clustering = faiss.Clustering(D, NLIST, native.cp)
+    clustering.train(x, faiss.IndexFlatL2(D))
+    expected = faiss.vector_to_array(clustering.centroids).reshape(NLIST, D)
+    found = index.decode(coarse_centroids(native))
+    np.testing.assert_allclose(found, expected, rtol=1e-4)
+
+
+def test_index_factory__only_latents_have_lists_of_directions_for_inner_products():
+    metric = faiss.METRIC_INNER_PRODUCT
+    for objective, expected in ((SMALL, False), ("reconstruction", True)):
+        index = index_factory(D, "IVF4,PQVAE2x4", metric, objective=objective)
+        assert bool(codebook_index(index.faiss_index).cp.spherical) is expected

@@ -282,13 +282,13 @@ def test_train__queries_are_in_every_search_bundle_and_copy(tmp_path, monkeypatc
     plain, index = (
         index_factory(D, "IVF4,PQVAE2x3", training=TRAINING, objective=SMALL) for _ in "ab"
     )
-    plain.train(vectors(), progress=False)
-    index.train(vectors(), queries=asked(), progress=False)
+    plain.train(vectors(900), progress=False)
+    index.train(vectors(900), queries=asked(), progress=False)
     assert index.history[-1]["queries"]["kept"]
     assert index.model.codebooks() == plain.model.codebooks()
     assert faiss.serialize_index(index.faiss_index).tobytes() == state(plain)[1]
     for each in (plain, index):
-        each.add(vectors())
+        each.add(vectors(900))
         each.nprobe = 4
     queries = asked(50)
     mapped = index.model.map_queries(torch.from_numpy(queries)).detach().numpy()
@@ -298,7 +298,7 @@ def test_train__queries_are_in_every_search_bundle_and_copy(tmp_path, monkeypatc
     write_index(index, tmp_path)
     np.testing.assert_array_equal(read_index(tmp_path).search(queries, 5)[0], D_)
     index.reset()
-    index.train(vectors(), progress=False)  # anew, without
+    index.train(vectors(900), progress=False)  # anew, without
     assert index.model.fingerprint() == plain.model.fingerprint()
 
 
