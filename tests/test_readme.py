@@ -436,7 +436,8 @@ def vector_table():
                 low, high = row["intervals"][metric]
                 half = 100 * (high - low) / 2
                 cells.append(f"{100 * row['metrics'][metric]:.1f} ±{half:.1f}")
-        cells += [f"{row['encode_us']:,.0f}", f"{row['model_bytes'] / 1e6:.1f}"]
+        cells += [f"{row[key]:,.0f}" for key in ("encode_us", "train_s", "queries_per_s")]
+        cells.append(f"{row['model_bytes'] / 1e6:.1f}")
         rows.append(f"| {' | '.join(cells)} |")
     return rows
 
