@@ -1,0 +1,32 @@
+"""FAISS's additive codes decoded item by item, for `evaluate --methods decoded:lsq`.
+
+What `evaluate` calls RQ, LSQ and Product-residual has a second row each, with the norm that a scan
+needs. That is as long a training again, which at 16 bytes and more takes LSQ half an hour and more.
+Run in this folder, or with it in PYTHONPATH.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from faiss_pqvae.eval.methods.method import Method, Request
+from faiss_pqvae.registry import methods
+
+
+def rq(request: Request) -> Iterator[Method]:
+    """RQ."""
+    yield from _references("RQ", request)
+
+
+def lsq(request: Request) -> Iterator[Method]:
+    """LSQ."""
+    yield from _references("LSQ", request)
+
+
+def product_residual(request: Request) -> Iterator[Method]:
+    """Product-residual."""
+    yield from _references("Product-residual", request)
+
+
+def _references(name: str, request: Request) -> Iterator[Method]:
+    yield from (row for row in methods.get(name)(request) if row.reference)
