@@ -6,6 +6,7 @@ Rows come as float32, as in `faiss_pqvae.data.flat`.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,14 @@ from faiss_pqvae.data.columns import (
     join_rows,
     rows_of,
 )
+from faiss_pqvae.data.parquet_rows import ParquetRows
 from faiss_pqvae.data.shards import Shards
-from faiss_pqvae.data.source import Parts, Rows, missing, parquet_paths, row_ids
+from faiss_pqvae.data.source import Parts, Rows, Source, missing, parquet_paths, row_ids
 from faiss_pqvae.extras import import_extra
 from faiss_pqvae.types import FloatArray
 
 HDF5_SUFFIXES = frozenset({".hdf5", ".h5"})
+_IN_MEMORY_BYTES = 1 << 30  # of vectors in Parquet, all of which are read at once
 
 
 # HDF5 --------------------------------------------------------------------------------------------
@@ -181,7 +184,9 @@ def open_parquet_vectors(
     *,
     without: str | None = None,
 ) -> Shards:
-    """Reads vectors into memory, file by file: Parquet has no fixed places to map.
+    """Reads vectors into memory, file by file; more than a gigabyte stays in the files.
+
+    Of the latter only what is asked for is read, see `ParquetRows`, and rows are looked at then.
 
     Args:
         path: a file, several in order, or a folder whose *.parquet, at any depth, are taken in
@@ -207,19 +212,35 @@ def open_parquet_vectors(
     schema = read_schema(first)
     with reading(first):
         names = choose_columns(schema, column, without, name_one, several)
-    found = [_rows(file, names, first) for file in paths]
-    # Files without rows do not know how many dimensions the vectors of lists have.
-    like = next((rows for rows in found if len(rows)), None)
-    if like is None:
+    n_rows = [_checked_rows(file, names, first) for file in paths]
+    if not any(n_rows):
         raise ValueError(f"no vectors in {path}: expected at least one row")
-    return Shards(paths, [rows if len(rows) else like[:0] for rows in found])
+    like = ParquetRows(first, names)
+    item_bytes = math.prod(like.shape[1:]) * like.dtype.itemsize
+    in_files = sum(n_rows) * item_bytes > _IN_MEMORY_BYTES
+    # Files without rows do not know how many dimensions the vectors of lists have.
+    nothing = np.empty((0, *like.shape[1:]), like.dtype)
+    opened: list[Source] = []
+    for file, n in zip(paths, n_rows, strict=True):
+        if not n:
+            opened.append(nothing)
+        else:
+            opened.append(ParquetRows(file, names) if in_files else _rows(file, names))
+    return Shards(paths, opened)
 
 
-def _rows(path: Path, names: list[str], first: Path) -> npt.NDArray[Any]:
-    """Columns of one file, which the first one has, too; those of no rows may be of any type."""
+def _checked_rows(path: Path, names: list[str], first: Path) -> int:
+    """How many rows a file has, whose columns are the first one's; of no rows they may be any."""
     schema, parquet = read_schema(path), import_extra("pyarrow.parquet")
+    with reading(path):
+        n = int(parquet.read_metadata(path).num_rows)
+        if n:
+            check_columns(schema, names, first)
+    return n
+
+
+def _rows(path: Path, names: list[str]) -> npt.NDArray[Any]:
+    """Columns of one file."""
+    parquet = import_extra("pyarrow.parquet")
     with reading(path), parquet.ParquetFile(path) as table:
-        if not table.metadata.num_rows:
-            return np.empty((0, 0), np.float32)
-        check_columns(schema, names, first)
         return join_rows([rows_of(batch, names) for batch in table.iter_batches(columns=names)])
