@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from faiss_pqvae.model.spec import CodeSpec
     from faiss_pqvae.native.inject import extract_codebooks, inject_codebooks
     from faiss_pqvae.registry import datasets, decoders, encoders, methods, objectives
+    from faiss_pqvae.scale.joined import open_shards
     from faiss_pqvae.training import (
         DPQ,
         DQN,
@@ -69,6 +70,7 @@ __all__ = [
     "inject_codebooks",
     "methods",
     "objectives",
+    "open_shards",
     "read_index",
     "register",
     "serialize_index",
@@ -91,13 +93,17 @@ _HOMES = {
     "model.spec": ["CodeSpec"],
     "native.inject": ["extract_codebooks", "inject_codebooks"],
     "registry": ["datasets", "decoders", "encoders", "methods", "objectives"],
+    "scale.joined": ["open_shards"],
     "training": [
         *("DPQ", "DQN", "Additive", "Contrastive", "LabelTraining", "Ranking"),
         *("Reconstruction", "Synthesis", "TrainingConfig", "Views"),
     ],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
-_ROOMS = ("codebooks", "data", "eval", "files", "index", "model", "native", "registry", "training")
+_ROOMS = (
+    *("codebooks", "data", "eval", "files", "index", "model", "native", "registry", "scale"),
+    "training",
+)
 
 checkout.find_rooms_beside()
 

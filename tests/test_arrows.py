@@ -27,16 +27,17 @@ FOUNDATIONS = (
     "registry",
     "types",
 )
-ROOMS = ("data", "model", "native", "index", "cli", "training", "eval")
+ROOMS = ("data", "model", "native", "index", "scale", "cli", "training", "eval")
 
 # From a room, none of those can be reached, directly or through others.
 FORBIDDEN = {
     **dict.fromkeys(FOUNDATIONS, ("torch", "faiss", *ROOMS)),
-    "data": ("faiss", "model", "native", "index", "training", "eval"),
-    "model": ("faiss", "data", "native", "index", "training", "eval"),
-    "native": ("data", "model", "index", "training", "eval"),
-    "index": ("training", "eval"),
-    "training": ("faiss", "native", "index", "eval"),
+    "data": ("faiss", "model", "native", "index", "scale", "training", "eval"),
+    "model": ("faiss", "data", "native", "index", "scale", "training", "eval"),
+    "native": ("data", "model", "index", "scale", "training", "eval"),
+    "index": ("scale", "training", "eval"),
+    "scale": ("training", "eval"),
+    "training": ("faiss", "native", "index", "scale", "eval"),
 }
 # The evaluation knows of ours what anyone imports, and what knows no learning and no search.
 SEEN_BY_EVAL = (*FOUNDATIONS, "data")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
+import tyro
 
 from faiss_pqvae.cli.next_command import print_next
 from faiss_pqvae.cli.reading import Bundle, Data, Images, open_for
+from faiss_pqvae.cli.sharding import Sharding, build_parts
 from faiss_pqvae.cli.storing import Named, named, next_ids, store
 from faiss_pqvae.data.open import ImageOptions
 from faiss_pqvae.files import check_folder
@@ -19,6 +21,9 @@ from faiss_pqvae.types import IdArray
 
 if TYPE_CHECKING:
     from faiss_pqvae import LatentIndex
+
+# Options without a prefix.
+Parts = Annotated[Sharding, tyro.conf.arg(name="")]
 
 
 def build(
@@ -33,11 +38,14 @@ def build(
     effort: int | None = None,
     encoder: str | None = None,
     decoder: str | None = None,
+    sharding: Parts = Sharding(),  # noqa: B008 - frozen
 ) -> None:
     """Encode items and store their codes in a trained index, in place of what it held.
 
     Images are resized to what the index was trained with. `search` prints the names of
-    the items: of their files, or the texts that --ids or --id-column give.
+    the items: of their files, or the texts that --ids or --id-column give. More than one
+    process wants to encode: --workers 4 --merge, or --part 17/400 on any machine and --merge in
+    the end. Parts that are done stay, whatever dies, and the same command goes on.
 
     Args:
         bundle: folder of a trained index.
@@ -53,7 +61,14 @@ def build(
             kept for `add`.
         encoder: the encoder that the index was trained with, if it is not ours.
         decoder: likewise.
+        sharding: in parts.
     """
+    if sharding != Sharding():
+        own = {"--ids": ids, "--id-column": id_column, "--encoder": encoder, "--decoder": decoder}
+        if given := [name for name, value in own.items() if value is not None]:
+            raise ValueError(f"expected no {given[0]} where an index is built in parts")
+        build_parts(bundle, data, out, images, effort, sharding)
+        return
     # Here, because they import torch, which --help does without.
     from faiss_pqvae import read_index, write_index
     from faiss_pqvae.index.latent_index import with_native

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 # Of the commands that take long. All else writes whole files, at its end.
 _TRAINED = "what its training had finished is not done again"
 _KEPT = {
+    "build in parts": "parts that were done are there",
     "train": _TRAINED,
     "tune": f"lambdas that were measured are in tune.json, and {_TRAINED}",
     "evaluate": f"methods that were measured are in raw/, and {_TRAINED}",
@@ -22,6 +23,8 @@ def after_ctrl_c(arguments: Sequence[str], stop: KeyboardInterrupt) -> str:
         stop: its notes say what a training keeps.
     """
     command = arguments[0] if arguments else ""
+    if command == "build" and any(word.startswith(("--part", "--workers")) for word in arguments):
+        command = "build in parts"
     if command not in _KEPT:
         return "stopped; nothing is half written, and the same command begins again"
     notes = "".join(f"; {note}" for note in getattr(stop, "__notes__", ()))

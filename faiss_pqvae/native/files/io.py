@@ -75,6 +75,11 @@ def read_native(path: Path, role: Role, *, mmap: bool = False) -> Any:
     return index
 
 
+def maps(index: Any) -> bool:
+    """Whether FAISS can leave the codes of such an index in a file."""
+    return kind_of(unwrapped(index)).maps
+
+
 def is_mapped(index: Any) -> bool:
     """Whether codes of an index lie in a file that is mapped into memory, and so cannot change."""
     bare = unwrapped(index)

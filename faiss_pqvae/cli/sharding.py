@@ -1,0 +1,107 @@
+"""What `build` does in parts: one of them, all by several processes, or one index of all."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+
+from faiss_pqvae.cli.next_command import print_next
+from faiss_pqvae.data.open import ImageOptions
+from faiss_pqvae.messages import counted
+
+_ITEMS_A_PART = 1_000_000
+_PARTS_A_WORKER = 4  # at least, so that none waits long for the last
+
+
+@dataclass(frozen=True)
+class Sharding:
+    """How an index is built in parts.
+
+    Attributes:
+        part: make one part alone, such as 17/400: from 1/400 to 400/400, each on any machine that
+            has the data and the folder, as in an array of jobs. What is there and whole is not
+            made again.
+        workers: make all parts by so many processes beside each other.
+        parts: in how many, with --workers; by default some for each worker, of a million items at
+            most.
+        merge: make one index of all parts in the folder, in the end.
+    """
+
+    part: str | None = None
+    workers: int | None = None
+    parts: int | None = None
+    merge: bool = False
+
+
+def build_parts(
+    bundle: Path,
+    data: str,
+    out: Path | None,
+    images: ImageOptions,
+    effort: int | None,
+    how: Sharding,
+) -> None:
+    """Makes shards of an index, or one index of them.
+
+    Raises:
+        ValueError: options that do not go together; parts that failed, the others being done.
+    """
+    from faiss_pqvae import read_index, write_index
+    from faiss_pqvae.data.open import open_source
+    from faiss_pqvae.scale.engines import make_shards
+    from faiss_pqvae.scale.job import begin
+    from faiss_pqvae.scale.joined import merged, missing_parts
+    from faiss_pqvae.scale.shard import remove_leftovers, shard_path
+
+    if out is None or out.resolve() == bundle.resolve():
+        raise ValueError(f"expected --out with another folder than {bundle} for its parts")
+    if how.part is not None and (how.workers, how.parts, how.merge) != (None, None, False):
+        raise ValueError("expected --part alone, or --workers, --parts and --merge without it")
+    index = read_index(bundle)
+    if effort is not None:
+        index.effort = effort
+    number, n_parts = (None, how.parts) if how.part is None else _numbers(how.part)
+    if n_parts is None:
+        n_parts = _begun(out)
+    if n_parts is None:
+        n = len(open_source(data, images=images, like=index.input_shape))
+        n_parts = min(n, max(_PARTS_A_WORKER * (how.workers or 1), -(-n // _ITEMS_A_PART)))
+    job = begin(index, data, out, n_parts, images)
+    if number is not None:
+        make_shards(job, [number - 1])
+        print(f"part {number} of {n_parts}: {shard_path(job, number - 1)}")
+        return
+    wanted = missing_parts(job)
+    if how.workers is not None:
+        make_shards(job, wanted, workers=how.workers)
+    elif wanted:
+        first = shlex.join(["faiss-pqvae", "build", str(bundle), data, "--out", str(out)])
+        raise ValueError(
+            f"{counted(len(wanted), 'part')} of {n_parts} missing, such as {wanted[0] + 1}: "
+            f"{first} --part {wanted[0] + 1}/{n_parts}, or --workers N for all of them"
+        )
+    remove_leftovers(job)
+    print(f"{counted(job.n, 'item')} of {job.data} in {counted(n_parts, 'part')} in {out}")
+    if not how.merge:
+        print(f"next: fpq.open_shards({str(out)!r}) searches them; --merge makes one index of them")
+        return
+    whole = merged(job)
+    write_index(whole, out)
+    print(f"{counted(whole.ntotal, 'item')} of {whole.sa_code_size()} bytes in {out}")
+    print_next(whole, f"search {shlex.quote(str(out))} QUERIES")
+
+
+def _numbers(part: str) -> tuple[int, int]:
+    match = re.fullmatch(r"([0-9]{1,9})/([0-9]{1,9})", part)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        raise ValueError(f"expected --part as in 17/400, from 1/400 to 400/400, got {part!r}")
+    return int(match[1]), int(match[2])
+
+
+def _begun(out: Path) -> int | None:
+    """In how many parts the job in a folder was begun."""
+    from faiss_pqvae.scale.job import read_job
+
+    return read_job(out).n_parts if (out / "job.json").exists() else None

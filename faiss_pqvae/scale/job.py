@@ -1,0 +1,230 @@
+"""What all shards of an index have in common: a frozen model, a source, and in how many parts.
+
+A folder has the job in `job.json`, the model in `model/`, and a shard of every part that is done.
+Whoever has the folder and the source can make any shard, at any time and twice if he likes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import secrets
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from faiss_pqvae.data.batches import check_items
+from faiss_pqvae.data.open import ImageOptions, open_source
+from faiss_pqvae.data.source import Source
+from faiss_pqvae.files import replace_bytes
+from faiss_pqvae.index.bundle import read_config, read_index, write_index
+from faiss_pqvae.index.latent_index import LatentIndex
+from faiss_pqvae.index.refine import StoredVectors
+
+FORMAT = 1
+# Of a bundle's configuration, what decides which code an item gets and how codes are read.
+_OF_MODEL = ("spec", "encoder", "decoder", "model", "metric", "factory", "effort")
+
+
+@dataclass(frozen=True)
+class Job:
+    """Shards to make.
+
+    Attributes:
+        folder: of the shards.
+        data: where the items are, see `open_source`.
+        images: how images are read.
+        shape: of one item.
+        n: items.
+        n_parts: of them; the items of a part lie side by side.
+        model: hash of all that decides about an item's code.
+        source: hash of the names, the sizes and the numbers of rows of the files of items.
+    """
+
+    folder: Path
+    data: Path
+    images: ImageOptions
+    shape: tuple[int, ...]
+    n: int
+    n_parts: int
+    model: str
+    source: str
+
+    def rows(self, part: int) -> slice:
+        """The items of a part, which is counted from 0."""
+        return slice(part * self.n // self.n_parts, (part + 1) * self.n // self.n_parts)
+
+    def open(self) -> Source:
+        """The items.
+
+        Raises:
+            ValueError: others than when the job was begun.
+        """
+        source = open_source(self.data, images=self.images, like=self.shape)
+        if (len(source), _key_of(source, self.data)) != (self.n, self.source):
+            raise ValueError(
+                f"expected the items in {self.data} as they were when the shards in {self.folder} "
+                f"were begun, {self.n:,} of them, got others: name another folder for their shards"
+            )
+        return source
+
+    def read_model(self) -> LatentIndex:
+        """The index that shards are made with, without items.
+
+        Raises:
+            ValueError: a damaged or another model.
+        """
+        found = _model_key(self.model_folder)
+        if found != self.model:
+            raise ValueError(f"expected the model {self.model[:12]} of the job, got {found[:12]}")
+        return read_index(self.model_folder)
+
+    @property
+    def model_folder(self) -> Path:
+        """The bundle of the model."""
+        return self.folder / "model"
+
+
+def begin(
+    index: LatentIndex,
+    data: str | Path,
+    folder: str | Path,
+    n_parts: int,
+    images: ImageOptions = ImageOptions(),  # noqa: B008 - frozen
+) -> Job:
+    """Begins a job, or finds that it was begun.
+
+    Args:
+        index: trained; what it holds does not count, and is forgotten.
+        data: path of the items.
+        folder: for the shards; made when missing.
+        n_parts: one or more, at most as many as there are items.
+        images: how images are read.
+
+    Raises:
+        ValueError: a folder with the shards of another model, of other items or other parts; an
+            index that stores more of an item than a code, or has a network that is not ours, which
+            a worker would not have; images that are left out.
+        OSError: the disk is full or failing.
+    """
+    folder, data = Path(folder), Path(data)
+    if isinstance(index.refiner, StoredVectors):
+        raise ValueError(
+            f"expected an index of codes alone for shards, got {index.description}, which stores "
+            "the items as well"
+        )
+    if images.skip_broken:
+        raise ValueError("expected images that can all be read for shards, got --skip-broken")
+    source = open_source(data, images=images, like=index.input_shape)
+    check_items(source, index.input_shape, f"items of {data}")
+    if not 1 <= n_parts <= len(source):
+        raise ValueError(f"expected from 1 to {len(source):,} parts, got {n_parts:,}")
+    folder.mkdir(parents=True, exist_ok=True)
+    job = Job(
+        folder=folder,
+        data=data,
+        images=images,
+        shape=index.input_shape,
+        n=len(source),
+        n_parts=n_parts,
+        model=_keep_model(index, folder),
+        source=_key_of(source, data),
+    )
+    if (path := folder / "job.json").exists():
+        _check_same(read_job(folder), job)
+    else:
+        replace_bytes(path, json.dumps(_record(job), indent=1).encode() + b"\n")
+    return job
+
+
+def read_job(folder: str | Path) -> Job:
+    """The job that was begun in a folder.
+
+    Raises:
+        FileNotFoundError: none was.
+        ValueError: a damaged file, or one of a newer version.
+    """
+    path = Path(folder, "job.json")
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no shards in {folder}: {path.name} is missing; `faiss-pqvae build --part` begins it"
+        )
+    try:
+        record = json.loads(path.read_bytes())
+        version = record.pop("format")
+        if version != FORMAT:
+            raise ValueError(f"expected format {FORMAT}, got {version!r}")
+        images = record.pop("images")
+        size = images["size"] and tuple(images["size"])
+        return Job(
+            folder=Path(folder),
+            data=Path(record.pop("data")),
+            images=ImageOptions(**{**images, "size": size}),
+            shape=tuple(record.pop("shape")),
+            **record,
+        )
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"damaged {path}: {error}") from error
+
+
+def _record(job: Job) -> dict[str, Any]:
+    record = asdict(job)
+    del record["folder"]
+    return {"format": FORMAT, **record, "data": str(job.data)}
+
+
+def _check_same(begun: Job, job: Job) -> None:
+    said = {
+        "model": "another model",
+        "shape": "other items",
+        "n": "other items",
+        "source": "other items",
+        "n_parts": "other parts",
+        "images": "other options of images",
+    }
+    for name, what in said.items():
+        mine, theirs = getattr(job, name), getattr(begun, name)
+        if mine != theirs:
+            raise ValueError(
+                f"expected shards of {name} {str(theirs)[:60]} in {job.folder}, got "
+                f"{str(mine)[:60]}, {what}: name another folder, or remove this one"
+            )
+
+
+def _keep_model(index: LatentIndex, folder: Path) -> str:
+    """Writes the model to the folder, if none is there; its hash."""
+    index.reset()
+    index.search_type = "adc"
+    new = folder / f".model.{secrets.token_hex(8)}.new"
+    try:
+        write_index(index, new)
+        read_index(new)  # as every worker will
+        key = _model_key(new)
+        try:
+            new.replace(folder / "model")
+        except OSError:  # there is one, perhaps since a moment ago
+            if not (folder / "model").is_dir():
+                raise
+    finally:
+        shutil.rmtree(new, ignore_errors=True)
+    return key
+
+
+def _model_key(folder: Path) -> str:
+    config = read_config(folder)
+    said = {name: config.get(name) for name in _OF_MODEL}
+    said["files"] = {name: file["sha256"] for name, file in config["files"].items()}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+
+
+def _key_of(source: Any, data: Path) -> str:
+    paths = getattr(source, "paths", None)
+    files = [(data, len(source))] if paths is None else [(Path(path), 1) for path in paths]
+    files = getattr(source, "parts", None) or files
+    said = hashlib.sha256(f"{source.dtype} {tuple(source.shape)}".encode())
+    for path, n in files:
+        there = path if path.is_file() else path.parent  # FILE/NAME
+        size = there.stat().st_size if there.is_file() else 0
+        said.update(f"\n{path.name} {n} {size}".encode())
+    return said.hexdigest()

@@ -1,0 +1,145 @@
+"""Shards searched as one index, or made one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from faiss_pqvae.index.latent_index import LatentIndex
+from faiss_pqvae.index.naming import items_of
+from faiss_pqvae.index.searching import check_k
+from faiss_pqvae.native import faiss
+from faiss_pqvae.native.files.io import maps
+from faiss_pqvae.progress import Progress
+from faiss_pqvae.scale.job import Job, read_job
+from faiss_pqvae.scale.shard import is_done, read_shard
+from faiss_pqvae.types import FloatArray, IdArray
+
+
+def missing_parts(job: Job) -> list[int]:
+    """The parts, counted from 0, that have no shard, or none that is whole."""
+    with Progress("looking at shards", job.n_parts, unit="parts") as bar:
+        missing = []
+        for part in range(job.n_parts):
+            if not is_done(job, part):
+                missing.append(part)
+            bar.update(1)
+    return missing
+
+
+def merged(job: Job) -> LatentIndex:
+    """One index of all shards, in memory; its items are called as in an index built at once.
+
+    Raises:
+        FileNotFoundError: a shard is missing, or damaged.
+        ValueError: an index that FAISS cannot merge, a graph say.
+    """
+    index = job.read_model()
+    with Progress("merging", job.n_parts, unit="parts") as bar:
+        for part in range(job.n_parts):
+            index.merge_from(read_shard(job, part, index))
+            bar.update(1)
+    names = items_of(job.open(), job.data)
+    index.items = names.under(np.arange(job.n)) if index.takes_ids else names
+    return index
+
+
+class OpenShards:
+    """Shards that are searched like an index, mapped into memory where FAISS can map them.
+
+    Every search looks into all of them, in threads, and merges what they find: the results of one
+    index of all items; where a decoder ranks candidates, of as many candidates in every shard.
+
+    Args:
+        shards: one or more, of one model.
+        starts: what is added to the ids of each; zeros where they keep ids.
+
+    Attributes:
+        shards: likewise. What is set on them is of all searches.
+    """
+
+    def __init__(self, shards: Sequence[LatentIndex], starts: Sequence[int]) -> None:
+        self.shards, self._starts = [*shards], [*starts]
+        self._pool = ThreadPoolExecutor(min(len(self.shards), len(os.sched_getaffinity(0))))
+
+    def __len__(self) -> int:
+        return self.ntotal
+
+    @property
+    def ntotal(self) -> int:
+        """Number of items in all shards."""
+        return sum(shard.ntotal for shard in self.shards)
+
+    @property
+    def nprobe(self) -> int:
+        """Inverted lists that a search visits in every shard; see `LatentIndex.nprobe`."""
+        return self.shards[0].nprobe
+
+    @nprobe.setter
+    def nprobe(self, n: int) -> None:
+        for shard in self.shards:
+            shard.nprobe = n
+
+    @property
+    def k_factor(self) -> float:
+        """Candidates per result in every shard; see `LatentIndex`."""
+        return self.shards[0].k_factor
+
+    @k_factor.setter
+    def k_factor(self, factor: float) -> None:
+        for shard in self.shards:
+            shard.k_factor = factor
+
+    def search(self, x: Any, k: int) -> tuple[FloatArray, IdArray]:
+        """Finds the k nearest items of every query, in all shards.
+
+        Args:
+            x: (n, *input_shape) uint8 or float.
+            k: results per query, k >= 1.
+
+        Returns:
+            D (n, k) float32 and I (n, k) int64, as `LatentIndex.search`; of equally near items
+            the one with the smaller id comes first.
+
+        Raises:
+            TypeError, ValueError: as `LatentIndex.search`.
+        """
+        k = check_k(k)
+        found = [*self._pool.map(lambda shard: _alone(shard, x, k), self.shards)]
+        ids = [
+            np.where(I == -1, -1, I + start)
+            for (_, I), start in zip(found, self._starts, strict=True)  # noqa: E741
+        ]
+        D, I = np.concatenate([D for D, _ in found], 1), np.concatenate(ids, 1)  # noqa: E741
+        larger_is_nearer = self.shards[0].metric_type == faiss.METRIC_INNER_PRODUCT
+        far = np.where(I == -1, np.inf, -D if larger_is_nearer else D)
+        best = np.lexsort((I, far), axis=1)[:, :k]
+        return np.take_along_axis(D, best, 1), np.take_along_axis(I, best, 1)
+
+
+def _alone(shard: LatentIndex, x: Any, k: int) -> tuple[FloatArray, IdArray]:
+    """A search by one thread of FAISS's: the shards are searched side by side."""
+    faiss.omp_set_num_threads(1)  # of the calling thread alone
+    return shard.search(x, k)
+
+
+def open_shards(folder: str | Path) -> OpenShards:
+    """Opens the shards in a folder, to be searched like an index.
+
+    Every file is read once, for its hash, and mapped into memory then; FastScan's are loaded.
+
+    Raises:
+        FileNotFoundError: no shards, or one is missing or damaged: the message says which.
+        ValueError: damaged, or another model.
+    """
+    job = read_job(folder)
+    model = job.read_model()
+    mmap = maps(model.faiss_index)
+    shards = [read_shard(job, part, model, mmap=mmap) for part in range(job.n_parts)]
+    starts = [0 if model.takes_ids else job.rows(part).start for part in range(job.n_parts)]
+    return OpenShards(shards, starts)

@@ -1,0 +1,305 @@
+"""Shards: made by anyone, in any order, after any crash; searched as one index, or made one."""
+
+import json
+import multiprocessing
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import faiss_pqvae as fpq
+from faiss_pqvae.cli import main
+from faiss_pqvae.native import faiss
+from faiss_pqvae.scale import engines, shard
+from faiss_pqvae.scale.engines import PartsFailedError, make_shards
+from faiss_pqvae.scale.job import begin, read_job
+from faiss_pqvae.scale.joined import merged, missing_parts, open_shards
+from faiss_pqvae.scale.shard import is_done, make_shard, shard_path
+
+N, D, PARTS = 1000, 8, 4
+OBJECTIVE = fpq.Ranking(anchors=64, sample=64, pool=16, rounds=2, epochs=1)
+
+
+def vectors(n: int = N, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    mixing = np.random.default_rng(9).standard_normal((3, D))
+    return np.tanh(rng.standard_normal((n, 3)) @ mixing).astype(np.float32)
+
+
+def trained(description: str, metric: str | None = None) -> fpq.LatentIndex:
+    index = fpq.index_factory(
+        D,
+        description,
+        metric,
+        objective=OBJECTIVE,
+        training=fpq.TrainingConfig(epochs=1, device="cpu"),
+    )
+    index.train(vectors(400, 1), progress=False)
+    return index
+
+
+@pytest.fixture(scope="module")
+def bundles(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Trained and empty, by description."""
+    folder = tmp_path_factory.mktemp("bundles")
+    found = {}
+    for number, description in enumerate(("PQVAE4x4", "IVF4,PQVAE4x4", "IDMap2,PQVAE4x4")):
+        found[description] = folder / str(number)
+        fpq.write_index(trained(description), found[description])
+    return found
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    path = tmp_path / "x.npy"
+    np.save(path, vectors())
+    return path
+
+
+@pytest.fixture
+def job(bundles, data, tmp_path):
+    return begin(fpq.read_index(bundles["PQVAE4x4"]), data, tmp_path / "out", PARTS)
+
+
+def contents(job) -> list[bytes]:
+    return [shard_path(job, part).read_bytes() for part in range(PARTS)]
+
+
+@pytest.mark.parametrize("description", ["PQVAE4x4", "IVF4,PQVAE4x4", "IDMap2,PQVAE4x4"])
+def test_shards__are_the_index_that_is_built_at_once(bundles, data, tmp_path, description):
+    index = fpq.read_index(bundles[description])
+    job = begin(index, data, tmp_path / "out", PARTS)
+    assert missing_parts(job) == [0, 1, 2, 3]
+    make_shards(job, [3, 1, 0, 2])  # in any order
+    assert missing_parts(job) == []
+    if index.takes_ids:
+        index.add_with_ids(vectors(), np.arange(N))
+    else:
+        index.add(vectors())
+    whole, opened = merged(job), open_shards(tmp_path / "out")
+    assert len(opened) == whole.ntotal == N
+    codes = faiss.serialize_index(index.faiss_index)
+    np.testing.assert_array_equal(faiss.serialize_index(whole.faiss_index), codes)
+    assert whole.items.names(np.array([N - 1]))[0].endswith(f"{data.name}:{N - 1}")
+    queries = vectors(30, 2)
+    if "IVF" in description:
+        index.nprobe = opened.nprobe = 3
+        assert opened.nprobe == 3
+    D_, I_ = opened.search(queries, 10)
+    expected = index.search(queries, 10)
+    np.testing.assert_allclose(D_, expected[0], rtol=1e-5)
+    for query in range(len(queries)):  # of equal distances any may come last
+        near = expected[0][query] < expected[0][query, -1] - 1e-6
+        assert set(I_[query, near]) == set(expected[1][query, near])
+
+
+def test_open_shards__more_results_than_items_and_inner_products(data, tmp_path):
+    index = trained("PQVAE4x4", "ip")
+    make_shards(begin(index, data, tmp_path / "out", 3), range(3))
+    opened = open_shards(tmp_path / "out")
+    assert all(each.read_only for each in opened.shards)
+    D_, I_ = opened.search(vectors(3, 2), N + 5)
+    assert (np.diff(D_[:, :N]) <= 0).all()
+    assert (I_[:, N:] == -1).all()
+    assert (np.sort(I_[:, :N]) == np.arange(N)).all()
+    with pytest.raises(ValueError, match="k"):
+        opened.search(vectors(3, 2), 0)
+
+
+def test_open_shards__names_what_is_missing(job, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no shards in .*job\.json is missing"):
+        open_shards(tmp_path)
+    make_shards(job, [0, 1, 3])
+    with pytest.raises(FileNotFoundError, match=r"00003-of-00004.* is not there: .*--part 3/4"):
+        open_shards(job.folder)
+    make_shard(job, 2)
+    path = shard_path(job, 2)
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(FileNotFoundError, match=r"00003-of-00004.* is damaged: .*--part 3/4"):
+        open_shards(job.folder)
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        lambda path: path.unlink(),
+        lambda path: path.with_suffix(".json").unlink(),
+        lambda path: path.write_bytes(path.read_bytes()[:-1]),
+        lambda path: path.write_bytes(path.read_bytes()[:-1] + b"?"),
+        lambda path: path.with_suffix(".json").write_bytes(b"[]"),
+        lambda path: path.with_suffix(".json").write_bytes(b"{"),
+        lambda path: path.with_suffix(".json").write_text(
+            path.with_suffix(".json").read_text().replace('"start": 250', '"start": 251')
+        ),
+    ],
+)
+def test_is_done__only_what_is_whole_and_of_this_job(job, harm):
+    make_shards(job, range(PARTS))
+    before = contents(job)
+    harm(shard_path(job, 1))
+    assert missing_parts(job) == [1]
+    make_shard(job, 1)
+    assert missing_parts(job) == []
+    assert contents(job) == before
+
+
+def test_make_shard__does_nothing_where_it_is_done(job, monkeypatch):
+    make_shard(job, 0)
+    monkeypatch.setattr(shard, "_opened", None)
+    make_shard(job, 0)
+
+
+@pytest.mark.parametrize("name", ["write_native", "sync", "replace_bytes"])
+def test_make_shard__a_full_disk_leaves_nothing_half_done(job, monkeypatch, name):
+    def full(*args):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as context:
+        context.setattr(shard, name, full)
+        with pytest.raises(OSError, match="No space"):
+            make_shards(job, [0])
+    assert not is_done(job, 0)
+    assert not [*job.folder.glob(".*")]
+    make_shard(job, 0)
+    assert is_done(job, 0)
+
+
+def test_make_shards__names_the_part_that_cannot_be_read_and_makes_the_others(bundles, tmp_path):
+    x = vectors()
+    x[620] = np.nan
+    np.save(tmp_path / "x.npy", x)
+    index = fpq.read_index(bundles["PQVAE4x4"])
+    job = begin(index, tmp_path / "x.npy", tmp_path / "out", PARTS)
+    message = r"1 of 4 parts failed.*part 3 \(items 500 to 749\): .*NaN or infinity in row 120"
+    for workers in (1, 2):
+        with pytest.raises(PartsFailedError, match=message):
+            make_shards(job, range(PARTS), workers=workers)
+        assert missing_parts(job) == [2]
+
+
+def test_make_shards__goes_on_when_workers_are_killed(job, monkeypatch):
+    make_shards(job, range(PARTS))
+    before = contents(job)
+    for part in range(PARTS):
+        shard_path(job, part).unlink()
+    killed = []
+
+    def kill() -> None:
+        deadline = time.monotonic() + 60
+        while len(killed) < 2 and time.monotonic() < deadline:
+            for child in multiprocessing.active_children():
+                if child.pid not in killed and not killed[1:]:
+                    killed.append(child.pid)
+                    os.kill(child.pid, signal.SIGKILL)
+            time.sleep(0.01)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    make_shards(job, range(PARTS), workers=2)
+    killer.join()
+    assert len(killed) == 2
+    assert contents(job) == before
+
+
+def test_make_shards__a_part_that_kills_its_worker_is_named(job, monkeypatch):
+    def dies(job, parts, workers, bar, failed):
+        taken = [parts.popleft() for _ in range(min(len(parts), workers))]
+        if 2 in taken:
+            return taken
+        for part in taken:
+            make_shard(job, part)
+        return []
+
+    monkeypatch.setattr(engines, "_until_one_dies", dies)
+    with pytest.raises(PartsFailedError, match=r"1 of 4 .*part 3 .*: its worker died 2 times"):
+        make_shards(job, range(PARTS), workers=2)
+    assert missing_parts(job) == [2]
+
+
+def test_begin__another_model_other_items_or_parts_are_refused(job, bundles, data):
+    index = fpq.read_index(bundles["PQVAE4x4"])
+    assert begin(index, data, job.folder, PARTS) == job == read_job(job.folder)
+    with pytest.raises(ValueError, match=r"n_parts 4 in .*, got 5, other parts"):
+        begin(index, data, job.folder, 5)
+    index.effort += 1
+    with pytest.raises(ValueError, match=r"of model .*, another model"):
+        begin(index, data, job.folder, PARTS)
+    np.save(data, vectors()[:-1])
+    index.effort -= 1
+    with pytest.raises(ValueError, match=r"n 1000 in .*, got 999, other items"):
+        begin(index, data, job.folder, PARTS)
+    with pytest.raises(ValueError, match="got others: name another folder"):
+        job.open()
+
+
+def test_begin__says_what_shards_cannot_hold(bundles, data, tmp_path):
+    index = fpq.read_index(bundles["PQVAE4x4"])
+    for parts in (0, N + 1):
+        with pytest.raises(ValueError, match="expected from 1 to 1,000 parts"):
+            begin(index, data, tmp_path / "out", parts)
+    stored = fpq.LatentIndex(index.model, refine_index=faiss.IndexFlat(D))
+    with pytest.raises(ValueError, match="which stores the items as well"):
+        begin(stored, data, tmp_path / "out", PARTS)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("text", ["", "{}", '{"format": 2}', "[]", '{"format": 1, "images": 3}'])
+def test_read_job__damage_is_told(job, text):
+    (job.folder / "job.json").write_text(text)
+    with pytest.raises(ValueError, match=r"damaged .*job\.json"):
+        read_job(job.folder)
+
+
+def test_job__another_model_in_its_folder_is_told(job, bundles):
+    fpq.write_index(fpq.read_index(bundles["IVF4,PQVAE4x4"]), job.model_folder)
+    with pytest.raises(ValueError, match=r"expected the model .* of the job, got"):
+        make_shard(job, 0)
+
+
+def test_build__part_by_part_and_merged(bundles, data, tmp_path, capsys):
+    bundle, out = str(bundles["IVF4,PQVAE4x4"]), tmp_path / "out"
+    given = ["build", bundle, str(data), "--out", str(out)]
+    main([*given, "--part", "2/3"])
+    assert "part 2 of 3" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([*given, "--merge"])
+    assert "2 parts of 3 missing, such as 1" in capsys.readouterr().err
+    (out / ".shard-00001-of-00003.faiss.0.new").write_bytes(b"of a worker that was killed")
+    main([*given, "--workers", "1"])
+    assert "open_shards" in capsys.readouterr().out
+    assert not [*out.glob(".*")]
+    main([*given, "--merge"])
+    assert "1000 items of 3 bytes" in capsys.readouterr().out
+    once = tmp_path / "once"
+    main(["build", bundle, str(data), "--out", str(once)])
+    found, expected = (fpq.read_index(path) for path in (out, once))
+    np.testing.assert_array_equal(
+        faiss.serialize_index(found.faiss_index), faiss.serialize_index(expected.faiss_index)
+    )
+    names = [each.items.names(np.arange(N)) for each in (found, expected)]
+    np.testing.assert_array_equal(*names)
+    assert json.loads((out / "job.json").read_text())["n"] == N
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--part", "1/2"], "expected --out with another folder"),
+        (["--out", "o", "--part", "3/2"], "expected --part as in 17/400"),
+        (["--out", "o", "--part", "0/2"], "expected --part as in 17/400"),
+        (["--out", "o", "--part", "1/2", "--merge"], "expected --part alone"),
+        (["--out", "o", "--workers", "0"], "expected workers >= 1, got 0"),
+        (["--out", "o", "--workers", "1", "--ids", "i.npy"], "expected no --ids"),
+    ],
+)
+def test_build__options_of_parts_that_make_no_sense(
+    bundles, data, tmp_path, monkeypatch, capsys, options, message
+):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit):
+        main(["build", str(bundles["PQVAE4x4"]), str(data), *options])
+    assert message in capsys.readouterr().err
