@@ -13,6 +13,7 @@ EXTRAS = {
     "matplotlib": "eval",
     "mlxtend": "demo",
     "pyarrow": "parquet",
+    "ray": "scale",
 }
 
 

@@ -6,6 +6,7 @@ import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from faiss_pqvae.cli.next_command import print_next
 from faiss_pqvae.data.open import ImageOptions
@@ -24,6 +25,9 @@ class Sharding:
             has the data and the folder, as in an array of jobs. What is there and whole is not
             made again.
         workers: make all parts by so many processes beside each other.
+        engine: of the workers. local: processes on this machine. ray: tasks of Ray Core, in the
+            cluster that RAY_ADDRESS names, or else on this machine (pip install
+            "faiss-pqvae[scale]").
         parts: in how many, with --workers; by default some for each worker, of a million items at
             most.
         merge: make one index of all parts in the folder, in the end.
@@ -31,6 +35,7 @@ class Sharding:
 
     part: str | None = None
     workers: int | None = None
+    engine: Literal["local", "ray"] = "local"
     parts: int | None = None
     merge: bool = False
 
@@ -57,8 +62,10 @@ def build_parts(
 
     if out is None or out.resolve() == bundle.resolve():
         raise ValueError(f"expected --out with another folder than {bundle} for its parts")
-    if how.part is not None and (how.workers, how.parts, how.merge) != (None, None, False):
+    if how.part is not None and how != Sharding(part=how.part):
         raise ValueError("expected --part alone, or --workers, --parts and --merge without it")
+    if how.workers is None and how.engine != "local":
+        raise ValueError(f"expected --workers with --engine {how.engine}")
     index = read_index(bundle)
     if effort is not None:
         index.effort = effort
@@ -75,7 +82,7 @@ def build_parts(
         return
     wanted = missing_parts(job)
     if how.workers is not None:
-        make_shards(job, wanted, workers=how.workers)
+        make_shards(job, wanted, workers=how.workers, engine=how.engine)
     elif wanted:
         first = shlex.join(["faiss-pqvae", "build", str(bundle), data, "--out", str(out)])
         raise ValueError(

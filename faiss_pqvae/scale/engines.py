@@ -10,39 +10,51 @@ import multiprocessing
 import os
 import threading
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from typing import Any
 
+from faiss_pqvae.extras import import_extra
 from faiss_pqvae.messages import listed
 from faiss_pqvae.progress import Progress
 from faiss_pqvae.scale.job import Job
 from faiss_pqvae.scale.shard import make_shard
 
 _TRIES = 2  # of a part alone, after a worker died
+_STORE_BYTES = 100 << 20  # of a Ray of our own, for objects: parts are read by workers themselves
+
+Engine = Callable[[Job, deque[int], int, Progress], dict[int, str]]
 
 
 class PartsFailedError(ValueError):
     """Some parts have no shard; the others have."""
 
 
-def make_shards(job: Job, parts: Sequence[int], *, workers: int = 1) -> None:
+def make_shards(job: Job, parts: Sequence[int], *, workers: int = 1, engine: str = "local") -> None:
     """Makes the shards of some parts, and goes on where one fails.
 
     Args:
         job: the job.
         parts: counted from 0.
-        workers: processes; 1 works in this one. They share the processors.
+        workers: parts that are made at a time. "local": processes, which share the processors; 1
+            works in this one.
+        engine: "local", or "ray": tasks of Ray Core, in the cluster that RAY_ADDRESS names, or one
+            of its own on this machine. Its workers need the package, the job's folder and its data
+            under the same paths.
 
     Raises:
+        ImportError: Ray is not installed.
         PartsFailedError: parts that failed, each with its error; all others are done.
         OSError: the disk is full or failing.
+        RuntimeError: Ray ended.
     """
     if workers < 1:
         raise ValueError(f"expected workers >= 1, got {workers}")
+    if engine not in ENGINES:
+        raise ValueError(f"expected an engine of {', '.join(ENGINES)}, got {engine!r}")
     with Progress("shards", len(parts), unit="parts") as bar:
-        work = _here if workers == 1 else _beside
-        failed = work(job, deque(parts), workers, bar)
+        failed = ENGINES[engine](job, deque(parts), workers, bar)
     if failed:
         said = (
             f"part {part + 1} (items {job.rows(part).start:,} to {job.rows(part).stop - 1:,}): "
@@ -64,6 +76,10 @@ def _here(job: Job, parts: deque[int], workers: int, bar: Progress) -> dict[int,
             failed[part] = str(error)
         bar.update(1)
     return failed
+
+
+def _local(job: Job, parts: deque[int], workers: int, bar: Progress) -> dict[int, str]:
+    return (_here if workers == 1 else _beside)(job, parts, workers, bar)
 
 
 def _beside(job: Job, parts: deque[int], workers: int, bar: Progress) -> dict[int, str]:
@@ -106,9 +122,14 @@ def _until_one_dies(
 
 
 def _pool(workers: int) -> ProcessPoolExecutor:
-    threads = max(1, len(os.sched_getaffinity(0)) // workers)
+    threads = _threads(workers)
     context = multiprocessing.get_context("spawn")  # FAISS and torch have threads: no fork
     return ProcessPoolExecutor(workers, context, initializer=_begin, initargs=(threads,))
+
+
+def _threads(workers: int) -> int:
+    """Of each worker, where they share this machine."""
+    return max(1, len(os.sched_getaffinity(0)) // workers)
 
 
 def _begin(threads: int) -> None:
@@ -134,3 +155,53 @@ def _kill(pool: ProcessPoolExecutor) -> None:
     """Ends the processes of a pool at once: what they have not finished counts for nothing."""
     for process in (getattr(pool, "_processes", None) or {}).values():
         process.kill()
+
+
+def _by_ray(job: Job, parts: deque[int], workers: int, bar: Progress) -> dict[int, str]:
+    """By tasks of Ray's, at most two for each worker at a time; Ray repeats one that dies."""
+    ray = import_extra("ray", "for --engine ray")
+    failed: dict[int, str] = {}
+    own = not ray.is_initialized()
+    if own:
+        _begin_ray(ray, workers)
+    try:
+        make = ray.remote(num_cpus=1, max_retries=_TRIES)(make_shard)
+        running: dict[Any, int] = {}
+        while parts or running:
+            while parts and len(running) < 2 * workers:
+                part = parts.popleft()
+                running[make.remote(job, part)] = part
+            for done in ray.wait([*running], num_returns=1)[0]:
+                part = running.pop(done)
+                try:
+                    ray.get(done)
+                except ray.exceptions.RayTaskError as error:
+                    if not isinstance(error.cause, ValueError | TypeError):
+                        raise error.cause from error
+                    failed[part] = str(error.cause)
+                except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
+                    failed[part] = f"its worker died {_TRIES + 1} times, killed or out of memory"
+                bar.update(1)
+    except ray.exceptions.RayError as error:
+        raise RuntimeError(f"Ray ended: {error}; the same command goes on") from error
+    finally:
+        if own:
+            ray.shutdown()
+    return failed
+
+
+def _begin_ray(ray: Any, workers: int) -> None:
+    quiet = {"log_to_driver": False, "configure_logging": False}
+    if "RAY_ADDRESS" in os.environ:
+        ray.init(**quiet)
+        return
+    ray.init(
+        num_cpus=workers,
+        include_dashboard=False,
+        object_store_memory=_STORE_BYTES,
+        runtime_env={"env_vars": {"OMP_NUM_THREADS": str(_threads(workers))}},
+        **quiet,
+    )
+
+
+ENGINES: dict[str, Engine] = {"local": _local, "ray": _by_ray}

@@ -1,5 +1,6 @@
 """Shards: made by anyone, in any order, after any crash; searched as one index, or made one."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -220,6 +221,39 @@ def test_make_shards__a_part_that_kills_its_worker_is_named(job, monkeypatch):
     assert missing_parts(job) == [2]
 
 
+def kill_a_task_of_ray(killed: list[int]) -> None:
+    deadline = time.monotonic() + 60
+    while not killed and time.monotonic() < deadline:
+        for path in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                if path.read_bytes().startswith(b"ray::make_shard"):
+                    os.kill(int(path.parent.name), signal.SIGKILL)
+                    killed.append(int(path.parent.name))
+                    return
+        time.sleep(0.002)
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")
+def test_make_shards__by_ray_go_on_when_a_worker_is_killed(bundles, tmp_path, monkeypatch):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    x = vectors()
+    x[620] = np.nan
+    np.save(tmp_path / "x.npy", x)
+    index = fpq.read_index(bundles["PQVAE4x4"])
+    local, job = (begin(index, tmp_path / "x.npy", tmp_path / out, PARTS) for out in "ab")
+    for part in (0, 1, 3):
+        make_shard(local, part)
+    killed = []
+    killer = threading.Thread(target=kill_a_task_of_ray, args=(killed,))
+    killer.start()
+    with pytest.raises(PartsFailedError, match=r"1 of 4 .*part 3 .*infinity in row 120"):
+        make_shards(job, range(PARTS), workers=2, engine="ray")
+    killer.join()
+    assert len(killed) == 1
+    for part in (0, 1, 3):
+        assert shard_path(job, part).read_bytes() == shard_path(local, part).read_bytes()
+
+
 def test_begin__another_model_other_items_or_parts_are_refused(job, bundles, data):
     index = fpq.read_index(bundles["PQVAE4x4"])
     assert begin(index, data, job.folder, PARTS) == job == read_job(job.folder)
@@ -294,6 +328,7 @@ def test_build__part_by_part_and_merged(bundles, data, tmp_path, capsys):
         (["--out", "o", "--part", "1/2", "--merge"], "expected --part alone"),
         (["--out", "o", "--workers", "0"], "expected workers >= 1, got 0"),
         (["--out", "o", "--workers", "1", "--ids", "i.npy"], "expected no --ids"),
+        (["--out", "o", "--merge", "--engine", "ray"], "expected --workers with --engine ray"),
     ],
 )
 def test_build__options_of_parts_that_make_no_sense(
