@@ -85,6 +85,7 @@ def _reranked(request: Request, settings: CodeSettings) -> Iterator[Method]:
         queries=settings.queries if "queries" in objective.learns_from else None,
         shown=plain.shown,
         reranked=True,
+        coded=plain if shares else None,
     )
     for row in _of_code(code, request):
         yield dataclasses.replace(row, finish=plain.finish) if shares else row

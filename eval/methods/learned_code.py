@@ -23,7 +23,7 @@ from faiss_pqvae.data.batches import content_key
 from faiss_pqvae.data.source import Source
 from faiss_pqvae.files import replace_bytes
 from faiss_pqvae.registry import decoders, encoders, objectives
-from faiss_pqvae.types import IdArray
+from faiss_pqvae.types import CodeArray, IdArray
 
 from ..data.protocol import Evaluated, LabelArray
 from ..faiss_library import faiss
@@ -56,6 +56,8 @@ class LearnedCode:
             M * nbits, of others M * nbits alone, which is the default.
         shown: whether the index is kept, and how often it has its codewords goes into the report.
         reranked: whether the decoder ranks candidates again.
+        coded: the code without that, of the same training, whose codes are taken where there are
+            some. What encoding took is then what it took there.
 
     Raises:
         ValueError: lengths that the code does not have.
@@ -76,6 +78,7 @@ class LearnedCode:
         lengths: tuple[int, ...] = (),
         shown: bool = True,
         reranked: bool = False,
+        coded: LearnedCode | None = None,
     ) -> None:
         self.objective = _settings_of(model.objective if objective is None else objective)
         self.M, self.nbits, self.bits = M, nbits, M * nbits
@@ -96,6 +99,7 @@ class LearnedCode:
         self.label = f"{self.name}, {self.bits} bits{seed}"
         self.log = folder / "training" / "log.jsonl"
         self.foreign = foreign_parts(model, self.objective)
+        self._coded = coded
         self._built: LatentIndex | None = None
         self._is_written = False  # whether that is the bundle in the folder
         self.train_s = self.add_s = 0.0
@@ -215,12 +219,21 @@ class LearnedCode:
         if not self._built.ntotal:
             started = time.perf_counter()
             found = self._bundle(x) if from_bundle else None
-            if found is None or found.model.fingerprint() != self._built.model.fingerprint():
-                self._built.add(x)
-            else:
+            if found is not None and _are_same(found, self._built):
                 self._built, self._is_written = found, True
+            elif self._coded is not None and self._coded.has_coded(x, self._built):
+                self._built.add_sa_codes(_codes(self._coded.fill(x)))
+                self.add_s = self._coded.add_s
+                return self._built
+            else:
+                self._built.add(x)
             self.add_s = time.perf_counter() - started
         return self._built
+
+    def has_coded(self, x: Source, index: LatentIndex) -> bool:
+        """Whether this code's index has the codes that another one would give to x."""
+        mine = self._built
+        return mine is not None and mine.ntotal == len(x) and _are_same(mine, index)
 
     def index(self, data: Evaluated) -> LatentIndex:
         """The filled index, written to the folder; from there where it is that of this training."""
@@ -275,11 +288,20 @@ def foreign_parts(model: ModelConfig, objective: Any) -> tuple[Any, ...]:
     return tuple(part for part in (*parts, type(objective)) if is_foreign(part))
 
 
+def _are_same(a: LatentIndex, b: LatentIndex) -> bool:
+    """Whether two trained indexes, of one description but for a decoder, give the same codes."""
+    return (a.model.fingerprint(), a.effort) == (b.model.fingerprint(), b.effort)
+
+
+def _codes(index: LatentIndex) -> CodeArray:
+    """The codes (ntotal, sa_code_size()) uint8 of an index that scans all of them."""
+    codes: CodeArray = faiss.vector_to_array(index.faiss_index.codes)
+    return codes.reshape(-1, index.sa_code_size())
+
+
 def codeword_counts(index: LatentIndex, M: int, nbits: int) -> IdArray:
     """How often the items of an index have each codeword: (M, ksub) int64."""
-    native, size = index.faiss_index, index.sa_code_size()
-    codes = faiss.vector_to_array(native.codes).reshape(-1, size)
-    ids = faiss.unpack_bitstrings(codes, M, nbits)
+    ids = faiss.unpack_bitstrings(_codes(index), M, nbits)
     return np.stack([np.bincount(of_one, minlength=2**nbits) for of_one in ids.T])
 
 

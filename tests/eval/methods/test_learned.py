@@ -53,6 +53,18 @@ def test_rows__of_one_training_by_tables_and_by_the_decoder(data, tmp_path):
     assert {row.trained_on for row in found.rows} == {"base: 290 items"}
 
 
+def test_rows__of_one_training_encode_once(data, tmp_path, monkeypatch):
+    added, add = [], fpq.LatentIndex.add
+    monkeypatch.setattr(fpq.LatentIndex, "add", lambda *given: added.append(given) or add(*given))
+    found = run(data, learned(data, tmp_path), tmp_path, k=20)
+    assert len(added) == 1
+    assert len({row.add_s for row in found.rows}) == 1
+    (again,) = learned(data, tmp_path)[1:]  # alone, nobody has encoded before
+    alone = run(data, [again], tmp_path / "alone", k=20)
+    assert len(added) == 2
+    assert [row.metrics for row in alone.rows] == [row.metrics for row in found.rows[2:]]
+
+
 def reranked(index, data, k=20):
     """Candidates of the scan by their decoded vectors: (nq, k) ids, best first."""
     ids = index.search(data.queries, k)[1]
