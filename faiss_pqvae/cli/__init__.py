@@ -21,6 +21,7 @@ from faiss_pqvae.cli.threads import choose_threads, look
 _COMMANDS = {
     "demo": "evaluate",
     "train": "train",
+    "plan": "plan",
     "build": "build",
     "add": "add",
     "search": "search",

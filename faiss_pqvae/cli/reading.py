@@ -18,18 +18,18 @@ from faiss_pqvae.data.open import ImageOptions, Source, open_source
 if TYPE_CHECKING:
     from faiss_pqvae import LatentIndex
 
-_DATA_HELP = (
+DATA_HELP = (
     "a folder of images; a Parquet file with a column of images or of vectors, or a column of "
     "numbers for every dimension; a .npy file (n, c, h, w) or (n, d); a folder of such files; "
     "vectors in .fvecs, .bvecs, .fbin, .u8bin, .i8bin or .hdf5, where FILE.hdf5/test is one of its "
     "data sets; or the name of a data set (mnist5k, mnist, cifar10, "
     "cifar10-jpeg, or one of another package, or package.module:attribute)"
 )
-Data = Annotated[str, tyro.conf.Positional, tyro.conf.arg(help=_DATA_HELP, metavar="DATA")]
+Data = Annotated[str, tyro.conf.Positional, tyro.conf.arg(help=DATA_HELP, metavar="DATA")]
 Queries = Annotated[
     str,
     tyro.conf.Positional,
-    tyro.conf.arg(help=f"what to search for: one image; {_DATA_HELP}", metavar="QUERIES"),
+    tyro.conf.arg(help=f"what to search for: one image; {DATA_HELP}", metavar="QUERIES"),
 ]
 Bundle = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="BUNDLE")]
 Out = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]

@@ -90,7 +90,7 @@ def build_parts(
             f"{first} --part {wanted[0] + 1}/{n_parts}, or --workers N for all of them"
         )
     remove_leftovers(job)
-    print(f"{counted(job.n, 'item')} of {job.data} in {counted(n_parts, 'part')} in {out}")
+    print(f"{counted(job.n, 'item')} of {job.where} in {counted(n_parts, 'part')} in {out}")
     if not how.merge:
         print(f"next: fpq.open_shards({str(out)!r}) searches them; --merge makes one index of them")
         return

@@ -43,6 +43,7 @@ __all__ = [
     "Rows",
     "Source",
     "chunks",
+    "open_several",
     "open_source",
 ]
 
@@ -61,6 +62,7 @@ def open_source(
     *,
     images: ImageOptions = ImageOptions(),  # noqa: B008 - frozen
     like: tuple[int, ...] | None = None,
+    in_memory_bytes: int | None = None,
 ) -> Source:
     """Opens whatever lies at a path.
 
@@ -74,10 +76,11 @@ def open_source(
             one array in natural order, or of .parquet files at any depth; or one image.
         images: how images in a folder or in Parquet are read; `column` is of vectors, too.
         like: shape of an index's items: images are read in its size and its mode.
+        in_memory_bytes: of vectors in Parquet, see `open_parquet_vectors`.
 
     Returns:
-        The items, not yet read (vectors in Parquet are). What is no folder of images has an
-        attribute `parts`: the files in order, each with its number of items.
+        The items, not yet read (vectors in Parquet are, up to a gigabyte). What is no folder of
+        images has an attribute `parts`: the files in order, each with its number of items.
 
     Raises:
         FileNotFoundError: there is nothing at `path`.
@@ -96,9 +99,9 @@ def open_source(
     if not path.exists():
         raise missing(path, ACCEPTED)
     if path.is_dir():
-        return _open_folder(path, images, like)
+        return _open_folder(path, images, like, in_memory_bytes)
     if suffix == ".parquet":
-        return _open_parquet([path], part or images.column, images, like)
+        return _open_parquet([path], part or images.column, images, like, in_memory_bytes)
     if suffix not in _OTHERS and is_image(path):
         return _open_images(path, images, like)
     check_used(images, path, column=False, of_images=False)
@@ -111,12 +114,46 @@ def open_source(
     raise ValueError(f"cannot read {path}: expected {ACCEPTED}, got suffix {path.suffix!r}")
 
 
-def _open_folder(folder: Path, images: ImageOptions, like: tuple[int, ...] | None) -> Source:
+def open_several(
+    paths: Sequence[str | Path],
+    *,
+    images: ImageOptions = ImageOptions(),  # noqa: B008 - frozen
+    like: tuple[int, ...] | None = None,
+    in_memory_bytes: int | None = None,
+) -> Source:
+    """Opens what lies at one path or several, one behind the other; see `open_source`.
+
+    Raises:
+        ValueError: no path; images in folders, or files of different kinds of items.
+    """
+    options = {"images": images, "like": like, "in_memory_bytes": in_memory_bytes}
+    if not paths:
+        raise ValueError(f"expected at least one path of {ACCEPTED}, got none")
+    if len(paths) == 1:
+        return open_source(paths[0], **options)  # type: ignore[arg-type]
+    opened = [open_source(path, **options) for path in paths]  # type: ignore[arg-type]
+    files: list[Path] = []
+    sources: list[Source] = []
+    for path, source in zip(paths, opened, strict=True):
+        if hasattr(source, "paths"):
+            raise ValueError(f"expected one folder of images, got several paths, {path} among them")
+        parts = getattr(source, "parts", None) or [(Path(path), len(source))]
+        files += [file for file, _ in parts]
+        sources += getattr(source, "sources", [source])
+    return Shards(files, sources)
+
+
+def _open_folder(
+    folder: Path,
+    images: ImageOptions,
+    like: tuple[int, ...] | None,
+    in_memory_bytes: int | None,
+) -> Source:
     suffix, paths = files_in(folder)
     if suffix == IMAGES:
         return _open_images(folder, images, like)
     if suffix == ".parquet":
-        return _open_parquet(paths, images.column, images, like)
+        return _open_parquet(paths, images.column, images, like, in_memory_bytes)
     check_used(images, folder, column=False, of_images=False)
     if suffix == ".npy":
         return open_npy_shards(paths)
@@ -134,12 +171,13 @@ def _open_parquet(
     column: str | None,
     images: ImageOptions,
     like: tuple[int, ...] | None,
+    in_memory_bytes: int | None,
 ) -> Source:
     if are_images(paths, column):
         _check_images_wanted(paths[0], like)
         return ParquetImages(paths, image_column=column, **images.like(like).arguments())
     check_used(images, paths[0], of_images=False)
-    return open_parquet_vectors(paths, column)
+    return open_parquet_vectors(paths, column, in_memory_bytes=in_memory_bytes)
 
 
 def are_images(paths: Sequence[Path], column: str | None, *, without: str | None = None) -> bool:

@@ -30,7 +30,7 @@ from faiss_pqvae.extras import import_extra
 from faiss_pqvae.types import FloatArray
 
 HDF5_SUFFIXES = frozenset({".hdf5", ".h5"})
-_IN_MEMORY_BYTES = 1 << 30  # of vectors in Parquet, all of which are read at once
+IN_MEMORY_BYTES = 1 << 30  # of vectors in Parquet, all of which are read at once
 
 
 # HDF5 --------------------------------------------------------------------------------------------
@@ -183,6 +183,7 @@ def open_parquet_vectors(
     column: str | None = None,
     *,
     without: str | None = None,
+    in_memory_bytes: int | None = None,
 ) -> Shards:
     """Reads vectors into memory, file by file; more than a gigabyte stays in the files.
 
@@ -195,6 +196,7 @@ def open_parquet_vectors(
             the columns of numbers, one a dimension, that match a pattern such as "dim_*". By
             default what `choose_columns` finds plain.
         without: a column that is not among the vectors, of labels say.
+        in_memory_bytes: more than so much stays in the files, instead of a gigabyte.
 
     Returns:
         (n, d) float32; (n, ...) of tensors with more dimensions, bytes as uint8.
@@ -217,7 +219,8 @@ def open_parquet_vectors(
         raise ValueError(f"no vectors in {path}: expected at least one row")
     like = ParquetRows(first, names)
     item_bytes = math.prod(like.shape[1:]) * like.dtype.itemsize
-    in_files = sum(n_rows) * item_bytes > _IN_MEMORY_BYTES
+    most = IN_MEMORY_BYTES if in_memory_bytes is None else in_memory_bytes
+    in_files = sum(n_rows) * item_bytes > most
     # Files without rows do not know how many dimensions the vectors of lists have.
     nothing = np.empty((0, *like.shape[1:]), like.dtype)
     opened: list[Source] = []

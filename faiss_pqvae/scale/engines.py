@@ -53,8 +53,12 @@ def make_shards(job: Job, parts: Sequence[int], *, workers: int = 1, engine: str
         raise ValueError(f"expected workers >= 1, got {workers}")
     if engine not in ENGINES:
         raise ValueError(f"expected an engine of {', '.join(ENGINES)}, got {engine!r}")
-    with Progress("shards", len(parts), unit="parts") as bar:
-        failed = ENGINES[engine](job, deque(parts), workers, bar)
+    try:
+        with Progress("shards", len(parts), unit="parts") as bar:
+            failed = ENGINES[engine](job, deque(parts), workers, bar)
+    except KeyboardInterrupt as stop:
+        stop.add_note("parts that were done are there")
+        raise
     if failed:
         said = (
             f"part {part + 1} (items {job.rows(part).start:,} to {job.rows(part).stop - 1:,}): "

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import secrets
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from faiss_pqvae.data.batches import check_items
-from faiss_pqvae.data.open import ImageOptions, open_source
+from faiss_pqvae.data.open import ImageOptions, open_several
 from faiss_pqvae.data.source import Source
 from faiss_pqvae.files import replace_bytes
 from faiss_pqvae.index.bundle import read_config, read_index, write_index
@@ -33,7 +35,7 @@ class Job:
 
     Attributes:
         folder: of the shards.
-        data: where the items are, see `open_source`.
+        data: where the items are, see `open_several`.
         images: how images are read.
         shape: of one item.
         n: items.
@@ -43,7 +45,7 @@ class Job:
     """
 
     folder: Path
-    data: Path
+    data: tuple[Path, ...]
     images: ImageOptions
     shape: tuple[int, ...]
     n: int
@@ -61,13 +63,18 @@ class Job:
         Raises:
             ValueError: others than when the job was begun.
         """
-        source = open_source(self.data, images=self.images, like=self.shape)
+        source = _opened(self.data, self.images, self.shape)
         if (len(source), _key_of(source, self.data)) != (self.n, self.source):
             raise ValueError(
-                f"expected the items in {self.data} as they were when the shards in {self.folder} "
+                f"expected the items in {self.where} as they were when the shards in {self.folder} "
                 f"were begun, {self.n:,} of them, got others: name another folder for their shards"
             )
         return source
+
+    @property
+    def where(self) -> Path:
+        """The path of the items, or the folder around several."""
+        return self.data[0] if len(self.data) == 1 else Path(os.path.commonpath(self.data))
 
     def read_model(self) -> LatentIndex:
         """The index that shards are made with, without items.
@@ -88,7 +95,7 @@ class Job:
 
 def begin(
     index: LatentIndex,
-    data: str | Path,
+    data: str | Path | Sequence[str | Path],
     folder: str | Path,
     n_parts: int,
     images: ImageOptions = ImageOptions(),  # noqa: B008 - frozen
@@ -97,7 +104,7 @@ def begin(
 
     Args:
         index: trained; what it holds does not count, and is forgotten.
-        data: path of the items.
+        data: path of the items, or several.
         folder: for the shards; made when missing.
         n_parts: one or more, at most as many as there are items.
         images: how images are read.
@@ -108,7 +115,8 @@ def begin(
             a worker would not have; images that are left out.
         OSError: the disk is full or failing.
     """
-    folder, data = Path(folder), Path(data)
+    folder = Path(folder)
+    paths = tuple(map(Path, [data] if isinstance(data, str | Path) else data))
     if isinstance(index.refiner, StoredVectors):
         raise ValueError(
             f"expected an index of codes alone for shards, got {index.description}, which stores "
@@ -116,20 +124,20 @@ def begin(
         )
     if images.skip_broken:
         raise ValueError("expected images that can all be read for shards, got --skip-broken")
-    source = open_source(data, images=images, like=index.input_shape)
-    check_items(source, index.input_shape, f"items of {data}")
+    source = _opened(paths, images, index.input_shape)
+    check_items(source, index.input_shape, f"items of {paths[0]}")
     if not 1 <= n_parts <= len(source):
         raise ValueError(f"expected from 1 to {len(source):,} parts, got {n_parts:,}")
     folder.mkdir(parents=True, exist_ok=True)
     job = Job(
         folder=folder,
-        data=data,
+        data=paths,
         images=images,
         shape=index.input_shape,
         n=len(source),
         n_parts=n_parts,
         model=_keep_model(index, folder),
-        source=_key_of(source, data),
+        source=_key_of(source, paths),
     )
     if (path := folder / "job.json").exists():
         _check_same(read_job(folder), job)
@@ -159,7 +167,7 @@ def read_job(folder: str | Path) -> Job:
         size = images["size"] and tuple(images["size"])
         return Job(
             folder=Path(folder),
-            data=Path(record.pop("data")),
+            data=tuple(map(Path, record.pop("data"))),
             images=ImageOptions(**{**images, "size": size}),
             shape=tuple(record.pop("shape")),
             **record,
@@ -171,7 +179,7 @@ def read_job(folder: str | Path) -> Job:
 def _record(job: Job) -> dict[str, Any]:
     record = asdict(job)
     del record["folder"]
-    return {"format": FORMAT, **record, "data": str(job.data)}
+    return {"format": FORMAT, **record, "data": [str(path) for path in job.data]}
 
 
 def _check_same(begun: Job, job: Job) -> None:
@@ -218,9 +226,14 @@ def _model_key(folder: Path) -> str:
     return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
-def _key_of(source: Any, data: Path) -> str:
+def _opened(paths: tuple[Path, ...], images: ImageOptions, shape: tuple[int, ...]) -> Source:
+    # Read in order, once: nothing of it need be in memory.
+    return open_several(paths, images=images, like=shape, in_memory_bytes=0)
+
+
+def _key_of(source: Any, data: tuple[Path, ...]) -> str:
     paths = getattr(source, "paths", None)
-    files = [(data, len(source))] if paths is None else [(Path(path), 1) for path in paths]
+    files = [(data[0], len(source))] if paths is None else [(Path(path), 1) for path in paths]
     files = getattr(source, "parts", None) or files
     said = hashlib.sha256(f"{source.dtype} {tuple(source.shape)}".encode())
     for path, n in files:

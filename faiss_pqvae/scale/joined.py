@@ -44,7 +44,7 @@ def merged(job: Job) -> LatentIndex:
         for part in range(job.n_parts):
             index.merge_from(read_shard(job, part, index))
             bar.update(1)
-    names = items_of(job.open(), job.data)
+    names = items_of(job.open(), job.where)
     index.items = names.under(np.arange(job.n)) if index.takes_ids else names
     return index
 

@@ -273,7 +273,7 @@ def test_main__wrong_input_ends_with_one_line(arguments, message, images, tmp_pa
     [
         "train missing.npy {out}",
         "build missing missing.npy --out {out}",
-        "build {out} missing.npy",
+        "build missing.npy missing.npy {out}",
         "add {out} missing.npy",
         "evaluate --dataset missing --out {out}",
         "demo --out {out}",

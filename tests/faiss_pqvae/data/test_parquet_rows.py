@@ -20,7 +20,7 @@ X = np.random.default_rng(0).standard_normal((N, D)).astype(np.float32)
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Three files of small row groups and smaller batches, one of them without rows."""
-    monkeypatch.setattr(tables, "_IN_MEMORY_BYTES", 1)
+    monkeypatch.setattr(tables, "IN_MEMORY_BYTES", 1)
     monkeypatch.setattr(parquet_rows, "_BATCH_BYTES", 4 * D * 4)
     written = (("1", X[:30], 11), ("2", X[:0], 1), ("3", X[30:], 9))
     for name, rows, size in written:
