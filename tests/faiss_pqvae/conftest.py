@@ -1,15 +1,27 @@
 """Indexes whose encoder changes nothing: FAISS itself, or numpy, can say what they have to find."""
 
+import copy
+import pickle
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from faiss_pqvae import PQVAE, LatentIndex, ModelConfig
+from faiss_pqvae import (
+    PQVAE,
+    LatentIndex,
+    ModelConfig,
+    deserialize_index,
+    read_index,
+    serialize_index,
+    write_index,
+)
 from faiss_pqvae.codebooks import Codebooks
 from faiss_pqvae.native import faiss
+from faiss_pqvae.native.files.io import maps
 from faiss_pqvae.native.inject import inject_codebooks
 
 D, M, NLIST = 8, 4, 4
@@ -218,3 +230,20 @@ def _without(
 def make_reference() -> type[Reference]:
     """Brute force in numpy over what an index of a kind would hold."""
     return Reference
+
+
+@pytest.fixture
+def copied(tmp_path: Path) -> Callable[[LatentIndex], list[LatentIndex]]:
+    """What comes of an index by everything that copies: files, mapped ones too, bytes, pickles."""
+
+    def copied(index: LatentIndex) -> list[LatentIndex]:
+        write_index(index, tmp_path)
+        found = [
+            read_index(tmp_path),
+            pickle.loads(pickle.dumps(index)),
+            copy.deepcopy(index),
+            deserialize_index(serialize_index(index)),
+        ]
+        return [*found, read_index(tmp_path, mmap=True)] if maps(index.faiss_index) else found
+
+    return copied

@@ -2,14 +2,12 @@
 
 import copy
 import functools
-import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
 import torch
 
-import faiss_pqvae as fpq
 from faiss_pqvae import LatentIndex, TrainingConfig, index_factory
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.kinds.lists import coarse_centroids
@@ -202,19 +200,10 @@ def test_add__in_batches_and_all_or_nothing(kind, refine):
 
 
 @pytest.mark.parametrize("kind", [*L2, "IVF4_HNSW4,PQVAE3x4"])
-def test_search__is_the_same_after_everything_that_copies(kind, tmp_path):
+def test_search__is_the_same_after_everything_that_copies(kind, copied):
     index, q = made(kind), vectors(20, seed=1)
     expected = index.search(q, K)
-    fpq.write_index(index, tmp_path)
-    copies = [
-        fpq.read_index(tmp_path),
-        pickle.loads(pickle.dumps(index)),
-        copy.deepcopy(index),
-        fpq.deserialize_index(fpq.serialize_index(index)),
-    ]
-    if "fs" not in kind:
-        copies.append(fpq.read_index(tmp_path, mmap=True))
-    for other in copies:
+    for other in copied(index):
         assert (other.model.spec, other.effort) == (index.model.spec, 4)
         for mine, theirs in zip(expected, other.search(q, K), strict=True):
             np.testing.assert_array_equal(theirs, mine)

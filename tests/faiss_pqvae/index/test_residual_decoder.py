@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import pickle
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -188,20 +187,11 @@ def test_search__is_the_same_in_parts(monkeypatch):
 
 @pytest.mark.parametrize("search_type", ["adc", "sdc"])
 @pytest.mark.parametrize("kind", [*LISTS, "IVF4_HNSW4,PQVAE3x4"])
-def test_search__is_the_same_after_everything_that_copies(kind, search_type, tmp_path):
+def test_search__is_the_same_after_everything_that_copies(kind, search_type, copied):
     index, q = made(kind), vectors(20, seed=1)
     index.search_type = search_type
     expected = index.search(q, K)
-    fpq.write_index(index, tmp_path)
-    copies = [
-        fpq.read_index(tmp_path),
-        pickle.loads(pickle.dumps(index)),
-        copy.deepcopy(index),
-        fpq.deserialize_index(fpq.serialize_index(index)),
-    ]
-    if "fs" not in kind:
-        copies.append(fpq.read_index(tmp_path, mmap=True))
-    for other in copies:
+    for other in copied(index):
         assert (other.model.spec, other.effort) == (index.model.spec, 4)
         for mine, theirs in zip(expected, other.search(q, K), strict=True):
             np.testing.assert_array_equal(theirs, mine)
