@@ -35,7 +35,7 @@ def no_space(path: Path, reason: str) -> OSError:
     folder = next(parent for parent in path.absolute().parents if parent.exists())
     free_bytes = shutil.disk_usage(folder).free
     # By its own name, where it has one for the time of writing.
-    path = path.with_name(re.sub(r"^\.(.+)\.\d+\.new$", r"\1", path.name))
+    path = path.with_name(re.sub(r"^\.(.+)\.[0-9a-f]+\.new$", r"\1", path.name))
     return OSError(f"cannot write {path}: {reason}; its disk has {free_bytes:,} bytes free")
 
 

@@ -16,7 +16,7 @@ from faiss_pqvae.cli.collection import build_collection
 from faiss_pqvae.cli.next_command import print_next
 from faiss_pqvae.cli.plan import Wanted
 from faiss_pqvae.cli.reading import DATA_HELP, Images, open_for
-from faiss_pqvae.cli.sharding import Sharding, build_parts
+from faiss_pqvae.cli.sharding import Sharding, build_parts, set_effort
 from faiss_pqvae.cli.storing import Named, named, next_ids, store
 from faiss_pqvae.data.open import ImageOptions
 from faiss_pqvae.files import check_folder
@@ -25,7 +25,7 @@ from faiss_pqvae.messages import counted
 from faiss_pqvae.types import IdArray
 
 if TYPE_CHECKING:
-    from faiss_pqvae import LatentIndex
+    pass
 
 # Options without a prefix.
 Parts = Annotated[Sharding, tyro.conf.arg(name="")]
@@ -143,7 +143,7 @@ def _build_at_once(
     check_folder(target)
     index = read_index(bundle, encoder=encoder, decoder=decoder)
     if effort is not None:
-        _set_effort(index, effort)
+        set_effort(index, effort)
     source = open_for(index, data, images)
     found = named(source, data, ids, id_column)
     before = index.items
@@ -158,14 +158,6 @@ def _build_at_once(
     write_index(index, target)
     print(f"{counted(index.ntotal, 'item')} of {index.sa_code_size()} bytes in {target}")
     print_next(index, f"search {shlex.quote(str(target))} QUERIES")
-
-
-def _set_effort(index: LatentIndex, effort: int) -> None:
-    if not index.model.spec.is_additive:
-        raise ValueError(
-            f"expected no --effort for {index.description}, whose codes are the nearest codewords"
-        )
-    index.effort = effort
 
 
 def _ids(found: Named, before: Items | None) -> IdArray:

@@ -6,6 +6,7 @@ same command goes on from there.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import resource
@@ -13,7 +14,7 @@ import shlex
 import shutil
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,19 @@ import numpy as np
 
 from faiss_pqvae.cli.next_command import print_next
 from faiss_pqvae.cli.plan import Wanted, expanded, planned
-from faiss_pqvae.cli.recall import tuned, without_self
+from faiss_pqvae.cli.recall import tuned
 from faiss_pqvae.cli.sizes import recall_of
 from faiss_pqvae.data.source import Source
+from faiss_pqvae.extras import import_extra
 from faiss_pqvae.files import check_folder, read_checked, replace_bytes, write_checked
 from faiss_pqvae.progress import Progress
+from faiss_pqvae.scale.job import source_key
 from faiss_pqvae.scale.planning import QUERIES, Plan, Wishes
 from faiss_pqvae.types import FloatArray, IdArray
 
 _ROWS = 65_536  # of a sample that are read at a time
-_DONE = "build.json"
+_TIED = 64  # as near as the nearest, that count as found
+_DONE, _SECONDS = "build.json", "seconds.json"
 _OF_RESULT = ("n", "d", "description", "n_train", "n_queries", "n_parts", "effort")
 
 
@@ -41,78 +45,116 @@ def build_collection(
     """Learns codes of a sample, encodes all in parts, and measures what the index finds.
 
     Raises:
-        ValueError: wishes that nothing fulfils; a folder with another plan; parts that failed.
+        ImportError: the engine is not installed.
+        ValueError: wishes that nothing fulfils; a folder with another plan, or of other files;
+            parts that failed.
         OSError: the disk is full or failing.
     """
     recall, k = recall_of(wanted.target_recall or "0.9@10")
     check_folder(out)
+    if engine == "ray":
+        import_extra("ray", "for --engine ray")
     sources = expanded(sources)
     source, plan = planned(sources, wishes)
+    plan = _keep_plan(out, plan, wishes, source_key(source, sources))
     print("\n".join(plan.lines()), flush=True)
-    plan = _keep_plan(out, plan, sources)
-    if (out / _DONE).exists():
-        print(_said(json.loads((out / _DONE).read_bytes())["found"], out))
+    done = _read(out / _DONE, "found") if (out / _DONE).exists() else None
+    parts = out / "shards"
+    there = (out / "config.json").exists() if plan.merges else (parts / "job.json").exists()
+    if done is not None and there and done["found"]["target"] == [recall, k]:
+        _tidy(out, plan)
+        print(_said(done["found"], out))
         return
-    seconds: dict[str, float] = {}
-    with _timed(seconds, "learn"):
-        rows, asked = _sample(plan)
-        index = _trained(plan, source, rows, wishes, out)
-    with _timed(seconds, "encode"):
-        job = _encoded(index, sources, out, plan, engine)
-    with _timed(seconds, "exact neighbours"):
+    rows, asked = _sample(plan)
+    if done is None or not there:
+        with _timed(out, "learn"):
+            index = _trained(plan, source, rows, wishes, out)
+        with _timed(out, "encode"):
+            _encode(index, sources, out, plan, engine)
+    with _timed(out, "exact neighbours"):
         queries = source[asked]
         truth = _truth(source, queries, asked, out)
-    with _timed(seconds, "measure"):
-        found = _joined(job, plan)
+    with _timed(out, "measure"):
+        found = _opened(out, plan, is_written=done is not None and there)
         figures = tuned(found, queries, asked, truth, recall, k)
-    if plan.merges:
-        from faiss_pqvae import write_index
-
-        write_index(found, out)
+    _write(found, out, plan)
+    seconds = _read(out / _SECONDS)
     figures |= {"seconds": seconds, "peak_memory_bytes": _peak_bytes(plan.workers)}
     about = {"command": shlex.join(["faiss-pqvae", *sys.argv[1:]]), "plan": asdict(plan)}
     measured = {**figures, "target": [recall, k], "merged": plan.merges}
-    content = {**about, "found": measured}
-    replace_bytes(out / _DONE, (json.dumps(content, indent=1) + "\n").encode())
-    for leftover in (out / "training", out / "trained", *([job.folder] if plan.merges else [])):
-        shutil.rmtree(leftover, ignore_errors=True)
+    replace_bytes(out / _DONE, _json({**about, "found": measured}))
+    _tidy(out, plan)
     print(_said(measured, out))
     if plan.merges:
         print_next(found, f"search {shlex.quote(str(out))} QUERIES")
 
 
-class _timed:  # noqa: N801 - reads as a verb
-    def __init__(self, seconds: dict[str, float], phase: str) -> None:
-        self.seconds, self.phase = seconds, phase
-
-    def __enter__(self) -> None:
-        self.started = time.perf_counter()
-
-    def __exit__(self, *error: object) -> None:
-        self.seconds[self.phase] = round(time.perf_counter() - self.started, 1)
+def _json(content: Any) -> bytes:
+    return (json.dumps(content, indent=1) + "\n").encode()
 
 
-def _keep_plan(out: Path, plan: Plan, sources: Sequence[str]) -> Plan:
+def _read(path: Path, *keys: str) -> Any:
+    """What a file of ours says.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    try:
+        content = json.loads(path.read_bytes())
+        for key in keys:
+            content[key]
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
+        raise ValueError(f"damaged {path}, remove it: {error}") from error
+    return content
+
+
+@contextlib.contextmanager
+def _timed(out: Path, phase: str) -> Iterator[None]:
+    """Adds the seconds of a phase to those of the runs before that were interrupted in it."""
+    path, started = out / _SECONDS, time.perf_counter()
+    try:
+        yield
+    finally:
+        seconds = _read(path) if path.exists() else {}
+        seconds[phase] = round(seconds.get(phase, 0.0) + time.perf_counter() - started, 1)
+        replace_bytes(path, _json(seconds))
+
+
+def _tidy(out: Path, plan: Plan) -> None:
+    for name in ("training", "trained", *(["shards"] if plan.merges else [])):
+        shutil.rmtree(out / name, ignore_errors=True)
+
+
+def _keep_plan(out: Path, plan: Plan, wishes: Wishes, source: str) -> Plan:
     """The plan that was begun in a folder, or else this one, which is begun now."""
     out.mkdir(parents=True, exist_ok=True)
     path = out / "plan.json"
-    if path.exists():
-        begun = json.loads(path.read_bytes())
-        # How many workers there are now may be another number.
-        plan = replace(plan, n_parts=begun["plan"]["n_parts"])
-        mine = {"sources": [*sources], **{name: getattr(plan, name) for name in _OF_RESULT}}
-        theirs = {"sources": begun["sources"], **{name: begun["plan"][name] for name in _OF_RESULT}}
-        other = [name for name in mine if mine[name] != theirs[name]]
-        if other:
-            raise ValueError(
-                f"expected {other[0]} {theirs[other[0]]} as in {path}, got {mine[other[0]]}: name "
-                "another folder, or remove this one"
-            )
+    if not path.exists():
+        if any(out.iterdir()):
+            raise ValueError(f"expected an empty folder, or one of such a build, got {out}")
+        replace_bytes(path, _json({"source": source, "plan": asdict(plan)}))
         return plan
-    if any(out.iterdir()):
-        raise ValueError(f"expected an empty folder, or one of such a build, got {out}")
-    content = {"sources": [*sources], "plan": asdict(plan)}
-    replace_bytes(path, (json.dumps(content, indent=1) + "\n").encode())
+    begun = _read(path, "source", "plan")
+    try:
+        # What follows from the number of workers, which may be another one now.
+        plan = replace(plan, n_parts=begun["plan"]["n_parts"])
+        if wishes.effort is None:
+            plan = replace(plan, effort=begun["plan"]["effort"])
+        theirs = {name: begun["plan"][name] for name in _OF_RESULT}
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"damaged {path}, remove it: {error}") from error
+    mine = {name: getattr(plan, name) for name in _OF_RESULT}
+    other = [name for name in mine if mine[name] != theirs[name]]
+    if other:
+        raise ValueError(
+            f"expected {other[0]} {theirs[other[0]]} as in {path}, got {mine[other[0]]}: name "
+            "another folder, or remove this one"
+        )
+    if begun["source"] != source:
+        raise ValueError(
+            f"expected the files of vectors that {out} was begun with, got others, or other "
+            "contents: name another folder, or remove this one"
+        )
     return plan
 
 
@@ -144,7 +186,7 @@ def _trained(plan: Plan, source: Source, rows: IdArray, wishes: Wishes, out: Pat
     return index
 
 
-def _encoded(index: Any, sources: Sequence[str], out: Path, plan: Plan, engine: str) -> Any:
+def _encode(index: Any, sources: Sequence[str], out: Path, plan: Plan, engine: str) -> None:
     from faiss_pqvae.scale.engines import make_shards
     from faiss_pqvae.scale.job import begin
     from faiss_pqvae.scale.joined import missing_parts
@@ -153,29 +195,50 @@ def _encoded(index: Any, sources: Sequence[str], out: Path, plan: Plan, engine: 
     job = begin(index, sources, out / "shards", plan.n_parts)
     make_shards(job, missing_parts(job), workers=plan.workers, engine=engine)
     remove_leftovers(job)
-    return job
 
 
-def _joined(job: Any, plan: Plan) -> Any:
-    from faiss_pqvae.scale.joined import merged, open_shards
+def _opened(out: Path, plan: Plan, *, is_written: bool) -> Any:
+    """The index, or its shards."""
+    from faiss_pqvae import open_shards, read_index
+    from faiss_pqvae.scale.job import read_job
+    from faiss_pqvae.scale.joined import merged
 
-    return merged(job) if plan.merges else open_shards(job.folder)
+    if not plan.merges:
+        return open_shards(out)
+    return read_index(out) if is_written else merged(read_job(out / "shards"))
+
+
+def _write(found: Any, out: Path, plan: Plan) -> None:
+    """Keeps an index with its nprobe, or the nprobe of shards."""
+    from faiss_pqvae import write_index
+    from faiss_pqvae.scale.joined import NPROBE
+
+    if plan.merges:
+        write_index(found, out)
+    elif plan.nlist:
+        replace_bytes(out / "shards" / NPROBE, str(found.nprobe).encode())
 
 
 def _truth(source: Source, queries: FloatArray, asked: IdArray, out: Path) -> IdArray:
-    """The nearest other item (nq,) int64 of every query, which is an item itself."""
+    """The nearest other items (nq, t) int64 of every query, which is an item itself.
+
+    One of each, or more that are as near as that one; -2 beside them.
+    """
     from faiss_pqvae.eval.data.brute_force import nearest
 
     path = out / "neighbours"
     content = read_checked(path)
     if content is None:
-        found = nearest(queries, source, 2).I
+        I, D = nearest(queries, source, _TIED + 1)  # noqa: E741
+        is_self = asked[:, None] == I
+        D = np.where(is_self, np.inf, D)
+        found = np.where(D.min(1, keepdims=True) >= D, I, -2)
         buffer = io.BytesIO()
         np.save(buffer, found)
         content = buffer.getvalue()
         write_checked(path, content)
-    found = np.load(io.BytesIO(content))
-    return without_self(found, asked)[:, 0]
+    truth: IdArray = np.load(io.BytesIO(content))
+    return truth
 
 
 def _peak_bytes(workers: int) -> int:
@@ -198,5 +261,5 @@ def _said(found: dict[str, Any], out: Path) -> str:
         f"that were not learned from\n"
         f"speed   {found['queries_per_s']:,} queries a second in one call\n"
         f"took    {phases}; at most {found['peak_memory_bytes'] / (1 << 30):.1f} GiB of memory\n"
-        f"{where} in {out}"
+        f"{where} in {out if found['merged'] else out / 'shards'}"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +26,8 @@ class Wanted:
         code_bytes: of an item's code; by default 8 below 256 dimensions and 16 from there on.
         index_size: of all codes and ids, as in 1G, instead of --bytes.
         target_recall: the share of queries whose nearest item is to be among so many results, as in
-            0.9@10, which is the default: as few lists are visited as reach it.
-        train_minutes: that the training of codes takes; by default it ends after 16 passes.
+            0.9@10, which is the default: so many lists are visited as reach it, 1, 2, 4 or more.
+        train_minutes: of the passes of the training; by default there are 16.
     """
 
     memory: str | None = None
@@ -43,8 +44,11 @@ class Wanted:
         """
         if workers is not None and workers < 1:
             raise ValueError(f"expected workers >= 1, got {workers}")
-        if self.train_minutes is not None and not self.train_minutes > 0:
-            raise ValueError(f"expected --train-minutes > 0, got {self.train_minutes}")
+        minutes = self.train_minutes
+        if minutes is not None and not (math.isfinite(minutes) and minutes > 0):
+            raise ValueError(f"expected --train-minutes > 0, got {minutes}")
+        if effort is not None and effort < 0:
+            raise ValueError(f"expected --effort >= 0, got {effort}")
         return Wishes(
             memory_bytes=bytes_of(self.memory or "4G", "--memory"),
             code_bytes=self.code_bytes,

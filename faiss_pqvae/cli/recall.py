@@ -16,11 +16,24 @@ _LEAST_GAIN = 0.002  # of recall, by twice as many lists: below it more are not 
 def tuned(
     found: Any, queries: FloatArray, asked: IdArray, truth: IdArray, wanted: float, k: int
 ) -> dict[str, Any]:
-    """Visits as few lists as reach the recall that is wanted, or as many as are worth it."""
+    """Visits as few lists as reach the recall that is wanted, or as many as are worth it.
+
+    Args:
+        found: the index, or shards; its nprobe is set.
+        queries: (nq, d) float32, items themselves.
+        asked: (nq,) int64, which.
+        truth: (nq, t) int64, the nearest other items: several where they are as near as each other,
+            and -2 beside them.
+        wanted: share of the queries.
+        k: results among which one of these shall be.
+
+    Returns:
+        Recall, by nprobe too where there are lists, and queries a second.
+    """
 
     def recall() -> float:
         ids = without_self(found.search(queries, k + 1)[1], asked)
-        return float((ids == truth[:, None]).any(1).mean())
+        return float((ids[:, :, None] == truth[:, None, :]).any((1, 2)).mean())
 
     model = found.shards[0] if hasattr(found, "shards") else found
     figures: dict[str, Any] = {"k": k}
@@ -53,7 +66,8 @@ def _recalls_by_nprobe(found: Any, recall: Any, wanted: float, nlist: int) -> di
 
 def _worth(tried: dict[int, float], wanted: float) -> int:
     """The fewest lists that reach what is wanted, or else nearly the best of what was found."""
-    enough = min(wanted, max(tried.values()) - _LEAST_GAIN)
+    best = max(tried.values())
+    enough = wanted if best >= wanted else best - _LEAST_GAIN
     return next(nprobe for nprobe, recall in tried.items() if recall >= enough)
 
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import copy
 import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from faiss_pqvae.cli.next_command import print_next
 from faiss_pqvae.data.open import ImageOptions
 from faiss_pqvae.messages import counted
+
+if TYPE_CHECKING:
+    from faiss_pqvae import LatentIndex
 
 _ITEMS_A_PART = 1_000_000
 _PARTS_A_WORKER = 4  # at least, so that none waits long for the last
@@ -22,8 +26,8 @@ class Sharding:
 
     Attributes:
         part: make one part alone, such as 17/400: from 1/400 to 400/400, each on any machine that
-            has the data and the folder, as in an array of jobs. What is there and whole is not
-            made again.
+            has the folder and DATA, a path then, as in an array of jobs. What is there and whole is
+            not made again.
         workers: make all parts by so many processes beside each other.
         engine: of the workers. local: processes on this machine. ray: tasks of Ray Core, in the
             cluster that RAY_ADDRESS names, or else on this machine (pip install
@@ -68,7 +72,7 @@ def build_parts(
         raise ValueError(f"expected --workers with --engine {how.engine}")
     index = read_index(bundle)
     if effort is not None:
-        index.effort = effort
+        set_effort(index, effort)
     number, n_parts = (None, how.parts) if how.part is None else _numbers(how.part)
     if n_parts is None:
         n_parts = _begun(out)
@@ -76,6 +80,8 @@ def build_parts(
         n = len(open_source(data, images=images, like=index.input_shape))
         n_parts = min(n, max(_PARTS_A_WORKER * (how.workers or 1), -(-n // _ITEMS_A_PART)))
     job = begin(index, data, out, n_parts, images)
+    if how.merge:
+        index.check_compatible_for_merge(copy.deepcopy(index))
     if number is not None:
         make_shards(job, [number - 1])
         print(f"part {number} of {n_parts}: {shard_path(job, number - 1)}")
@@ -98,6 +104,19 @@ def build_parts(
     write_index(whole, out)
     print(f"{counted(whole.ntotal, 'item')} of {whole.sa_code_size()} bytes in {out}")
     print_next(whole, f"search {shlex.quote(str(out))} QUERIES")
+
+
+def set_effort(index: LatentIndex, effort: int) -> None:
+    """Says how codes are chosen.
+
+    Raises:
+        ValueError: a code that knows no choice.
+    """
+    if not index.model.spec.is_additive:
+        raise ValueError(
+            f"expected no --effort for {index.description}, whose codes are the nearest codewords"
+        )
+    index.effort = effort
 
 
 def _numbers(part: str) -> tuple[int, int]:

@@ -136,7 +136,7 @@ def read_batches(x: Any, batch_size: int, what: str) -> Iterator[Tensor]:
         raise ValueError(f"expected batch_size >= 1, got {batch_size}")
     for start in range(0, len(x), batch_size):
         yield read_rows(x, slice(start, start + batch_size), what)
-        _let_go(x)
+        _let_go(getattr(x, "source", x))
 
 
 def content_key(x: Any, what: str, *, progress: bool = True) -> str:
@@ -183,6 +183,8 @@ def _let_go(x: Any) -> None:
 
     Otherwise a process that reads a mapped file once ends up holding all of it as resident memory.
     """
+    for inner in getattr(x, "sources", None) or []:
+        _let_go(inner)
     while isinstance(x, np.ndarray) and not isinstance(x, np.memmap):
         x = x.base
     # Only "r": with "c" this would throw the caller's changes away.

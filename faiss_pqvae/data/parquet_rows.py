@@ -21,6 +21,7 @@ from faiss_pqvae.data.source import Rows, row_ids
 from faiss_pqvae.extras import import_extra
 
 _BATCH_BYTES = 8 << 20  # that are decoded at a time
+_BUFFER_BYTES = 1 << 20  # of a column in the file
 
 
 class ParquetRows:
@@ -29,28 +30,30 @@ class ParquetRows:
     Args:
         path: the file, with one row or more.
         names: of its column of vectors, or of its columns of numbers, see `choose_columns`.
+        like: rows of the same kind; None reads the first row to see what it is.
 
     Raises:
-        ValueError: a corrupt file; no vector in its first row.
+        ValueError: a corrupt file; no vector in its first row, where that is read.
 
     Attributes:
         shape: (n, d), or (n, ...) of tensors.
         dtype: float32, or uint8 of bytes in tensors.
     """
 
-    def __init__(self, path: Path, names: list[str]) -> None:
+    def __init__(self, path: Path, names: list[str], like: ParquetRows | None = None) -> None:
         self.path, self.names = path, names
+        first: Any = like
         with reading(path), self._open() as table:
             found = table.metadata
             groups = [found.row_group(number).num_rows for number in range(found.num_row_groups)]
-            first = rows_of(next(table.iter_batches(batch_size=1, columns=names)), names)
+            if like is None:
+                first = rows_of(next(table.iter_batches(batch_size=1, columns=names)), names)
         self.dtype: np.dtype[Any] = first.dtype
         self.shape = (sum(groups), *first.shape[1:])
         # Row i lies in the row group g with _starts[g] <= i < _starts[g + 1].
         self._starts = np.cumsum([0, *groups])
         self._lock = threading.Lock()
-        self._next, self._stream = 0, self._from_group(0)
-        self._last = 0, first[:0]  # where it starts, and its rows
+        self._begin_at(0)
 
     def __len__(self) -> int:
         return int(self.shape[0])
@@ -61,11 +64,17 @@ class ParquetRows:
         order = np.argsort(ids, kind="stable")
         wanted, at = ids[order], 0
         with self._lock, reading(self.path):
-            while at < len(wanted):
-                start, batch = self._batch_with(int(wanted[at]))
-                end = int(np.searchsorted(wanted, start + len(batch)))
-                out[order[at:end]] = batch[wanted[at:end] - start]
-                at = end
+            try:
+                while at < len(wanted):
+                    start, batch = self._batch_with(int(wanted[at]))
+                    end = int(np.searchsorted(wanted, start + len(batch)))
+                    out[order[at:end]] = batch[wanted[at:end] - start]
+                    at = end
+            except BaseException:  # whatever it was: the next reading begins anew
+                self._begin_at(0)
+                raise
+            if len(wanted) and wanted[-1] == len(self) - 1:
+                self._begin_at(0)
         return out
 
     def __getstate__(self) -> tuple[Path, list[str]]:
@@ -74,8 +83,23 @@ class ParquetRows:
     def __setstate__(self, state: tuple[Path, list[str]]) -> None:
         self.__init__(*state)  # type: ignore[misc]
 
+    def let_go(self) -> None:
+        """Closes the file, and forgets what was decoded of it."""
+        with self._lock:
+            self._begin_at(0)
+
+    def _begin_at(self, group: int) -> None:
+        stream = getattr(self, "_stream", None)
+        if stream is not None:
+            stream.close()
+        self._next, self._stream = int(self._starts[group]), self._from_group(group)
+        # Where the last batch starts, and its rows.
+        self._last = 0, np.empty((0, *self.shape[1:]), self.dtype)
+
     def _open(self) -> Any:
-        return import_extra("pyarrow.parquet").ParquetFile(self.path)
+        # By itself it reads all that it may need of a row group, and keeps it.
+        options = {"pre_buffer": False, "buffer_size": _BUFFER_BYTES}
+        return import_extra("pyarrow.parquet").ParquetFile(self.path, **options)
 
     def _batch_with(self, row: int) -> tuple[int, npt.NDArray[Any]]:
         """The decoded batch that a row is in: its first row's number, and its rows."""
@@ -84,8 +108,7 @@ class ParquetRows:
             return self._last
         group = self._group_of(row)
         if row < self._next or group > self._group_of(self._next):
-            self._stream.close()
-            self._next, self._stream = int(self._starts[group]), self._from_group(group)
+            self._begin_at(group)
         for found in self._stream:
             start, self._next = self._next, self._next + found.num_rows
             if row < self._next:

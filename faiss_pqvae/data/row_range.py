@@ -16,10 +16,13 @@ class RowRange:
     Args:
         source: of all items.
         rows: a slice of step 1.
+
+    Attributes:
+        source: likewise.
     """
 
     def __init__(self, source: Source, rows: slice) -> None:
-        self._source = source
+        self.source = source
         self._start, self._stop, _ = rows.indices(len(source))
         self.shape = (self._stop - self._start, *source.shape[1:])
         self.dtype: np.dtype[Any] = source.dtype
@@ -31,5 +34,5 @@ class RowRange:
         if isinstance(rows, slice):
             start, stop, step = rows.indices(len(self))
             if step == 1:
-                return self._source[self._start + start : self._start + max(start, stop)]
-        return self._source[self._start + row_ids(rows, len(self))]
+                return self.source[self._start + start : self._start + max(start, stop)]
+        return self.source[self._start + row_ids(rows, len(self))]

@@ -52,6 +52,7 @@ class Shards:
         self._starts = np.cumsum([0] + [len(source) for source in sources])
         self.shape = (int(self._starts[-1]), *first.shape[1:])
         self.dtype: np.dtype[Any] = first.dtype
+        self._reading = 0
         if 0 in self.shape:
             raise ValueError(f"no items in {paths[0]}: expected at least one, got {self.shape}")
 
@@ -65,9 +66,17 @@ class Shards:
         out = np.empty((len(ids), *self.shape[1:]), self.dtype)
         which = np.searchsorted(self._starts, ids, side="right") - 1
         for number in np.unique(which):
+            self._let_go(int(number))
             mine = np.flatnonzero(which == number)
             out[mine] = self.sources[number][_slice_if_run(ids[mine] - self._starts[number])]
         return out
+
+    def _let_go(self, number: int) -> None:
+        """Of files that stay open while they are read, one is, which is given next."""
+        before, self._reading = self._reading, number
+        let_go = getattr(self.sources[before], "let_go", None)
+        if before != number and let_go is not None:
+            let_go()
 
 
 def _slice_if_run(ids: npt.NDArray[np.int64]) -> Rows:

@@ -228,7 +228,7 @@ def open_parquet_vectors(
         if not n:
             opened.append(nothing)
         else:
-            opened.append(ParquetRows(file, names) if in_files else _rows(file, names))
+            opened.append(ParquetRows(file, names, like) if in_files else _rows(file, names))
     return Shards(paths, opened)
 
 

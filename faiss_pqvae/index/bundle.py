@@ -309,6 +309,11 @@ def _read_config(folder: Path) -> dict[str, Any]:
         )
         raise FileNotFoundError(f"no bundle in {folder}, which is a file and no folder: {hint}")
     if not path.is_file():
+        if any((folder / name / "job.json").is_file() for name in (".", "shards")):
+            raise FileNotFoundError(
+                f"no bundle in {folder}, but shards: fpq.open_shards searches them, and "
+                "`faiss-pqvae build ... --merge` makes one index of them"
+            )
         why = ": config.json is missing" if folder.is_dir() else ", which does not exist"
         raise FileNotFoundError(
             f"no bundle in {folder}{why}; write_index and `faiss-pqvae train` make one"

@@ -26,6 +26,7 @@ from faiss_pqvae.index.storing import Stock, new_stock
 from faiss_pqvae.index.training import Fit, Parts, trained
 from faiss_pqvae.index.transforms import Transforms
 from faiss_pqvae.model.pqvae import EFFORT, PQVAE
+from faiss_pqvae.native.coarse import clustering_of, set_clustering
 from faiss_pqvae.native.files.io import is_mapped
 from faiss_pqvae.native.kinds.graph import MAX_EF
 from faiss_pqvae.native.store.contents import first_levels
@@ -145,9 +146,12 @@ class LatentIndex:
 
     def __getstate__(self) -> dict[str, Any]:
         native, refine_index = self._stock.state()
-        return {**self.__dict__, "_store": native, "refiner": refine_index}
+        parts = {"_store": native, "refiner": refine_index}
+        return {**self.__dict__, **parts, "clustering": clustering_of(native)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
+        state = dict(state)
+        set_clustering(state["_store"], state.pop("clustering", {}))
         self.__dict__.update(state)
         stock = Stock.over(state["_store"], state["refiner"], self._encoding)
         self._store, self.refiner = stock.store, stock.refiner

@@ -30,7 +30,12 @@ from faiss_pqvae.index.front import Front
 from faiss_pqvae.index.storing import Stock, check_residuals
 from faiss_pqvae.index.transforms import Transformed, Transforms
 from faiss_pqvae.model.pqvae import PQVAE
-from faiss_pqvae.native.coarse import has_residuals, inject_coarse, keep_clustering
+from faiss_pqvae.native.coarse import (
+    clustering_of,
+    has_residuals,
+    inject_coarse,
+    set_clustering,
+)
 from faiss_pqvae.native.inject import inject_codebooks, prepare_search, train_coarse
 from faiss_pqvae.progress import Progress
 from faiss_pqvae.types import FloatArray
@@ -111,7 +116,7 @@ class Parts:
         """Such parts beside these, behind the front."""
         encoding = self.encoding.behind_front()
         encoding, state, history = copy.deepcopy((encoding, self.stock.state(), self.history))
-        keep_clustering(state[0], self.stock.store.index)
+        set_clustering(state[0], clustering_of(self.stock.store.index))
         return Parts(encoding, Stock.over(*state, encoding), history)
 
 

@@ -33,21 +33,24 @@ def takes_centroids(ivf: Any) -> bool:
 def coarse_settings(index: Any) -> str:
     """All that `learn_coarse` asks of an inverted file besides the vectors, as text."""
     inner = codebook_index(index)
-    values = {name: getattr(inner.cp, name) for name in _clustering_settings()}
-    return f"{inner.nlist} {inner.metric_type} {ord(inner.quantizer_trains_alone)} {values}"
+    alone = ord(inner.quantizer_trains_alone)
+    return f"{inner.nlist} {inner.metric_type} {alone} {clustering_of(index)}"
 
 
-def _clustering_settings() -> list[str]:
+def clustering_of(index: Any) -> dict[str, Any]:
+    """The settings of the k-means of an index's inverted lists, which FAISS copies with none."""
+    inner = codebook_index(index)
+    if not kind_of(inner).has_lists:
+        return {}
     names = [name for name in dir(faiss.ClusteringParameters) if not name.startswith("_")]
-    return [name for name in names if name not in ("this", "thisown")]
+    return {name: getattr(inner.cp, name) for name in names if name not in ("this", "thisown")}
 
 
-def keep_clustering(copied: Any, index: Any) -> None:
-    """Gives a copy of a native index the settings of its k-means, which FAISS does not copy."""
-    mine, theirs = codebook_index(copied), codebook_index(index)
-    if kind_of(mine).has_lists:
-        for name in _clustering_settings():
-            setattr(mine.cp, name, getattr(theirs.cp, name))
+def set_clustering(index: Any, settings: dict[str, Any]) -> None:
+    """Gives an index what `clustering_of` said of the one that it is a copy of."""
+    inner = codebook_index(index)
+    for name, value in settings.items():
+        setattr(inner.cp, name, value)
 
 
 def learn_coarse(index: Any, xt: FloatArray) -> FloatArray:

@@ -24,6 +24,9 @@ from faiss_pqvae.scale.shard import make_shard
 _TRIES = 2  # of a part alone, after a worker died
 _STORE_BYTES = 100 << 20  # of a Ray of our own, for objects: parts are read by workers themselves
 
+# What goes wrong with one part, and not with all of them.
+OF_A_PART = (ValueError, TypeError, RuntimeError, MemoryError)
+
 Engine = Callable[[Job, deque[int], int, Progress], dict[int, str]]
 
 
@@ -46,8 +49,7 @@ def make_shards(job: Job, parts: Sequence[int], *, workers: int = 1, engine: str
     Raises:
         ImportError: Ray is not installed.
         PartsFailedError: parts that failed, each with its error; all others are done.
-        OSError: the disk is full or failing.
-        RuntimeError: Ray ended.
+        OSError: the disk is full or failing; Ray ended.
     """
     if workers < 1:
         raise ValueError(f"expected workers >= 1, got {workers}")
@@ -61,8 +63,8 @@ def make_shards(job: Job, parts: Sequence[int], *, workers: int = 1, engine: str
         raise
     if failed:
         said = (
-            f"part {part + 1} (items {job.rows(part).start:,} to {job.rows(part).stop - 1:,}): "
-            f"{reason}"
+            f"part {part + 1} (items {job.rows(part).start:,} to {job.rows(part).stop - 1:,}, rows "
+            f"counted from the first of them): {reason}"
             for part, reason in sorted(failed.items())
         )
         raise PartsFailedError(
@@ -76,10 +78,14 @@ def _here(job: Job, parts: deque[int], workers: int, bar: Progress) -> dict[int,
     for part in parts:
         try:
             make_shard(job, part)
-        except (ValueError, TypeError) as error:
-            failed[part] = str(error)
+        except OF_A_PART as error:
+            failed[part] = _said(error)
         bar.update(1)
     return failed
+
+
+def _said(error: BaseException) -> str:
+    return str(error) or type(error).__name__
 
 
 def _local(job: Job, parts: deque[int], workers: int, bar: Progress) -> dict[int, str]:
@@ -111,8 +117,10 @@ def _until_one_dies(
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 try:
                     future.result()
-                except (ValueError, TypeError) as error:
-                    failed[running[future]] = str(error)
+                except BrokenProcessPool:
+                    raise
+                except OF_A_PART as error:
+                    failed[running[future]] = _said(error)
                 del running[future]
                 bar.update(1)
     except BrokenProcessPool:
@@ -138,13 +146,13 @@ def _threads(workers: int) -> int:
 
 def _begin(threads: int) -> None:
     """What a worker does first."""
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     import torch
 
     from faiss_pqvae.native import faiss
 
     torch.set_num_threads(threads)
     faiss.omp_set_num_threads(threads)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
 
 
 def _end_with_parent() -> None:
@@ -180,14 +188,15 @@ def _by_ray(job: Job, parts: deque[int], workers: int, bar: Progress) -> dict[in
                 try:
                     ray.get(done)
                 except ray.exceptions.RayTaskError as error:
-                    if not isinstance(error.cause, ValueError | TypeError):
+                    if not isinstance(error.cause, OF_A_PART):
                         raise error.cause from error
-                    failed[part] = str(error.cause)
+                    failed[part] = _said(error.cause)
                 except (ray.exceptions.WorkerCrashedError, ray.exceptions.OutOfMemoryError):
                     failed[part] = f"its worker died {_TRIES + 1} times, killed or out of memory"
                 bar.update(1)
     except ray.exceptions.RayError as error:
-        raise RuntimeError(f"Ray ended: {error}; the same command goes on") from error
+        first = str(error).strip().splitlines()[0]
+        raise ConnectionError(f"Ray ended: {first}; the same command goes on") from error
     finally:
         if own:
             ray.shutdown()
@@ -200,6 +209,7 @@ def _begin_ray(ray: Any, workers: int) -> None:
         ray.init(**quiet)
         return
     ray.init(
+        address="local",
         num_cpus=workers,
         include_dashboard=False,
         object_store_memory=_STORE_BYTES,

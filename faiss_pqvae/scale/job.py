@@ -25,6 +25,8 @@ from faiss_pqvae.index.latent_index import LatentIndex
 from faiss_pqvae.index.refine import StoredVectors
 
 FORMAT = 1
+# Of the files of items: how many of them are looked into, and blocks of each.
+_SAMPLED, _BLOCKS, _BLOCK_BYTES = 256, 16, 4096
 # Of a bundle's configuration, what decides which code an item gets and how codes are read.
 _OF_MODEL = ("spec", "encoder", "decoder", "model", "metric", "factory", "effort")
 
@@ -41,7 +43,8 @@ class Job:
         n: items.
         n_parts: of them; the items of a part lie side by side.
         model: hash of all that decides about an item's code.
-        source: hash of the names, the sizes and the numbers of rows of the files of items.
+        source: hash of names, sizes and numbers of rows of the files of items, and of samples of
+            what is in them: other files are noticed, a single changed value is not.
     """
 
     folder: Path
@@ -64,7 +67,7 @@ class Job:
             ValueError: others than when the job was begun.
         """
         source = _opened(self.data, self.images, self.shape)
-        if (len(source), _key_of(source, self.data)) != (self.n, self.source):
+        if (len(source), source_key(source, self.data)) != (self.n, self.source):
             raise ValueError(
                 f"expected the items in {self.where} as they were when the shards in {self.folder} "
                 f"were begun, {self.n:,} of them, got others: name another folder for their shards"
@@ -116,7 +119,8 @@ def begin(
         OSError: the disk is full or failing.
     """
     folder = Path(folder)
-    paths = tuple(map(Path, [data] if isinstance(data, str | Path) else data))
+    given = [data] if isinstance(data, str | Path) else data
+    paths = tuple(Path(path).absolute() for path in given)
     if isinstance(index.refiner, StoredVectors):
         raise ValueError(
             f"expected an index of codes alone for shards, got {index.description}, which stores "
@@ -137,7 +141,7 @@ def begin(
         n=len(source),
         n_parts=n_parts,
         model=_keep_model(index, folder),
-        source=_key_of(source, paths),
+        source=source_key(source, paths),
     )
     if (path := folder / "job.json").exists():
         _check_same(read_job(folder), job)
@@ -156,13 +160,17 @@ def read_job(folder: str | Path) -> Job:
     path = Path(folder, "job.json")
     if not path.is_file():
         raise FileNotFoundError(
-            f"no shards in {folder}: {path.name} is missing; `faiss-pqvae build --part` begins it"
+            f"no shards in {folder}: {path.name} is missing; `faiss-pqvae build BUNDLE DATA --out "
+            f"{folder} --workers 2` makes some"
         )
     try:
         record = json.loads(path.read_bytes())
         version = record.pop("format")
         if version != FORMAT:
             raise ValueError(f"expected format {FORMAT}, got {version!r}")
+        for name in ("n", "n_parts"):
+            if not isinstance(record[name], int) or record[name] < 1:
+                raise ValueError(f"expected {name} >= 1, got {record[name]!r}")
         images = record.pop("images")
         size = images["size"] and tuple(images["size"])
         return Job(
@@ -172,7 +180,7 @@ def read_job(folder: str | Path) -> Job:
             shape=tuple(record.pop("shape")),
             **record,
         )
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise ValueError(f"damaged {path}: {error}") from error
 
 
@@ -201,22 +209,39 @@ def _check_same(begun: Job, job: Job) -> None:
 
 
 def _keep_model(index: LatentIndex, folder: Path) -> str:
-    """Writes the model to the folder, if none is there; its hash."""
+    """Writes the model to the folder, if it is not there; its hash."""
     index.reset()
     index.search_type = "adc"
-    new = folder / f".model.{secrets.token_hex(8)}.new"
+    new, there = folder / f".model.{secrets.token_hex(8)}.new", folder / "model"
     try:
         write_index(index, new)
         read_index(new)  # as every worker will
         key = _model_key(new)
         try:
-            new.replace(folder / "model")
-        except OSError:  # there is one, perhaps since a moment ago
-            if not (folder / "model").is_dir():
+            new.replace(there)
+        except OSError:
+            if not there.is_dir():
                 raise
+            # One that is whole stays. Another one is of somebody else's job, if that was begun.
+            if _whole_key(there) != key and not _is_of_other_job(folder, key):
+                shutil.rmtree(there)
+                new.replace(there)
     finally:
         shutil.rmtree(new, ignore_errors=True)
     return key
+
+
+def _whole_key(folder: Path) -> str | None:
+    """The hash of a model that can be read."""
+    try:
+        read_index(folder)
+        return _model_key(folder)
+    except (ValueError, OSError):
+        return None
+
+
+def _is_of_other_job(folder: Path, key: str) -> bool:
+    return (folder / "job.json").exists() and read_job(folder).model != key
 
 
 def _model_key(folder: Path) -> str:
@@ -231,13 +256,35 @@ def _opened(paths: tuple[Path, ...], images: ImageOptions, shape: tuple[int, ...
     return open_several(paths, images=images, like=shape, in_memory_bytes=0)
 
 
-def _key_of(source: Any, data: tuple[Path, ...]) -> str:
+def source_key(source: Any, data: Sequence[str | Path]) -> str:
+    """A hash of what the files of a source are called, and of samples of what is in them."""
     paths = getattr(source, "paths", None)
-    files = [(data[0], len(source))] if paths is None else [(Path(path), 1) for path in paths]
+    files = [(Path(data[0]), len(source))] if paths is None else [(Path(path), 1) for path in paths]
     files = getattr(source, "parts", None) or files
     said = hashlib.sha256(f"{source.dtype} {tuple(source.shape)}".encode())
-    for path, n in files:
-        there = path if path.is_file() else path.parent  # FILE/NAME
-        size = there.stat().st_size if there.is_file() else 0
+    for path in data:
+        said.update(f"\n{_within(Path(path))}".encode())
+    every = max(1, len(files) // _SAMPLED)
+    for number, (path, n) in enumerate(files):
+        file = path if path.is_file() else path.parent  # FILE/NAME
+        size = file.stat().st_size if file.is_file() else 0
         said.update(f"\n{path.name} {n} {size}".encode())
+        if size and number % every == 0:
+            said.update(_sample(file, size))
     return said.hexdigest()
+
+
+def _within(path: Path) -> str:
+    """What a path names in a file: a column, a data set."""
+    file = next((each for each in (path, *path.parents) if each.is_file()), path)
+    return path.relative_to(file).as_posix()
+
+
+def _sample(path: Path, size: int) -> bytes:
+    """Some bytes of a file, from its beginning to its end."""
+    found = []
+    with path.open("rb") as file:
+        for number in range(_BLOCKS):
+            file.seek(number * max(0, size - _BLOCK_BYTES) // (_BLOCKS - 1))
+            found.append(file.read(_BLOCK_BYTES))
+    return b"".join(found)

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from faiss_pqvae.index.latent_index import LatentIndex
+from faiss_pqvae.arguments import check_attribute
+from faiss_pqvae.index.latent_index import LatentIndex, SearchType
 from faiss_pqvae.index.naming import items_of
 from faiss_pqvae.index.searching import check_k
 from faiss_pqvae.native import faiss
@@ -19,6 +20,8 @@ from faiss_pqvae.progress import Progress
 from faiss_pqvae.scale.job import Job, read_job
 from faiss_pqvae.scale.shard import is_done, read_shard
 from faiss_pqvae.types import FloatArray, IdArray
+
+NPROBE = "nprobe"  # a file in the folder of shards: what was found to be enough
 
 
 def missing_parts(job: Job) -> list[int]:
@@ -52,20 +55,31 @@ def merged(job: Job) -> LatentIndex:
 class OpenShards:
     """Shards that are searched like an index, mapped into memory where FAISS can map them.
 
-    Every search looks into all of them, in threads, and merges what they find: the results of one
-    index of all items; where a decoder ranks candidates, of as many candidates in every shard.
+    Every search looks into all of them, in threads, and merges what they find. Of product codes
+    these are the results of one index of all items; of graphs, and where a decoder ranks
+    candidates, those of every shard's own search, which together look at more.
 
     Args:
         shards: one or more, of one model.
         starts: what is added to the ids of each; zeros where they keep ids.
 
     Attributes:
-        shards: likewise. What is set on them is of all searches.
+        shards: likewise.
     """
+
+    shards: list[LatentIndex]
 
     def __init__(self, shards: Sequence[LatentIndex], starts: Sequence[int]) -> None:
         self.shards, self._starts = [*shards], [*starts]
-        self._pool = ThreadPoolExecutor(min(len(self.shards), len(os.sched_getaffinity(0))))
+        self._pool: ThreadPoolExecutor | None = None
+        self._pid = 0
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        check_attribute(self, name)
+        super().__setattr__(name, value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_pool": None}
 
     def __len__(self) -> int:
         return self.ntotal
@@ -95,6 +109,26 @@ class OpenShards:
         for shard in self.shards:
             shard.k_factor = factor
 
+    @property
+    def efSearch(self) -> int:  # noqa: N802 - FAISS's name
+        """Candidates that the search of every shard's graph keeps; see `LatentIndex.efSearch`."""
+        return self.shards[0].efSearch
+
+    @efSearch.setter
+    def efSearch(self, n: int) -> None:  # noqa: N802 - FAISS's name
+        for shard in self.shards:
+            shard.efSearch = n
+
+    @property
+    def search_type(self) -> SearchType:
+        """How queries are compared in all shards, see `LatentIndex.search_type`."""
+        return self.shards[0].search_type
+
+    @search_type.setter
+    def search_type(self, name: SearchType) -> None:
+        for shard in self.shards:
+            shard.search_type = name
+
     def search(self, x: Any, k: int) -> tuple[FloatArray, IdArray]:
         """Finds the k nearest items of every query, in all shards.
 
@@ -110,7 +144,7 @@ class OpenShards:
             TypeError, ValueError: as `LatentIndex.search`.
         """
         k = check_k(k)
-        found = [*self._pool.map(lambda shard: _alone(shard, x, k), self.shards)]
+        found = [*self._threads().map(lambda shard: _alone(shard, x, k), self.shards)]
         ids = [
             np.where(I == -1, -1, I + start)
             for (_, I), start in zip(found, self._starts, strict=True)  # noqa: E741
@@ -120,6 +154,12 @@ class OpenShards:
         far = np.where(I == -1, np.inf, -D if larger_is_nearer else D)
         best = np.lexsort((I, far), axis=1)[:, :k]
         return np.take_along_axis(D, best, 1), np.take_along_axis(I, best, 1)
+
+    def _threads(self) -> ThreadPoolExecutor:
+        if self._pool is None or self._pid != os.getpid():  # those of before a fork are gone
+            n = min(len(self.shards), len(os.sched_getaffinity(0)))
+            self._pool, self._pid = ThreadPoolExecutor(n), os.getpid()
+        return self._pool
 
 
 def _alone(shard: LatentIndex, x: Any, k: int) -> tuple[FloatArray, IdArray]:
@@ -133,13 +173,23 @@ def open_shards(folder: str | Path) -> OpenShards:
 
     Every file is read once, for its hash, and mapped into memory then; FastScan's are loaded.
 
+    Args:
+        folder: of the shards, or one that `build SOURCE... OUT` left in shards; then as many lists
+            are visited as were found to be enough.
+
     Raises:
         FileNotFoundError: no shards, or one is missing or damaged: the message says which.
         ValueError: damaged, or another model.
     """
+    folder = Path(folder)
+    if not (folder / "job.json").exists() and (folder / "shards" / "job.json").exists():
+        folder = folder / "shards"
     job = read_job(folder)
     model = job.read_model()
     mmap = maps(model.faiss_index)
     shards = [read_shard(job, part, model, mmap=mmap) for part in range(job.n_parts)]
     starts = [0 if model.takes_ids else job.rows(part).start for part in range(job.n_parts)]
-    return OpenShards(shards, starts)
+    opened = OpenShards(shards, starts)
+    if (folder / NPROBE).exists():
+        opened.nprobe = int((folder / NPROBE).read_text())
+    return opened

@@ -7,6 +7,7 @@ import hashlib
 import json
 import secrets
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from faiss_pqvae.native.files.io import read_native, write_native
 from faiss_pqvae.scale.job import Job
 
 _PIECE_BYTES = 8 << 20  # of a file that are read at a time
+_LEFT_S = 3600.0
 
 
 def shard_path(job: Job, part: int) -> Path:
@@ -32,7 +34,7 @@ def is_done(job: Job, part: int) -> bool:
     try:
         record = json.loads(path.with_suffix(".json").read_bytes())
         n_bytes = path.stat().st_size
-    except (FileNotFoundError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return False
     digest = record.pop("sha256", None) if isinstance(record, dict) else None
     return bool(record == {**_said(job, part), "bytes": n_bytes} and digest == _sha256(path))
@@ -91,7 +93,8 @@ def read_shard(job: Job, part: int, model: LatentIndex, *, mmap: bool = False) -
     if not is_done(job, part):
         what = "is damaged" if path.with_suffix(".json").is_file() else "is not there"
         raise FileNotFoundError(
-            f"{path} {what}: `faiss-pqvae build --part {part + 1}/{job.n_parts}` makes it"
+            f"{path} {what}: `faiss-pqvae build BUNDLE {job.where} --out {job.folder} --part "
+            f"{part + 1}/{job.n_parts}` makes it"
         )
     native = read_native(path, "index", mmap=mmap)
     found = with_native(model, native)
@@ -100,9 +103,11 @@ def read_shard(job: Job, part: int, model: LatentIndex, *, mmap: bool = False) -
 
 
 def remove_leftovers(job: Job) -> None:
-    """Removes what killed workers left half written, when all parts are done."""
-    for pattern in (".shard-*.new", ".model.*.new"):
+    """Removes what killed workers left half written: what nobody has written to for an hour."""
+    for pattern in (".shard-*.new", ".model.*.new", ".job.json.*.new"):
         for path in job.folder.glob(pattern):
+            if time.time() - path.stat().st_mtime < _LEFT_S:
+                continue
             if path.is_dir():
                 shutil.rmtree(path, ignore_errors=True)
             else:

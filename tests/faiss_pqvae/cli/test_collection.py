@@ -103,12 +103,12 @@ def test_build__a_collection_in_one_command(files, tmp_path, capsys):
     ("module", "name"),
     [
         (collection, "_trained"),
-        (collection, "_encoded"),
+        (collection, "_encode"),
         (collection, "_truth"),
-        (collection, "_joined"),
+        (collection, "_opened"),
         (collection, "tuned"),
-        (fpq, "write_index"),
-        (collection, "replace_bytes"),
+        (collection, "_write"),
+        (collection, "_tidy"),
     ],
 )
 def test_build__goes_on_after_any_phase(
@@ -116,8 +116,8 @@ def test_build__goes_on_after_any_phase(
 ):
     own, calls = getattr(module, name), []
 
-    def after(*given):
-        calls.append(own(*given))
+    def after(*given, **options):
+        calls.append(own(*given, **options))
         raise KeyboardInterrupt
 
     with monkeypatch.context() as context:
@@ -142,8 +142,8 @@ def test_build__what_memory_cannot_join_stays_in_shards(files, tmp_path, monkeyp
     monkeypatch.setattr("faiss_pqvae.cli.plan.make_plan", apart)
     out = tmp_path / "out"
     build(tmp_path / "x*.npy", out, "--workers", "1")
-    assert f"shards, for fpq.open_shards, in {out}" in capsys.readouterr().out
-    opened = fpq.open_shards(out / "shards")
+    assert f"shards, for fpq.open_shards, in {out / 'shards'}" in capsys.readouterr().out
+    opened = fpq.open_shards(out)
     x = vectors()
     assert (opened.search(x[:20], 10)[1] == np.arange(20)[:, None]).any(1).mean() > 0.8
 
@@ -160,6 +160,8 @@ def test_build__what_memory_cannot_join_stays_in_shards(files, tmp_path, monkeyp
         (["X", "O", "--memory", "much"], "expected --memory as in 4G or 500M, got 'much'"),
         (["X", "O", "--target-recall", "9@10"], "expected a recall as in 0.9@10"),
         (["X", "O", "--train-minutes", "0"], "expected --train-minutes > 0"),
+        (["X", "O", "--train-minutes", "inf"], "expected --train-minutes > 0, got inf"),
+        (["X", "O", "--effort", "-1"], "expected --effort >= 0, got -1"),
         (["X", "O", "--workers", "0"], "expected workers >= 1, got 0"),
         (["nothing/*.npy", "O"], "expected files that nothing/*.npy stands for, found none"),
         (["missing", "X", "--memory", "4G"], "for memory='4G', got the bundle missing"),
@@ -189,6 +191,62 @@ def test_build__another_plan_in_its_folder_or_other_files_are_refused(files, tmp
     with pytest.raises(SystemExit):
         build(tmp_path / "pixels.npy", tmp_path / "other")
     assert "expected vectors, got items of shape (1, 4, 4)" in capsys.readouterr().err
+
+
+def test_build__of_other_contents_or_damaged_is_told_and_what_is_lost_is_made_again(
+    files, tmp_path, capsys
+):
+    out = tmp_path / "out"
+    build(*files, out, "--workers", "1")
+    expected = content(out)
+    for path in (*out.glob("index-*"), out / "config.json"):
+        path.unlink()
+    build(*files, out, "--workers", "1")
+    assert content(out)[0] == expected[0]
+    build(*files, out, "--workers", "1", "--target-recall", "0.2@3")  # measured anew
+    assert content(out)[1]["target"] == [0.2, 3]
+    assert content(out)[1]["nprobe"] == 1
+    for name in ("build.json", "plan.json"):
+        before = (out / name).read_bytes()
+        for damage in (b"", b"{}", b"[]"):
+            (out / name).write_bytes(damage)
+            with pytest.raises(SystemExit):
+                build(*files, out, "--workers", "1")
+            assert f"damaged {out / name}, remove it" in capsys.readouterr().err
+        (out / name).write_bytes(before)
+    np.save(files[0], vectors()[:500][::-1])
+    with pytest.raises(SystemExit):
+        build(*files, out, "--workers", "1")
+    assert "got others, or other contents" in capsys.readouterr().err
+
+
+def test_build__shards_keep_how_many_lists_are_enough(files, tmp_path, monkeypatch):
+    plan = planning.make_plan
+
+    def apart(*given):
+        return collection.replace(plan(*given), merges=False)
+
+    monkeypatch.setattr("faiss_pqvae.cli.plan.make_plan", apart)
+    out = tmp_path / "out"
+    build(*files, out, "--workers", "1", "--target-recall", "0.99@10")
+    found = json.loads((out / "build.json").read_text())["found"]
+    assert fpq.open_shards(out).nprobe == found["nprobe"] > 1
+
+
+def test_build__items_that_are_alike_are_as_good_as_each_other(tmp_path):
+    np.save(tmp_path / "x.npy", np.repeat(vectors()[:45], 20, axis=0))
+    build(tmp_path / "x.npy", tmp_path / "out", "--workers", "1")
+    found = content(tmp_path / "out")[1]
+    assert found["recall"] > 0.9  # of 19 that are alike, 10 are found
+
+
+def test_build__goes_on_with_another_number_of_processors(files, tmp_path, monkeypatch):
+    out = tmp_path / "out"
+    with monkeypatch.context() as context:
+        context.setattr(planning, "_ENCODE_S", 1e-9)
+        build(*files, out, "--workers", "1")
+    assert json.loads((out / "plan.json").read_text())["plan"]["effort"] == 1
+    build(*files, out, "--workers", "2")
 
 
 def test_plan__prints_what_build_would_make(files, capsys):
@@ -228,11 +286,12 @@ class Lists:
         ({1: 0.5, 2: 0.8, 4: 0.95, 8: 1, 16: 1}, 0.9, 4),  # as few as reach it
         ({1: 0.5, 2: 0.6, 4: 0.7, 8: 0.71, 16: 0.71}, 0.9, 8),  # or as many as are worth it
         ({1: 0.95, 2: 1, 4: 1, 8: 1, 16: 1}, 0.9, 1),
+        ({1: 0.5, 2: 0.7, 4: 0.89, 8: 0.90, 16: 0.90}, 0.9, 8),
     ],
 )
 def test_tuned__visits_as_few_lists_as_it_takes(shares, wanted, nprobe):
     lists, queries = Lists(shares), np.zeros((100, 2), np.float32)
-    asked, truth = np.arange(1000, 1100), np.full(100, 5)
+    asked, truth = np.arange(1000, 1100), np.full((100, 1), 5)
     figures = recall.tuned(lists, queries, asked, truth, wanted, 10)
     assert lists.nprobe == figures["nprobe"] == nprobe
     assert figures["recall"] == shares[nprobe]

@@ -94,3 +94,29 @@ def test_parquet_rows__damage_in_a_later_page_is_named(folder: Path) -> None:
     with pytest.raises(ValueError, match=r"cannot read .*3\.parquet"):
         source[:]
     np.testing.assert_array_equal(source[:30], X[:30])
+
+
+def _open_files() -> int:
+    return len([*Path("/proc/self/fd").iterdir()])
+
+
+def test_parquet_rows__one_file_at_a_time_is_open(folder: Path) -> None:
+    source, before = open_source(folder), _open_files()
+    for rows in (slice(0, 3), slice(40, 43), np.array([1, 50]), slice(None)):
+        source[rows]
+        assert _open_files() <= before + 1
+    assert _open_files() == before
+
+
+def test_parquet_rows__an_interruption_does_no_harm(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_given):
+        raise KeyboardInterrupt
+
+    source = open_source(folder)
+    with monkeypatch.context() as context:
+        context.setattr(parquet_rows, "rows_of", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            source[5:9]
+    np.testing.assert_array_equal(source[:], X)

@@ -243,6 +243,7 @@ def test_train__takes_the_settings_of_k_means_that_the_index_has(niter):
     cp = codebook_index(index.faiss_index).cp
     assert cp.niter == 25  # unless somebody says otherwise
     cp.niter = niter
+    index = copy.deepcopy(index)  # FAISS forgets it
     index.train(x, progress=False)
     native = codebook_index(index.faiss_index)
     assert (native.cp.niter, native.cp.min_points_per_centroid) == (niter, 39)

@@ -1,15 +1,19 @@
 """Shards: made by anyone, in any order, after any crash; searched as one index, or made one."""
 
 import contextlib
+import copy
 import json
 import multiprocessing
 import os
+import pickle
 import signal
 import threading
 import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 import faiss_pqvae as fpq
@@ -133,6 +137,7 @@ def test_open_shards__names_what_is_missing(job, tmp_path):
         lambda path: path.write_bytes(path.read_bytes()[:-1] + b"?"),
         lambda path: path.with_suffix(".json").write_bytes(b"[]"),
         lambda path: path.with_suffix(".json").write_bytes(b"{"),
+        lambda path: path.with_suffix(".json").write_bytes(b"[" * 100_000),
         lambda path: path.with_suffix(".json").write_text(
             path.with_suffix(".json").read_text().replace('"start": 250', '"start": 251')
         ),
@@ -175,7 +180,9 @@ def test_make_shards__names_the_part_that_cannot_be_read_and_makes_the_others(bu
     np.save(tmp_path / "x.npy", x)
     index = fpq.read_index(bundles["PQVAE4x4"])
     job = begin(index, tmp_path / "x.npy", tmp_path / "out", PARTS)
-    message = r"1 of 4 parts failed.*part 3 \(items 500 to 749\): .*NaN or infinity in row 120"
+    message = (
+        r"1 of 4 parts failed.*part 3 \(items 500 to 749, rows .*\): .*NaN or infinity in row 120"
+    )
     for workers in (1, 2):
         with pytest.raises(PartsFailedError, match=message):
             make_shards(job, range(PARTS), workers=workers)
@@ -268,6 +275,9 @@ def test_begin__another_model_other_items_or_parts_are_refused(job, bundles, dat
         begin(index, data, job.folder, PARTS)
     with pytest.raises(ValueError, match="got others: name another folder"):
         job.open()
+    np.save(data, vectors()[::-1])  # as many, and as large
+    with pytest.raises(ValueError, match=r"source .*, other items"):
+        begin(index, data, job.folder, PARTS)
 
 
 def test_begin__says_what_shards_cannot_hold(bundles, data, tmp_path):
@@ -281,7 +291,76 @@ def test_begin__says_what_shards_cannot_hold(bundles, data, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-@pytest.mark.parametrize("text", ["", "{}", '{"format": 2}', "[]", '{"format": 1, "images": 3}'])
+def test_begin__another_column_is_another_source(bundles, tmp_path):
+    table = {name: pa.array([*vectors(40, seed)]) for seed, name in enumerate(("a", "b"))}
+    pq.write_table(pa.table(table), tmp_path / "x.parquet")
+    index = fpq.read_index(bundles["PQVAE4x4"])
+    begin(index, tmp_path / "x.parquet" / "a", tmp_path / "out", 2)
+    with pytest.raises(ValueError, match="other items"):
+        begin(index, tmp_path / "x.parquet" / "b", tmp_path / "out", 2)
+
+
+def test_begin__a_model_that_a_crash_left_alone_or_that_is_damaged_is_replaced(job, bundles, data):
+    (job.folder / "job.json").unlink()
+    other = fpq.read_index(bundles["IVF4,PQVAE4x4"])
+    begun = begin(other, data, job.folder, PARTS)
+    make_shard(begun, 0)
+    model = next(job.model_folder.glob("model-*"))
+    model.write_bytes(model.read_bytes()[:-1])
+    make_shard(begin(other, data, job.folder, PARTS), 1)
+
+
+def test_begin__takes_relative_and_absolute_paths_together(bundles, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, part in zip("ab", np.split(vectors(), 2), strict=True):
+        np.save(tmp_path / f"{name}.npy", part)
+    index = fpq.read_index(bundles["PQVAE4x4"])
+    job = begin(index, ["a.npy", tmp_path / "b.npy"], "out", 2)
+    make_shards(job, range(2))
+    assert merged(job).items.names(np.array([N - 1]))[0].endswith(f"b.npy:{N // 2 - 1}")
+
+
+def test_open_shards__takes_no_slips_and_travels(job):
+    make_shards(job, range(PARTS))
+    opened, q = open_shards(job.folder), vectors(5, 2)
+    for name in ("nprob", "effort"):
+        with pytest.raises(AttributeError, match=name):
+            setattr(opened, name, 3)
+    with pytest.raises(ValueError, match="no inverted lists"):
+        opened.nprobe = 3
+    adc = opened.search(q, 5)[0]
+    for other in (pickle.loads(pickle.dumps(opened)), copy.deepcopy(opened)):
+        np.testing.assert_array_equal(other.search(q, 5)[0], adc)
+    opened.search_type = "sdc"
+    assert (opened.search(q, 5)[0] != adc).any()
+
+
+def test_build__of_graphs_is_not_begun_where_it_cannot_be_merged(data, tmp_path, capsys):
+    fpq.write_index(trained("HNSW4,PQVAE4x4"), tmp_path / "bundle")
+    given = ["build", str(tmp_path / "bundle"), str(data), "--out", str(tmp_path / "out")]
+    with pytest.raises(SystemExit):
+        main([*given, "--workers", "1", "--merge"])
+    assert "merge" in capsys.readouterr().err
+    assert not [*(tmp_path / "out").glob("shard-*")]
+    main([*given, "--workers", "1"])
+    opened = open_shards(tmp_path / "out")
+    with pytest.raises(FileNotFoundError, match=r"no bundle in .*, but shards"):
+        fpq.read_index(tmp_path / "out")
+    opened.efSearch = 40
+    assert {shard.efSearch for shard in opened.shards} == {40}
+    with pytest.raises(SystemExit):
+        main([*given, "--workers", "1", "--effort", "3"])
+    assert "expected no --effort" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("", "{}", '{"format": 2}', "[]", '{"format": 1, "images": 3}'),
+        '{"format": 1, "n": null, "images": {"size": null}}',
+        "[" * 100_000,
+    ],
+)
 def test_read_job__damage_is_told(job, text):
     (job.folder / "job.json").write_text(text)
     with pytest.raises(ValueError, match=r"damaged .*job\.json"):
@@ -302,10 +381,13 @@ def test_build__part_by_part_and_merged(bundles, data, tmp_path, capsys):
     with pytest.raises(SystemExit):
         main([*given, "--merge"])
     assert "2 parts of 3 missing, such as 1" in capsys.readouterr().err
-    (out / ".shard-00001-of-00003.faiss.0.new").write_bytes(b"of a worker that was killed")
+    leftovers = [out / f".shard-00001-of-00003.faiss.{number}.new" for number in "01"]
+    for leftover in leftovers:
+        leftover.write_bytes(b"of a worker that was killed, or is at work")
+    os.utime(leftovers[0], (0, 0))
     main([*given, "--workers", "1"])
     assert "open_shards" in capsys.readouterr().out
-    assert not [*out.glob(".*")]
+    assert [*out.glob(".*")] == leftovers[1:]
     main([*given, "--merge"])
     assert "1000 items of 3 bytes" in capsys.readouterr().out
     once = tmp_path / "once"
