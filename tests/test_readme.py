@@ -518,7 +518,10 @@ def test_readme__real_relevance_of_texts_is_that_of_the_stored_result():
     assert f"{deep} by `RDecoder`, {lsq} by LSQ decoded, {opq} by OPQ, {exact} by exact" in text
 
 
-LISTS = {"bsds-sift": "inverted-bsds-sift.json"}
+LISTS = {
+    "bsds-sift": "inverted-bsds-sift.json",
+    "debian-text": "inverted-debian-text.json",
+}
 VISITED = (1, 4, 16, 64)
 
 
@@ -540,6 +543,25 @@ def test_readme__tables_of_inverted_lists_are_those_of_the_stored_results(data):
     mark = f"(results/{LISTS[data]})"
     table = README.split(mark, 1)[1].split("\n| 8 bytes, 1,024 lists |", 1)[1].split("\n\n")[0]
     assert table.splitlines()[2:] == lists_table(LISTS[data])
+
+
+def parts_table():
+    """The README's table of what each part of a deep decoder is worth."""
+    lines = []
+    for name, row in stored("parts-debian-text.json")["rows"].items():
+        cells = [name]
+        for at in (1, 10):
+            recall, gain = ([100 * x for x in row[f"{kind}@{at}"]] for kind in ("1-recall", "gain"))
+            compared = "" if name == "main" else f"{gain[0]:+.1f} ±{gain[1]:.1f}"
+            cells += [f"{recall[0]:.1f}", compared]
+        cells.append(f"{row['relative_error']:.3f}")
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def test_readme__what_parts_are_worth_is_that_of_the_stored_result():
+    table = README.split("\n| one thing changed |", 1)[1].split("\n\n")[0].splitlines()[2:]
+    assert table == parts_table()
 
 
 def test_readme__binary_codes_of_vectors_are_those_of_the_stored_result():
