@@ -29,7 +29,6 @@ from faiss_pqvae.data.source import Source
 from faiss_pqvae.extras import import_extra
 from faiss_pqvae.files import check_folder, read_checked, replace_bytes, write_checked
 from faiss_pqvae.progress import Progress
-from faiss_pqvae.scale.job import source_key
 from faiss_pqvae.scale.planning import QUERIES, Plan, Wishes
 from faiss_pqvae.types import FloatArray, IdArray
 
@@ -50,6 +49,8 @@ def build_collection(
             parts that failed.
         OSError: the disk is full or failing.
     """
+    from faiss_pqvae.scale.job import source_key  # here, because it imports torch
+
     recall, k = recall_of(wanted.target_recall or "0.9@10")
     check_folder(out)
     if engine == "ray":
