@@ -26,6 +26,11 @@ def test_readme__snippet_runs(number, tmp_path, monkeypatch):
         assert names["I"].shape == (1000, 10)
 
 
+def rows_under(head):
+    """The rows of the README's table whose first line begins so."""
+    return README.split(head, 1)[1].split("\n\n")[0].splitlines()[2:]
+
+
 def stored(file):
     """A result file."""
     return json.loads((ROOT / "results" / file).read_text())
@@ -138,7 +143,7 @@ def test_readme__trainings_with_labels_are_those_of_the_logs(file):
 
 def test_readme__ablation_with_labels_is_stored():
     record = stored("labels-ablation.json")
-    table = README.split("| changed, with labels |", 1)[1].split("\n\n")[0].splitlines()[2:]
+    table = rows_under("| changed, with labels |")
 
     def shown(precision):
         if precision is None:
@@ -258,7 +263,7 @@ def test_readme__says_where_a_figure_is_of_one_seed(section, words):
 
 def test_readme__ablation_of_the_contrastive_objective_is_stored():
     record = stored("contrastive-ablation.json")
-    table = README.split("| changed | mAP@1000 |", 1)[1].split("\n\n")[0].splitlines()[2:]
+    table = rows_under("| changed | mAP@1000 |")
     assert table == [
         f"| {row['changed']} | {100 * row['map@1000']:.1f} ± {100 * row['half_interval']:.1f} | "
         f"{100 * row['usage']:.0f} % | {row['epochs']:.1f} |"
@@ -443,7 +448,7 @@ def vector_table():
 
 
 def test_readme__the_first_table_is_that_of_the_stored_results():
-    table = README.split("\n| 8 bytes |", 1)[1].split("\n\n")[0].splitlines()[2:]
+    table = rows_under("\n| 8 bytes |")
     assert table == vector_table()
     assert README.index("\n| 8 bytes |") == README.index("\n| ")  # the first one
 
@@ -499,7 +504,7 @@ def lengths_table():
 
 
 def test_readme__the_second_table_of_vectors_is_that_of_the_stored_results():
-    table = README.split("\n| data, bytes |", 1)[1].split("\n\n")[0].splitlines()[2:]
+    table = rows_under("\n| data, bytes |")
     assert table == lengths_table()
 
 
@@ -560,7 +565,7 @@ def parts_table():
 
 
 def test_readme__what_parts_are_worth_is_that_of_the_stored_result():
-    table = README.split("\n| one thing changed |", 1)[1].split("\n\n")[0].splitlines()[2:]
+    table = rows_under("\n| one thing changed |")
     assert table == parts_table()
 
 

@@ -6,7 +6,7 @@ import glob
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import numpy as np
 import tyro
@@ -23,9 +23,6 @@ from faiss_pqvae.files import check_folder
 from faiss_pqvae.index.items import Items
 from faiss_pqvae.messages import counted
 from faiss_pqvae.types import IdArray
-
-if TYPE_CHECKING:
-    pass
 
 # Options without a prefix.
 Parts = Annotated[Sharding, tyro.conf.arg(name="")]

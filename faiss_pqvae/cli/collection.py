@@ -60,14 +60,14 @@ def build_collection(
     plan = _keep_plan(out, plan, wishes, source_key(source, sources))
     print("\n".join(plan.lines()), flush=True)
     done = _read(out / _DONE, "found") if (out / _DONE).exists() else None
-    parts = out / "shards"
-    there = (out / "config.json").exists() if plan.merges else (parts / "job.json").exists()
-    if done is not None and there and done["found"]["target"] == [recall, k]:
+    written = out / "config.json" if plan.merges else out / "shards" / "job.json"
+    is_built = done is not None and written.exists()
+    if done is not None and is_built and done["found"]["target"] == [recall, k]:
         _tidy(out, plan)
         print(_said(done["found"], out))
         return
     rows, asked = _sample(plan)
-    if done is None or not there:
+    if not is_built:
         with _timed(out, "learn"):
             index = _trained(plan, source, rows, wishes, out)
         with _timed(out, "encode"):
@@ -76,7 +76,7 @@ def build_collection(
         queries = source[asked]
         truth = _truth(source, queries, asked, out)
     with _timed(out, "measure"):
-        found = _opened(out, plan, is_written=done is not None and there)
+        found = _opened(out, plan, is_written=is_built)
         figures = tuned(found, queries, asked, truth, recall, k)
     _write(found, out, plan)
     seconds = _read(out / _SECONDS)

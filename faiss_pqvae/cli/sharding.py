@@ -16,9 +16,6 @@ from faiss_pqvae.messages import counted
 if TYPE_CHECKING:
     from faiss_pqvae import LatentIndex
 
-_ITEMS_A_PART = 1_000_000
-_PARTS_A_WORKER = 4  # at least, so that none waits long for the last
-
 
 @dataclass(frozen=True)
 class Sharding:
@@ -58,7 +55,6 @@ def build_parts(
         ValueError: options that do not go together; parts that failed, the others being done.
     """
     from faiss_pqvae import read_index, write_index
-    from faiss_pqvae.data.open import open_source
     from faiss_pqvae.scale.engines import make_shards
     from faiss_pqvae.scale.job import begin
     from faiss_pqvae.scale.joined import merged, missing_parts
@@ -74,12 +70,8 @@ def build_parts(
     if effort is not None:
         set_effort(index, effort)
     number, n_parts = (None, how.parts) if how.part is None else _numbers(how.part)
-    if n_parts is None:
-        n_parts = _begun(out)
-    if n_parts is None:
-        n = len(open_source(data, images=images, like=index.input_shape))
-        n_parts = min(n, max(_PARTS_A_WORKER * (how.workers or 1), -(-n // _ITEMS_A_PART)))
-    job = begin(index, data, out, n_parts, images)
+    job = begin(index, data, out, n_parts, images, workers=how.workers or 1)
+    n_parts = job.n_parts
     if how.merge:
         index.check_compatible_for_merge(copy.deepcopy(index))
     if number is not None:
@@ -124,10 +116,3 @@ def _numbers(part: str) -> tuple[int, int]:
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
         raise ValueError(f"expected --part as in 17/400, from 1/400 to 400/400, got {part!r}")
     return int(match[1]), int(match[2])
-
-
-def _begun(out: Path) -> int | None:
-    """In how many parts the job in a folder was begun."""
-    from faiss_pqvae.scale.job import read_job
-
-    return read_job(out).n_parts if (out / "job.json").exists() else None

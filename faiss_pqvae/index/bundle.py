@@ -15,7 +15,7 @@ import safetensors
 import safetensors.torch
 import torch
 
-from faiss_pqvae.files import replace_bytes, space_for, sync
+from faiss_pqvae.files import replace_bytes, sha256_of, space_for, sync
 from faiss_pqvae.index.handed_in import Given, record_of_decoder, record_of_encoder
 from faiss_pqvae.index.items import Items
 from faiss_pqvae.index.items_file import from_bytes, to_bytes
@@ -103,7 +103,7 @@ def _write_files(index: LatentIndex, folder: Path) -> dict[str, dict[str, str]]:
     for name, path in paths.items():
         with space_for(path):
             sync(path)
-        digest = _sha256(path)
+        digest = sha256_of(path)
         files[name] = {"name": f"{name}-{digest[:16]}{_SUFFIXES[name]}", "sha256": digest}
     for name, path in paths.items():
         path.replace(folder / files[name]["name"])
@@ -409,14 +409,9 @@ def _check_hash(folder: Path, name: str, expected: str) -> None:
     path = folder / name
     if not path.is_file():
         raise ValueError(f"damaged bundle {folder}: {name} is missing")
-    found = _sha256(path)
+    found = sha256_of(path)
     if found != expected:
         raise ValueError(
             f"damaged bundle {folder}: {name} was altered or truncated "
             f"(sha256 {found[:12]}..., expected {str(expected)[:12]}...)"
         )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

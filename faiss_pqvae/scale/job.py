@@ -23,6 +23,7 @@ from faiss_pqvae.files import replace_bytes
 from faiss_pqvae.index.bundle import read_config, read_index, write_index
 from faiss_pqvae.index.latent_index import LatentIndex
 from faiss_pqvae.index.refine import StoredVectors
+from faiss_pqvae.scale.planning import parts_for
 
 FORMAT = 1
 # Of the files of items: how many of them are looked into, and blocks of each.
@@ -100,8 +101,10 @@ def begin(
     index: LatentIndex,
     data: str | Path | Sequence[str | Path],
     folder: str | Path,
-    n_parts: int,
+    n_parts: int | None = None,
     images: ImageOptions = ImageOptions(),  # noqa: B008 - frozen
+    *,
+    workers: int = 1,
 ) -> Job:
     """Begins a job, or finds that it was begun.
 
@@ -109,8 +112,10 @@ def begin(
         index: trained; what it holds does not count, and is forgotten.
         data: path of the items, or several.
         folder: for the shards; made when missing.
-        n_parts: one or more, at most as many as there are items.
+        n_parts: one or more, at most as many as there are items; None takes as many as the job in
+            the folder has, or some for each worker.
         images: how images are read.
+        workers: that are going to make them.
 
     Raises:
         ValueError: a folder with the shards of another model, of other items or other parts; an
@@ -130,6 +135,9 @@ def begin(
         raise ValueError("expected images that can all be read for shards, got --skip-broken")
     source = _opened(paths, images, index.input_shape)
     check_items(source, index.input_shape, f"items of {paths[0]}")
+    begun = read_job(folder) if (folder / "job.json").exists() else None
+    if n_parts is None:
+        n_parts = parts_for(len(source), workers) if begun is None else begun.n_parts
     if not 1 <= n_parts <= len(source):
         raise ValueError(f"expected from 1 to {len(source):,} parts, got {n_parts:,}")
     folder.mkdir(parents=True, exist_ok=True)
@@ -143,10 +151,10 @@ def begin(
         model=_keep_model(index, folder),
         source=source_key(source, paths),
     )
-    if (path := folder / "job.json").exists():
-        _check_same(read_job(folder), job)
+    if begun is not None:
+        _check_same(begun, job)
     else:
-        replace_bytes(path, json.dumps(_record(job), indent=1).encode() + b"\n")
+        replace_bytes(folder / "job.json", json.dumps(_record(job), indent=1).encode() + b"\n")
     return job
 
 

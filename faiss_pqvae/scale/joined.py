@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from faiss_pqvae.arguments import check_attribute
-from faiss_pqvae.index.latent_index import LatentIndex, SearchType
+from faiss_pqvae.index.latent_index import LatentIndex
 from faiss_pqvae.index.naming import items_of
 from faiss_pqvae.index.searching import check_k
 from faiss_pqvae.native import faiss
@@ -52,6 +52,19 @@ def merged(job: Job) -> LatentIndex:
     return index
 
 
+def _of_all(name: str) -> Any:
+    """A setting of every shard, read of the first one."""
+
+    def read(opened: OpenShards) -> Any:
+        return getattr(opened.shards[0], name)
+
+    def write(opened: OpenShards, value: Any) -> None:
+        for shard in opened.shards:
+            setattr(shard, name, value)
+
+    return property(read, write, doc=f"Of all shards: see `LatentIndex.{name}`.")
+
+
 class OpenShards:
     """Shards that are searched like an index, mapped into memory where FAISS can map them.
 
@@ -68,6 +81,11 @@ class OpenShards:
     """
 
     shards: list[LatentIndex]
+
+    nprobe = _of_all("nprobe")
+    k_factor = _of_all("k_factor")
+    efSearch = _of_all("efSearch")  # noqa: N815 - FAISS's name
+    search_type = _of_all("search_type")
 
     def __init__(self, shards: Sequence[LatentIndex], starts: Sequence[int]) -> None:
         self.shards, self._starts = [*shards], [*starts]
@@ -88,46 +106,6 @@ class OpenShards:
     def ntotal(self) -> int:
         """Number of items in all shards."""
         return sum(shard.ntotal for shard in self.shards)
-
-    @property
-    def nprobe(self) -> int:
-        """Inverted lists that a search visits in every shard; see `LatentIndex.nprobe`."""
-        return self.shards[0].nprobe
-
-    @nprobe.setter
-    def nprobe(self, n: int) -> None:
-        for shard in self.shards:
-            shard.nprobe = n
-
-    @property
-    def k_factor(self) -> float:
-        """Candidates per result in every shard; see `LatentIndex`."""
-        return self.shards[0].k_factor
-
-    @k_factor.setter
-    def k_factor(self, factor: float) -> None:
-        for shard in self.shards:
-            shard.k_factor = factor
-
-    @property
-    def efSearch(self) -> int:  # noqa: N802 - FAISS's name
-        """Candidates that the search of every shard's graph keeps; see `LatentIndex.efSearch`."""
-        return self.shards[0].efSearch
-
-    @efSearch.setter
-    def efSearch(self, n: int) -> None:  # noqa: N802 - FAISS's name
-        for shard in self.shards:
-            shard.efSearch = n
-
-    @property
-    def search_type(self) -> SearchType:
-        """How queries are compared in all shards, see `LatentIndex.search_type`."""
-        return self.shards[0].search_type
-
-    @search_type.setter
-    def search_type(self, name: SearchType) -> None:
-        for shard in self.shards:
-            shard.search_type = name
 
     def search(self, x: Any, k: int) -> tuple[FloatArray, IdArray]:
         """Finds the k nearest items of every query, in all shards.

@@ -20,7 +20,7 @@ _MOST_LISTS = 16_384
 _TRAIN_PER_LIST = 39  # FAISS's own
 _TRAIN, _MOST_TRAIN = 200_000, 500_000  # items
 _ITEMS_A_PART = 1_000_000
-_PARTS_A_WORKER = 4
+_PARTS_A_WORKER = 4  # at least, so that none waits long for the last
 _EFFORTS = (16, 8, 4, 2, 1)
 _ENCODE_S = 2 * 3600  # for which effort is given up
 _ID_BYTES = 8
@@ -137,9 +137,7 @@ def make_plan(n: int, d: int, wishes: Wishes) -> Plan:
         )
     merging = _PROCESS_BYTES + 2 * index_bytes
     merges = merging <= wishes.memory_bytes
-    scale = code_bytes / 8 * (d / 128) ** 0.6
-    shared = min(workers, cores)
-    passes = _PASSES * max(n_train, _FILLED) * _LEARN_US * scale / 1e6 / cores
+    passes = _PASSES * max(n_train, _FILLED) * _LEARN_US * _scale(d, code_bytes) / 1e6 / cores
     learn = passes if wishes.train_minutes is None else 60 * wishes.train_minutes
     lloyd = 2 * 25 * max(nlist, 1) * min(n_train, 256 * nlist) * d
     return Plan(
@@ -150,7 +148,7 @@ def make_plan(n: int, d: int, wishes: Wishes) -> Plan:
         nlist=nlist,
         n_train=n_train,
         n_queries=QUERIES,
-        n_parts=min(n, max(_PARTS_A_WORKER * workers, math.ceil(n / _ITEMS_A_PART))),
+        n_parts=parts_for(n, workers),
         workers=workers,
         effort=effort,
         index_bytes=index_bytes,
@@ -160,10 +158,15 @@ def make_plan(n: int, d: int, wishes: Wishes) -> Plan:
             "read": n * d * 4 / _READ,
             "lists": lloyd / _GFLOPS / cores,
             "learn": learn,
-            "encode": n * _encode_us(effort) * scale / 1e6 / shared,
+            "encode": _encode_s(n, d, code_bytes, effort) / min(workers, cores),
             "exact neighbours": 2.0 * QUERIES * n * d / _GFLOPS / cores,
         },
     )
+
+
+def parts_for(n: int, workers: int) -> int:
+    """In how many parts n items are encoded."""
+    return min(n, max(_PARTS_A_WORKER * workers, math.ceil(n / _ITEMS_A_PART)))
 
 
 def _code_bytes(n: int, d: int, wishes: Wishes) -> int:
@@ -203,15 +206,20 @@ def _training(n: int, d: int, memory_bytes: int) -> tuple[int, int]:
 def _effort(n: int, d: int, code_bytes: int, workers: int, wanted: int | None) -> int:
     if wanted is not None:
         return wanted
-    scale = code_bytes / 8 * (d / 128) ** 0.6
     for effort in _EFFORTS:
-        if n * _encode_us(effort) * scale / 1e6 / workers <= _ENCODE_S:
+        if _encode_s(n, d, code_bytes, effort) / workers <= _ENCODE_S:
             return effort
     return _EFFORTS[-1]
 
 
-def _encode_us(effort: int) -> float:
-    return _ENCODE_US * max(effort, 0.5)
+def _encode_s(n: int, d: int, code_bytes: int, effort: int) -> float:
+    """Seconds of one core."""
+    return n * _ENCODE_US * max(effort, 0.5) * _scale(d, code_bytes) / 1e6
+
+
+def _scale(d: int, code_bytes: int) -> float:
+    """How much longer an item takes than one of 128 dimensions and 8 bytes."""
+    return float(code_bytes / 8 * (d / 128) ** 0.6)
 
 
 def _size(n: float) -> str:

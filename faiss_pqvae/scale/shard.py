@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import secrets
 import shutil
@@ -14,12 +13,11 @@ from typing import Any
 import numpy as np
 
 from faiss_pqvae.data.row_range import RowRange
-from faiss_pqvae.files import replace_bytes, space_for, sync
+from faiss_pqvae.files import replace_bytes, sha256_of, space_for, sync
 from faiss_pqvae.index.latent_index import LatentIndex, with_native
 from faiss_pqvae.native.files.io import read_native, write_native
 from faiss_pqvae.scale.job import Job
 
-_PIECE_BYTES = 8 << 20  # of a file that are read at a time
 _LEFT_S = 3600.0
 
 
@@ -37,7 +35,7 @@ def is_done(job: Job, part: int) -> bool:
     except (OSError, ValueError, RecursionError):
         return False
     digest = record.pop("sha256", None) if isinstance(record, dict) else None
-    return bool(record == {**_said(job, part), "bytes": n_bytes} and digest == _sha256(path))
+    return bool(record == {**_said(job, part), "bytes": n_bytes} and digest == sha256_of(path))
 
 
 def make_shard(job: Job, part: int) -> None:
@@ -67,7 +65,7 @@ def make_shard(job: Job, part: int) -> None:
         write_native(index.faiss_index, new, "index")
         with space_for(new):
             sync(new)
-        record = {**_said(job, part), "bytes": new.stat().st_size, "sha256": _sha256(new)}
+        record = {**_said(job, part), "bytes": new.stat().st_size, "sha256": sha256_of(new)}
         new.replace(path)
     finally:
         new.unlink(missing_ok=True)
@@ -130,11 +128,3 @@ def _said(job: Job, part: int) -> dict[str, Any]:
         "start": rows.start,
         "stop": rows.stop,
     }
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while piece := file.read(_PIECE_BYTES):
-            digest.update(piece)
-    return digest.hexdigest()
