@@ -10,6 +10,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from faiss_pqvae.model import team
 from faiss_pqvae.model.pqvae import PQVAE
 
 from .config import Precision
@@ -50,11 +51,15 @@ def take_over(model: PQVAE, pretrained: PQVAE) -> None:
 def choose_device(name: str) -> torch.device:
     """The device of that name; "auto" takes CUDA where there is one, else the CPU.
 
+    Of several processes each takes a card of its own.
+
     Raises:
         ValueError: no such device here.
     """
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if not torch.cuda.is_available():
+            return torch.device("cpu")
+        return torch.device("cuda") if team.size() == 1 else team.local_device()
     try:
         device = torch.device(name)
     except RuntimeError as error:
@@ -105,4 +110,4 @@ def faster_precision(model: PQVAE, batch: Tensor) -> Precision:
                 torch.cuda.synchronize()
             best[precision] = min(best[precision], time.perf_counter() - started)
     faster = best["float32"] > _BFLOAT16_GAIN * best["bfloat16"]
-    return "bfloat16" if faster else "float32"
+    return team.agreed("bfloat16" if faster else "float32")

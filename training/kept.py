@@ -1,4 +1,7 @@
-"""What a training keeps in its folder, to go on after an interruption."""
+"""What a training keeps in its folder, to go on after an interruption.
+
+Of several processes the first one reads and writes; all have what it found.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from faiss_pqvae.data.content import key_of_parts
+from faiss_pqvae.model import team
 from faiss_pqvae.model.backbone import bytes_of
 
 from .checkpoint import load_checkpoint, save_checkpoint
@@ -61,8 +65,15 @@ class Kept:
             ValueError: something of another training, or a damaged file.
         """
         self._fingerprint = json.dumps(fingerprint, sort_keys=True)
-        if self.folder is None:
-            return
+        if self.folder is not None:
+            self._found = team.by_first(self._read)
+        self.phases = [name for name in self._found if name not in (TRAINED, CHECKPOINT)]
+        self.spent_s = max((self._found[phase]["spent_s"] for phase in self.phases), default=0.0)
+
+    def _read(self) -> dict[str, dict[str, Any]]:
+        """All states in the folder, by name, phases in the order they were made in."""
+        assert self.folder is not None
+        found = {}
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in (f"{CHECKPOINT}.pt", f"{TRAINED}.pt", f"{_PHASE}*.pt", LOG):
             for leftover in self.folder.glob(f".{name}.*.new"):  # what was killed while it wrote
@@ -72,9 +83,8 @@ class Kept:
         for path in [*(path for path in paths if path.exists()), *phases]:
             state = load_checkpoint(path)
             self._check(path, state)
-            self._found[path.stem.removeprefix(_PHASE)] = state
-        self.phases = [path.stem.removeprefix(_PHASE) for path in phases]
-        self.spent_s = max((self._found[phase]["spent_s"] for phase in self.phases), default=0.0)
+            found[path.stem.removeprefix(_PHASE)] = state
+        return found
 
     def _check(self, path: Path, state: dict[str, Any]) -> None:
         found, wanted = json.loads(state["fingerprint"]), json.loads(self._fingerprint)
@@ -95,8 +105,9 @@ class Kept:
         """Keeps a state: tensors, numbers, strings, and lists and dicts of these."""
         if self.folder is None:
             return
-        about = {"fingerprint": self._fingerprint, "spent_s": self.clock()}
-        save_checkpoint(self._path(name), {**about, **state})
+        if team.is_first():
+            about = {"fingerprint": self._fingerprint, "spent_s": self.clock()}
+            save_checkpoint(self._path(name), {**about, **state})
         if name not in (CHECKPOINT, TRAINED, *self.phases):
             self.phases.append(name)
 
@@ -104,7 +115,7 @@ class Kept:
         """The result of a phase: the one that was kept, or else it is made now, and kept."""
         found = self.take(phase)
         if found is None:
-            found = make()
+            found = team.agreed(make())
             self.put(phase, found)
         return found
 
@@ -112,7 +123,7 @@ class Kept:
         """Removes what is not needed any more."""
         for name in names:
             self._found.pop(name, None)
-            if self.folder is not None:
+            if self.folder is not None and team.is_first():
                 self._path(name).unlink(missing_ok=True)
         self.phases = [phase for phase in self.phases if phase not in names]
 

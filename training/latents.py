@@ -6,6 +6,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from faiss_pqvae.model import team
 from faiss_pqvae.model.networks.linear import Linear
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.progress import Progress
@@ -60,7 +61,9 @@ def _latents(model: PQVAE, items: Items, progress: bool) -> Tensor:
     drawn, z = parts(items.train_rows[order.numpy()]), []
     with Progress("encoding", len(order), unit="items", shown=progress, inner=True) as bar:
         for part in drawn:
-            z.append(model.encode(items.read(np.sort(part))))
+            rows = np.sort(part)
+            own = model.encode(items.read(rows[team.share(len(rows))]))
+            z.append(team.gathered(own, len(rows)))
             bar.update(len(part))
     return torch.cat(z)
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from faiss_pqvae.data.batches import check_items, content_key
 from faiss_pqvae.files import replace_bytes
+from faiss_pqvae.model import team
 from faiss_pqvae.model.clustering import histogram, perplexity, usage
 from faiss_pqvae.model.pqvae import PQVAE, have_distances
 from faiss_pqvae.progress import Progress
@@ -29,10 +30,13 @@ from .data.little import warn_of_little
 from .device import choose_device, reset_parameters, take_over
 from .kept import CHECKPOINT, LOG, TRAINED, Kept, key_of_networks
 from .objectives.protocol import Objective, Setup, Way, values_of
+from .synced_norm import synced
 
 History = list[dict[str, Any]]
 
 _SAVE_EVERY_S = 60.0
+_APART = 1e-2  # of the largest weight: further than rounding leads two processes
+_COMPARED = 64  # items that several processes compare, to find out whether they have the same
 
 
 class DivergedError(ValueError):
@@ -59,6 +63,10 @@ def fit(
     what precedes the first step; called again with the same arguments after an interruption, it
     goes on along the same trajectory (bit for bit with one thread and a named precision). A
     finished training keeps its weights alone, in `trained.pt`: the same call reads them.
+
+    Where torch.distributed has several processes, they train one model, each with its share of
+    every batch, as one of them would with all of it but for rounding: all have to call this with
+    the same arguments. The first one has the files of the folder.
 
     Args:
         model: as `training.build.new_model` made it; its weights are drawn anew from `config.seed`,
@@ -90,6 +98,7 @@ def fit(
         DivergedError: the loss is no longer finite.
         KeyboardInterrupt: Ctrl-C, with a note that says what is kept.
     """
+    progress = progress and team.is_first()
     trainer = Trainer(
         model,
         x,
@@ -103,7 +112,8 @@ def fit(
         given=given,
     )
     try:
-        trainer.train(progress=progress, go_on=go_on)
+        with synced(model):
+            trainer.train(progress=progress, go_on=go_on)
     finally:
         trainer.close()
     return trainer.history
@@ -161,10 +171,24 @@ class Trainer:
         self.clock = clock
         self.history: History = []
         warn_of_little(self.items, self.model.quantizer.ksub)
+        if team.size() > 1:
+            self._check_shares()
+            some = self.items.read(self.items.spread(_COMPARED)).cpu().numpy().tobytes()
+            team.check_agreement("items and settings", (some, self._fingerprint("")))
         if self.folder is not None:
-            self.kept.open(self._fingerprint(content or content_key(x, WHAT, progress=progress)))
-        with self._saying_what_is_kept():
+            if content is None:
+                content = team.by_first(lambda: content_key(x, WHAT, progress=progress))
+            self.kept.open(self._fingerprint(content))
+        with self._saying_what_is_kept(), synced(model):
             self._setup()
+
+    def _check_shares(self) -> None:
+        for what, n in (
+            ("items of a batch", self.batch_size),
+            ("validation items", len(self.items.validation_rows)),
+        ):
+            if n < team.size():
+                raise ValueError(f"expected at least as many {what} as processes, got {n}")
 
     def _setup(self) -> None:
         self.optimizer = torch.optim.AdamW(
@@ -217,6 +241,7 @@ class Trainer:
             "device": str(self.device),
             "precision": self.task.precision,
             "threads": torch.get_num_threads(),
+            "processes": team.size(),
             "parameters": sum(p.numel() for p in model.parameters()),
             "model": {
                 "input_shape": list(model.input_shape),
@@ -236,7 +261,7 @@ class Trainer:
         if last["event"] == "end":
             self._as_trained()
             return
-        stopped = go_on is not None and last["event"] == "epoch" and not go_on(last)
+        stopped = last["event"] == "epoch" and not _goes_on(go_on, last)
         with self._saying_what_is_kept():
             with self._bar(progress=progress) as bar:
                 while not (self._done or self._stopped_early() or stopped):
@@ -245,7 +270,7 @@ class Trainer:
                     if self.step % self.steps_per_epoch == 0 or self._done:
                         event = self._end_epoch((self.step - 1) // self.steps_per_epoch)
                         bar.note(**self._summary(event))
-                        stopped = go_on is not None and not go_on(event)
+                        stopped = not _goes_on(go_on, event)
                         self.save()
                     elif self._is_time_to_save():
                         self.save()
@@ -308,18 +333,22 @@ class Trainer:
         self._update(self.order[position * self.batch_size : (position + 1) * self.batch_size])
         self.step += 1
         self.elapsed_s += self.clock() - started
+        if self.budget_s is not None:  # which decides about what follows
+            self.elapsed_s = team.agreed(self.elapsed_s)
 
     def _update(self, examples: Rows) -> None:
         way, generator = self._way, self.items.generator("step", self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = group.get("highest", self.config.lr) * schedule(*way)
         terms = self.task.terms(examples, self.step, way, generator)
-        if not torch.isfinite(terms.loss):
+        values = values_of(terms)
+        if not math.isfinite(values["loss"]):
             raise DivergedError(f"the loss is not finite at step {self.step}{self._advice()}")
         self.optimizer.zero_grad(set_to_none=True)
         terms.loss.backward()  # type: ignore[no-untyped-call]
+        team.average_gradients(p for group in self.optimizer.param_groups for p in group["params"])
         self.optimizer.step()
-        for name, value in values_of(terms).items():
+        for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
         self.summed += 1
         if terms.ids is not None:
@@ -331,8 +360,9 @@ class Trainer:
         started = self.clock()
         self.model.eval()
         self.task.after_epoch()
-        found = self.task.validate()
-        self.elapsed_s += self.clock() - started
+        found = team.agreed(self.task.validate())
+        self.elapsed_s = team.agreed(self.elapsed_s + self.clock() - started)
+        self._stay_together()
         event: dict[str, Any] = {
             "event": "epoch",
             "epoch": epoch,
@@ -353,6 +383,26 @@ class Trainer:
         self.counts.zero_()
         self._log(event)
         return self.history[-1]
+
+    def _stay_together(self) -> None:
+        """Takes the first process's weights, from which rounding may have led the others away."""
+        if team.size() == 1:
+            return
+        own = self.model.state_dict()
+        first = {name: value.to(self.device) for name, value in team.agreed(own).items()}
+        pairs = [(own[name].double(), value.double()) for name, value in first.items()]
+        apart = max(
+            float((mine - theirs).abs().max() / (1e-6 + theirs.abs().max()))
+            for mine, theirs in pairs
+            if mine.numel()
+        )
+        if team.mean(torch.tensor(float(apart > _APART), device=self.device)) > 0:
+            raise ValueError(
+                "expected every process to learn the same, got other weights than the first one's: "
+                "what moves codewords has to be given the latents of all, see "
+                "faiss_pqvae.model.team.gathered"
+            )
+        self.model.load_state_dict(first)
 
     def _summary(self, event: dict[str, Any]) -> dict[str, str]:
         """What a progress bar says of an epoch."""
@@ -381,6 +431,7 @@ class Trainer:
         self.model.eval()
         started = self.clock()
         facts = self.task.finish() or {}
+        self._stay_together()
         self.elapsed_s += self.clock() - started
         with torch.inference_mode():
             some = parts(self.items.train_rows)[0]
@@ -423,7 +474,7 @@ class Trainer:
 
     def _log(self, event: dict[str, Any]) -> None:
         self.history.append(json.loads(json.dumps(event)))  # as it is read again
-        if self.folder is not None:
+        if self.folder is not None and team.is_first():
             lines = "".join(json.dumps(event) + "\n" for event in self.history)
             replace_bytes(self.folder / LOG, lines.encode())
 
@@ -497,6 +548,11 @@ class Trainer:
 
 def _is_finite(value: Tensor) -> bool:
     return bool(value.isfinite().all())
+
+
+def _goes_on(go_on: Callable[[dict[str, Any]], bool] | None, event: dict[str, Any]) -> bool:
+    """Whether a training shall go on after an epoch."""
+    return go_on is None or team.by_first(lambda: bool(go_on(event)))
 
 
 def schedule(at: float, end: float) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from faiss_pqvae.index.bundle import read_config, read_index, write_index
 from faiss_pqvae.index.factory import Training
 from faiss_pqvae.index.latent_index import LatentIndex
 from faiss_pqvae.messages import counted
+from faiss_pqvae.model import team
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.training import TrainingConfig
@@ -56,6 +58,9 @@ def train(
     """Train encoder, decoder and codebooks on images or vectors, and write an empty index.
 
     The log is in OUT/training/log.jsonl. The same command goes on after an interruption.
+    Several processes train one model where torchrun begins them: `torchrun --nproc-per-node 4 -m
+    faiss_pqvae train DATA OUT`, each with a share of every batch, and with a GPU where there are
+    some.
 
     Args:
         data: what to train on.
@@ -91,29 +96,34 @@ def train(
     """
     metric = None if metric is None else metric_name(metric)  # before anything is read
     _check_out(out)
-    found = open_labelled(data, images)
-    source = found.items
-    shape = tuple(source.shape[1:])
-    index = learning.index(
-        shape,
-        factory,
-        metric,
-        model=model,
-        training=training,
-        encoder=encoder,
-        pretrained=None if pretrained is None else _pretrained(pretrained, encoder),
-    )
-    given = _supervision(index, factory, found, labels, word_vectors)
-    if queries is not None:
-        given["queries"] = open_for(index, str(queries), replace(images, column=None))
-    index.train(source, **given, folder=out / "training")
-    write_index(index, out)
-    items = counted(len(source), "item")
-    print(f"trained on {items} in {_summary(index, len(source))}; the bundle is {out}")
-    if queries is not None:
-        print(_gain(index.history[-1]["queries"]))
-    reading = shlex.join(image_arguments(replace(images, size=None, mode=None)))
-    print_next(index, f"build {shlex.quote(str(out))} DATA {reading}".rstrip())
+    with team.joined():
+        if not team.is_first():  # what all would say, one says
+            logging.getLogger("faiss_pqvae").setLevel(logging.ERROR)
+        found = open_labelled(data, images)
+        source = found.items
+        shape = tuple(source.shape[1:])
+        index = learning.index(
+            shape,
+            factory,
+            metric,
+            model=model,
+            training=training,
+            encoder=encoder,
+            pretrained=None if pretrained is None else _pretrained(pretrained, encoder),
+        )
+        given = _supervision(index, factory, found, labels, word_vectors)
+        if queries is not None:
+            given["queries"] = open_for(index, str(queries), replace(images, column=None))
+        index.train(source, **given, folder=out / "training")
+        if not team.is_first():
+            return
+        write_index(index, out)
+        items = counted(len(source), "item")
+        print(f"trained on {items} in {_summary(index, len(source))}; the bundle is {out}")
+        if queries is not None:
+            print(_gain(index.history[-1]["queries"]))
+        reading = shlex.join(image_arguments(replace(images, size=None, mode=None)))
+        print_next(index, f"build {shlex.quote(str(out))} DATA {reading}".rstrip())
 
 
 def _check_out(out: Path) -> None:

@@ -16,6 +16,7 @@ from torch.nn import functional
 from faiss_pqvae.data.batches import read_sample
 from faiss_pqvae.data.content import key_of_parts
 from faiss_pqvae.files import read_checked, write_checked
+from faiss_pqvae.model import team
 from faiss_pqvae.native.coarse import coarse_settings, learn_coarse
 from faiss_pqvae.native.walk import codebook_index
 from faiss_pqvae.progress import Progress
@@ -57,6 +58,9 @@ class Coarse:
 
     @functools.cached_property
     def _centroids(self) -> FloatArray:
+        return team.by_first(self._read_or_learned)
+
+    def _read_or_learned(self) -> FloatArray:
         path = None
         if self.folder is not None and self.content is not None:
             path = self.folder / f"coarse-{key_of_parts(f'{self.content} {self.settings}', [])}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 from collections.abc import Callable
-from contextlib import nullcontext
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
@@ -29,6 +29,7 @@ from faiss_pqvae.index.features import keep_features
 from faiss_pqvae.index.front import Front
 from faiss_pqvae.index.storing import Stock, check_residuals
 from faiss_pqvae.index.transforms import Transformed, Transforms
+from faiss_pqvae.model import team
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.native.coarse import (
     clustering_of,
@@ -133,6 +134,8 @@ def trained(
 ) -> Parts:
     """Trains copies of an index's parts; these stay as they are, whatever happens.
 
+    Several processes do so together, see `faiss_pqvae.model.team`; files are the first one's.
+
     Args:
         parts: of the index.
         x: (n, *input_shape) uint8 or float.
@@ -146,6 +149,7 @@ def trained(
     Raises:
         TypeError, ValueError: see `LatentIndex.train`.
     """
+    progress = progress and team.is_first()
     ntotal = parts.stock.store.index.ntotal
     if ntotal:
         raise ValueError(
@@ -168,8 +172,10 @@ def trained(
         queries = checked.pop("queries", None)
         fit_model = functools.partial(fit, progress=progress, folder=folder, **checked)
     # A front reads its items once, and keeps what it makes of them.
-    pixels = nullcontext(x) if parts.encoding.front else decoded(x, folder, progress=progress)
-    with pixels as x:
+    with ExitStack() as stack:
+        if not parts.encoding.front:
+            with team.first_before_others():
+                x = stack.enter_context(decoded(x, folder, progress=progress))
         queries = _read_queries(parts.encoding.front, queries, batch_size)
         seen, content = _read(parts, x, folder, progress=progress, batch_size=batch_size)
         job = _Job(seen, content, folder, progress, batch_size, queries)
@@ -248,7 +254,7 @@ def _read(
     front, store = parts.encoding.front, parts.stock.store
     content = None
     if front is None and folder is not None:
-        content = content_key(x, WHAT, progress=progress)
+        content = team.by_first(lambda: content_key(x, WHAT, progress=progress))
     elif front is None and x.dtype not in (np.dtype(np.uint8), torch.uint8):
         with Progress(f"reading {WHAT}", len(x), unit="items", shown=progress) as bar:
             for batch in read_batches(x, batch_size, WHAT):
@@ -263,8 +269,11 @@ def _read(
     if front is None:
         return x, content
     front.learned_behind = front.fingerprint()
-    seen = keep_features(x, front, folder, what=WHAT, batch_size=batch_size, progress=progress)
-    return seen, None if folder is None else content_key(seen, WHAT, progress=progress)
+    with team.first_before_others():
+        seen = keep_features(x, front, folder, what=WHAT, batch_size=batch_size, progress=progress)
+    if folder is None:
+        return seen, None
+    return seen, team.by_first(lambda: content_key(seen, WHAT, progress=progress))
 
 
 def _train(new: Parts, job: _Job, fit: Callable[..., History] | None) -> Parts:
@@ -309,12 +318,13 @@ def _with_fitted_transforms(encoding: Encoding, job: _Job) -> Encoding:
     if job.folder is not None and job.content is not None:
         key = key_of_parts(f"{job.content} {transforms}", [transforms.as_bytes()])
         path = job.folder / f"transforms-{key}"
-    fitted = None if path is None else transforms.read(path)
-    if fitted is None:
-        with job.waiting(f"training {transforms}"):
-            fitted = transforms.trained(job.x, WHAT)
-        if path is not None:
-            fitted.write(path)
+    with team.first_before_others():
+        fitted = None if path is None else transforms.read(path)
+        if fitted is None:
+            with job.waiting(f"training {transforms}"):
+                fitted = transforms.trained(job.x, WHAT)
+            if path is not None:
+                fitted.write(path)
     return replace(encoding, transforms=fitted)
 
 

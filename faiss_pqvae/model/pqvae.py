@@ -304,7 +304,10 @@ class PQVAE(nn.Module):
 
     def quantize(self, x: Tensor) -> Quantized:
         """Encodes and quantizes a batch (n, *input_shape), uint8 or float."""
-        z = self.encode(x)
+        return self.quantize_latents(self.encode(x))
+
+    def quantize_latents(self, z: Tensor) -> Quantized:
+        """Quantizes latents (n, latent_dim) float32."""
         # Nearest codewords are not found in bfloat16: the bottleneck leaves autocast.
         with torch.autocast(z.device.type, enabled=False):
             quantized: Quantized = self.quantizer(z)

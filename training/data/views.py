@@ -117,8 +117,36 @@ PRESETS: dict[Preset, Views] = {
 }
 
 
+class Draws:
+    """Random numbers of the items of a batch.
+
+    Args:
+        generator: source of randomness, on the CPU.
+        device: where they go.
+        n: items of the batch.
+        own: those whose numbers are wanted; what is drawn for the others is left out. None: all.
+    """
+
+    def __init__(
+        self, generator: torch.Generator, device: torch.device, n: int, own: slice | None = None
+    ) -> None:
+        self.generator, self.device = generator, device
+        self.n, self.own = n, own or slice(0, n)
+
+    def uniform(self, low: float, high: float) -> Tensor:
+        """A number in [low, high) of every item."""
+        draws = torch.rand(self.n, generator=self.generator)[self.own]
+        return (draws * (high - low) + low).to(self.device)
+
+
 def random_views(
-    x: Tensor, views: Views, generator: torch.Generator, *, size: tuple[int, int] | None = None
+    x: Tensor,
+    views: Views,
+    generator: torch.Generator,
+    *,
+    size: tuple[int, int] | None = None,
+    own: slice | None = None,
+    n: int | None = None,
 ) -> Tensor:
     """One view of every item.
 
@@ -127,38 +155,37 @@ def random_views(
         views: strengths, of images or of vectors.
         generator: source of randomness, on the CPU.
         size: height and width of the views of images; None keeps those of x.
+        own: which of a batch of n images x are, whose views are then as those of all would be;
+            None: all. Vectors are mixed with each other: they are all there.
+        n: images of that batch, with `own`.
 
     Returns:
         The like of x, images in [0, 1]; `x` itself when `views` changes nothing.
     """
+    draws = Draws(generator, x.device, len(x) if n is None else n, own)
     if views.of_vectors:
-        x = _disturb(x, views, generator)
+        x = _disturb(x, views, draws)
     if not views.of_images:
         return x
-    x = _warp(x, views, generator, size or (x.shape[2], x.shape[3]))
+    x = _warp(x, views, draws, size or (x.shape[2], x.shape[3]))
     if views.color or views.hue or views.grayscale:
-        x = _recolor(x, views, generator)
-    return _blur(x, views.blur, generator) if views.blur else x
+        x = _recolor(x, views, draws)
+    return _blur(x, views.blur, draws) if views.blur else x
 
 
-def _uniform(n: int, low: float, high: float, generator: torch.Generator, like: Tensor) -> Tensor:
-    draws = torch.rand(n, generator=generator) * (high - low) + low
-    return draws.to(like.device)
-
-
-def _warp(x: Tensor, views: Views, generator: torch.Generator, size: tuple[int, int]) -> Tensor:
+def _warp(x: Tensor, views: Views, draws: Draws, size: tuple[int, int]) -> Tensor:
     n, channels = x.shape[:2]
-    area = _uniform(n, views.min_scale, 1, generator, x)
+    area = draws.uniform(views.min_scale, 1)
     # Aspect ratios from 3:4 to 4:3, as far as the crop fits into the image.
-    stretch = _uniform(n, -1, 1, generator, x) * (0.5 * math.log(4 / 3)) * (views.min_scale < 1)
+    stretch = draws.uniform(-1, 1) * (0.5 * math.log(4 / 3)) * (views.min_scale < 1)
     width = (area.sqrt() * stretch.exp()).clamp(max=1)
     height = (area.sqrt() / stretch.exp()).clamp(max=1)
     # Grid coordinates run from -1 to 1, so a share s of the size is 2 s.
-    left = _uniform(n, -1, 1, generator, x) * (1 - width + 2 * views.shift)
-    top = _uniform(n, -1, 1, generator, x) * (1 - height + 2 * views.shift)
+    left = draws.uniform(-1, 1) * (1 - width + 2 * views.shift)
+    top = draws.uniform(-1, 1) * (1 - height + 2 * views.shift)
     pixels = x.shape[2] / x.shape[3]  # the grid is square, the image need not be: no shear
-    angle = _uniform(n, -1, 1, generator, x) * math.radians(views.rotation)
-    mirror = 1 - 2 * (_uniform(n, 0, 1, generator, x) < views.flip).float()
+    angle = draws.uniform(-1, 1) * math.radians(views.rotation)
+    mirror = 1 - 2 * (draws.uniform(0, 1) < views.flip).float()
     cos, sin = angle.cos(), angle.sin()
     theta = torch.stack(
         [
@@ -175,12 +202,12 @@ def _warp(x: Tensor, views: Views, generator: torch.Generator, size: tuple[int, 
     return F.grid_sample(x, grid, padding_mode="border", align_corners=False)
 
 
-def _disturb(x: Tensor, views: Views, generator: torch.Generator) -> Tensor:
-    n = len(x)
+def _disturb(x: Tensor, views: Views, draws: Draws) -> Tensor:
+    n, generator = len(x), draws.generator
     mean, deviation = x.mean(0), x.std(0, correction=0)
     if views.mixing:
         other = torch.randperm(n, generator=generator).to(x.device)
-        share = _uniform(n, 0, views.mixing, generator, x).unsqueeze(1)
+        share = draws.uniform(0, views.mixing).unsqueeze(1)
         x = torch.lerp(x, x[other], share)
     if views.noise:
         noise = torch.randn(x.shape, generator=generator).to(x)
@@ -191,15 +218,15 @@ def _disturb(x: Tensor, views: Views, generator: torch.Generator) -> Tensor:
     return x
 
 
-def _recolor(x: Tensor, views: Views, generator: torch.Generator) -> Tensor:
+def _recolor(x: Tensor, views: Views, draws: Draws) -> Tensor:
     n, channels = x.shape[:2]
 
     def factor() -> Tensor:
-        jitter = _uniform(n, 1 - views.color, 1 + views.color, generator, x)
+        jitter = draws.uniform(1 - views.color, 1 + views.color)
         return jitter.view(n, 1, 1, 1)
 
     brightness, contrast, saturation = factor(), factor(), factor()
-    lost = _uniform(n, 0, 1, generator, x).view(n, 1, 1, 1) < views.grayscale
+    lost = draws.uniform(0, 1).view(n, 1, 1, 1) < views.grayscale
     saturation = torch.where(lost, torch.zeros_like(saturation), saturation)
     x = x * brightness
     average = x.mean((1, 2, 3), keepdim=True)
@@ -208,23 +235,23 @@ def _recolor(x: Tensor, views: Views, generator: torch.Generator) -> Tensor:
         gray = x.mean(1, keepdim=True)
         x = gray + (x - gray) * saturation
     if channels == 3 and views.hue:
-        x = _turn_colors(x, views.hue, generator)
+        x = _turn_colors(x, views.hue, draws)
     return x.clamp(0, 1)
 
 
-def _turn_colors(x: Tensor, hue: float, generator: torch.Generator) -> Tensor:
+def _turn_colors(x: Tensor, hue: float, draws: Draws) -> Tensor:
     """Turns every image's colours around the grey axis of RGB, by Rodrigues' formula."""
-    angle = _uniform(len(x), -hue, hue, generator, x) * (2 * math.pi)
+    angle = draws.uniform(-hue, hue) * (2 * math.pi)
     cos, sin = angle.cos(), angle.sin() / math.sqrt(3)
     same, after, before = (1 + 2 * cos) / 3, (1 - cos) / 3 - sin, (1 - cos) / 3 + sin
     rows = [same, after, before, before, same, after, after, before, same]
     return torch.bmm(torch.stack(rows, 1).view(-1, 3, 3), x.flatten(2)).view_as(x)
 
 
-def _blur(x: Tensor, strength: float, generator: torch.Generator) -> Tensor:
+def _blur(x: Tensor, strength: float, draws: Draws) -> Tensor:
     """Convolves every image with a Gaussian of its own."""
     n, channels, height, width = x.shape
-    sigma = _uniform(n, 0, strength, generator, x) * min(height, width)
+    sigma = draws.uniform(0, strength) * min(height, width)
     radius = min(math.ceil(3 * strength * min(height, width)), min(height, width) - 1)
     offsets = torch.arange(-radius, radius + 1, device=x.device)
     kernels = (-0.5 * (offsets / sigma.clamp(min=1e-3).unsqueeze(1)).square()).softmax(1)

@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from faiss_pqvae.arguments import check_numbers
+from faiss_pqvae.model import team
 from faiss_pqvae.model.clustering import split
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.pqvae import PQVAE
@@ -149,13 +150,14 @@ def contrastive_objective(
     Args:
         model: of codes of sub-vectors of one length.
         views: (V * n, *input_shape) uint8 or float: one view of every item after another, V >= 2.
-        clean: (n, *input_shape) uint8 or float, the items.
+        clean: (n, *input_shape) uint8 or float, the items; both are this process's share.
         settings: the weights.
         whitener: as for `reconstruction_objective`.
     """
-    n = len(clean)
-    quantized = model.quantize(views)
-    z = quantized.z
+    n = team.count(len(clean))
+    n_views = team.count(len(views)) // n
+    z = team.gathered(model.encode(views), n, groups=n_views)
+    quantized = model.quantize_latents(z)
     with torch.autocast(z.device.type, enabled=False):
         soft, p = soft_assignment(split(z, model.M), model.quantizer.codewords, settings.softness)
         q = soft.transpose(0, 1).flatten(1)
@@ -165,7 +167,7 @@ def contrastive_objective(
     parts = {"contrast": contrast, "unevenness": uneven, "quantization": quantized.commitment_loss}
     if settings.reconstruction_weight:
         error, weighted = reconstruction_terms(
-            model, quantized, clean, settings.reconstruction, whitener
+            model, quantized, clean, settings.reconstruction, whitener, n_views=n_views
         )
         loss = loss + settings.reconstruction_weight * weighted
         parts["reconstruction"] = error

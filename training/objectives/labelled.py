@@ -15,18 +15,26 @@ from torch.nn import functional
 
 from faiss_pqvae.arguments import check_numbers
 from faiss_pqvae.data.labels import Labels
-from faiss_pqvae.model.pqvae import PQVAE, to_float
+from faiss_pqvae.model import team
+from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.progress import Progress
 
 from ..config import TrainingConfig
 from ..data.items import Rows, parts
 from ..data.sampler import Sampler, class_matrix, share_class
-from ..data.views import Views, random_views
+from ..data.views import Views
 from ..device import faster_precision
 from ..latents import fit_decoder, initialize_codewords, move_dead, refine_codewords
 from .contrastive import nt_xent
 from .protocol import Setup, Terms, Validation, Way, items_of
-from .view_task import NORMALIZATION_ITEMS, groups_of, settled_small_views, view_size
+from .view_task import (
+    NORMALIZATION_ITEMS,
+    encoded,
+    groups_of,
+    own_views,
+    settled_small_views,
+    view_size,
+)
 
 _QUERIES, _STORED = 500, 1000  # held-out items that are searched for, and among how many
 
@@ -219,12 +227,13 @@ class LabelTask:
         rows = np.sort(self._batch(examples, generator))
         size = view_size(self.settings.small_views or 0.0, self.model.input_shape, way)
         contrast = self.settings.contrast
-        x = to_float(self.items.read(rows))
         n_views = self.settings.n_views if contrast else 1
-        enabled = self.precision == "bfloat16"
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=enabled):
-            views = [random_views(x, self.views, generator, size=size) for _ in range(n_views)]
-            z = self.model.encode(torch.cat(views))
+        enabled, device = self.precision == "bfloat16", self.items.device.type
+        with torch.autocast(device, torch.bfloat16, enabled=enabled):
+            _, views = own_views(
+                self.items, rows, self.views, generator, n_views=n_views, size=size
+            )
+            z = team.gathered(self.model.encode(views), len(rows), groups=n_views)
         y = class_matrix(self.labels, rows).to(z.device)
         found = self.loss.terms(z, y.repeat(n_views, 1), y.any(1).repeat(n_views), way)
         loss = found.loss
@@ -280,7 +289,7 @@ class LabelTask:
             "validation", len(rows), unit="items", shown=self.progress, inner=True
         ) as bar:
             for part in parts(rows):
-                z.append(self.model.encode(self.items.read(part)))
+                z.append(encoded(self.model, self.items, part))
                 bar.update(len(part))
         return torch.cat(z)
 

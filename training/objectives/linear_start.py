@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
+from faiss_pqvae.model import team
 from faiss_pqvae.model.clustering import accumulate, assign, look_up, split
 from faiss_pqvae.model.networks.linear import Linear
 from faiss_pqvae.model.pqvae import PQVAE
@@ -73,6 +74,7 @@ def settle(
         progress: draw a bar, where standard error is a terminal.
     """
     device, kept = items.device, kept or Kept()
+    items = items[team.share(len(items))]
     state = kept.take("settling") or {"rounds": 0, **start.state()}
     matrix, codewords = state["matrix"].to(device), state["codewords"].to(device)
     done = state["rounds"]
@@ -93,7 +95,7 @@ def _means(items: Tensor, matrix: Tensor, codewords: Tensor) -> tuple[list[Tenso
     parts = [split(part @ matrix.T, M) for part in torch.split(items, _ROWS)]
     ids = [assign(part, codewords) for part in parts]
     totals = [accumulate(part, chosen, ksub) for part, chosen in zip(parts, ids, strict=True)]
-    counts, sums = (torch.stack(values).sum(0) for values in zip(*totals, strict=True))
+    counts, sums = (team.total(torch.stack(values).sum(0)) for values in zip(*totals, strict=True))
     means = sums / counts.clamp(min=1).unsqueeze(-1)
     return ids, torch.where((counts > 0).unsqueeze(-1), means, codewords)
 
@@ -103,7 +105,7 @@ def _procrustes(items: Tensor, ids: Sequence[Tensor], matrix: Tensor, codewords:
     crossed = torch.zeros_like(matrix)
     for part, chosen in zip(torch.split(items, _ROWS), ids, strict=True):
         crossed += look_up(codewords, chosen).transpose(0, 1).flatten(1).T @ part
-    u, _, v = torch.linalg.svd(crossed, full_matrices=False)
+    u, _, v = torch.linalg.svd(team.total(crossed), full_matrices=False)
     turned: Tensor = u @ v
     return turned
 

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from faiss_pqvae.model import team
 from faiss_pqvae.model.clustering import assign, split, squared_distances
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.model.spec import Metric
@@ -165,12 +166,14 @@ class Neighbours:
         model = self.model.eval()
         codewords, centroids = model.quantizer.codewords, model.encode_centroids(self.centroids)
         parts = []
+        n, own_rows = len(x), team.share(len(x))
+        x, lists = x[own_rows], None if lists is None else lists[own_rows]
         with Progress("encoding", len(x), unit="vectors", shown=self.progress, inner=True) as bar:
             for part, own in _blocks(x, lists, _ENCODED_AT_A_TIME):
                 z = model.encode(part) if own is None else model.encode(part) - centroids[own]
                 parts.append(assign(split(z, model.M), codewords))
                 bar.update(len(part))
-        return torch.cat(parts)  # (n, M)
+        return team.gathered(torch.cat(parts), n)  # (n, M)
 
     def decoded(self) -> Tensor:
         """What the items' codes and lists stand for: (n, latent_dim)."""
@@ -190,7 +193,8 @@ class Neighbours:
             rows: (n,) int64, places in `anchors`.
             generator: of the items that they are compared with, on the CPU.
         """
-        model, settings = self.model, self.settings
+        model, settings, n = self.model, self.settings, len(rows)
+        rows = rows[team.share(n)]
         own = self.anchors[rows]
         z = model.encode(self.items[own])
         positive = self.neighbours[rows, 0]  # (n,)
@@ -202,15 +206,16 @@ class Neighbours:
         distances = torch.cat(
             [distances[:, :1], distances[:, 1:].masked_fill(excluded, math.inf)], 1
         )
-        loss = ranking_loss(distances, settings.temperature * self.unit)
+        loss = team.mean_of_own(ranking_losses(distances, settings.temperature * self.unit), n)
         squared = squared_distances(split(z, model.M), model.quantizer.codewords).min(-1)
-        quantization = squared.values.sum(0).mean()
+        quantization = team.mean_of_own(squared.values.sum(0), n)
         loss = loss + settings.commitment / self.unit * quantization
         ids = squared.indices.T
         with torch.no_grad():
-            error = (model.decode(self._decoded(ids)) - self.items[own]).square().mean()
-        parts = {"reconstruction": error / self.scale**2, "quantization": quantization.detach()}
-        return Terms(loss, parts, z.detach(), ids)
+            errors = (model.decode(self._decoded(ids)) - self.items[own]).square()
+            error = team.mean_of_own(errors, n) / self.scale**2
+        parts = {"reconstruction": error, "quantization": quantization.detach()}
+        return Terms(loss, parts, team.gathered(z.detach(), n), team.gathered(ids, n))
 
     @torch.no_grad()
     def _nearest_of_sample(
@@ -240,15 +245,16 @@ class Neighbours:
         The codes are those of `encode`. Among items of the same code, which come in any order, a
         neighbour is found with a probability. The mean is 1-recall@k.
         """
-        stored = self.decoded()
-        z = self.model.eval().encode(self.queries)
-        parts = zip(torch.split(z, _TILE[0]), torch.split(self.truth, _TILE[0]), strict=True)
+        stored, n = self.decoded(), len(self.queries)
+        own = team.share(n)
+        z = self.model.eval().encode(self.queries[own])
+        parts = zip(torch.split(z, _TILE[0]), torch.split(self.truth[own], _TILE[0]), strict=True)
         found = []
         with Progress("searching", len(z), unit="queries", shown=self.progress, inner=True) as bar:
             for part, truth in parts:
                 found.append(self._found(part, truth[:, 0], stored, k))
                 bar.update(len(part))
-        return torch.cat(found)
+        return team.gathered(torch.cat(found).to(z.device), n).cpu()
 
     def _found(self, z: Tensor, truth: Tensor, stored: Tensor, k: int) -> Tensor:
         """`hits` of some queries; in tiles that stay in the cache it is four times as fast."""
@@ -266,7 +272,7 @@ class Neighbours:
             up_to += (distances <= own + tolerance).sum(1)
         tied = (up_to - nearer).clamp(min=1).double()
         found: Tensor = ((k - nearer) / tied).clamp(0, 1)
-        return found.cpu()
+        return found
 
     @torch.no_grad()
     def fit_decoder(self) -> None:
@@ -287,17 +293,17 @@ def standard_errors(gains: Tensor) -> float:
     return float(gains.mean()) / error if error > 0 else 0.0
 
 
-def ranking_loss(distances: Tensor, temperature: float) -> Tensor:
-    """Cross-entropy of the nearest neighbour among what it is searched with.
+def ranking_losses(distances: Tensor, temperature: float) -> Tensor:
+    """Cross-entropies of the nearest neighbours among what they are searched with.
 
     Args:
         distances: (n, 1 + pool) float; the first is the neighbour's.
         temperature: of the softmax, in the unit of the distances.
 
     Returns:
-        Scalar, -log softmax(-distances / temperature) at the neighbour, mean over the batch.
+        (n,) float, -log softmax(-distances / temperature) at the neighbour.
     """
-    return -functional.log_softmax(-distances / temperature, 1)[:, 0].mean()
+    return -functional.log_softmax(-distances / temperature, 1)[:, 0]
 
 
 def lookup_tables(z_m: Tensor, codewords: Tensor, metric: Metric) -> Tensor:
@@ -325,7 +331,7 @@ def nearest(
     bar: Progress | None = None,
     block_elements: int = 2**24,
 ) -> tuple[Tensor, Tensor]:
-    """Exact nearest neighbours.
+    """Exact nearest neighbours; of several processes each looks for those of its share.
 
     Args:
         queries: (nq, d) float32.
@@ -340,7 +346,10 @@ def nearest(
         ids (nq, k) int64 and distances (nq, k) float32, squared or negative products, nearest
         first.
     """
-    found: list[tuple[Tensor, Tensor]] = []
+    n, own_rows = len(queries), team.share(len(queries))
+    queries, skip = queries[own_rows], None if skip is None else skip[own_rows]
+    nothing = queries.new_empty(0, k)
+    found = [(nothing.long(), nothing)]
     for part, own in _blocks(queries, skip, max(1, block_elements // max(1, len(items)))):
         distances = adc_distances(part, items, metric)
         if own is not None:
@@ -350,8 +359,9 @@ def nearest(
             values = values + part.square().sum(1, keepdim=True)
         found.append((ids, values))
         if bar is not None:
-            bar.update(len(part))
-    return torch.cat([ids for ids, _ in found]), torch.cat([values for _, values in found])
+            bar.update(team.size() * len(part))
+    ids, values = (torch.cat(parts) for parts in zip(*found, strict=True))
+    return team.gathered(ids, n), team.gathered(values, n)
 
 
 class Around(NamedTuple):

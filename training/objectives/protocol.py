@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from faiss_pqvae.model import team
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.model.product import Update
@@ -24,10 +25,13 @@ Self = TypeVar("Self", bound="Objective")
 class Terms(NamedTuple):
     """The loss of a batch and its parts.
 
+    Of several processes each has its own, see `faiss_pqvae.model.team`: the mean over them is what
+    is minimised.
+
     Attributes:
         loss: scalar, what is minimised.
         parts: scalars by name, for the log.
-        latents: (n, latent_dim) what the bottleneck got, without gradient.
+        latents: (n, latent_dim) what the bottleneck got of the whole batch, without gradient.
         ids: (n, M) int64 codewords chosen; None while the bottleneck is bypassed.
     """
 
@@ -234,9 +238,9 @@ def items_of(setup: Setup, *, most: int | None = None, labelled: BoolArray | Non
 
 
 def values_of(terms: Terms) -> dict[str, float]:
-    """The loss and its parts, brought from the device at once."""
+    """The loss and its parts, means of all processes, brought from the device at once."""
     named = {"loss": terms.loss, **terms.parts}
-    values = torch.stack([value.detach().float() for value in named.values()])
+    values = team.mean(torch.stack([value.detach().float() for value in named.values()]))
     return dict(zip(named, values.double().tolist(), strict=True))
 
 

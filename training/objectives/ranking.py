@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from faiss_pqvae.arguments import check_numbers
+from faiss_pqvae.model import team
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.model.spec import CodeSpec, Metric
@@ -217,7 +218,7 @@ class VectorTask:
         order = torch.randperm(len(neighbours.items), generator=generator)
         rows = order[: self.settings.start_items]
         sample = neighbours.residuals(rows.to(neighbours.items.device)).cpu().numpy()
-        starts = list(self.starts(sample, self.kept))
+        starts = team.by_first(lambda: list(self.starts(sample, self.kept)))
         hits = [self._hits_from(start) for start in starts]
         best = starts[_most(hits)]
         rounds, progress = self.settings.rounds, self.progress

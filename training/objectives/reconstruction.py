@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from faiss_pqvae.arguments import check_numbers
+from faiss_pqvae.model import team
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.model.product import Quantized
@@ -117,7 +118,7 @@ def reconstruction_objective(
 
     Args:
         model: in training or evaluation mode.
-        view: (n, *input_shape) uint8 or float, what the encoder gets.
+        view: (n, *input_shape) uint8 or float, what the encoder gets: this process's share.
         clean: (n, *input_shape) uint8 or float, what the decoder aims at.
         settings: the weights.
         whitener: (r, d) float from `fit_whitener`: the Gaussian p then has a covariance that is
@@ -125,12 +126,12 @@ def reconstruction_objective(
             squared error per component of the normalised items.
         bypass: leave the bottleneck out, as a plain autoencoder.
     """
+    n, own = team.count(len(clean)), model.encode(view)
     if bypass:
-        z = model.encode(view)
-        error = _error(model.decoder(z).float(), model.normalize(clean), whitener)
+        error = _error(model.decoder(own).float(), model.normalize(clean), whitener, n)
         parts = {"reconstruction": error, "quantization": error.new_zeros(())}
-        return Terms(error, parts, z.detach(), None)
-    quantized = model.quantize(view)
+        return Terms(error, parts, team.gathered(own.detach(), n), None)
+    quantized = model.quantize_latents(team.gathered(own, n))
     error, loss = reconstruction_terms(model, quantized, clean, settings, whitener)
     parts = {"reconstruction": error, "quantization": quantized.commitment_loss}
     return Terms(loss, parts, quantized.z.detach(), quantized.ids)
@@ -142,6 +143,8 @@ def reconstruction_terms(
     clean: Tensor,
     settings: Reconstruction,
     whitener: Tensor | None,
+    *,
+    n_views: int = 1,
 ) -> tuple[Tensor, Tensor]:
     """The error of reconstructions and eq. (24), both scalars.
 
@@ -149,12 +152,14 @@ def reconstruction_terms(
         model: with the decoder.
         quantized: of one view of every item, or of several views one after another, of which the
             first is decoded.
-        clean: (n, *input_shape) uint8 or float, what the decoder aims at.
+        clean: uint8 or float, what the decoder aims at: this process's share of the items.
         settings: the weights.
         whitener: see `reconstruction_objective`.
+        n_views: of every item.
     """
-    x = model.decoder(quantized.z_q[: len(clean)]).float()
-    error = _error(x, model.normalize(clean), whitener)
+    n = len(quantized.z_q) // n_views
+    x = model.decoder(quantized.z_q[:n][team.share(n)]).float()
+    error = _error(x, model.normalize(clean), whitener, n)
     # Latents of length 1 are smaller, component by component; lambda means the same for them.
     scale = 1 if model.spec.latents == "free" else model.latent_dim
     return error, error + settings.lambda_ * scale * (
@@ -162,11 +167,11 @@ def reconstruction_terms(
     )
 
 
-def _error(x: Tensor, target: Tensor, whitener: Tensor | None) -> Tensor:
+def _error(x: Tensor, target: Tensor, whitener: Tensor | None, n: int) -> Tensor:
     if whitener is None:
-        return (x - target).square().mean()
-    projected = (x - target).flatten(1) @ whitener.T  # (n, r)
-    return projected.float().square().sum(1).mean()
+        return team.mean_of_own((x - target).square(), n)
+    projected = (x - target).flatten(1) @ whitener.T  # (n_own, r)
+    return team.mean_of_own(projected.float().square().sum(1), n)
 
 
 class Whitener:

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from faiss_pqvae.model import team
 from faiss_pqvae.model.clustering import kmeans
 from faiss_pqvae.progress import Progress
 from faiss_pqvae.types import FloatArray
@@ -45,7 +46,8 @@ def residual_codebooks(
     """
     if make is not None:
         with Progress("codebooks", shown=progress):
-            made = make(x.cpu().numpy(), M=M, nbits=ksub.bit_length() - 1)
+            vectors, nbits = x.cpu().numpy(), ksub.bit_length() - 1
+            made = team.by_first(lambda: make(vectors, M=M, nbits=nbits))
         return torch.from_numpy(np.array(made, np.float32))
     found = []
     with Progress("codebooks", M, unit="codebooks", shown=progress) as bar:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 import time
 from dataclasses import replace
 
 import torch
 from torch import Tensor
 
+from faiss_pqvae.model import team
 from faiss_pqvae.model.additive import sweep
 from faiss_pqvae.model.additive_code import AdditiveCode
 from faiss_pqvae.model.config import ModelConfig
@@ -115,7 +115,7 @@ class Sums:
         done, errors = state["rounds"], list(state["errors"])
         with Progress("rounds", rounds, unit="rounds", shown=self.progress, initial=done) as bar:
             for number in range(done, rounds):
-                if time.monotonic() - began >= (math.inf if budget_s is None else budget_s):
+                if budget_s is not None and team.agreed(time.monotonic() - began) >= budget_s:
                     break
                 ids = self.codes(inner=True)
                 left = x - code.decode(ids)
@@ -130,9 +130,9 @@ class Sums:
     @torch.no_grad()
     def codes(self, *, inner: bool = False) -> Tensor:
         """The codes (n, M) int64 of the vectors."""
-        x, found = self.x, []
+        x, found = self.x[team.share(len(self.x))], []
         with Progress("codes", len(x), unit="vectors", shown=self.progress, inner=inner) as bar:
             for part in torch.split(x, _CODED_AT_A_TIME):
                 found.append(self.code.choose(part, self.effort))
                 bar.update(len(part))
-        return torch.cat(found)
+        return team.gathered(torch.cat(found), len(self.x))

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from faiss_pqvae.arguments import check_numbers
+from faiss_pqvae.model import team
 from faiss_pqvae.model.additive import Tables, first_alike, fitted, lift
 from faiss_pqvae.model.additive_code import AdditiveCode
 from faiss_pqvae.model.clustering import distance_ratio
@@ -243,7 +244,7 @@ class SynthesisTask:
 
     def _first_codes(self) -> dict[str, Any]:
         if self.precision == "auto":
-            self.precision = self._faster()
+            self.precision = team.agreed(self._faster())
         self.codes = self._codes(self.x, self.settings.effort)
         return self.state()
 
@@ -300,13 +301,14 @@ class SynthesisTask:
     @torch.no_grad()
     def _codes(self, x: Tensor, effort: int) -> Tensor:
         """The codes (n, M) int16 of many vectors (n, d)."""
-        found = []
+        found, n = [], len(x)
+        x = x[team.share(n)]
         with Progress("codes", len(x), unit="vectors", shown=self.progress) as bar:
             for part in torch.split(x, _CODED_AT_A_TIME):
                 with self._autocast():
                     found.append(self.decoder.choose(part, effort).to(torch.int16))
                 bar.update(len(part))
-        return torch.cat(found)
+        return team.gathered(torch.cat(found), n)
 
     def state(self) -> dict[str, Any]:
         """See `Task.state`."""
@@ -334,27 +336,29 @@ class SynthesisTask:
     def terms(self, examples: Rows, step: int, way: Way, generator: torch.Generator) -> Terms:
         """How well items are given back; before, some of their codes are chosen anew."""
         settings, decoder = self.settings, self.decoder
-        rows = torch.from_numpy(examples).to(self.x.device)
-        x, ids = self.x[rows], self.codes[rows].long()
+        rows, n = torch.from_numpy(examples).to(self.x.device), len(examples)
+        own = rows[team.share(n)]
+        x, ids = self.x[own], self.codes[own].long()
         anew = float(torch.rand((), generator=generator)) < settings.chosen_anew
         if anew and way.at >= settings.kept_first * way.end:
             ids = self._better(x, ids)
-            self.codes[rows] = ids.to(torch.int16)
+            self.codes[rows] = team.gathered(ids, n).to(torch.int16)
         with self._autocast():
             path = decoder.path(ids)
         x = decoder.inside(x)
-        errors = torch.stack([(x - made).square().sum(1).mean() for made in path.after])
+        errors = torch.stack([_squared_error(x, made, n) for made in path.after])
         before = [torch.zeros_like(x), *(made.detach() for made in path.after[:-1])]
         guesses = [
-            (x - made - guess).square().sum(1).mean()
+            _squared_error(x - made, guess, n)
             for made, guess in zip(before, path.guessed, strict=True)
         ]
-        plain = (x - decoder.plain_sums(ids)).square().sum(1).mean()
+        plain = _squared_error(x, decoder.plain_sums(ids), n)
         loss = (
             errors[-1] + settings.earlier * errors[:-1].sum() + torch.stack(guesses).sum() + plain
         )
         loss = loss / decoder.d
-        return Terms(loss, {"reconstruction": errors[-1].detach() / decoder.d}, x.detach(), ids)
+        parts = {"reconstruction": errors[-1].detach() / decoder.d}
+        return Terms(loss, parts, team.gathered(x, n), team.gathered(ids, n))
 
     @torch.no_grad()
     def _better(self, x: Tensor, ids: Tensor) -> Tensor:
@@ -378,7 +382,8 @@ class SynthesisTask:
     @torch.no_grad()
     def validate(self) -> Validation:
         """The error of held-out items, and whether their neighbours are found among the others."""
-        ids = self._chosen(self.left_of_held_out)
+        left = self.left_of_held_out
+        ids = team.gathered(self._chosen(left[team.share(len(left))]), len(left))
         error = self._error(self.left_of_held_out, ids)
         if error < self.lowest:
             self.lowest, self.codes_of_best = error, self.codes.clone()
@@ -482,3 +487,8 @@ class SynthesisTask:
 
     def release(self) -> None:
         """Nothing: the model is as it was."""
+
+
+def _squared_error(x: Tensor, made: Tensor, n: int) -> Tensor:
+    """What a process has of the mean over a batch of n vectors, of its own (n_own, d)."""
+    return team.mean_of_own((x - made).square().sum(1), n)

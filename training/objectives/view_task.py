@@ -9,12 +9,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from faiss_pqvae.model import team
 from faiss_pqvae.model.networks.resnet import ResNet
 from faiss_pqvae.model.pqvae import PQVAE, to_float
 from faiss_pqvae.progress import Progress
 
-from ..data.items import PART, Rows, parts
-from ..data.views import random_views
+from ..data.items import PART, Items, Rows, parts
+from ..data.views import Views, random_views
 from ..device import faster_precision
 from ..latents import fit_decoder, initialize_codewords, move_dead
 from .protocol import Setup, Terms, Validation, Way, items_of, values_of
@@ -40,7 +41,9 @@ class ViewTask:
     Args:
         setup: see `Setup`.
         terms: `terms(views, clean, bypass=...)` gives the objective of views (V * n, *input_shape)
-            float, one of every item after another, of the items clean (n, *input_shape).
+            float, one of every item after another, of the items clean (n, *input_shape). Where
+            several processes train they are this one's share of a batch: what moves codewords
+            has to be given the latents of all, see `faiss_pqvae.model.team.gathered`.
         n_views: V.
         small_views: share of the training, from its start on, in which views are small.
         warmup_steps: steps without the bottleneck before there are codewords, a tenth of all at
@@ -126,7 +129,7 @@ class ViewTask:
         self.model.train()
         size = view_size(self._small_views, self.model.input_shape, way)
         self._small = size is not None
-        return self._of_batch(self.items.read(np.sort(examples)), generator, size)
+        return self._of_batch(np.sort(examples), generator, size)
 
     def after_step(self, terms: Terms, step: int, generator: torch.Generator) -> None:
         """Moves codewords that are not used any more."""
@@ -136,17 +139,18 @@ class ViewTask:
         """Nothing: the codewords moved with every step."""
 
     def _of_batch(
-        self, clean: Tensor, generator: torch.Generator, size: tuple[int, int] | None = None
+        self, rows: Rows, generator: torch.Generator, size: tuple[int, int] | None = None
     ) -> Terms:
-        x = to_float(clean)
         assert self.config.views is not None  # settled
+        with self._autocast():
+            clean, views = own_views(
+                self.items, rows, self.config.views, generator, n_views=self._n_views, size=size
+            )
+            return self._terms(views, clean, bypass=self._bypass)
+
+    def _autocast(self) -> torch.autocast:
         enabled = self.precision == "bfloat16"
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=enabled):
-            views = [
-                random_views(x, self.config.views, generator, size=size)
-                for _ in range(self._n_views)
-            ]
-            return self._terms(torch.cat(views), clean, bypass=self._bypass)
+        return torch.autocast(self.items.device.type, torch.bfloat16, enabled=enabled)
 
     def validate(self) -> Validation:
         """Means over the validation part, through the same views every time."""
@@ -156,10 +160,9 @@ class ViewTask:
             "validation", len(rows), unit="items", shown=self.progress, inner=True
         ) as bar:
             for part in parts(rows, self.batch_size if self._by_batch else PART):
-                clean = self.items.read(part)
-                for name, value in values_of(self._of_batch(clean, generator)).items():
+                for name, value in values_of(self._of_batch(part, generator)).items():
                     sums[name] = sums.get(name, 0.0) + len(part) * value
-                z = self.model.encode(clean)
+                z = encoded(self.model, self.items, part)
                 ratio += len(part) * self.model.quantizer.distance_ratio(z)
                 bar.update(len(part))
         means = {name: value / len(rows) for name, value in sums.items()}
@@ -175,6 +178,48 @@ class ViewTask:
 
     def release(self) -> None:
         """Nothing of the model was changed for the training alone."""
+
+
+def own_views(
+    items: Items,
+    rows: Rows,
+    views: Views,
+    generator: torch.Generator,
+    *,
+    n_views: int,
+    size: tuple[int, int] | None,
+) -> tuple[Tensor, Tensor]:
+    """The items of this process's share of a batch, and views of them.
+
+    Args:
+        items: of a training.
+        rows: (n,) int64, of the batch.
+        views: strengths.
+        generator: of what is random in them; every process draws for the whole batch.
+        n_views: of every item.
+        size: height and width of views of images, see `random_views`.
+
+    Returns:
+        Items (n_own, *shape) as they are, and views (n_views * n_own, *shape) float, one of every
+        item after another.
+    """
+    own = team.share(len(rows))
+    if views.of_vectors:  # which are disturbed by what the batch is like
+        read = items.read(rows)
+        x, clean = to_float(read), read[own]
+        found = [random_views(x, views, generator)[own] for _ in range(n_views)]
+        return clean, torch.cat(found)
+    clean = items.read(rows[own])
+    x = to_float(clean)
+    found = [
+        random_views(x, views, generator, size=size, own=own, n=len(rows)) for _ in range(n_views)
+    ]
+    return clean, torch.cat(found)
+
+
+def encoded(model: PQVAE, items: Items, rows: Rows) -> Tensor:
+    """Latents (n, latent_dim) of a batch's rows (n,), of which every process encodes its share."""
+    return team.gathered(model.encode(items.read(rows[team.share(len(rows))])), len(rows))
 
 
 def settled_small_views(share: float | None, model: PQVAE) -> float:

@@ -16,7 +16,7 @@ from faiss_pqvae.training.objectives.neighbours import (
     adc_distances,
     lookup_tables,
     nearest,
-    ranking_loss,
+    ranking_losses,
     standard_errors,
 )
 from faiss_pqvae.training.objectives.ranking import Ranking
@@ -29,15 +29,15 @@ def vectors(n=400, seed=0):
     return (rng.standard_normal((n, D)) @ np.diag(np.arange(1, D + 1))).astype(np.float32)
 
 
-def test_ranking_loss__by_hand():
+def test_ranking_losses__by_hand():
     distances = torch.tensor([[2.0, 4.0, 6.0], [1.0, math.inf, math.inf]])
     expected = (math.log(1 + math.exp(-1) + math.exp(-2)) + 0) / 2
-    assert float(ranking_loss(distances, 2.0)) == pytest.approx(expected)
+    assert float(ranking_losses(distances, 2.0).mean()) == pytest.approx(expected)
 
 
-def test_ranking_loss__pulls_the_neighbour_and_pushes_the_nearest_most():
+def test_ranking_losses__pulls_the_neighbour_and_pushes_the_nearest_most():
     distances = torch.tensor([[2.0, 2.5, 6.0]], requires_grad=True)
-    ranking_loss(distances, 1.0).backward()
+    ranking_losses(distances, 1.0).mean().backward()
     neighbour, near, far = distances.grad[0].tolist()
     assert neighbour > 0  # descent makes it smaller
     assert near < far < 0
