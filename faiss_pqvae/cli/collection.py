@@ -17,7 +17,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -31,6 +31,9 @@ from faiss_pqvae.files import check_folder, read_checked, replace_bytes, write_c
 from faiss_pqvae.progress import Progress
 from faiss_pqvae.scale.planning import QUERIES, Plan, Wishes
 from faiss_pqvae.types import FloatArray, IdArray
+
+if TYPE_CHECKING:
+    from faiss_pqvae import LatentIndex
 
 _ROWS = 65_536  # of a sample that are read at a time
 _TIED = 64  # as near as the nearest, that count as found
@@ -60,10 +63,9 @@ def build_collection(
     plan = _keep_plan(out, plan, wishes, source_key(source, sources))
     print("\n".join(plan.lines()), flush=True)
     done = _read(out / _DONE, "found") if (out / _DONE).exists() else None
-    written = out / "config.json" if plan.merges else out / "shards" / "job.json"
-    is_built = done is not None and written.exists()
+    is_built = done is not None and (out / "config.json").exists()
     if done is not None and is_built and done["found"]["target"] == [recall, k]:
-        _tidy(out, plan)
+        _tidy(out)
         print(_said(done["found"], out))
         return
     rows, asked = _sample(plan)
@@ -76,18 +78,18 @@ def build_collection(
         queries = source[asked]
         truth = _truth(source, queries, asked, out)
     with _timed(out, "measure"):
-        found = _opened(out, plan, is_written=is_built)
+        found = _opened(out, is_written=is_built)
         figures = tuned(found, queries, asked, truth, recall, k)
-    _write(found, out, plan)
+    _write(found, out)
     seconds = _read(out / _SECONDS)
     figures |= {"seconds": seconds, "peak_memory_bytes": _peak_bytes(plan.workers)}
     about = {"command": shlex.join(["faiss-pqvae", *sys.argv[1:]]), "plan": asdict(plan)}
-    measured = {**figures, "target": [recall, k], "merged": plan.merges}
+    measured = {**figures, "target": [recall, k]}
     replace_bytes(out / _DONE, _json({**about, "found": measured}))
-    _tidy(out, plan)
+    _tidy(out)
     print(_said(measured, out))
-    if plan.merges:
-        print_next(found, f"search {shlex.quote(str(out))} QUERIES")
+    mapped = "" if plan.fits else " --mmap"
+    print_next(found, f"search {shlex.quote(str(out))} QUERIES{mapped}")
 
 
 def _json(content: Any) -> bytes:
@@ -121,8 +123,8 @@ def _timed(out: Path, phase: str) -> Iterator[None]:
         replace_bytes(path, _json(seconds))
 
 
-def _tidy(out: Path, plan: Plan) -> None:
-    for name in ("training", "trained", *(["shards"] if plan.merges else [])):
+def _tidy(out: Path) -> None:
+    for name in ("training", "trained", "shards"):
         shutil.rmtree(out / name, ignore_errors=True)
 
 
@@ -198,26 +200,22 @@ def _encode(index: Any, sources: Sequence[str], out: Path, plan: Plan, engine: s
     remove_leftovers(job)
 
 
-def _opened(out: Path, plan: Plan, *, is_written: bool) -> Any:
-    """The index, or its shards."""
-    from faiss_pqvae import open_shards, read_index
+def _opened(out: Path, *, is_written: bool) -> LatentIndex:
+    """The index of all shards."""
+    from faiss_pqvae import read_index
     from faiss_pqvae.scale.job import read_job
     from faiss_pqvae.scale.joined import merged
 
-    if not plan.merges:
-        return open_shards(out)
-    return read_index(out) if is_written else merged(read_job(out / "shards"))
+    if not is_written:
+        return merged(read_job(out / "shards"))
+    return read_index(out, mmap=True)
 
 
-def _write(found: Any, out: Path, plan: Plan) -> None:
-    """Keeps an index with its nprobe, or the nprobe of shards."""
+def _write(found: LatentIndex, out: Path) -> None:
+    """Keeps an index with its nprobe."""
     from faiss_pqvae import write_index
-    from faiss_pqvae.scale.joined import NPROBE
 
-    if plan.merges:
-        write_index(found, out)
-    elif plan.nlist:
-        replace_bytes(out / "shards" / NPROBE, str(found.nprobe).encode())
+    write_index(found, out)
 
 
 def _truth(source: Source, queries: FloatArray, asked: IdArray, out: Path) -> IdArray:
@@ -256,11 +254,10 @@ def _said(found: dict[str, Any], out: Path) -> str:
     visits = f" at nprobe {found['nprobe']}" if "nprobe" in found else ""
     reached = "" if found["recall"] >= wanted else f" ({wanted:g} was wanted)"
     phases = ", ".join(f"{name} {s / 60:.1f} min" for name, s in found["seconds"].items())
-    where = "an index" if found["merged"] else "shards, for fpq.open_shards,"
     return (
         f"recall  {found['recall']:.3f} among {k} results{visits}{reached}, of {QUERIES:,} items "
         f"that were not learned from\n"
         f"speed   {found['queries_per_s']:,} queries a second in one call\n"
         f"took    {phases}; at most {found['peak_memory_bytes'] / (1 << 30):.1f} GiB of memory\n"
-        f"{where} in {out if found['merged'] else out / 'shards'}"
+        f"an index in {out}"
     )

@@ -57,7 +57,7 @@ def build_parts(
     from faiss_pqvae import read_index, write_index
     from faiss_pqvae.scale.engines import make_shards
     from faiss_pqvae.scale.job import begin
-    from faiss_pqvae.scale.joined import merged, missing_parts
+    from faiss_pqvae.scale.joined import JOINED, merged, missing_parts
     from faiss_pqvae.scale.shard import remove_leftovers, shard_path
 
     if out is None or out.resolve() == bundle.resolve():
@@ -94,6 +94,7 @@ def build_parts(
         return
     whole = merged(job)
     write_index(whole, out)
+    (out / JOINED).unlink(missing_ok=True)
     print(f"{counted(whole.ntotal, 'item')} of {whole.sa_code_size()} bytes in {out}")
     print_next(whole, f"search {shlex.quote(str(out))} QUERIES")
 

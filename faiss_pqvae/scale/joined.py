@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,17 +12,19 @@ from typing import Any
 import numpy as np
 
 from faiss_pqvae.arguments import check_attribute
-from faiss_pqvae.index.latent_index import LatentIndex
+from faiss_pqvae.files import space_for, sync
+from faiss_pqvae.index.latent_index import LatentIndex, with_native
 from faiss_pqvae.index.naming import items_of
 from faiss_pqvae.index.searching import check_k
 from faiss_pqvae.native import faiss
-from faiss_pqvae.native.files.io import maps
+from faiss_pqvae.native.files.io import maps, read_native
+from faiss_pqvae.native.files.joined_lists import can_join, write_joined
 from faiss_pqvae.progress import Progress
 from faiss_pqvae.scale.job import Job, read_job
 from faiss_pqvae.scale.shard import is_done, read_shard
 from faiss_pqvae.types import FloatArray, IdArray
 
-NPROBE = "nprobe"  # a file in the folder of shards: what was found to be enough
+JOINED = "joined.faiss"  # in the folder of shards: inverted lists of all of them
 
 
 def missing_parts(job: Job) -> list[int]:
@@ -36,20 +39,46 @@ def missing_parts(job: Job) -> list[int]:
 
 
 def merged(job: Job) -> LatentIndex:
-    """One index of all shards, in memory; its items are called as in an index built at once.
+    """One index of all shards; its items are called as in an index built at once.
+
+    Inverted lists go to a file in the job's folder, list by list, which is then mapped into memory:
+    any number of them. All other codes are in memory.
 
     Raises:
         FileNotFoundError: a shard is missing, or damaged.
         ValueError: an index that FAISS cannot merge, a graph say.
+        OSError: the disk is full or failing.
     """
     index = job.read_model()
-    with Progress("merging", job.n_parts, unit="parts") as bar:
-        for part in range(job.n_parts):
-            index.merge_from(read_shard(job, part, index))
-            bar.update(1)
-    names = items_of(job.open(), job.where)
-    index.items = names.under(np.arange(job.n)) if index.takes_ids else names
+    if can_join(index.faiss_index):
+        index = _over_one_file(job, index)
+    else:
+        with Progress("merging", job.n_parts, unit="parts") as bar:
+            for part in range(job.n_parts):
+                index.merge_from(read_shard(job, part, index))
+                bar.update(1)
+    index.items = items_of(job.open(), job.where)
     return index
+
+
+def _over_one_file(job: Job, index: LatentIndex) -> LatentIndex:
+    path = job.folder / JOINED
+    new = path.with_name(f".{JOINED}.{secrets.token_hex(8)}.new")
+    with Progress("opening shards", job.n_parts, unit="parts") as bar:
+        shards = []
+        for part in range(job.n_parts):
+            shards.append(read_shard(job, part, index, mmap=True).faiss_index)
+            bar.update(1)
+    try:
+        write_joined(index.faiss_index, shards, new)
+        with space_for(new):
+            sync(new)
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+    found = with_native(index, read_native(path, "index", mmap=True))
+    found.read_only = True
+    return found
 
 
 def _of_all(name: str) -> Any:
@@ -152,22 +181,16 @@ def open_shards(folder: str | Path) -> OpenShards:
     Every file is read once, for its hash, and mapped into memory then; FastScan's are loaded.
 
     Args:
-        folder: of the shards, or one that `build SOURCE... OUT` left in shards; then as many lists
-            are visited as were found to be enough.
+        folder: of the shards.
 
     Raises:
         FileNotFoundError: no shards, or one is missing or damaged: the message says which.
         ValueError: damaged, or another model.
     """
     folder = Path(folder)
-    if not (folder / "job.json").exists() and (folder / "shards" / "job.json").exists():
-        folder = folder / "shards"
     job = read_job(folder)
     model = job.read_model()
     mmap = maps(model.faiss_index)
     shards = [read_shard(job, part, model, mmap=mmap) for part in range(job.n_parts)]
     starts = [0 if model.takes_ids else job.rows(part).start for part in range(job.n_parts)]
-    opened = OpenShards(shards, starts)
-    if (folder / NPROBE).exists():
-        opened.nprobe = int((folder / NPROBE).read_text())
-    return opened
+    return OpenShards(shards, starts)

@@ -69,7 +69,8 @@ class Plan:
         effort: of the choice of codes.
         index_bytes: of codes, and of ids in lists.
         memory_bytes: of all processes together, at most, as far as one can tell.
-        merges: whether the parts are made one index; else they stay apart, mapped into memory.
+        fits: whether the index fits into the memory, too; else it is searched in its file, which
+            is mapped into memory.
         seconds: by phase, likewise.
     """
 
@@ -85,7 +86,7 @@ class Plan:
     effort: int
     index_bytes: int
     memory_bytes: int
-    merges: bool
+    fits: bool
     seconds: dict[str, float]
 
     def lines(self) -> list[str]:
@@ -95,8 +96,8 @@ class Plan:
         return [
             f"{self.n:,} vectors of {self.d} dimensions",
             f"index   {self.description}: codes of {self.code_bytes} bytes{lists}, "
-            f"{_size(self.index_bytes)} in all, "
-            + ("in one index" if self.merges else "in shards that are mapped into memory"),
+            f"{_size(self.index_bytes)} in all"
+            + ("" if self.fits else ", searched in its file (--mmap)"),
             f"learn   from {self.n_train:,} vectors; recall is measured with {self.n_queries:,} "
             "others",
             f"encode  {counted(self.n_parts, 'part')} by {counted(self.workers, 'worker')}, "
@@ -135,8 +136,6 @@ def make_plan(n: int, d: int, wishes: Wishes) -> Plan:
             f"expected memory for {phase}, {_size(peaks[phase])}, got "
             f"{_size(wishes.memory_bytes)}: give more, or fewer workers"
         )
-    merging = _PROCESS_BYTES + 2 * index_bytes
-    merges = merging <= wishes.memory_bytes
     passes = _PASSES * max(n_train, _FILLED) * _LEARN_US * _scale(d, code_bytes) / 1e6 / cores
     learn = passes if wishes.train_minutes is None else 60 * wishes.train_minutes
     lloyd = 2 * 25 * max(nlist, 1) * min(n_train, 256 * nlist) * d
@@ -152,8 +151,8 @@ def make_plan(n: int, d: int, wishes: Wishes) -> Plan:
         workers=workers,
         effort=effort,
         index_bytes=index_bytes,
-        memory_bytes=max(*peaks.values(), merging * merges),
-        merges=merges,
+        memory_bytes=peaks[phase],
+        fits=_PROCESS_BYTES + index_bytes <= wishes.memory_bytes,
         seconds={
             "read": n * d * 4 / _READ,
             "lists": lloyd / _GFLOPS / cores,

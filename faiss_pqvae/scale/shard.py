@@ -102,7 +102,7 @@ def read_shard(job: Job, part: int, model: LatentIndex, *, mmap: bool = False) -
 
 def remove_leftovers(job: Job) -> None:
     """Removes what killed workers left half written: what nobody has written to for an hour."""
-    for pattern in (".shard-*.new", ".model.*.new", ".job.json.*.new"):
+    for pattern in (".shard-*.new", ".joined.*.new", ".model.*.new", ".job.json.*.new"):
         for path in job.folder.glob(pattern):
             if time.time() - path.stat().st_mtime < _LEFT_S:
                 continue

@@ -132,20 +132,13 @@ def test_build__goes_on_after_any_phase(
     assert found[1]["recall"] == expected[1]["recall"]
 
 
-def test_build__what_memory_cannot_join_stays_in_shards(files, tmp_path, monkeypatch, capsys):
+def test_build__without_lists(files, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(planning, "_LISTS_FROM", 5000)  # all are scanned
-    plan = planning.make_plan
-
-    def apart(*given):
-        return collection.replace(plan(*given), merges=False)
-
-    monkeypatch.setattr("faiss_pqvae.cli.plan.make_plan", apart)
     out = tmp_path / "out"
     build(tmp_path / "x*.npy", out, "--workers", "1")
-    assert f"shards, for fpq.open_shards, in {out / 'shards'}" in capsys.readouterr().out
-    opened = fpq.open_shards(out)
-    x = vectors()
-    assert (opened.search(x[:20], 10)[1] == np.arange(20)[:, None]).any(1).mean() > 0.8
+    assert f"an index in {out}" in capsys.readouterr().out
+    index, x = fpq.read_index(out), vectors()
+    assert (index.search(x[:20], 10)[1] == np.arange(20)[:, None]).any(1).mean() > 0.8
 
 
 @pytest.mark.parametrize(
@@ -220,17 +213,19 @@ def test_build__of_other_contents_or_damaged_is_told_and_what_is_lost_is_made_ag
     assert "got others, or other contents" in capsys.readouterr().err
 
 
-def test_build__shards_keep_how_many_lists_are_enough(files, tmp_path, monkeypatch):
+def test_build__of_what_memory_does_not_hold_says_how_it_is_searched(
+    files, tmp_path, monkeypatch, capsys
+):
     plan = planning.make_plan
 
-    def apart(*given):
-        return collection.replace(plan(*given), merges=False)
+    def large(*given):
+        return collection.replace(plan(*given), fits=False)
 
-    monkeypatch.setattr("faiss_pqvae.cli.plan.make_plan", apart)
-    out = tmp_path / "out"
-    build(*files, out, "--workers", "1", "--target-recall", "0.99@10")
-    found = json.loads((out / "build.json").read_text())["found"]
-    assert fpq.open_shards(out).nprobe == found["nprobe"] > 1
+    monkeypatch.setattr("faiss_pqvae.cli.plan.make_plan", large)
+    build(*files, tmp_path / "out", "--workers", "1")
+    said = capsys.readouterr().out
+    assert "searched in its file (--mmap)" in said
+    assert f"search {tmp_path / 'out'} QUERIES --mmap" in said
 
 
 def test_build__items_that_are_alike_are_as_good_as_each_other(tmp_path):

@@ -38,12 +38,12 @@ def test_make_plan__fits_or_is_refused(n, d, memory_bytes, code_bytes, workers):
 def test_make_plan__of_ten_millions_within_three_gigabytes():
     plan = make_plan(10_000_000, 128, Wishes(memory_bytes=3 * GIB, workers=2))
     assert plan.description == "IVF8192,PQVAE8,RDecoder"
-    assert plan.merges
+    assert plan.fits
     assert plan.index_bytes == 160_000_000
     assert plan.seconds["encode"] <= 2 * 3600
     apart = make_plan(1_000_000_000, 128, Wishes(memory_bytes=3 * GIB))
-    assert not apart.merges
-    assert "shards that are mapped into memory" in " ".join(apart.lines())
+    assert not apart.fits
+    assert "searched in its file (--mmap)" in " ".join(apart.lines())
 
 
 def test_make_plan__bytes_of_the_whole_index():

@@ -1,0 +1,77 @@
+"""Inverted files made one file, list by list: what memory holds of them is a list."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from faiss_pqvae.files import space_for
+from faiss_pqvae.native import faiss
+from faiss_pqvae.progress import Progress
+
+_NO_LISTS = b"sprs" + struct.pack("<Q", 0)  # how a file of FAISS's says that all lists are empty
+
+
+def can_join(index: Any) -> bool:
+    """Whether `write_joined` knows the file of such an index: inverted lists of plain codes."""
+    return isinstance(index, faiss.IndexIVFPQ) and isinstance(
+        faiss.downcast_InvertedLists(index.invlists), faiss.ArrayInvertedLists
+    )
+
+
+def write_joined(index: Any, parts: Sequence[Any], path: Path) -> None:
+    """Writes an inverted file with the vectors of several, which lie in files themselves.
+
+    It is the file that FAISS writes of `index` when the parts were merged into it, in order.
+
+    Args:
+        index: trained, of a kind that `can_join`; without vectors.
+        parts: such indexes, of the same lists and codes and with ids of their own.
+        path: of the new file.
+
+    Raises:
+        OSError: the disk is full or failing.
+    """
+    sizes = np.array(
+        [[part.invlists.list_size(number) for number in range(index.nlist)] for part in parts],
+        np.uint64,
+    ).reshape(len(parts), index.nlist)
+    with space_for(path), path.open("wb") as file:
+        file.write(_head(index, int(sizes.sum())))
+        per_list = sizes.sum(0, dtype=np.uint64)
+        file.write(b"full" + struct.pack("<Q", index.nlist) + per_list.astype("<u8").tobytes())
+        with Progress("joining lists", index.nlist, unit="lists") as bar:
+            for number in range(index.nlist):
+                for n_bytes, get in (
+                    (index.code_size, "get_codes"),
+                    (8, "get_ids"),
+                ):
+                    _write(file, parts, sizes[:, number], number, n_bytes, get)
+                bar.update(1)
+
+
+def _write(
+    file: BinaryIO, parts: Sequence[Any], sizes: Any, number: int, n_bytes: int, get: str
+) -> None:
+    """Codes or ids of a list of all parts, of so many bytes each."""
+    for part, size in zip(parts, sizes.tolist(), strict=True):
+        if size:
+            pointer = getattr(part.invlists, get)(number)
+            n = size * n_bytes // (8 if get == "get_ids" else 1)
+            file.write(faiss.rev_swig_ptr(pointer, n).data)
+
+
+def _head(index: Any, ntotal: int) -> bytes:
+    """What stands before the sizes of the lists in the file of an index of so many vectors."""
+    before = index.ntotal
+    try:
+        index.ntotal = ntotal
+        content: bytes = faiss.serialize_index(index).tobytes()
+    finally:
+        index.ntotal = before
+    assert content.endswith(_NO_LISTS)
+    return content[: -len(_NO_LISTS)]
