@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from faiss_pqvae.model.spec import CodeSpec
     from faiss_pqvae.native.inject import extract_codebooks, inject_codebooks
     from faiss_pqvae.registry import datasets, decoders, encoders, methods, objectives
-    from faiss_pqvae.scale.joined import open_shards
+    from faiss_pqvae.scale.served import open_shards
     from faiss_pqvae.training import (
         DPQ,
         DQN,
@@ -93,7 +93,7 @@ _HOMES = {
     "model.spec": ["CodeSpec"],
     "native.inject": ["extract_codebooks", "inject_codebooks"],
     "registry": ["datasets", "decoders", "encoders", "methods", "objectives"],
-    "scale.joined": ["open_shards"],
+    "scale.served": ["open_shards"],
     "training": [
         *("DPQ", "DQN", "Additive", "Contrastive", "LabelTraining", "Ranking"),
         *("Reconstruction", "Synthesis", "TrainingConfig", "Views"),

@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from faiss_pqvae.cli.reading import Bundle
+from faiss_pqvae.cli.reading import Bundle, is_of_shards
 
 if TYPE_CHECKING:
     from faiss_pqvae import Items, LatentIndex
 
 
 def info(bundle: Bundle, /, *, encoder: str | None = None, decoder: str | None = None) -> None:
-    """Print what a bundle holds.
+    """Print what a bundle holds, or what there is of the shards of one.
 
     Args:
-        bundle: folder of an index.
+        bundle: folder of an index, or of shards.
         encoder: the encoder that the index was trained with, if it is not ours.
         decoder: likewise.
     """
     # Here, because they import torch, which --help does without.
     from faiss_pqvae.index.bundle import read_config, read_index
 
+    if is_of_shards(bundle):
+        _print_lines(_of_shards(bundle))
+        return
     config = read_config(bundle)
     index = read_index(bundle, encoder=encoder, decoder=decoder)
     model = config["model"]
@@ -42,8 +46,34 @@ def info(bundle: Bundle, /, *, encoder: str | None = None, decoder: str | None =
         lines["queries"] = "mapped, as real ones taught in the training"
     if index.ntotal:
         lines |= _use_of_codewords(index)
+    _print_lines(lines)
+
+
+def _print_lines(lines: dict[str, str]) -> None:
     for name, value in lines.items():
         print(f"{name:>14}  {value}")
+
+
+def _of_shards(folder: Path) -> dict[str, str]:
+    """Which parts there are, and of what."""
+    from faiss_pqvae.scale.job import read_job
+    from faiss_pqvae.scale.joined import missing_parts
+    from faiss_pqvae.scale.shard import shard_path
+
+    job = read_job(folder)
+    model, missing = job.read_model(), missing_parts(job)
+    done = [part for part in range(job.n_parts) if part not in missing]
+    n_bytes = sum(shard_path(job, part).stat().st_size for part in done)
+    lines = {
+        "index": f"{model.description}, in parts",
+        "items": f"{job.n:,} of {model.sa_code_size()} bytes, from {job.where}",
+        "parts": f"{len(done):,} of {job.n_parts:,} are done, {n_bytes / 1e6:,.1f} MB",
+        "model": job.model[:12],
+    }
+    if missing:
+        first = f"{missing[0] + 1}/{job.n_parts}"
+        lines["missing"] = f"{len(missing):,}, such as {first}: `build --part {first}` makes it"
+    return lines
 
 
 def _choice(index: LatentIndex) -> dict[str, str]:

@@ -37,6 +37,11 @@ Out = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
 Images = Annotated[ImageOptions, tyro.conf.arg(name="")]
 
 
+def is_of_shards(folder: Path) -> bool:
+    """Whether a folder has parts of an index, and no index of all of them."""
+    return (folder / "job.json").exists() and not (folder / "config.json").exists()
+
+
 class Labelled(NamedTuple):
     """Items, and how to get at their labels: what nobody asks for cannot be wrong.
 

@@ -6,13 +6,13 @@ import json
 import sys
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
 import tyro
 
-from faiss_pqvae.cli.reading import Bundle, Images, Queries, move_files, open_for
+from faiss_pqvae.cli.reading import Bundle, Images, Queries, is_of_shards, move_files, open_for
 from faiss_pqvae.cli.search_page import Thumbnails
 from faiss_pqvae.cli.search_page import page as html_page
 from faiss_pqvae.data.open import ImageOptions, Source
@@ -49,7 +49,7 @@ def search(
     Images are resized to what the index was trained with.
 
     Args:
-        bundle: folder of a filled index.
+        bundle: folder of a filled index, or of the shards of one.
         queries: what to search for.
         k: results per query.
         search_type: adc (the query's latent against codes) or sdc (codes against codes); by
@@ -67,7 +67,7 @@ def search(
             a table; a name is null where nobody knows it.
     """
     # Here, because they import torch, which --help does without.
-    from faiss_pqvae import read_index
+    from faiss_pqvae import open_shards, read_index
     from faiss_pqvae.index.searching import check_k
 
     k = check_k(k)
@@ -75,7 +75,10 @@ def search(
         if page.is_dir():
             raise ValueError(f"expected a file for --html, got the folder {page}")
         check_folder(page.parent)
-    index = read_index(bundle, mmap=mmap, encoder=encoder, decoder=decoder)
+    if is_of_shards(bundle):
+        index: Any = open_shards(bundle)
+    else:
+        index = read_index(bundle, mmap=mmap, encoder=encoder, decoder=decoder)
     settings = {"nprobe": nprobe, "efSearch": ef_search, "k_factor": k_factor}
     for name, value in {"search_type": search_type, **settings}.items():
         if value is not None:

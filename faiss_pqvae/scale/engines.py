@@ -175,7 +175,7 @@ def _by_ray(job: Job, parts: deque[int], workers: int, bar: Progress) -> dict[in
     failed: dict[int, str] = {}
     own = not ray.is_initialized()
     if own:
-        _begin_ray(ray, workers)
+        begin_ray(ray, workers)
     try:
         make = ray.remote(num_cpus=1, max_retries=_TRIES)(make_shard)
         running: dict[Any, int] = {}
@@ -203,7 +203,8 @@ def _by_ray(job: Job, parts: deque[int], workers: int, bar: Progress) -> dict[in
     return failed
 
 
-def _begin_ray(ray: Any, workers: int) -> None:
+def begin_ray(ray: Any, workers: int) -> None:
+    """Begins a Ray of our own for so many workers, or joins the cluster that RAY_ADDRESS names."""
     quiet = {"log_to_driver": False, "configure_logging": False}
     if "RAY_ADDRESS" in os.environ:
         ray.init(**quiet)

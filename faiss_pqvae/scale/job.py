@@ -21,7 +21,9 @@ from faiss_pqvae.data.open import ImageOptions, open_several
 from faiss_pqvae.data.source import Source
 from faiss_pqvae.files import replace_bytes
 from faiss_pqvae.index.bundle import read_config, read_index, write_index
+from faiss_pqvae.index.items import Items
 from faiss_pqvae.index.latent_index import LatentIndex
+from faiss_pqvae.index.naming import items_of
 from faiss_pqvae.index.refine import StoredVectors
 from faiss_pqvae.scale.planning import parts_for
 
@@ -74,6 +76,13 @@ class Job:
                 f"were begun, {self.n:,} of them, got others: name another folder for their shards"
             )
         return source
+
+    def names(self) -> Items | None:
+        """What the items are called, in the order of their ids; None where they are gone."""
+        try:
+            return items_of(self.open(), self.where)
+        except FileNotFoundError:
+            return None
 
     @property
     def where(self) -> Path:

@@ -6,21 +6,20 @@ import os
 import secrets
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from faiss_pqvae.arguments import check_attribute
 from faiss_pqvae.files import space_for, sync
+from faiss_pqvae.index.items import Items
 from faiss_pqvae.index.latent_index import LatentIndex, with_native
-from faiss_pqvae.index.naming import items_of
 from faiss_pqvae.index.searching import check_k
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.files.io import maps, read_native
 from faiss_pqvae.native.files.joined_lists import can_join, write_joined
 from faiss_pqvae.progress import Progress
-from faiss_pqvae.scale.job import Job, read_job
+from faiss_pqvae.scale.job import Job
 from faiss_pqvae.scale.shard import is_done, read_shard
 from faiss_pqvae.types import FloatArray, IdArray
 
@@ -57,7 +56,7 @@ def merged(job: Job) -> LatentIndex:
             for part in range(job.n_parts):
                 index.merge_from(read_shard(job, part, index))
                 bar.update(1)
-    index.items = items_of(job.open(), job.where)
+    index.items = job.names()
     return index
 
 
@@ -107,9 +106,11 @@ class OpenShards:
 
     Attributes:
         shards: likewise.
+        items: what their items are called, or None.
     """
 
     shards: list[LatentIndex]
+    items: Items | None
 
     nprobe = _of_all("nprobe")
     k_factor = _of_all("k_factor")
@@ -118,6 +119,7 @@ class OpenShards:
 
     def __init__(self, shards: Sequence[LatentIndex], starts: Sequence[int]) -> None:
         self.shards, self._starts = [*shards], [*starts]
+        self.items = None
         self._pool: ThreadPoolExecutor | None = None
         self._pid = 0
 
@@ -152,15 +154,33 @@ class OpenShards:
         """
         k = check_k(k)
         found = [*self._threads().map(lambda shard: _alone(shard, x, k), self.shards)]
-        ids = [
-            np.where(I == -1, -1, I + start)
-            for (_, I), start in zip(found, self._starts, strict=True)  # noqa: E741
+        counted = [
+            (D, np.where(I == -1, -1, I + start))
+            for (D, I), start in zip(found, self._starts, strict=True)  # noqa: E741
         ]
-        D, I = np.concatenate([D for D, _ in found], 1), np.concatenate(ids, 1)  # noqa: E741
-        larger_is_nearer = self.shards[0].metric_type == faiss.METRIC_INNER_PRODUCT
-        far = np.where(I == -1, np.inf, -D if larger_is_nearer else D)
-        best = np.lexsort((I, far), axis=1)[:, :k]
-        return np.take_along_axis(D, best, 1), np.take_along_axis(I, best, 1)
+        return nearest_of_all(counted, k, self.metric_type)
+
+    @property
+    def metric_type(self) -> int:
+        """What distances are, see `LatentIndex.metric_type`."""
+        return int(self.shards[0].metric_type)
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of one item."""
+        return self.shards[0].input_shape
+
+    def close(self) -> None:
+        """Ends the threads; the next search begins them again."""
+        if self._pool is not None:
+            self._pool.shutdown()
+        self._pool = None
+
+    def __enter__(self) -> OpenShards:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     def _threads(self) -> ThreadPoolExecutor:
         if self._pool is None or self._pid != os.getpid():  # those of before a fork are gone
@@ -175,22 +195,20 @@ def _alone(shard: LatentIndex, x: Any, k: int) -> tuple[FloatArray, IdArray]:
     return shard.search(x, k)
 
 
-def open_shards(folder: str | Path) -> OpenShards:
-    """Opens the shards in a folder, to be searched like an index.
+def nearest_of_all(
+    found: Sequence[tuple[FloatArray, IdArray]], k: int, metric_type: int
+) -> tuple[FloatArray, IdArray]:
+    """The k nearest of what several searches found: D (n, each) and I likewise, ids of all."""
+    D, I = (np.concatenate(arrays, 1) for arrays in zip(*found, strict=True))  # noqa: E741
+    far = np.where(I == -1, np.inf, -D if metric_type == faiss.METRIC_INNER_PRODUCT else D)
+    best = np.lexsort((I, far), axis=1)[:, :k]
+    return np.take_along_axis(D, best, 1), np.take_along_axis(I, best, 1)
 
-    Every file is read once, for its hash, and mapped into memory then; FastScan's are loaded.
 
-    Args:
-        folder: of the shards.
-
-    Raises:
-        FileNotFoundError: no shards, or one is missing or damaged: the message says which.
-        ValueError: damaged, or another model.
-    """
-    folder = Path(folder)
-    job = read_job(folder)
+def open_parts(job: Job, parts: Sequence[int]) -> OpenShards:
+    """Opens some shards of a job, counted from 0; raises as `open_shards`."""
     model = job.read_model()
     mmap = maps(model.faiss_index)
-    shards = [read_shard(job, part, model, mmap=mmap) for part in range(job.n_parts)]
-    starts = [0 if model.takes_ids else job.rows(part).start for part in range(job.n_parts)]
+    shards = [read_shard(job, part, model, mmap=mmap) for part in parts]
+    starts = [0 if model.takes_ids else job.rows(part).start for part in parts]
     return OpenShards(shards, starts)

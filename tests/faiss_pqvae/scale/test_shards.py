@@ -22,7 +22,8 @@ from faiss_pqvae.native import faiss
 from faiss_pqvae.scale import engines, shard
 from faiss_pqvae.scale.engines import PartsFailedError, make_shards
 from faiss_pqvae.scale.job import begin, read_job
-from faiss_pqvae.scale.joined import merged, missing_parts, open_shards
+from faiss_pqvae.scale.joined import merged, missing_parts
+from faiss_pqvae.scale.served import open_shards
 from faiss_pqvae.scale.shard import is_done, make_shard, shard_path
 
 N, D, PARTS = 1000, 8, 4
@@ -420,3 +421,77 @@ def test_build__options_of_parts_that_make_no_sense(
     with pytest.raises(SystemExit):
         main(["build", str(bundles["PQVAE4x4"]), str(data), *options])
     assert message in capsys.readouterr().err
+
+
+def kill_actors_of_ray(most: int) -> None:
+    killed = 0
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            if killed < most and path.read_bytes().startswith(b"ray::_Holder"):
+                os.kill(int(path.parent.name), signal.SIGKILL)
+                killed += 1
+    assert killed == most
+
+
+@pytest.mark.filterwarnings("ignore::ResourceWarning", "ignore::FutureWarning")
+def test_open_shards__by_ray_answer_whole_when_an_actor_is_killed(bundles, data, tmp_path):
+    index = fpq.read_index(bundles["IVF4,PQVAE4x4"])
+    job = begin(index, data, tmp_path / "out", PARTS)
+    make_shards(job, range(PARTS))
+    queries = vectors(30, 2)
+    with open_shards(job.folder) as opened:
+        opened.nprobe = 3
+        expected = opened.search(queries, 10)
+    with open_shards(job.folder, engine="ray", workers=2) as served:
+        assert len(served) == N
+        served.nprobe = 3
+        with pytest.raises(AttributeError, match="nprobes"):
+            served.nprobes = 3
+        with pytest.raises(ValueError, match="k"):
+            served.search(queries, 0)
+        with pytest.raises(ValueError, match="infinity"):
+            served.search(np.full((1, 8), np.nan, np.float32), 1)
+        for found, wanted in zip(served.search(queries, 10), expected, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+        kill_actors_of_ray(1)
+        for found, wanted in zip(served.search(queries, 10), expected, strict=True):
+            np.testing.assert_array_equal(found, wanted)
+        # Gone for good: named, and not left out.
+        shard_path(job, 3).unlink()
+        kill_actors_of_ray(2)
+        with pytest.raises(FileNotFoundError, match=r"00004-of-00004.* (is damaged|is not there)"):
+            served.search(queries, 10)
+
+
+def test_search__and_info_of_shards(bundles, data, tmp_path, capsys):
+    job = begin(fpq.read_index(bundles["IVF4,PQVAE4x4"]), data, tmp_path / "out", PARTS)
+    make_shards(job, [0, 1, 3])
+    main(["info", str(job.folder)])
+    said = capsys.readouterr().out
+    assert "3 of 4 are done" in said
+    assert "1, such as 3/4: `build --part 3/4` makes it" in said
+    with pytest.raises(SystemExit):
+        main(["search", str(job.folder), str(data)])
+    assert "00003-of-00004" in capsys.readouterr().err
+    make_shard(job, 2)
+    np.save(tmp_path / "q.npy", vectors()[[5, N - 1]])
+    main(["search", str(job.folder), str(tmp_path / "q.npy"), "--k", "5", "--nprobe", "4"])
+    lines = capsys.readouterr().out.splitlines()
+    assert "nearest ids and names" in lines[0]
+    assert f"{N - 1} (x.npy:{N - 1}" in lines[2].replace(f"{N - 1} x.npy", f"{N - 1} (x.npy")
+    data.unlink()  # ids are known without it
+    main(["search", str(job.folder), str(tmp_path / "q.npy"), "--k", "5"])
+    assert "nearest ids (distance)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"engine": "slurm"}, "expected engine 'local' or 'ray', got 'slurm'"),
+        ({"workers": 2}, "expected workers with engine='ray', got 2 with 'local'"),
+        ({"engine": "ray", "workers": 0}, "expected workers >= 1, got 0"),
+    ],
+)
+def test_open_shards__options_that_make_no_sense(job, options, message):
+    with pytest.raises(ValueError, match=message):
+        open_shards(job.folder, **options)
