@@ -7,7 +7,6 @@ same command goes on from there.
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import resource
 import shlex
@@ -21,22 +20,22 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from faiss_pqvae.cli.exact import nearest_others
 from faiss_pqvae.cli.next_command import print_next
 from faiss_pqvae.cli.plan import Wanted, expanded, planned
 from faiss_pqvae.cli.recall import tuned
 from faiss_pqvae.cli.sizes import recall_of
 from faiss_pqvae.data.source import Source
 from faiss_pqvae.extras import import_extra
-from faiss_pqvae.files import check_folder, read_checked, replace_bytes, write_checked
+from faiss_pqvae.files import check_folder, replace_bytes
 from faiss_pqvae.progress import Progress
 from faiss_pqvae.scale.planning import QUERIES, Plan, Wishes
-from faiss_pqvae.types import FloatArray, IdArray
+from faiss_pqvae.types import IdArray
 
 if TYPE_CHECKING:
     from faiss_pqvae import LatentIndex
 
 _ROWS = 65_536  # of a sample that are read at a time
-_TIED = 64  # as near as the nearest, that count as found
 _DONE, _SECONDS = "build.json", "seconds.json"
 _OF_RESULT = ("n", "d", "description", "n_train", "n_queries", "n_parts", "effort")
 
@@ -60,7 +59,8 @@ def build_collection(
         import_extra("ray", "for --engine ray")
     sources = expanded(sources)
     source, plan = planned(sources, wishes)
-    plan = _keep_plan(out, plan, wishes, source_key(source, sources))
+    key = source_key(source, sources)
+    plan = _keep_plan(out, plan, wishes, key)
     print("\n".join(plan.lines()), flush=True)
     done = _read(out / _DONE, "found") if (out / _DONE).exists() else None
     is_built = done is not None and (out / "config.json").exists()
@@ -76,7 +76,17 @@ def build_collection(
             _encode(index, sources, out, plan, engine)
     with _timed(out, "exact neighbours"):
         queries = source[asked]
-        truth = _truth(source, queries, asked, out)
+        truth = nearest_others(
+            sources,
+            key,
+            queries,
+            asked,
+            out / "neighbours",
+            n=plan.n,
+            n_parts=plan.n_parts,
+            workers=plan.workers,
+            engine=engine,
+        )
     with _timed(out, "measure"):
         found = _opened(out, is_written=is_built)
         figures = tuned(found, queries, asked, truth, recall, k)
@@ -216,28 +226,6 @@ def _write(found: LatentIndex, out: Path) -> None:
     from faiss_pqvae import write_index
 
     write_index(found, out)
-
-
-def _truth(source: Source, queries: FloatArray, asked: IdArray, out: Path) -> IdArray:
-    """The nearest other items (nq, t) int64 of every query, which is an item itself.
-
-    One of each, or more that are as near as that one; -2 beside them.
-    """
-    from faiss_pqvae.eval.data.brute_force import nearest
-
-    path = out / "neighbours"
-    content = read_checked(path)
-    if content is None:
-        I, D = nearest(queries, source, _TIED + 1)  # noqa: E741
-        is_self = asked[:, None] == I
-        D = np.where(is_self, np.inf, D)
-        found = np.where(D.min(1, keepdims=True) >= D, I, -2)
-        buffer = io.BytesIO()
-        np.save(buffer, found)
-        content = buffer.getvalue()
-        write_checked(path, content)
-    truth: IdArray = np.load(io.BytesIO(content))
-    return truth
 
 
 def _peak_bytes(workers: int) -> int:

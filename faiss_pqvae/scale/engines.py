@@ -1,11 +1,12 @@
-"""Who makes shards: this process, or several beside it.
+"""Who does the work of parts: this process, or several beside it.
 
-An engine only has to call `make_shard` for every part. What was done lies in files, and a call
-that is repeated changes nothing: so whatever dies, the same command goes on.
+An engine only has to call a function for every part, such as `make_shard`. What was done lies in
+files, and a call that is repeated changes nothing: so whatever dies, the same command goes on.
 """
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import threading
@@ -27,24 +28,50 @@ _STORE_BYTES = 100 << 20  # of a Ray of our own, for objects: parts are read by 
 # What goes wrong with one part, and not with all of them.
 OF_A_PART = (ValueError, TypeError, RuntimeError, MemoryError)
 
-Engine = Callable[[Job, deque[int], int, Progress], dict[int, str]]
+Make = Callable[[int], None]  # of a part, counted from 0; to be sent to other processes
+Engine = Callable[[Make, deque[int], int, Progress], dict[int, str]]
 
 
 class PartsFailedError(ValueError):
-    """Some parts have no shard; the others have."""
+    """Some parts are not done; the others are."""
 
 
 def make_shards(job: Job, parts: Sequence[int], *, workers: int = 1, engine: str = "local") -> None:
-    """Makes the shards of some parts, and goes on where one fails.
+    """Makes the shards of some parts, and goes on where one fails; for the rest see `make_parts`.
 
     Args:
         job: the job.
         parts: counted from 0.
+        workers: parts that are made at a time.
+        engine: who makes them.
+    """
+    make = functools.partial(make_shard, job)
+    make_parts(make, parts, job.rows, job.n_parts, "shards", workers=workers, engine=engine)
+
+
+def make_parts(
+    make: Make,
+    parts: Sequence[int],
+    rows: Callable[[int], slice],
+    n_parts: int,
+    what: str,
+    *,
+    workers: int = 1,
+    engine: str = "local",
+) -> None:
+    """Calls a function for some parts, and goes on where one fails.
+
+    Args:
+        make: the function, which leaves what it made in files, and does nothing where it is done.
+        parts: counted from 0.
+        rows: the items of a part.
+        n_parts: of all items.
+        what: they are, in words.
         workers: parts that are made at a time. "local": processes, which share the processors; 1
             works in this one.
         engine: "local", or "ray": tasks of Ray Core, in the cluster that RAY_ADDRESS names, or one
-            of its own on this machine. Its workers need the package, the job's folder and its data
-            under the same paths.
+            of its own on this machine. Its workers need the package, folders and data under the
+            same paths.
 
     Raises:
         ImportError: Ray is not installed.
@@ -56,28 +83,28 @@ def make_shards(job: Job, parts: Sequence[int], *, workers: int = 1, engine: str
     if engine not in ENGINES:
         raise ValueError(f"expected an engine of {', '.join(ENGINES)}, got {engine!r}")
     try:
-        with Progress("shards", len(parts), unit="parts") as bar:
-            failed = ENGINES[engine](job, deque(parts), workers, bar)
+        with Progress(what, len(parts), unit="parts") as bar:
+            failed = ENGINES[engine](make, deque(parts), workers, bar)
     except KeyboardInterrupt as stop:
         stop.add_note("parts that were done are there")
         raise
     if failed:
         said = (
-            f"part {part + 1} (items {job.rows(part).start:,} to {job.rows(part).stop - 1:,}, rows "
+            f"part {part + 1} (items {rows(part).start:,} to {rows(part).stop - 1:,}, rows "
             f"counted from the first of them): {reason}"
             for part, reason in sorted(failed.items())
         )
         raise PartsFailedError(
-            f"{len(failed):,} of {job.n_parts:,} parts failed, all others that were asked for are "
+            f"{len(failed):,} of {n_parts:,} parts failed, all others that were asked for are "
             f"done: {listed(said, between='; ')}"
         )
 
 
-def _here(job: Job, parts: deque[int], workers: int, bar: Progress) -> dict[int, str]:
+def _here(make: Make, parts: deque[int], workers: int, bar: Progress) -> dict[int, str]:
     failed = {}
     for part in parts:
         try:
-            make_shard(job, part)
+            make(part)
         except OF_A_PART as error:
             failed[part] = _said(error)
         bar.update(1)
@@ -88,23 +115,23 @@ def _said(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _local(job: Job, parts: deque[int], workers: int, bar: Progress) -> dict[int, str]:
-    return (_here if workers == 1 else _beside)(job, parts, workers, bar)
+def _local(make: Make, parts: deque[int], workers: int, bar: Progress) -> dict[int, str]:
+    return (_here if workers == 1 else _beside)(make, parts, workers, bar)
 
 
-def _beside(job: Job, parts: deque[int], workers: int, bar: Progress) -> dict[int, str]:
+def _beside(make: Make, parts: deque[int], workers: int, bar: Progress) -> dict[int, str]:
     """By processes. With one that dies all end; which part killed it is found out alone."""
     failed: dict[int, str] = {}
     while parts:
-        for part in _until_one_dies(job, parts, workers, bar, failed):
-            if all(_until_one_dies(job, deque([part]), 1, bar, failed) for _ in range(_TRIES)):
+        for part in _until_one_dies(make, parts, workers, bar, failed):
+            if all(_until_one_dies(make, deque([part]), 1, bar, failed) for _ in range(_TRIES)):
                 failed[part] = f"its worker died {_TRIES} times, killed or out of memory"
                 bar.update(1)
     return failed
 
 
 def _until_one_dies(
-    job: Job, parts: deque[int], workers: int, bar: Progress, failed: dict[int, str]
+    make: Make, parts: deque[int], workers: int, bar: Progress, failed: dict[int, str]
 ) -> list[int]:
     """Takes parts off the queue as long as all processes live; what they had when one died."""
     running: dict[Future[None], int] = {}
@@ -112,7 +139,7 @@ def _until_one_dies(
     try:
         while parts or running:
             while parts and len(running) < 2 * workers:  # one that waits for each
-                running[pool.submit(make_shard, job, parts[0])] = parts[0]
+                running[pool.submit(make, parts[0])] = parts[0]
                 parts.popleft()
             for future in wait(running, return_when=FIRST_COMPLETED).done:
                 try:
@@ -169,7 +196,7 @@ def _kill(pool: ProcessPoolExecutor) -> None:
         process.kill()
 
 
-def _by_ray(job: Job, parts: deque[int], workers: int, bar: Progress) -> dict[int, str]:
+def _by_ray(make: Make, parts: deque[int], workers: int, bar: Progress) -> dict[int, str]:
     """By tasks of Ray's, at most two for each worker at a time; Ray repeats one that dies."""
     ray = import_extra("ray", "for --engine ray")
     failed: dict[int, str] = {}
@@ -177,12 +204,12 @@ def _by_ray(job: Job, parts: deque[int], workers: int, bar: Progress) -> dict[in
     if own:
         begin_ray(ray, workers)
     try:
-        make = ray.remote(num_cpus=1, max_retries=_TRIES)(make_shard)
+        task = ray.remote(num_cpus=1, max_retries=_TRIES)(make_part)
         running: dict[Any, int] = {}
         while parts or running:
             while parts and len(running) < 2 * workers:
                 part = parts.popleft()
-                running[make.remote(job, part)] = part
+                running[task.remote(make, part)] = part
             for done in ray.wait([*running], num_returns=1)[0]:
                 part = running.pop(done)
                 try:
@@ -201,6 +228,11 @@ def _by_ray(job: Job, parts: deque[int], workers: int, bar: Progress) -> dict[in
         if own:
             ray.shutdown()
     return failed
+
+
+def make_part(make: Make, part: int) -> None:
+    """The task of Ray's, which shows this name."""
+    make(part)
 
 
 def begin_ray(ray: Any, workers: int) -> None:

@@ -104,7 +104,7 @@ def test_build__a_collection_in_one_command(files, tmp_path, capsys):
     [
         (collection, "_trained"),
         (collection, "_encode"),
-        (collection, "_truth"),
+        (collection, "nearest_others"),
         (collection, "_opened"),
         (collection, "tuned"),
         (collection, "_write"),

@@ -215,12 +215,12 @@ def test_make_shards__goes_on_when_workers_are_killed(job, monkeypatch):
 
 
 def test_make_shards__a_part_that_kills_its_worker_is_named(job, monkeypatch):
-    def dies(job, parts, workers, bar, failed):
+    def dies(make, parts, workers, bar, failed):
         taken = [parts.popleft() for _ in range(min(len(parts), workers))]
         if 2 in taken:
             return taken
         for part in taken:
-            make_shard(job, part)
+            make(part)
         return []
 
     monkeypatch.setattr(engines, "_until_one_dies", dies)
@@ -234,7 +234,7 @@ def kill_a_task_of_ray(killed: list[int]) -> None:
     while not killed and time.monotonic() < deadline:
         for path in Path("/proc").glob("[0-9]*/cmdline"):
             with contextlib.suppress(OSError):
-                if path.read_bytes().startswith(b"ray::make_shard"):
+                if path.read_bytes().startswith(b"ray::make_part"):
                     os.kill(int(path.parent.name), signal.SIGKILL)
                     killed.append(int(path.parent.name))
                     return
