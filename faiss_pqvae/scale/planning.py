@@ -107,8 +107,8 @@ class Plan:
         ]
 
 
-def make_plan(n: int, d: int, wishes: Wishes) -> Plan:
-    """The index of n vectors of d dimensions.
+def make_plan(n: int, d: int, wishes: Wishes, *, cores: int | None = None) -> Plan:
+    """The index of n vectors of d dimensions, made by so many cores; None: all of this machine.
 
     Raises:
         ValueError: too few vectors, or wishes that nothing fulfils; the message says what would.
@@ -119,7 +119,7 @@ def make_plan(n: int, d: int, wishes: Wishes) -> Plan:
             f"expected at least {least:,} vectors to learn from and to measure with, got {n:,}: "
             "`train` and `build BUNDLE DATA` take fewer"
         )
-    cores = len(os.sched_getaffinity(0))
+    cores = cores or len(os.sched_getaffinity(0))
     code_bytes = _code_bytes(n, d, wishes)
     n_train, nlist = _training(n, d, wishes.memory_bytes)
     workers = wishes.workers or max(1, min(cores, wishes.memory_bytes // _PROCESS_BYTES - 1))
