@@ -55,6 +55,8 @@ def build_collection(
 
     recall, k = recall_of(wanted.target_recall or "0.9@10")
     check_folder(out)
+    if engine == "torchrun":
+        raise ValueError("expected --engine local or ray for SOURCE... OUT, got torchrun")
     if engine == "ray":
         import_extra("ray", "for --engine ray")
     sources = expanded(sources)

@@ -28,7 +28,8 @@ class Sharding:
         workers: make all parts by so many processes beside each other.
         engine: of the workers. local: processes on this machine. ray: tasks of Ray Core, in the
             cluster that RAY_ADDRESS names, or else on this machine (pip install
-            "faiss-pqvae[scale]").
+            "faiss-pqvae[scale]"). torchrun: this command is given many times, by torchrun or by
+            Slurm (srun), and each makes its share of the parts; --merge afterwards.
         parts: in how many, with --workers; by default some for each worker, of a million items at
             most.
         merge: make one index of all parts in the folder, in the end.
@@ -36,7 +37,7 @@ class Sharding:
 
     part: str | None = None
     workers: int | None = None
-    engine: Literal["local", "ray"] = "local"
+    engine: Literal["local", "ray", "torchrun"] = "local"
     parts: int | None = None
     merge: bool = False
 
@@ -55,7 +56,7 @@ def build_parts(
         ValueError: options that do not go together; parts that failed, the others being done.
     """
     from faiss_pqvae import read_index, write_index
-    from faiss_pqvae.scale.engines import make_shards
+    from faiss_pqvae.scale.engines import make_shards, own_place
     from faiss_pqvae.scale.job import begin
     from faiss_pqvae.scale.joined import JOINED, merged, missing_parts
     from faiss_pqvae.scale.shard import remove_leftovers, shard_path
@@ -64,8 +65,10 @@ def build_parts(
         raise ValueError(f"expected --out with another folder than {bundle} for its parts")
     if how.part is not None and how != Sharding(part=how.part):
         raise ValueError("expected --part alone, or --workers, --parts and --merge without it")
-    if how.workers is None and how.engine != "local":
-        raise ValueError(f"expected --workers with --engine {how.engine}")
+    if how.workers is None and how.engine == "ray":
+        raise ValueError("expected --workers with --engine ray")
+    if how.engine == "torchrun" and how.merge:
+        raise ValueError("expected --merge by one process, when all parts are there")
     index = read_index(bundle)
     if effort is not None:
         set_effort(index, effort)
@@ -79,6 +82,12 @@ def build_parts(
         print(f"part {number} of {n_parts}: {shard_path(job, number - 1)}")
         return
     wanted = missing_parts(job)
+    if how.engine == "torchrun":
+        rank, size = own_place()
+        make_shards(job, wanted, workers=how.workers or 1, engine=how.engine)
+        own = len(range(rank, n_parts, size))
+        print(f"{counted(own, 'part')} of process {rank} of {size} in {out}")
+        return
     if how.workers is not None:
         make_shards(job, wanted, workers=how.workers, engine=how.engine)
     elif wanted:

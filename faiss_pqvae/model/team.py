@@ -77,7 +77,7 @@ def _alone() -> Iterator[None]:
 
 def size() -> int:
     """How many processes train together."""
-    if _is_alone or not distributed.is_initialized():
+    if _is_alone or not (distributed.is_available() and distributed.is_initialized()):
         return 1
     return distributed.get_world_size()
 

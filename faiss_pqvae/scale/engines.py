@@ -69,9 +69,10 @@ def make_parts(
         what: they are, in words.
         workers: parts that are made at a time. "local": processes, which share the processors; 1
             works in this one.
-        engine: "local", or "ray": tasks of Ray Core, in the cluster that RAY_ADDRESS names, or one
-            of its own on this machine. Its workers need the package, folders and data under the
-            same paths.
+        engine: "local"; "ray": tasks of Ray Core, in the cluster that RAY_ADDRESS names, or one
+            of its own on this machine, whose workers need the package, folders and data under the
+            same paths; or "torchrun": only every so many parts, of a process that torchrun or Slurm
+            began as one of many.
 
     Raises:
         ImportError: Ray is not installed.
@@ -251,4 +252,32 @@ def begin_ray(ray: Any, workers: int) -> None:
     )
 
 
-ENGINES: dict[str, Engine] = {"local": _local, "ray": _by_ray}
+def own_place() -> tuple[int, int]:
+    """Which of how many processes this one is, as torchrun or Slurm tell it.
+
+    Raises:
+        ValueError: they do not.
+    """
+    for rank, size in (("RANK", "WORLD_SIZE"), ("SLURM_PROCID", "SLURM_NTASKS")):
+        if rank in os.environ and size in os.environ:
+            found = os.environ[rank], os.environ[size]
+            if not all(text.isdecimal() for text in found) or int(found[0]) >= int(found[1]):
+                raise ValueError(f"expected {rank} below {size}, got {found[0]!r} and {found[1]!r}")
+            return int(found[0]), int(found[1])
+    raise ValueError(
+        "expected RANK and WORLD_SIZE of torchrun, or SLURM_PROCID and SLURM_NTASKS, for --engine "
+        "torchrun, got neither"
+    )
+
+
+def _of_own_place(make: Make, parts: deque[int], workers: int, bar: Progress) -> dict[int, str]:
+    """Every so many parts, the others being those of other processes that were begun likewise."""
+    rank, size = own_place()
+    own = deque(
+        part for part in parts if part % size == rank
+    )  # whoever looked when at what is there
+    bar.update(len(parts) - len(own))
+    return _local(make, own, workers, bar)
+
+
+ENGINES: dict[str, Engine] = {"local": _local, "ray": _by_ray, "torchrun": _of_own_place}

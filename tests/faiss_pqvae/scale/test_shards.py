@@ -495,3 +495,36 @@ def test_search__and_info_of_shards(bundles, data, tmp_path, capsys):
 def test_open_shards__options_that_make_no_sense(job, options, message):
     with pytest.raises(ValueError, match=message):
         open_shards(job.folder, **options)
+
+
+def test_build__by_processes_that_torchrun_or_slurm_begin(
+    bundles, data, tmp_path, monkeypatch, capsys
+):
+    given = ["build", bundles["IVF4,PQVAE4x4"], data, "--out", tmp_path / "out"]
+    command = [*map(str, given), "--engine", "torchrun"]
+    for name in ("RANK", "WORLD_SIZE", "SLURM_PROCID", "SLURM_NTASKS"):
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(SystemExit):
+        main([*command, "--parts", "5"])
+    assert "expected RANK and WORLD_SIZE of torchrun, or SLURM" in capsys.readouterr().err
+    monkeypatch.setenv("RANK", "1")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    main([*command, "--parts", "5"])
+    assert "2 parts of process 1 of 2" in capsys.readouterr().out
+    assert missing_parts(read_job(tmp_path / "out")) == [0, 2, 4]
+    for name in ("RANK", "WORLD_SIZE"):
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("SLURM_PROCID", "0")
+    monkeypatch.setenv("SLURM_NTASKS", "2")
+    main([*command, "--workers", "1"])
+    assert missing_parts(read_job(tmp_path / "out")) == []
+    monkeypatch.setenv("SLURM_PROCID", "2")
+    for more, message in (
+        ([], "expected SLURM_PROCID below SLURM_NTASKS, got '2' and '2'"),
+        (["--merge"], "expected --merge by one process, when all parts are there"),
+    ):
+        with pytest.raises(SystemExit):
+            main([*command, *more])
+        assert message in capsys.readouterr().err
+    main([*map(str, given), "--merge"])
+    assert fpq.read_index(tmp_path / "out").ntotal == N
