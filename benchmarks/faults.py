@@ -13,6 +13,7 @@ import json
 import os
 import resource
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -99,9 +100,13 @@ class Trials:
         while status and number < AGAIN:
             status = self.begun(out, engine).wait(PATIENCE_S)
             number += 1
+        self.check(out, engine)
+        return number
+
+    def check(self, out: Path, engine: str) -> None:
+        """Whether an index is that of an undisturbed build."""
         if made(out) != self.expected[engine]:
             raise NotTheSameError(f"the index in {out} is another one")
-        return number
 
 
 def made(out: Path) -> str | None:
@@ -132,18 +137,26 @@ def children(pid: int, name: bytes) -> list[int]:
 
 
 def kill_one_of(trials: Trials, out: Path, engine: str, name: bytes | None) -> int:
-    """Kills a process of a build, the first one without a name; how often the command was given."""
-    process = trials.begun(out, engine)
-    wait_s, started = trials.moment(engine), time.monotonic()
-    while process.poll() is None and time.monotonic() - started < wait_s:
-        time.sleep(0.01)
-    if name is None:
-        process.kill()
-    elif found := children(process.pid, name):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(int(trials.rng.choice(found)), signal.SIGKILL)
-    process.wait(PATIENCE_S)
-    return 1 + (trials.finished(out, engine) if process.returncode else 0)
+    """Kills a process of a build, the first one without a name; how often the command was given.
+
+    A build that was over before, or had no such process, is begun anew.
+    """
+    while True:
+        process = trials.begun(out, engine)
+        wait_s, started = trials.moment(engine), time.monotonic()
+        while process.poll() is None and time.monotonic() - started < wait_s:
+            time.sleep(0.01)
+        found = [process.pid] if name is None else children(process.pid, name)
+        if process.poll() is None and found:
+            break
+        process.wait(PATIENCE_S)
+        shutil.rmtree(out)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(int(trials.rng.choice(found)), signal.SIGKILL)
+    if process.wait(PATIENCE_S):
+        return 1 + trials.finished(out, engine)
+    trials.check(out, engine)
+    return 1
 
 
 def worker(trials: Trials, out: Path) -> int:

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import os
 import re
+import secrets
 import shutil
 import tempfile
 import zlib
@@ -97,7 +98,7 @@ def replace_bytes(path: Path, content: bytes) -> None:
     """
     if path.is_dir():  # found out by `replace` otherwise, in words about the other name
         raise IsADirectoryError(errno.EISDIR, "expected a file to write, got a folder", str(path))
-    new = path.with_name(f".{path.name}.{os.getpid()}.new")
+    new = path.with_name(f".{path.name}.{secrets.token_hex(8)}.new")
     with space_for(path):
         try:
             new.write_bytes(content)

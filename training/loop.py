@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from faiss_pqvae.data.batches import check_items, content_key
+from faiss_pqvae.data.batches import check_items, content_key, read_rows
 from faiss_pqvae.files import replace_bytes
 from faiss_pqvae.model import team
 from faiss_pqvae.model.clustering import histogram, perplexity, usage
@@ -144,6 +144,10 @@ class Trainer:
         given: dict[str, Any],
     ) -> None:
         x = check_items(x, model.input_shape, WHAT)
+        if team.size() > 1:  # before anything is done together
+            rows = np.arange(0, len(x), max(1, len(x) // _COMPARED))
+            kind = tuple(x.shape), str(x.dtype)
+            team.check_agreement("items", kind, read_rows(x, rows, WHAT))
         known = checked(objective, len(x), given)
         check_codes(model, objective)
         model.spec = replace(model.spec, by_residual=known.get("coarse") is not None)
@@ -173,8 +177,7 @@ class Trainer:
         warn_of_little(self.items, self.model.quantizer.ksub)
         if team.size() > 1:
             self._check_shares()
-            some = self.items.read(self.items.spread(_COMPARED)).cpu().numpy().tobytes()
-            team.check_agreement("items and settings", (some, self._fingerprint("")))
+            team.check_agreement("settings", self._fingerprint(""))
         if self.folder is not None:
             if content is None:
                 content = team.by_first(lambda: content_key(x, WHAT, progress=progress))
@@ -219,7 +222,7 @@ class Trainer:
         facts, loss = self.task.start()
         if loss is not None:
             self._keep(loss, -1)
-        self.elapsed_s = self.kept.clock()
+        self.elapsed_s = team.agreed(self.kept.clock())
         self.kept.clock = lambda: self.elapsed_s
         self._log({**self._start_event(), **facts})
         self.save()
@@ -390,11 +393,14 @@ class Trainer:
             return
         own = self.model.state_dict()
         first = {name: value.to(self.device) for name, value in team.agreed(own).items()}
-        pairs = [(own[name].double(), value.double()) for name, value in first.items()]
+        pairs = [
+            (own[name].double(), value.double())
+            for name, value in first.items()
+            if name in self.finite and value.numel()
+        ]
         apart = max(
             float((mine - theirs).abs().max() / (1e-6 + theirs.abs().max()))
             for mine, theirs in pairs
-            if mine.numel()
         )
         if team.mean(torch.tensor(float(apart > _APART), device=self.device)) > 0:
             raise ValueError(

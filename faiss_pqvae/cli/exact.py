@@ -55,7 +55,8 @@ class Pass:
     def asked(self) -> FloatArray:
         """The queries (nq, d) float32."""
         content = read_checked(self.folder / "queries")
-        assert content is not None  # written before any part is asked for
+        if content is None:
+            raise FileNotFoundError(f"{self.folder / 'queries'} is not there, or damaged")
         found: FloatArray = np.load(io.BytesIO(content), allow_pickle=False)
         return found
 
@@ -94,6 +95,10 @@ def nearest_others(
     from faiss_pqvae.scale.engines import make_parts  # here, because it imports torch
 
     about = json.dumps([source, asked.tolist()]).encode()
+    if folder.is_file():  # of an earlier version
+        folder.unlink()
+    for leftover in folder.glob(".*.new"):  # of processes that were killed
+        leftover.unlink(missing_ok=True)
     if read_checked(folder / "about") != about:
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
@@ -102,7 +107,8 @@ def nearest_others(
     if (content := read_checked(folder / "all")) is not None:
         known: IdArray = np.load(io.BytesIO(content), allow_pickle=False)
         return known
-    passed = Pass(folder, tuple(sources), source, n, n_parts, min(_TIED + 1, n))
+    paths = tuple(str(Path(path).absolute()) for path in sources)
+    passed = Pass(folder.absolute(), paths, source, n, n_parts, min(_TIED + 1, n))
     missing = [part for part in range(n_parts) if _found(passed, part) is None]
     make = functools.partial(find_in_part, passed)
     make_parts(
@@ -121,7 +127,8 @@ def _of_all(passed: Pass, asked: IdArray) -> IdArray:
     best_I = np.full((len(asked), 1), -2, np.int64)
     for part in range(passed.n_parts):
         found = _found(passed, part)
-        assert found is not None
+        if found is None:
+            raise FileNotFoundError(f"{passed.path(part)} is not there, or damaged")
         D, I = found  # noqa: E741
         best_D = np.concatenate([best_D, np.where(asked[:, None] == I, np.inf, D)], 1)
         best_I = np.concatenate([best_I, I], 1)
@@ -142,15 +149,24 @@ def find_in_part(passed: Pass, part: int) -> None:
 
     if _found(passed, part) is not None:
         return
-    items = RowRange(_opened(passed.sources), passed.rows(part))
+    items = RowRange(_opened(passed), passed.rows(part))
     I, D = nearest(passed.asked(), items, min(passed.k, len(items)), progress=False)  # noqa: E741
     both = np.stack([D.view(np.int32).astype(np.int64), I + passed.rows(part).start])
     write_checked(passed.path(part), _as_bytes(both))
 
 
 @functools.lru_cache(1)
-def _opened(sources: tuple[str, ...]) -> Source:
-    return open_several(sources, in_memory_bytes=0)
+def _opened(passed: Pass) -> Source:
+    """The collection: a process looks at many parts of one."""
+    from faiss_pqvae.scale.job import source_key  # here, because it imports torch
+
+    found = open_several(passed.sources, in_memory_bytes=0)
+    if (len(found), source_key(found, passed.sources)) != (passed.n, passed.source):
+        raise ValueError(
+            f"expected the {passed.n:,} vectors as they were when their neighbours were begun, got "
+            "others"
+        )
+    return found
 
 
 def _found(passed: Pass, part: int) -> tuple[FloatArray, IdArray] | None:

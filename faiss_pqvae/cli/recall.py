@@ -19,7 +19,7 @@ def tuned(
     """Visits as few lists as reach the recall that is wanted, or as many as are worth it.
 
     Args:
-        found: the index, or shards; its nprobe is set.
+        found: the index; its nprobe is set.
         queries: (nq, d) float32, items themselves.
         asked: (nq,) int64, which.
         truth: (nq, t) int64, the nearest other items: several where they are as near as each other,
@@ -35,10 +35,9 @@ def tuned(
         ids = without_self(found.search(queries, k + 1)[1], asked)
         return float((ids[:, :, None] == truth[:, None, :]).any((1, 2)).mean())
 
-    model = found.shards[0] if hasattr(found, "shards") else found
     figures: dict[str, Any] = {"k": k}
-    if "IVF" in model.description:
-        tried = _recalls_by_nprobe(found, recall, wanted, int(model.faiss_index.nlist))
+    if "IVF" in found.description:
+        tried = _recalls_by_nprobe(found, recall, wanted, int(found.faiss_index.nlist))
         nprobe = _worth(tried, wanted)
         found.nprobe = nprobe
         figures |= {"recall": tried[nprobe], "nprobe": nprobe, "recall_by_nprobe": tried}

@@ -76,6 +76,8 @@ def search(
             raise ValueError(f"expected a file for --html, got the folder {page}")
         check_folder(page.parent)
     if is_of_shards(bundle):
+        if encoder is not None or decoder is not None:
+            raise ValueError("expected no --encoder or --decoder with shards, which have none")
         index: Any = open_shards(bundle)
     else:
         index = read_index(bundle, mmap=mmap, encoder=encoder, decoder=decoder)

@@ -73,7 +73,8 @@ def build_parts(
     if effort is not None:
         set_effort(index, effort)
     number, n_parts = (None, how.parts) if how.part is None else _numbers(how.part)
-    job = begin(index, data, out, n_parts, images, workers=how.workers or 1)
+    rank, size = own_place() if how.engine == "torchrun" else (0, 1)
+    job = begin(index, data, out, n_parts, images, workers=(how.workers or 1) * size)
     n_parts = job.n_parts
     if how.merge:
         index.check_compatible_for_merge(copy.deepcopy(index))
@@ -81,13 +82,12 @@ def build_parts(
         make_shards(job, [number - 1])
         print(f"part {number} of {n_parts}: {shard_path(job, number - 1)}")
         return
-    wanted = missing_parts(job)
-    if how.engine == "torchrun":
-        rank, size = own_place()
-        make_shards(job, wanted, workers=how.workers or 1, engine=how.engine)
+    if how.engine == "torchrun":  # each looks at its own parts alone
+        make_shards(job, range(n_parts), workers=how.workers or 1, engine=how.engine)
         own = len(range(rank, n_parts, size))
         print(f"{counted(own, 'part')} of process {rank} of {size} in {out}")
         return
+    wanted = missing_parts(job)
     if how.workers is not None:
         make_shards(job, wanted, workers=how.workers, engine=how.engine)
     elif wanted:

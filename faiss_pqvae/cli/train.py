@@ -95,8 +95,8 @@ def train(
         learning: the objective.
     """
     metric = None if metric is None else metric_name(metric)  # before anything is read
-    _check_out(out)
-    with team.joined():
+    with team.joined(training.device):
+        team.by_first(lambda: _check_out(out))
         if not team.is_first():  # what all would say, one says
             logging.getLogger("faiss_pqvae").setLevel(logging.ERROR)
         found = open_labelled(data, images)

@@ -23,6 +23,7 @@ from torch import Tensor, distributed
 
 T = TypeVar("T")
 
+_TO_MEET = timedelta(minutes=10)
 _PATIENCE = timedelta(days=2)  # for what one process does alone; who dies is noticed by torchrun
 
 
@@ -39,22 +40,35 @@ def is_asked_for() -> bool:
 
 
 @contextmanager
-def joined() -> Iterator[None]:
+def joined(device: str) -> Iterator[None]:
     """Makes this process one of those that torchrun began, for as long as the block takes.
 
+    Args:
+        device: that they train on, see `TrainingConfig.device`.
+
     Raises:
-        ValueError: environment variables that name no team.
-        OSError: the others are not found.
+        ValueError: environment variables that name no team; more processes than cards.
+        OSError: the others are not found within ten minutes.
     """
-    if distributed.is_initialized() or not is_asked_for():
+    if not is_asked_for() or distributed.is_initialized():
         yield
         return
-    backend = "nccl" if torch.cuda.is_available() else "gloo"
+    from torch.distributed.rendezvous import rendezvous  # not in every build
+
+    backend = "nccl" if torch.cuda.is_available() and device != "cpu" else "gloo"
     if backend == "nccl":
+        n, cards = int(os.environ.get("LOCAL_WORLD_SIZE", 1)), torch.cuda.device_count()
+        if n > cards:
+            raise ValueError(f"expected at most {cards} processes, one for each card, got {n}")
         torch.cuda.set_device(local_device())
     try:
-        distributed.init_process_group(backend, timeout=_PATIENCE)
-    except distributed.DistError as error:
+        store, rank, n = next(rendezvous("env://", timeout=_TO_MEET))
+        store.set(f"here/{rank}", "")
+        store.wait([f"here/{other}" for other in range(n)], _TO_MEET)
+        distributed.init_process_group(
+            backend, store=store, rank=rank, world_size=n, timeout=_PATIENCE
+        )
+    except (distributed.DistError, RuntimeError) as error:
         raise ConnectionError(f"the processes do not find each other: {error}") from error
     try:
         yield
@@ -270,15 +284,25 @@ def first_before_others() -> Iterator[None]:
         agreed((None, failed))
 
 
-def check_agreement(what: str, value: Any) -> None:
+def check_agreement(what: str, value: Any, some: Tensor | None = None) -> None:
     """Refuses processes that were given different things.
+
+    Args:
+        what: they are, in words.
+        value: what has to be equal.
+        some: numbers that have to be equal but for rounding.
 
     Raises:
         ValueError: in every one of them.
     """
     if size() == 1:
         return
+    numbers = torch.zeros(0) if some is None else some.detach().cpu().double()
     found: list[Any] = [None] * size()
-    distributed.all_gather_object(found, value)
-    if any(other != found[0] for other in found):
-        raise ValueError(f"expected the same {what} in all {size()} processes, got different ones")
+    distributed.all_gather_object(found, (value, tuple(numbers.shape), numbers))
+    first, shape, near = found[0]
+    for other, other_shape, others in found:
+        if (other, other_shape) != (first, shape) or not torch.allclose(others, near, rtol=1e-3):
+            raise ValueError(
+                f"expected the same {what} in all {size()} processes, got different ones"
+            )

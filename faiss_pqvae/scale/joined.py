@@ -20,7 +20,7 @@ from faiss_pqvae.native.files.io import maps, read_native
 from faiss_pqvae.native.files.joined_lists import can_join, write_joined
 from faiss_pqvae.progress import Progress
 from faiss_pqvae.scale.job import Job
-from faiss_pqvae.scale.shard import is_done, read_shard
+from faiss_pqvae.scale.shard import is_done, read_codes, read_shard
 from faiss_pqvae.types import FloatArray, IdArray
 
 JOINED = "joined.faiss"  # in the folder of shards: inverted lists of all of them
@@ -41,7 +41,7 @@ def merged(job: Job) -> LatentIndex:
     """One index of all shards; its items are called as in an index built at once.
 
     Inverted lists go to a file in the job's folder, list by list, which is then mapped into memory:
-    any number of them. All other codes are in memory.
+    of a part it has its lists' sizes and places alone. All other codes are in memory.
 
     Raises:
         FileNotFoundError: a shard is missing, or damaged.
@@ -62,11 +62,13 @@ def merged(job: Job) -> LatentIndex:
 
 def _over_one_file(job: Job, index: LatentIndex) -> LatentIndex:
     path = job.folder / JOINED
+    for leftover in job.folder.glob(f".{JOINED}.*.new"):  # of one that was killed
+        leftover.unlink(missing_ok=True)
     new = path.with_name(f".{JOINED}.{secrets.token_hex(8)}.new")
     with Progress("opening shards", job.n_parts, unit="parts") as bar:
         shards = []
         for part in range(job.n_parts):
-            shards.append(read_shard(job, part, index, mmap=True).faiss_index)
+            shards.append(read_codes(job, part, mmap=True))
             bar.update(1)
     try:
         write_joined(index.faiss_index, shards, new)

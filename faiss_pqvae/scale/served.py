@@ -120,7 +120,10 @@ class RayShards:
         self._owns_ray = not ray.is_initialized()
         if self._owns_ray:
             begin_ray(ray, n)
-        holder = ray.remote(num_cpus=1, max_restarts=-1, max_task_retries=_TRIES)(_Holder)
+        # An actor waits for queries most of the time: it takes no processor away from others.
+        options = {"num_cpus": 0, "scheduling_strategy": "SPREAD"}
+        options |= {"max_restarts": -1, "max_task_retries": _TRIES}
+        holder = ray.remote(**options)(_Holder)
         shares = [part.tolist() for part in np.array_split(np.arange(job.n_parts), n)]
         self._actors = [(holder.remote(job.folder, parts), parts) for parts in shares]
         try:
@@ -155,9 +158,11 @@ class RayShards:
         """As `OpenShards.search`.
 
         Raises:
-            TypeError, ValueError: as `LatentIndex.search`.
+            TypeError, ValueError: as `LatentIndex.search`; shards that were closed.
             ConnectionError: shards without an answer, which are named.
         """
+        if not self._actors:
+            raise ValueError("expected open shards to search, got closed ones: open them again")
         k = check_k(k)
         x = check_items(x, self.input_shape, "queries")
         rows = max(1, _BATCH_BYTES // (4 * math.prod(self.input_shape)))

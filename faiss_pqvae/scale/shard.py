@@ -87,6 +87,17 @@ def read_shard(job: Job, part: int, model: LatentIndex, *, mmap: bool = False) -
         FileNotFoundError: it is not done.
         ValueError: it is damaged.
     """
+    found = with_native(model, read_codes(job, part, mmap=mmap))
+    found.read_only = mmap
+    return found
+
+
+def read_codes(job: Job, part: int, *, mmap: bool = False) -> Any:
+    """The native index of a part alone, without the tables that a search needs.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_shard`.
+    """
     path = shard_path(job, part)
     if not is_done(job, part):
         what = "is damaged" if path.with_suffix(".json").is_file() else "is not there"
@@ -94,15 +105,12 @@ def read_shard(job: Job, part: int, model: LatentIndex, *, mmap: bool = False) -
             f"{path} {what}: `faiss-pqvae build BUNDLE {job.where} --out {job.folder} --part "
             f"{part + 1}/{job.n_parts}` makes it"
         )
-    native = read_native(path, "index", mmap=mmap)
-    found = with_native(model, native)
-    found.read_only = mmap
-    return found
+    return read_native(path, "index", mmap=mmap)
 
 
 def remove_leftovers(job: Job) -> None:
     """Removes what killed workers left half written: what nobody has written to for an hour."""
-    for pattern in (".shard-*.new", ".joined.*.new", ".model.*.new", ".job.json.*.new"):
+    for pattern in (".shard-*.new", ".model.*.new", ".job.json.*.new"):
         for path in job.folder.glob(pattern):
             if time.time() - path.stat().st_mtime < _LEFT_S:
                 continue

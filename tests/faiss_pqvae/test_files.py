@@ -2,6 +2,7 @@
 
 import errno
 import os
+import re
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -97,7 +98,8 @@ def test_replace_bytes__syncs_the_content_before_the_name(
         Path, "replace", lambda self, to: steps.append(("replace", to.name)) or rename(self, to)
     )
     replace_bytes(path, b"new")
-    temporary = f".file.bin.{os.getpid()}.new"
+    temporary = steps[0][1]
+    assert re.fullmatch(r"\.file\.bin\.[0-9a-f]{16}\.new", temporary)
     assert steps == [("sync", temporary), ("replace", "file.bin"), ("sync", path.parent.name)]
 
 

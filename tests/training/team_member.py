@@ -85,9 +85,9 @@ def train(name: str, folder: Path | None = None) -> dict[str, Any]:
 
 def refused(rank: int) -> str:
     """What is said where every process has items of its own."""
-    x = np.random.default_rng(rank).normal(size=(300, 8)).astype(np.float32)
+    x = np.random.default_rng(rank).normal(size=(300 + rank, 8)).astype(np.float32)
     try:
-        fpq.index_factory(8, "PQVAE2x4", objective="additive").train(x, progress=False)
+        fpq.index_factory(8, "IVF4,PQVAE2x4", objective="additive").train(x, progress=False)
     except ValueError as error:
         return str(error)
     return ""

@@ -65,7 +65,7 @@ def test_two_processes__learn_what_one_learns(tmp_path: Path) -> None:
     assert not list((tmp_path / "synthesis").glob(".*"))
     for rank in range(2):
         said = (tmp_path / f"refused-{rank}.txt").read_text()
-        assert said == "expected the same items and settings in all 2 processes, got different ones"
+        assert said == "expected the same items in all 2 processes, got different ones"
 
 
 def _check_same(
@@ -130,7 +130,7 @@ def test_alone__nothing_is_shared() -> None:
     assert team.agreed("mine") == "mine"
     assert team.by_first(lambda: 3) == 3
     team.average_gradients([x])
-    team.check_agreement("items", np.zeros(3))
+    team.check_agreement("items", "mine", torch.zeros(3))
     with team.first_before_others():
         pass
 

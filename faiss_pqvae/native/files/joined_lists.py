@@ -26,7 +26,7 @@ def can_join(index: Any) -> bool:
 def write_joined(index: Any, parts: Sequence[Any], path: Path) -> None:
     """Writes an inverted file with the vectors of several, which lie in files themselves.
 
-    It is the file that FAISS writes of `index` when the parts were merged into it, in order.
+    What is read of it is what `index` has when the parts were merged into it, in order.
 
     Args:
         index: trained, of a kind that `can_join`; without vectors.
@@ -36,10 +36,10 @@ def write_joined(index: Any, parts: Sequence[Any], path: Path) -> None:
     Raises:
         OSError: the disk is full or failing.
     """
-    sizes = np.array(
-        [[part.invlists.list_size(number) for number in range(index.nlist)] for part in parts],
-        np.uint64,
-    ).reshape(len(parts), index.nlist)
+    sizes = np.empty((len(parts), index.nlist), np.uint64)
+    for row, part in zip(sizes, parts, strict=True):
+        of_part = (part.invlists.list_size(number) for number in range(index.nlist))
+        row[:] = np.fromiter(of_part, np.uint64, index.nlist)
     with space_for(path), path.open("wb") as file:
         file.write(_head(index, int(sizes.sum())))
         per_list = sizes.sum(0, dtype=np.uint64)

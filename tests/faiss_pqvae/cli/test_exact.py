@@ -10,8 +10,10 @@ import pytest
 
 from faiss_pqvae.cli import exact
 from faiss_pqvae.cli.exact import nearest_others
+from faiss_pqvae.data.open import open_several
 from faiss_pqvae.eval.data.brute_force import nearest
 from faiss_pqvae.scale.engines import PartsFailedError
+from faiss_pqvae.scale.job import source_key
 
 N, D, PARTS = 700, 6, 5
 
@@ -24,9 +26,10 @@ def x(tmp_path: Path) -> Any:
     return x
 
 
-def _found(tmp_path: Path, x: Any, asked: Any, source: str = "key", **options: Any) -> Any:
+def _found(tmp_path: Path, x: Any, asked: Any, **options: Any) -> Any:
     given = {"n": len(x), "n_parts": PARTS, "workers": 1, "engine": "local", **options}
     files = [str(tmp_path / "x.npy")]
+    source = source_key(open_several(files, in_memory_bytes=0), files)
     return nearest_others(files, source, x[asked], asked, tmp_path / "out", **given)
 
 
@@ -73,8 +76,7 @@ def test_nearest_others__of_other_queries_or_contents_are_found_anew(
     other = _found(tmp_path, x, np.array([4, 5]))
     assert other[0, 0] != first[0, 0]
     np.save(tmp_path / "x.npy", x[::-1].copy())
-    exact._opened.cache_clear()
-    again = _found(tmp_path, x[::-1], np.array([4, 5]), "another key")
+    again = _found(tmp_path, x[::-1], np.array([4, 5]))
     assert again[0, 0] != other[0, 0]
 
 
@@ -90,7 +92,7 @@ def test_nearest_others__a_part_that_cannot_be_read_is_named(
 ) -> None:
     own = exact._opened
 
-    def broken(sources: Any) -> Any:
+    def broken(passed: Any) -> Any:
         class Source:
             shape, dtype = (N, D), np.dtype(np.float32)
 
@@ -100,10 +102,18 @@ def test_nearest_others__a_part_that_cannot_be_read_is_named(
             def __getitem__(self, rows: Any) -> Any:
                 if (rows.start if isinstance(rows, slice) else rows.min()) >= 560:
                     raise ValueError("a damaged page")
-                return own(sources)[rows]
+                return own(passed)[rows]
 
         return Source()
 
     monkeypatch.setattr(exact, "_opened", broken)
     with pytest.raises(PartsFailedError, match=r"1 of 5 .*part 5 \(items 560 to 699.* damaged"):
         _found(tmp_path, x, np.array([3]))
+
+
+def test_nearest_others__that_a_worker_finds_changed_are_refused(tmp_path: Path, x: Any) -> None:
+    passed = exact.Pass(tmp_path, (str(tmp_path / "x.npy"),), "another key", N, PARTS, 3)
+    with pytest.raises(ValueError, match="expected the 700 vectors as they were"):
+        exact._opened(passed)
+    with pytest.raises(FileNotFoundError, match="queries is not there, or damaged"):
+        passed.asked()
