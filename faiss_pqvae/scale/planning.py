@@ -14,6 +14,7 @@ from faiss_pqvae.messages import counted
 
 _GIB = 1 << 30
 _PROCESS_BYTES = int(0.9 * _GIB)  # with torch and FAISS, and batches on their way
+_PER_LIST_OF_A_PART = 160  # bytes: where its codes and ids lie in the file, and how many
 _PER_TRAINING_VALUE = 32  # bytes: the vectors, what is left of them, mixtures, codes
 _LISTS_FROM = 100_000  # items: fewer are scanned
 _MOST_LISTS = 16_384
@@ -129,6 +130,7 @@ def make_plan(n: int, d: int, wishes: Wishes, *, cores: int | None = None) -> Pl
     peaks = {
         "learning": _PROCESS_BYTES + n_train * d * _PER_TRAINING_VALUE,
         "encoding": _PROCESS_BYTES * (1 if workers == 1 else 1 + workers),
+        "joining": _PROCESS_BYTES + parts_for(n, workers) * nlist * _PER_LIST_OF_A_PART,
     }
     phase = max(peaks, key=lambda name: peaks[name])
     if peaks[phase] > wishes.memory_bytes:
