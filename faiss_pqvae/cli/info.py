@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 
 
 def info(bundle: Bundle, /, *, encoder: str | None = None, decoder: str | None = None) -> None:
-    """Print what a bundle holds, or what there is of the shards of one.
+    """Print what a bundle holds.
+
+    Of a folder of shards: which of them there are.
 
     Args:
         bundle: folder of an index, or of shards.

@@ -124,7 +124,7 @@ def make_plan(n: int, d: int, wishes: Wishes, *, cores: int | None = None) -> Pl
     code_bytes = _code_bytes(n, d, wishes)
     n_train, nlist = _training(n, d, wishes.memory_bytes)
     workers = wishes.workers or max(1, min(cores, wishes.memory_bytes // _PROCESS_BYTES - 1))
-    effort = _effort(n, d, code_bytes, workers, wishes.effort)
+    effort = _effort(n, d, code_bytes, min(workers, cores), wishes.effort)
     lists = f"IVF{nlist}," if nlist else ""
     index_bytes = n * (code_bytes + (_ID_BYTES if nlist else 0))
     peaks = {
@@ -204,11 +204,11 @@ def _training(n: int, d: int, memory_bytes: int) -> tuple[int, int]:
     return min(most, max(_TRAIN, _TRAIN_PER_LIST * nlist)), nlist
 
 
-def _effort(n: int, d: int, code_bytes: int, workers: int, wanted: int | None) -> int:
+def _effort(n: int, d: int, code_bytes: int, at_a_time: int, wanted: int | None) -> int:
     if wanted is not None:
         return wanted
     for effort in _EFFORTS:
-        if _encode_s(n, d, code_bytes, effort) / workers <= _ENCODE_S:
+        if _encode_s(n, d, code_bytes, effort) / at_a_time <= _ENCODE_S:
             return effort
     return _EFFORTS[-1]
 
