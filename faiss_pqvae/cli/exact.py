@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from faiss_pqvae.data.open import open_several
-from faiss_pqvae.data.row_range import RowRange
+from faiss_pqvae.data.row_range import RowRange, rows_of_part
 from faiss_pqvae.data.source import Source
 from faiss_pqvae.files import read_checked, write_checked
 from faiss_pqvae.types import FloatArray, IdArray
@@ -46,7 +46,7 @@ class Pass:
 
     def rows(self, part: int) -> slice:
         """The items of a part, which is counted from 0."""
-        return slice(part * self.n // self.n_parts, (part + 1) * self.n // self.n_parts)
+        return rows_of_part(self.n, part, self.n_parts)
 
     def path(self, part: int) -> Path:
         """What is found in a part."""

@@ -10,6 +10,11 @@ import numpy.typing as npt
 from faiss_pqvae.data.source import Rows, Source, row_ids
 
 
+def rows_of_part(n: int, part: int, n_parts: int) -> slice:
+    """Which of n items are those of a part, counted from 0, where the parts are alike in size."""
+    return slice(part * n // n_parts, (part + 1) * n // n_parts)
+
+
 class RowRange:
     """The items of a source from one place to another.
 

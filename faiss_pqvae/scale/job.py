@@ -18,6 +18,7 @@ from typing import Any
 
 from faiss_pqvae.data.batches import check_items
 from faiss_pqvae.data.open import ImageOptions, open_several
+from faiss_pqvae.data.row_range import rows_of_part
 from faiss_pqvae.data.source import Source
 from faiss_pqvae.files import replace_bytes
 from faiss_pqvae.index.bundle import read_config, read_index, write_index
@@ -61,7 +62,7 @@ class Job:
 
     def rows(self, part: int) -> slice:
         """The items of a part, which is counted from 0."""
-        return slice(part * self.n // self.n_parts, (part + 1) * self.n // self.n_parts)
+        return rows_of_part(self.n, part, self.n_parts)
 
     def open(self) -> Source:
         """The items.

@@ -46,23 +46,21 @@ def write_joined(index: Any, parts: Sequence[Any], path: Path) -> None:
         file.write(b"full" + struct.pack("<Q", index.nlist) + per_list.astype("<u8").tobytes())
         with Progress("joining lists", index.nlist, unit="lists") as bar:
             for number in range(index.nlist):
-                for n_bytes, get in (
-                    (index.code_size, "get_codes"),
-                    (8, "get_ids"),
-                ):
-                    _write(file, parts, sizes[:, number], number, n_bytes, get)
+                lists = [
+                    (part.invlists, size)
+                    for part, size in zip(parts, sizes[:, number].tolist(), strict=True)
+                    if size
+                ]
+                for each, size in lists:
+                    _write(file, each.get_codes(number), size * index.code_size)
+                for each, size in lists:
+                    _write(file, each.get_ids(number), size)
                 bar.update(1)
 
 
-def _write(
-    file: BinaryIO, parts: Sequence[Any], sizes: Any, number: int, n_bytes: int, get: str
-) -> None:
-    """Codes or ids of a list of all parts, of so many bytes each."""
-    for part, size in zip(parts, sizes.tolist(), strict=True):
-        if size:
-            pointer = getattr(part.invlists, get)(number)
-            n = size * n_bytes // (8 if get == "get_ids" else 1)
-            file.write(faiss.rev_swig_ptr(pointer, n).data)
+def _write(file: BinaryIO, pointer: Any, n: int) -> None:
+    """Writes n numbers from where FAISS has them."""
+    file.write(faiss.rev_swig_ptr(pointer, n).data)
 
 
 def _head(index: Any, ntotal: int) -> bytes:
