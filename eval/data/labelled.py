@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 
 from faiss_pqvae.data.source import Source
-from faiss_pqvae.types import BoolArray, IdArray
+from faiss_pqvae.types import BoolArray, DoubleArray, IdArray
 
 from ..metrics.curves import precision_curve, recall_curve
+from ..metrics.ndcg import ndcg_at_k
+from ..metrics.overlap import best_overlaps, overlaps
 from ..metrics.precision import (
     average_precisions_at_k,
     count_relevant,
@@ -20,6 +22,8 @@ from ..metrics.precision import (
     relevance,
 )
 from .protocol import SEED, LabelArray, Scores, curve_ks
+
+FIRST = 100  # ranks that precision and nDCG are of
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,6 +110,20 @@ class LabelledData:
         """(nq,) how many items of the database have a class in common with each query."""
         return count_relevant(self.database_labels, self.query_labels)
 
+    @cached_property
+    def most_in_common(self) -> DoubleArray:
+        """(nq, 100) the largest numbers of classes that items have in common with each query."""
+        return best_overlaps(*self._sets_of_classes, FIRST)
+
+    @property
+    def _sets_of_classes(self) -> tuple[BoolArray, BoolArray]:
+        """The labels of database and queries where these are sets."""
+        database, queries = (
+            labels.astype(np.bool_, copy=False)
+            for labels in (self.database_labels, self.query_labels)
+        )
+        return database, queries
+
     def scores(self, I: IdArray, k: int) -> Scores:  # noqa: E741
         """Average precision, precision and recall of every query, and their curves.
 
@@ -115,15 +133,16 @@ class LabelledData:
 
         Returns:
             Scores by name: "map@k" (average precision over the relevant items among the first k),
-            "map@k/min(R,k)", "precision@100" (at k, when that is less) and "recall@k"; curves
-            "k", "precision" and "recall".
+            "map@k/min(R,k)", "precision@100" (at k, when that is less) and "recall@k", and of items
+            of several classes "ndcg@100" (likewise), whose grade is the number of classes in
+            common; curves "k", "precision" and "recall".
 
         Raises:
             TypeError: I is not int64, or k is no integer.
             ValueError: a shape, k or an id does not fit.
         """
         relevant = relevance(I, self.database_labels, self.query_labels)
-        near = min(k, 100)
+        near = min(k, FIRST)
         ks = curve_ks(k)
         found, strict = average_precisions_at_k(relevant, k, self.n_relevant, ("found", "min(R,k)"))
         per_query = {
@@ -132,6 +151,9 @@ class LabelledData:
             f"precision@{near}": precision_at_k(relevant, near),
             f"recall@{k}": recall_at_k(relevant, k, self.n_relevant),
         }
+        if self.database_labels.dtype == np.bool_:
+            grades = overlaps(I[:, :near], *self._sets_of_classes)
+            per_query[f"ndcg@{near}"] = ndcg_at_k(grades, self.most_in_common[:, :near], near)
         curves = {
             "k": [float(value) for value in ks],
             "precision": precision_curve(relevant, ks).tolist(),

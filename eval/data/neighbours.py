@@ -9,16 +9,15 @@ import numpy as np
 from faiss_pqvae.data.source import Source
 from faiss_pqvae.types import IdArray
 
-from ..metrics.ndcg import ndcg_at_k
 from ..metrics.recalls import k_recall_at_k, one_recall_at_k
 from .brute_force import Metric, Neighbours, distances
+from .judged import judged_scores
 from .protocol import Scores, TrainOn, curve_ks
 from .qrels import Qrels
 from .truth import DEPTH
 
 ONE_RECALLS = (1, 10, 100)
 K_RECALLS = (10, 100)
-NDCG_K = 10
 
 
 @dataclass(frozen=True, eq=False)
@@ -62,8 +61,13 @@ class VectorData:
     def relevant(self) -> str:
         """What is relevant to a query, in words."""
         nearest = "its nearest items, by exact distances"
-        judged = "; to nDCG what is judged to be relevant, which exact search is a ceiling of"
-        return nearest if self.qrels is None else nearest + judged
+        if self.qrels is None:
+            return nearest
+        asked = int((self.qrels.n_relevant(len(self.queries)) > 0).sum())
+        return (
+            f"{nearest}; and what is judged to be, of {asked:,} queries, of which exact search "
+            "shows what a code can keep"
+        )
 
     def __post_init__(self) -> None:
         d = self.database.shape[-1]
@@ -110,9 +114,9 @@ class VectorData:
 
         Returns:
             Scores by name: "1-recall@1", "1-recall@10", "1-recall@100", "10-recall@10" and
-            "100-recall@100", as far as k and the depth of the truth allow, and "ndcg@10" of the
-            judged relevance where there is some, and k is 10 or more; curves "k", "1-recall@k" and
-            "k-recall@k", up to there.
+            "100-recall@100", as far as k and the depth of the truth allow, and those of
+            `judged_scores` where relevance was judged; curves "k", "1-recall@k" and "k-recall@k",
+            up to there.
 
         Raises:
             ValueError: a shape, k or an id does not fit.
@@ -128,10 +132,8 @@ class VectorData:
             **{f"1-recall@{r}": one_recall_at_k(found, true, r) for r in ONE_RECALLS if r <= near},
             **{f"{r}-recall@{r}": k_recall_at_k(found, true, r) for r in K_RECALLS if r <= near},
         }
-        if self.qrels is not None and k >= NDCG_K:
-            grades = self.qrels.grades_of(I[:, :NDCG_K])
-            ideal = self.qrels.ideal(len(I), NDCG_K)
-            per_query[f"ndcg@{NDCG_K}"] = ndcg_at_k(grades, ideal, NDCG_K)
+        if self.qrels is not None:
+            per_query |= judged_scores(self.qrels, I, k)
         ks = curve_ks(near)
         curves = {
             "k": [float(value) for value in ks],

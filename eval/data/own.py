@@ -17,6 +17,7 @@ from faiss_pqvae.data.images.label_column import plain, without_nan
 from faiss_pqvae.data.labels import check_labels
 from faiss_pqvae.data.npy import read_npy
 from faiss_pqvae.data.open import are_images, check_used, open_source
+from faiss_pqvae.data.own_ids import OwnIds, read_id_column, read_own_ids
 from faiss_pqvae.data.source import Source
 from faiss_pqvae.data.tables import open_parquet_vectors, parquet_columns
 
@@ -28,7 +29,15 @@ from .splits import LabelledItems
 from .vectors import VectorParts
 
 # In a folder of .npy files; all but the first may be absent.
-_NPY = ("items.npy", "labels.npy", "queries.npy", "query_labels.npy", "qrels.tsv")
+_NPY = (
+    "items.npy",
+    "labels.npy",
+    "queries.npy",
+    "query_labels.npy",
+    "qrels.tsv",
+    "item_ids.txt",
+    "query_ids.txt",
+)
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,11 @@ class OwnData:
             an item may be of several.
         query_labels: likewise of the queries.
         qrels: a text file with real relevance, beside vectors and queries without labels: lines of
-            a query's and an item's place, counted from 0, and a grade.
+            a query, an item and a grade, or TREC's four columns.
+        query_ids: what the qrels call the queries, in their order: lines of .txt, or .npy or .json;
+            by default their places from 0 on.
+        item_ids: likewise of the items.
+        id_column: likewise, the column of ids in Parquet files of items and of queries.
         column: the column of images or of vectors in Parquet; by default "image", or the only one
             of images or of vectors.
         label_column: the column of labels in Parquet: integers or text, or lists of them where
@@ -57,6 +70,9 @@ class OwnData:
     labels: Path | None = None
     query_labels: Path | None = None
     qrels: Path | None = None
+    query_ids: Path | None = None
+    item_ids: Path | None = None
+    id_column: str | None = None
     column: str | None = None
     label_column: str | None = None
     size: tuple[int, int] | None = None
@@ -91,7 +107,8 @@ def open_own(path: Path, options: OwnData) -> LabelledData | LabelledItems | Vec
         path: a folder of images per class; a Parquet file, or a folder of them; a .npy file, whose
             labels `options` name; or a folder with items.npy and labels.npy, and queries.npy and
             query_labels.npy where the queries are given; or with items.npy and queries.npy, and
-            qrels.tsv where real relevance is known.
+            qrels.tsv where real relevance is known, whose ids are lines of item_ids.txt and
+            query_ids.txt, or places.
         options: see there.
 
     Returns:
@@ -104,12 +121,15 @@ def open_own(path: Path, options: OwnData) -> LabelledData | LabelledItems | Vec
             that are there); a file is corrupt.
         ImportError: a library is needed and not installed; the message names its extra.
     """
+    said = options.query_ids or options.item_ids or options.id_column
     path, options = _npy_folder(path, options)
     if options.qrels is not None and (options.queries is None or options.labels is not None):
         raise ValueError(
             f"expected --queries and no labels beside the judgements of {options.qrels}: they are "
             "of given queries, and labels say themselves what is relevant"
         )
+    if options.qrels is None and said:
+        raise ValueError("expected --qrels beside ids of queries or items, which it calls them by")
     part = _read(path, options.labels, options)
     what = f"{path.name} ({len(part.items):,} items"
     if options.queries is None:
@@ -125,7 +145,7 @@ def open_own(path: Path, options: OwnData) -> LabelledData | LabelledItems | Vec
     queries = _read(options.queries, options.query_labels, options)
     items, asked = _of_one_float(part.items, queries.items)
     if part.labels is None and queries.labels is None:
-        return _vectors(path, items, asked, options.qrels)
+        return _vectors(path, items, asked, options)
     if part.labels is None or queries.labels is None:
         which = path if part.labels is None else options.queries
         raise ValueError(f"expected labels of {which}, too, as of the other part")
@@ -157,6 +177,8 @@ def _npy_folder(path: Path, options: OwnData) -> tuple[Path, OwnData]:
         labels=options.labels or found[1],
         query_labels=options.query_labels or found[3],
         qrels=options.qrels or found[4],
+        item_ids=options.item_ids or found[5],
+        query_ids=options.query_ids or found[6],
     )
 
 
@@ -167,15 +189,38 @@ def _of_one_float(items: Source, queries: Source) -> tuple[Source, Source]:
     return Float32Rows(items), Float32Rows(queries)
 
 
-def _vectors(path: Path, database: Source, queries: Source, qrels: Path | None) -> VectorParts:
+def _vectors(path: Path, database: Source, queries: Source, options: OwnData) -> VectorParts:
     if len(database.shape) != 2:
         raise ValueError(
             f"expected labels of {path}: without them only vectors (n, d) have neighbours to find, "
             f"got shape {database.shape}"
         )
     description = f"{path.name} ({len(database):,} vectors)"
-    judged = None if qrels is None else read_qrels(qrels)
+    judged = None
+    if options.qrels is not None:
+        assert options.queries is not None  # else this is not reached
+        judged = read_qrels(
+            options.qrels,
+            query_ids=_ids(options.query_ids, options.queries, options.id_column, len(queries)),
+            item_ids=_ids(options.item_ids, path, options.id_column, len(database)),
+        )
     return VectorParts(path.stem, description, database, queries, qrels=judged)
+
+
+def _ids(file: Path | None, path: Path, column: str | None, n: int) -> OwnIds | None:
+    """Ids of the n items at a path: of a file, or of a column; None where they are places."""
+    if file is not None:
+        ids = read_own_ids(file)
+    elif column is not None:
+        suffix, files = files_in(path) if path.is_dir() else (path.suffix.lower(), [path])
+        if suffix != ".parquet":
+            raise ValueError(f"expected Parquet for a column {column!r} of ids, got {path}")
+        ids = read_id_column(files, column)
+    else:
+        return None
+    if len(ids) != n:
+        raise ValueError(f"expected {n:,} ids, one an item of {path}, got {len(ids):,}")
+    return ids
 
 
 def _held(source: Source) -> Source:

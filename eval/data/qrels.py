@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from faiss_pqvae.data.own_ids import OwnIds, check_once
 from faiss_pqvae.foreign import as_array
 from faiss_pqvae.types import DoubleArray, IdArray
 
@@ -88,6 +89,10 @@ class Qrels:
         found[is_judged] = self.grades[order][at[is_judged]]
         return found
 
+    def n_relevant(self, n_queries: int) -> IdArray:
+        """How many items are relevant to every query, by a grade above 0: (n_queries,) int64."""
+        return np.bincount(self.queries[self.grades > 0], minlength=n_queries).astype(np.int64)
+
     def ideal(self, n_queries: int, k: int) -> DoubleArray:
         """The k highest grades of every query, falling, filled up with zeros: (nq, k) float64."""
         best = np.zeros((n_queries, k), np.float64)
@@ -127,32 +132,76 @@ def as_qrels(given: Any) -> Qrels:
     return Qrels(places[:, 0], places[:, 1], found[:, 2].astype(np.float64))
 
 
-def read_qrels(path: Path) -> Qrels:
-    """Reads judgements: lines of a query, an item (places from 0 on) and a grade.
+def read_qrels(
+    path: Path, *, query_ids: OwnIds | None = None, item_ids: OwnIds | None = None
+) -> Qrels:
+    """Reads judgements: lines of a query, an item and a grade, or TREC's with a column between.
 
     Args:
-        path: text, columns parted by tabs or blanks; a first line of names is passed over.
+        path: text. Columns are parted by tabs where the first line has some, else by blanks: three,
+            or TREC's four, the second of which (an iteration) is not read. A first line of names,
+            as BEIR's files have it, is passed over. A grade below 0, which TREC has for spam, is 0.
+        query_ids: what the file calls the queries, in their order; by default their places from 0.
+        item_ids: likewise of the items.
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: it is no such file.
+        ValueError: it is no such file, or has a query or an item that is none of the ids.
     """
     try:
-        with path.open(encoding="utf-8") as file:
-            first = file.readline().split()
-        numbers = np.loadtxt(path, np.float64, ndmin=2, skiprows=int(not _is_number(first)))
-        return as_qrels(numbers.reshape(len(numbers), -1))
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+        rows = [words for line in lines if (words := _words(line, tabs="\t" in lines[0]))]
+        if rows and not _is_number(rows[0][-1]):
+            del rows[0]
+        widths = {len(row) for row in rows}
+        if widths - {3} and widths - {4}:
+            raise ValueError(f"got lines of {sorted(widths)} columns")
+        queries = _located([row[0] for row in rows], query_ids, "queries")
+        items = _located([row[-2] for row in rows], item_ids, "items")
+        grades = np.array([float(row[-1]) for row in rows], np.float64)
+        return Qrels(queries, items, np.where(grades < 0, 0, grades))
     except FileNotFoundError:
         raise
     except ValueError as error:  # of a number, or of its UTF-8
         raise ValueError(
-            f"cannot read {path}: expected lines of a query's and an item's place and a grade; "
-            f"{error}"
+            f"cannot read {path}: expected lines of a query, an item and a grade, or of TREC's "
+            f"four columns; {error}"
         ) from error
 
 
-def _is_number(words: list[str]) -> bool:
+def _words(line: str, *, tabs: bool) -> list[str]:
+    words = line.split("\t") if tabs else line.split()
+    return [word.strip() for word in words] if line.strip() else []
+
+
+def _located(names: list[str], ids: OwnIds | None, what: str) -> IdArray:
+    """The places of what a file names."""
+    if ids is None:
+        odd = next((name for name in names if not _is_place(name)), None)
+        if odd is not None:
+            raise ValueError(
+                f"got {odd!r} of the {what}, which is no place from 0 on: give the ids of all "
+                f"{what}, too"
+            )
+        return np.array([int(name) for name in names], np.int64)
+    check_once(ids, f"ids of {what}")
+    places = {str(name): place for place, name in enumerate(ids)}
+    missing = [name for name in names if name not in places]
+    if missing:
+        raise ValueError(
+            f"got {len(set(missing)):,} of the {what} that are none of its {len(places):,}, the "
+            f"first {missing[0]!r}"
+        )
+    return np.array([places[name] for name in names], np.int64)
+
+
+def _is_place(name: str) -> bool:
+    return name.isdecimal() and len(name) < 19
+
+
+def _is_number(word: str) -> bool:
     try:
-        return bool([float(word) for word in words])
+        float(word)
     except ValueError:
         return False
+    return True

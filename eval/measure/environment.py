@@ -25,6 +25,7 @@ def environment() -> dict[str, Any]:
         "numpy": np.__version__,
         "platform": f"{platform.system()} {platform.machine()}",
         "cpu": _cpu_model(),
+        "simd": faiss.get_compile_options().strip(),
         "cores": os.cpu_count(),
         "faiss_threads": faiss.omp_get_max_threads(),
         "torch_threads": torch.get_num_threads(),

@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import zipfile
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,11 @@ class Costs:
         search_s: seconds, for all queries.
         software: versions of what measured it, as `runner.software` writes them.
         trained_on: see `results.Row`.
-        model_bytes: see `results.Row`.
+        model_bytes: see `results.Row`, as of what follows.
+        index_bytes: None where it is not known.
+        queries_per_s: None in older files.
+        latency_ms: none in older files.
+        peak_bytes: likewise, and where the system does not say.
     """
 
     code_size: int
@@ -53,6 +57,10 @@ class Costs:
     software: str = ""
     trained_on: str = ""
     model_bytes: int | None = None
+    index_bytes: int | None = None
+    queries_per_s: float | None = None
+    latency_ms: dict[str, float] = field(default_factory=dict)
+    peak_bytes: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +78,8 @@ class Raw:
     costs: Costs
 
 
-_COSTS = tuple(field.name for field in fields(Costs))
+_COSTS = tuple(one.name for one in fields(Costs))
+_JSON = ("latency_ms", "peak_bytes")  # as text in a file
 
 
 def fingerprint(data: Evaluated) -> str:
@@ -146,6 +155,7 @@ def write_raw(raw: Raw, out: Path, key: str) -> None:
     # Signed integers that hold -1 - n hold n, too.
     dtype = np.min_scalar_type(highest if lowest >= 0 else -1 - max(highest, 0))
     costs = {name: x for name, x in vars(raw.costs).items() if x is not None}
+    costs |= {name: json.dumps(costs[name]) for name in _JSON}
     _write(raw_path(out, key), {"D": raw.D, "I": raw.I.astype(dtype), **costs})
 
 
@@ -161,6 +171,7 @@ def read_raw(out: Path, key: str) -> Raw:
         # Opened here: np.load leaves a file open when it is no archive.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             of_file = {name: arrays[name].item() for name in _COSTS if name in arrays}
+            of_file |= {name: json.loads(of_file[name]) for name in _JSON if name in of_file}
             return Raw(arrays["D"], arrays["I"].astype(np.int64), Costs(**of_file))
     except _UNREADABLE as error:
         raise ValueError(f"cannot read {path}: expected raw results; {error}") from error

@@ -22,6 +22,8 @@ from .from_json import made, required
 FORMAT = 1
 FILE_NAME = "results.json"
 VECTOR_METRIC = "1-recall@10"
+JUDGED_METRICS = ("ndcg@10", "mrr@10", "recall@100")  # of those that a file has, what is printed
+EXACT = "exact"  # the search setting that others are a share of
 RECALL = re.compile(r"\d+-recall@\d+")
 _ENDS = {"length": 2}  # of an interval: low and high
 
@@ -48,6 +50,9 @@ class Row:
         seeds: by metric a value a seed, where there are several: then metrics, curves and times
             are means over them.
         seed_intervals: by metric [low, high], a 95 % bootstrap interval over at least 3 seeds.
+        kept: by metric its share of what exact search has, above 1 where it is more: how much of
+            its quality is left at so many bytes. Not of recalls, whose truth exact search is.
+        kept_intervals: by metric [low, high], a 95 % bootstrap interval over the queries.
         seed_deviations: by metric the standard deviation over the seeds, where there are several.
         marked: what the others are there to be compared with.
         trained_on: "base: 300,000 items" (the database), "learn: 50,000 of 200,000 items" (others,
@@ -56,7 +61,14 @@ class Row:
         model_bytes: what is kept besides codes: codebooks, rotations, networks; None where a
             method does not say.
         encode_us: microseconds in which one item is encoded and stored; None in older files.
-        queries_per_s: likewise.
+        queries_per_s: likewise, in batches on the threads that the environment names: the median
+            of several where there was time.
+        latency_ms: milliseconds of a query that is asked alone: "p50", "p95" and "p99"; none in
+            older files.
+        index_bytes: what the filled index is on a disk: codes, ids of inverted lists and all that
+            it keeps besides; None where a method does not say.
+        peak_bytes: memory that "train", "add" and "search" needed at most, beyond what the process
+            held when they began; none where the system does not say.
     """
 
     method: str
@@ -81,6 +93,11 @@ class Row:
     model_bytes: int | None = None
     encode_us: float | None = None
     queries_per_s: float | None = None
+    latency_ms: dict[str, float] = field(default_factory=dict)
+    index_bytes: int | None = None
+    peak_bytes: dict[str, int] = field(default_factory=dict)
+    kept: dict[str, float] = field(default_factory=dict)
+    kept_intervals: dict[str, list[float]] = field(default_factory=dict, metadata=_ENDS)
 
     @property
     def learned_from(self) -> str:
@@ -214,12 +231,12 @@ def metric_names(results: Results) -> list[str]:
 
     With labels map@k, map@k/min(R,k) and precision@100 (or @k below 100); of vectors, whose
     relevant items are their nearest, every 1-recall@R and then every k-recall@k that a row has, and
-    nDCG where relevance was judged.
+    `JUDGED_METRICS` where relevance was judged.
     """
     names = {name for row in results.rows for name in row.metrics}
     recalls = [name for name in names if RECALL.fullmatch(name)]
     if recalls:
-        judged = sorted(name for name in names if name.startswith("ndcg@"))
+        judged = [name for name in JUDGED_METRICS if name in names]
         by_k = sorted(recalls, key=lambda name: [int(part) for part in name.split("-recall@")])
         return [*by_k, *judged]
     k = results.k
@@ -230,6 +247,23 @@ def main_metric(results: Results) -> str:
     """The metric that decides which row is best: map@k, of vectors 1-recall@10."""
     names = metric_names(results)
     return VECTOR_METRIC if VECTOR_METRIC in names else names[0]
+
+
+def quality_metric(results: Results) -> str | None:
+    """The metric whose share of exact search's is shown: judged relevance before classes.
+
+    None where no row has a share: without exact search, and where that is the truth itself.
+    """
+    known = {name for row in results.rows for name in row.kept}
+    wanted = (*JUDGED_METRICS, main_metric(results)) if results.rows else ()
+    return next((name for name in wanted if name in known), None)
+
+
+def speed_of(row: Row, n_queries: int) -> float | None:
+    """Queries a second in batches; of an older file from its seconds; None where there are none."""
+    if row.queries_per_s is not None:
+        return row.queries_per_s
+    return n_queries / row.search_s if row.search_s > 0 else None
 
 
 def sort_rows(rows: Iterable[Row]) -> list[Row]:

@@ -22,10 +22,12 @@ from ..methods.errors import told
 from ..methods.method import LeftOutError, Method
 from .environment import environment, software
 from .failures import FailedMethodsError, lines_of
+from .memory import PeakMemory
 from .raw import Costs, Raw, check_scores, fingerprint, job_key, read_raw, write_raw, write_scores
 from .results import FILE_NAME, LeftOut, Results, write_results
 from .scored import Measured, with_rows
-from .searching import Built, built, searched, set_search
+from .searching import Built, built, peaks, searched, set_search
+from .speed import measured_speed
 from .trust import check_distances, check_results, order_ties
 
 BATCH_RESULTS = 1 << 24  # that one call of search returns at most: 192 MiB
@@ -212,21 +214,27 @@ def _searches(
             made = built(job.data, method)
         index = made.index
         set_search(index, search, of_several=len(method.searches) > 1)
-        D, I, search_s = searched(job.data, index, job.k, job.batch_size)  # noqa: E741
+        with PeakMemory() as searching:
+            D, I, batches = searched(job.data, index, job.k, job.batch_size)  # noqa: E741
         try:
             check_results(D, I, len(job.data.database), padded="=" in search)
             if search == "exact":
                 check_distances(job.data, D, I)
         except ValueError as error:
             raise ValueError(f"{search}: {error}") from error
+        speed = measured_speed(job.data, index, job.k, batches)
         costs = Costs(
             code_size=index.sa_code_size(),
             train_s=made.train_s,
             add_s=made.add_s,
-            search_s=search_s,
+            search_s=sum(seconds for _, seconds in batches),
             software=software(),
             trained_on=made.trained_on,
             model_bytes=made.model_bytes,
+            index_bytes=made.index_bytes,
+            queries_per_s=speed.queries_per_s,
+            latency_ms=speed.latency_ms,
+            peak_bytes=made.peak_bytes | peaks(search=searching),
         )
         raw = Raw(*order_ties(D, I), costs)
         write_raw(raw, job.out, key)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from .confidence import (
     settings,
 )
 from .raw import Costs, read_scores
-from .results import Results, Row, main_metric
+from .results import EXACT, RECALL, Results, Row, main_metric
 
 
 @dataclass(frozen=True, eq=False)
@@ -84,8 +84,10 @@ def with_confidence(
     intervals: list[dict[str, list[float]]] = [{} for _ in results.rows]
     for (i, name), ends in zip(places, percentile_intervals(means).tolist(), strict=True):
         intervals[i][name] = ends
+    shares = _kept(results.rows, places, means)
     rows = [
-        replace(row, intervals=found) for row, found in zip(results.rows, intervals, strict=True)
+        replace(row, intervals=found, kept=share, kept_intervals=ends)
+        for row, found, (share, ends) in zip(results.rows, intervals, shares, strict=True)
     ]
     metric = main_metric(results) if metric is None else metric
     has = [i for i, found in enumerate(scores) if metric in found]
@@ -100,6 +102,34 @@ def with_confidence(
         method=method,
     )
     return replace(results, rows=tuple(rows), comparisons=tuple(comparisons), confidence=settings())
+
+
+_Kept = tuple[dict[str, float], dict[str, list[float]]]
+
+
+def _kept(
+    rows: Sequence[Row], places: Sequence[tuple[int, str]], means: DoubleArray
+) -> list[_Kept]:
+    """Of every row, by metric, its share of what the exact search has, and the interval.
+
+    Args:
+        rows: of results.
+        places: the row and the metric of each line of `means`.
+        means: (places, resamples) float64, resampled together.
+    """
+    found: list[_Kept] = [({}, {}) for _ in rows]
+    exact = next((i for i, row in enumerate(rows) if row.search == EXACT), None)
+    if exact is None:
+        return found
+    ceilings = {name: at for at, (i, name) in enumerate(places) if i == exact}
+    for at, (i, name) in enumerate(places):
+        ceiling = ceilings.get(name)
+        if i == exact or ceiling is None or RECALL.fullmatch(name) or not means[ceiling].all():
+            continue
+        shares, ends = found[i]
+        shares[name] = rows[i].metrics[name] / rows[exact].metrics[name]
+        ends[name] = percentile_intervals(means[at] / means[ceiling]).tolist()
+    return found
 
 
 def stored_scores(results: Results, out: str | Path) -> list[dict[str, DoubleArray]]:
@@ -134,6 +164,7 @@ def _row(group: Sequence[Measured], results: Results) -> Row:
     first = group[0]
     add_s = float(np.mean([one.costs.add_s for one in group]))
     search_s = float(np.mean([one.costs.search_s for one in group]))
+    peak_bytes = _means(one.costs.peak_bytes for one in group)
     values = {
         name: [float(one.scores.per_query[name].mean()) for one in group]
         for name in first.scores.per_query
@@ -168,8 +199,27 @@ def _row(group: Sequence[Measured], results: Results) -> Row:
         trained_on=first.costs.trained_on,
         model_bytes=first.costs.model_bytes,
         encode_us=1e6 * add_s / results.n_database,
-        queries_per_s=results.n_queries / search_s if search_s > 0 else None,
+        queries_per_s=_mean(
+            one.costs.queries_per_s or (results.n_queries / search_s if search_s > 0 else None)
+            for one in group
+        ),
+        index_bytes=first.costs.index_bytes,
+        latency_ms=_means(one.costs.latency_ms for one in group),
+        peak_bytes={name: round(size) for name, size in peak_bytes.items()},
     )
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """The mean of values that are all known; else None."""
+    known = list(values)
+    return None if None in known else float(np.mean(np.array(known, np.float64)))
+
+
+def _means(values: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    """The means by name, of what all have."""
+    known = list(values)
+    names = [name for name in known[0] if all(name in one for one in known)]
+    return {name: float(np.mean([one[name] for one in known])) for name in names}
 
 
 def _mean_scores(group: Sequence[Scores]) -> dict[str, DoubleArray]:

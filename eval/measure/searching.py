@@ -15,6 +15,7 @@ from faiss_pqvae.types import FloatArray, IdArray
 from ..data.protocol import Evaluated, trained_on
 from ..faiss_library import faiss
 from ..methods.method import Method, Searchable
+from .memory import PeakMemory
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +28,8 @@ class Built:
         add_s: seconds, for the whole database.
         trained_on: what it learned from; empty for what learned nothing here.
         model_bytes: what it keeps besides codes; None where it does not say.
+        index_bytes: what it is on a disk, items and all; likewise.
+        peak_bytes: memory that "train" and "add" needed at most, beyond what was held before.
     """
 
     index: Searchable
@@ -34,6 +37,8 @@ class Built:
     add_s: float
     trained_on: str
     model_bytes: int | None
+    index_bytes: int | None
+    peak_bytes: dict[str, int]
 
 
 def built(data: Evaluated, method: Method) -> Built:
@@ -41,13 +46,15 @@ def built(data: Evaluated, method: Method) -> Built:
     index: Any = method.build(tuple(data.database.shape[1:]))
     _check_bytes(method, index)  # before the hours, and again after: bytes are the built index's
     learns = getattr(index, "learns", True)  # before it has
-    started = time.perf_counter()
-    _train(data, method, index)
-    trained = time.perf_counter()
+    with PeakMemory() as training:
+        started = time.perf_counter()
+        _train(data, method, index)
+        trained = time.perf_counter()
     model_bytes = index.model_bytes() if hasattr(index, "model_bytes") else None
-    filling = time.perf_counter()
-    index.add(data.database)
-    added = time.perf_counter()
+    with PeakMemory() as adding:
+        filling = time.perf_counter()
+        index.add(data.database)
+        added = time.perf_counter()
     _check_bytes(method, index)
     # A training that went on after an interruption knows better than this clock what it took, and
     # so does an index that shares its training or its codes with others.
@@ -57,7 +64,15 @@ def built(data: Evaluated, method: Method) -> Built:
         getattr(index, "add_s", added - filling),
         trained_on(data, getattr(index, "train_limit", None)) if learns else "",
         model_bytes,
+        index.stored_bytes() if hasattr(index, "stored_bytes") else None,
+        peaks(train=training, add=adding),
     )
+
+
+def peaks(**phases: PeakMemory) -> dict[str, int]:
+    """Bytes by phase, of those that the system tells."""
+    found = {name: phase.peak_bytes for name, phase in phases.items()}
+    return {name: size for name, size in found.items() if size is not None}
 
 
 def _train(data: Evaluated, method: Method, index: Any) -> None:
@@ -106,23 +121,23 @@ def _check_bytes(method: Method, index: Searchable) -> None:
 
 def searched(
     data: Evaluated, index: Searchable, k: int, batch_size: int
-) -> tuple[FloatArray, IdArray, float]:
-    """D and I of all queries, and the seconds of the searches without the reading of queries.
+) -> tuple[FloatArray, IdArray, list[tuple[int, float]]]:
+    """D and I of all queries, and rows and seconds of each call, without the reading of queries.
 
     Raises:
         TypeError: a search does not return two arrays, of numbers and of integers.
         ValueError: they are not of shape (rows, k).
     """
-    n, seconds = len(data.queries), 0.0
+    n, batches = len(data.queries), []
     D, I = np.empty((n, k), np.float32), np.empty((n, k), np.int64)  # noqa: E741
     for start in range(0, n, batch_size):
         rows = slice(start, min(start + batch_size, n))
         xq = data.queries[rows]
         started = time.perf_counter()
         found = index.search(xq, k)
-        seconds += time.perf_counter() - started
+        batches.append((len(xq), time.perf_counter() - started))
         D[rows], I[rows] = _checked(found, (len(xq), k))
-    return D, I, seconds
+    return D, I, batches
 
 
 def _checked(found: Any, shape: tuple[int, int]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

@@ -22,7 +22,7 @@ from faiss_pqvae.types import FloatArray, IdArray
 from ..faiss_library import faiss
 from .enough import check_enough_for
 from .method import check_enough
-from .native_training import native_bytes, train_native
+from .native_training import native_bytes, train_native, written_bytes
 
 TRAIN_LIMIT = 50_000
 CHUNK_BYTES = 64 << 20  # of float32 in one chunk
@@ -43,6 +43,7 @@ class FlatPixels:
         chunk_bytes: of float32 that are read at a time.
 
     Attributes:
+        ntotal: stored items.
         train_s: seconds of the training, after it. Indexes that start from the same PCA share it;
             its seconds are in the time of each.
 
@@ -67,6 +68,7 @@ class FlatPixels:
         self.seed = seed
         self.chunk_bytes = chunk_bytes
         self.train_s = 0.0
+        self.ntotal = 0
         self._pca: Any = None
 
     @property
@@ -83,7 +85,18 @@ class FlatPixels:
             own = index.model_bytes()
         else:
             return None
-        return own + (0 if self._pca is None else 4 * (self._pca.A.size() + self._pca.b.size()))
+        return int(own) + self._pca_bytes()
+
+    def stored_bytes(self) -> int | None:
+        """Bytes of the filled index and of the PCA before it; None: unknown."""
+        index = self.faiss_index
+        if isinstance(index, faiss.Index):
+            return written_bytes(index) + self._pca_bytes()
+        kept = self.model_bytes()
+        return None if kept is None else kept + self.ntotal * self.sa_code_size()
+
+    def _pca_bytes(self) -> int:
+        return 0 if self._pca is None else 4 * (self._pca.A.size() + self._pca.b.size())
 
     def train(self, x: Source, /) -> None:
         """Trains on x: (n, *item_shape) uint8 or float.
@@ -112,6 +125,7 @@ class FlatPixels:
         """Adds x: (n, *item_shape) uint8 or float, chunk by chunk."""
         for chunk in flat_chunks(x, self.d, self.chunk_bytes):
             self.faiss_index.add(self._reduce(chunk))
+            self.ntotal += len(chunk)
 
     def search(self, xq: npt.NDArray[Any], k: int, /) -> tuple[FloatArray, IdArray]:
         """Finds the k nearest of every query.

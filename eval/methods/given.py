@@ -15,9 +15,9 @@ from faiss_pqvae.types import FloatArray, IdArray
 
 from ..faiss_library import faiss
 from .flat import check_size, flat_chunks, flatten
-from .learned_index import kept_bytes
+from .learned_index import filled_bytes, kept_bytes
 from .method import Method, Shape
-from .native_training import native_bytes
+from .native_training import native_bytes, written_bytes
 from .settings import read_bundle
 
 _LOOKED_AT = 100  # items of an index that is filled, to see whether they are the database's
@@ -108,6 +108,10 @@ class GivenIndex:
         if self.index.ntotal:
             return None
         return native_bytes(self.index) if self.native else kept_bytes(self.index)
+
+    def stored_bytes(self) -> int:
+        """Bytes of the filled index, and of its model."""
+        return written_bytes(self.index) if self.native else filled_bytes(self.index)
 
     def search(self, xq: npt.NDArray[Any], k: int, /) -> tuple[FloatArray, IdArray]:
         """D (nq, k) float32 and I (nq, k) int64 of queries (nq, *item_shape), best first."""

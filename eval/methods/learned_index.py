@@ -13,7 +13,7 @@ from faiss_pqvae.types import FloatArray, IdArray
 
 from ..data.protocol import LabelArray
 from .method import Shape
-from .native_training import native_bytes
+from .native_training import native_bytes, written_bytes
 
 
 class TrainedCode(Protocol):
@@ -84,6 +84,10 @@ class Scanned:
         """Bytes of the trained model, and of the index without codes."""
         return self.code.model_bytes
 
+    def stored_bytes(self) -> int:
+        """Bytes of the model and of the filled index."""
+        return filled_bytes(self._filled)
+
     def train(self, x: Source, labels: LabelArray | None = None, /) -> None:
         """Trains the code, if no other row did: (n, *item_shape) items, and their labels."""
         self.code.trained(self.item_shape, x, labels)
@@ -151,6 +155,10 @@ class Behind:
         """Bytes of the trained model, and of the index without codes."""
         return kept_bytes(self.index)
 
+    def stored_bytes(self) -> int:
+        """Bytes of the model and of the filled index."""
+        return filled_bytes(self.index)
+
     def train(self, x: Source, labels: LabelArray | None = None, /) -> None:
         """Trains with x: (n, *item_shape), and labels where the code reads some."""
         self.code.train(self.index, x, labels)
@@ -173,5 +181,13 @@ def kept_bytes(index: LatentIndex) -> int:
 
     The codewords are in both, as they are in a bundle.
     """
-    weights = sum(int(x.nbytes) for x in index.model.state_dict().values())
-    return weights + native_bytes(index.faiss_index)
+    return _weights(index) + native_bytes(index.faiss_index)
+
+
+def filled_bytes(index: LatentIndex) -> int:
+    """The same of an index with items: what a bundle has, but for its settings in text."""
+    return _weights(index) + written_bytes(index.faiss_index)
+
+
+def _weights(index: LatentIndex) -> int:
+    return sum(int(x.nbytes) for x in index.model.state_dict().values())

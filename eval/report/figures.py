@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullLocator
 
-from ..measure.results import Comparison, Results, Row
+from ..measure.results import Comparison, Results, Row, speed_of
 from ..metrics.recalls import pareto
 from .shown import Shown, best_settings, search_type
 from .svg import (
@@ -200,25 +200,27 @@ def _speed_figure(
     """The metric against queries per second, and what nothing else beats in both."""
     figure = Figure(figsize=(PANEL_INCHES, 3.6), layout="constrained")
     axes = figure.subplots()
-    timed = sorted((row for row in rows if row.search_s > 0), key=lambda row: row.search_s)
+    speeds = {id(row): speed_of(row, n_queries) or 0.0 for row in (*rows, *references)}
+    timed = [row for row in rows if speeds[id(row)]]
+    timed.sort(key=lambda row: -speeds[id(row)])
     series: dict[tuple[str, int], list[Row]] = {}
     for row in timed:
         series.setdefault((row.method, row.bytes_per_vector), []).append(row)
     for (method, size), found in series.items():
         axes.errorbar(
-            [n_queries / row.search_s for row in found],
+            [speeds[id(row)] for row in found],
             [100 * row.metrics[name] for row in found],
             yerr=_whiskers(found, name),
             label=label_text(f"{method}, {size:,} bytes"),
             **_WHISKERS,
             **(styles[method] | {"lw": 1, "ls": "-" if len(found) > 1 else "none"}),
         )
-    points = np.array([(n_queries / row.search_s, 100 * row.metrics[name]) for row in timed])
+    points = np.array([(speeds[id(row)], 100 * row.metrics[name]) for row in timed])
     best = points[pareto(points)].T
     axes.step(*best, where="pre", color=INK, lw=5, alpha=0.15, label="Pareto front", zorder=0)
     for row in references:
-        if row.search_s > 0:
-            point, label = (n_queries / row.search_s, 100 * row.metrics[name]), row.method
+        if speeds[id(row)]:
+            point, label = (speeds[id(row)], 100 * row.metrics[name]), row.method
             style = styles[label] | {"marker": "*", "ms": 9, "ls": "none"}
             axes.plot(*point, label=label_text(label), **style)
     axes.set(xlabel="queries per second", ylabel=f"{metric_label(name)} [%]", xscale="log")

@@ -10,7 +10,7 @@ import functools
 import json
 import logging
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,10 +22,11 @@ from faiss_pqvae.files import replace_bytes
 from faiss_pqvae.types import IdArray
 
 from ..data.protocol import Evaluated
-from ..measure.results import FILE_NAME, Results, read_results, sort_rows
+from ..measure.results import FILE_NAME, Results, Row, read_results, sort_rows, speed_of
 from .figures import comparison_figures, result_figures
 from .gallery import gallery
-from .shown import Shown, costs_of, shown, spread_of
+from .levels import levels
+from .shown import ALL_COSTS, Shown, all_costs, costs_of, kept_text, shown, spread_of
 from .svg import STYLE, method_styles
 from .text import cite, half_width, heading, metric_label, p_text, sentences
 from .training import training_figures
@@ -135,8 +136,13 @@ def _write(results: Results, out: Path, inputs: Mapping[str, Any]) -> Path:
         summary=_summary(page),
         sentences=sentences(results),
         metrics=page.metrics,
+        quality=page.quality,
+        kept_text=kept_text,
         main_metric=page.metric,
         costs=page.costs,
+        all_costs=all_costs(page),
+        all_costs_names=ALL_COSTS,
+        levels=levels(page),
         costs_of=functools.partial(costs_of, page),
         rows=page.rows,
         references=page.references,
@@ -145,6 +151,7 @@ def _write(results: Results, out: Path, inputs: Mapping[str, Any]) -> Path:
         seeded=page.seeded,
         spread_of=spread_of,
         cite=cite,
+        speed_of=speed_of,
         half_width=half_width,
         configs=_configs(results),
         comparison_figures=of_comparisons,
@@ -194,6 +201,7 @@ def _summary(page: Shown) -> str:
             f"; {cite(others[0].method, others[0].search)} follows with "
             f"{100 * others[0].metrics[name]:.2f} %"
         )
+    text += _share(page, rows)
     for row in page.yardsticks:
         if name in row.metrics:
             text += (
@@ -201,6 +209,19 @@ def _summary(page: Shown) -> str:
                 f"{100 * row.metrics[name]:.2f} %"
             )
     return text + "."
+
+
+def _share(page: Shown, rows: Sequence[Row]) -> str:
+    """What of exact search's quality the row keeps that keeps most of it."""
+    name = page.quality
+    keeping = [row for row in rows if name in row.kept]
+    if name is None or not keeping:
+        return ""
+    most = max(keeping, key=lambda row: row.kept[name])
+    return (
+        f". Of exact search's {metric_label(name)}, {cite(most.method, most.search)} keeps "
+        f"{kept_text(most, name)} %"
+    )
 
 
 def _configs(results: Results) -> list[tuple[str, str]]:

@@ -14,13 +14,20 @@ from ..measure.results import (
     best_rows,
     main_metric,
     metric_names,
+    quality_metric,
     ranked_rows,
     sort_rows,
+    speed_of,
 )
 
 TRAINED_ON = "trained on"
 # Headings of costs of vectors, which have a speed that is compared, and a model that counts.
-OF_VECTORS = ["train s", "encode us", "queries/s", "model bytes", TRAINED_ON]
+OF_VECTORS = ["train s", "encode us", "queries/s", "p99 ms", "model bytes", TRAINED_ON]
+
+ALL_COSTS = [
+    *("train s", "encode us", "queries/s", "p50 ms", "p95 ms", "p99 ms", "index bytes"),
+    *("train MB", "add MB", "search MB"),
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,6 +38,7 @@ class Shown:
         results: of a run.
         metrics: names of those that are printed.
         metric: the one that decides which row is best.
+        quality: the one whose share of exact search's is shown; None shows none.
         rows: what is compared, by bits, then the best first.
         references: the others, sorted.
         yardsticks: of these the ones with bytes of their own, such as exact search.
@@ -44,6 +52,7 @@ class Shown:
     results: Results
     metrics: list[str]
     metric: str
+    quality: str | None
     rows: list[Row]
     references: list[Row]
     yardsticks: list[Row]
@@ -70,6 +79,7 @@ def shown(results: Results) -> Shown:
         results=results,
         metrics=metric_names(results),
         metric=metric,
+        quality=quality_metric(results),
         rows=rows,
         references=references,
         yardsticks=[row for row in references if row.bytes_per_vector not in sizes],
@@ -81,6 +91,15 @@ def shown(results: Results) -> Shown:
     )
 
 
+def kept_text(row: Row, metric: str) -> str:
+    """What a row keeps of exact search's quality, in percent, with its interval; "-" of itself."""
+    if metric not in row.kept:
+        return "-"
+    text = f"{100 * row.kept[metric]:.1f}"
+    ends = row.kept_intervals.get(metric)
+    return text if ends is None else f"{text} [{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]"
+
+
 def costs_of(page: Shown, row: Row) -> list[str]:
     """What a row took and keeps, a text under each heading of `page.costs`; "-" is not known.
 
@@ -88,14 +107,33 @@ def costs_of(page: Shown, row: Row) -> list[str]:
     """
     if page.costs is not OF_VECTORS:
         return [f"{value:,.2f}" for value in (row.train_s, row.add_s, row.search_s)]
-    results = page.results
-    speed = f"{results.n_queries / row.search_s:,.0f}" if row.search_s > 0 else "-"
+    speed = speed_of(row, page.results.n_queries)
     return [
         f"{row.train_s:,.2f}",
-        f"{1e6 * row.add_s / results.n_database:,.1f}",
-        speed,
+        f"{1e6 * row.add_s / page.results.n_database:,.1f}",
+        "-" if speed is None else f"{speed:,.0f}",
+        f"{row.latency_ms['p99']:,.2f}" if "p99" in row.latency_ms else "-",
         "-" if row.model_bytes is None else f"{row.model_bytes:,}",
         row.trained_on.removesuffix(" items") or "-",
+    ]
+
+
+def all_costs(page: Shown) -> list[tuple[Row, list[str]]]:
+    """Every row with all that it took, a text under each of `ALL_COSTS`; "-" is not known."""
+    return [(row, _all_costs(page, row)) for row in (*page.rows, *page.references)]
+
+
+def _all_costs(page: Shown, row: Row) -> list[str]:
+    speed = speed_of(row, page.results.n_queries)
+    latencies = [row.latency_ms.get(name) for name in ("p50", "p95", "p99")]
+    memory = [row.peak_bytes.get(phase) for phase in ("train", "add", "search")]
+    return [
+        f"{row.train_s:,.2f}",
+        f"{1e6 * row.add_s / page.results.n_database:,.1f}",
+        "-" if speed is None else f"{speed:,.0f}",
+        *("-" if value is None else f"{value:,.3g}" for value in latencies),
+        "-" if row.index_bytes is None else f"{row.index_bytes:,}",
+        *("-" if value is None else f"{value / 1e6:,.0f}" for value in memory),
     ]
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..measure.results import Comparison, Results, Row
-from .shown import TRAINED_ON, costs_of, shown, spread_of
+from ..measure.results import Comparison, Results, Row, speed_of
+from .levels import levels
+from .shown import TRAINED_ON, costs_of, kept_text, shown, spread_of
 
 ALPHA = 0.05
 
@@ -13,17 +14,22 @@ ALPHA = 0.05
 def table(results: Results) -> str:
     """The rows by bits, the best first; shares in percent with half the width of intervals.
 
-    Of vectors they say what an item costs to encode, how many queries a second were answered, what
-    is kept besides codes, and what was trained on. A star marks the best at every number of bytes,
+    Where exact search is among the rows, a column says what share of its quality is left. Of
+    vectors they say what an item costs to encode, how many queries a second were answered, what is
+    kept besides codes, and what was trained on. A star marks the best at every number of bytes,
     among the methods that are compared, ">" what the others are there to be compared with;
     references come below the line, and below all what has no row.
     """
     found = shown(results)
     names = found.metrics
     head = ["method", "bits", "bytes", "search", *(f"{heading(name)} %" for name in names)]
-    head += [*found.costs, ""]
+    kept = [] if found.quality is None else [found.quality]
+    head += [*(f"{metric_label(name)}: % of exact" for name in kept), *found.costs, ""]
     rows = (*found.rows, *found.references)
-    cells = [[*_cells(row, names), *costs_of(found, row)] for row in rows]
+    cells = [
+        [*_cells(row, names), *(kept_text(row, name) for name in kept), *costs_of(found, row)]
+        for row in rows
+    ]
     for row, of_row in zip(rows, cells, strict=True):
         of_row.append("*" if row in found.best else "")
     left = (0, 3, head.index(TRAINED_ON)) if TRAINED_ON in head else (0, 3)
@@ -33,6 +39,24 @@ def table(results: Results) -> str:
         lines.insert(2 + len(found.rows), rule)
     if found.left_out:
         lines += ["", "Not measured:", *(f"  {line}" for line in found.left_out)]
+    return "\n".join(lines)
+
+
+def levels_table(results: Results) -> str:
+    """Who reaches which value of the main metric, the fastest first; empty without curves."""
+    page = shown(results)
+    found = levels(page)
+    if not found:
+        return ""
+    lines = [f"Fastest settings by {metric_label(page.metric)} reached, queries a second:"]
+    for level in found:
+        told = (
+            f"{cite(row.method, row.search)} {speed_of(row, results.n_queries):,.0f}"
+            for row in level.rows
+        )
+        more = level.n_methods - len(level.rows)
+        rest = f"; {more} more" if more else ""
+        lines.append(f"  {100 * level.value:.0f} %: {', '.join(told)}{rest}")
     return "\n".join(lines)
 
 
@@ -107,7 +131,7 @@ def p_text(p: float) -> str:
 def metric_label(name: str) -> str:
     """A metric as it is printed in text: "mAP@1000" for "map@1000", "nDCG@10" for "ndcg@10"."""
     start, at, rest = name.partition("@")
-    return {"map": "mAP", "ndcg": "nDCG"}.get(start, start) + at + rest
+    return {"map": "mAP", "mrr": "MRR", "ndcg": "nDCG"}.get(start, start) + at + rest
 
 
 def heading(name: str) -> str:

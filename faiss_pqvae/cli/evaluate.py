@@ -271,7 +271,13 @@ def _show(results: Results, data: Evaluated, rows: Sequence[Method], out: Path) 
 
 def print_results(results: Results) -> None:
     """Prints the tables of an evaluation, and what a reader has to know of it."""
-    from faiss_pqvae.eval.report.text import comparison_table, seeds_table, sentences, table
+    from faiss_pqvae.eval.report.text import (
+        comparison_table,
+        levels_table,
+        seeds_table,
+        sentences,
+        table,
+    )
 
     print(
         f"{results.data}: {results.n_queries:,} queries in {results.n_database:,} items; "
@@ -281,5 +287,6 @@ def print_results(results: Results) -> None:
     marked = any(row.marked for row in results.rows)
     one_seed = "" if seeds or results.note or not marked else ONE_SEED
     compared = "\n".join([comparison_table(results), "", *sentences(results)])
-    parts = [table(results), seeds, compared if results.comparisons else "", one_seed, results.note]
+    parts = [table(results), levels_table(results), seeds]
+    parts += [compared if results.comparisons else "", one_seed, results.note]
     print("\n\n".join(filter(None, parts)))

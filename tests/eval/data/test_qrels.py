@@ -51,11 +51,16 @@ def test_read_qrels__with_names_or_without(head: str, qrels: Qrels, tmp_path: Pa
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("0 1\n", r"qrels \(n, 3\): query, item, grade; got shape \(1, 2\)"),
-        ("0 1 1\n0 x 1\n", "cannot read .*qrels.tsv: expected lines of a query's and an item's"),
-        ("0 1.5 1\n", "places of queries and of items in qrels, got no integers"),
-        ("0 1 -1\n", "expected grades from 0"),
-        ("-1 1 1\n", "places from 0 on, got negative"),
+        ("0 1\n", r"a query, an item and a grade, or of TREC's four columns; got lines of \[2\]"),
+        ("0 1 1\n0 0 1 1\n", r"got lines of \[3, 4\] columns"),
+        ("0 1 1\n0 x 1\n", "cannot read .*qrels.tsv: .* got 'x' of the items, which is no place"),
+        ("0 1 1\n0 2 x\n", "could not convert string to float: 'x'"),
+        (
+            "0 1.5 1\n",
+            "got '1.5' of the items, which is no place from 0 on: give the ids of all items",
+        ),
+        ("0 1 nan\n", "expected grades from 0"),
+        ("-1 1 1\n", "got '-1' of the queries, which is no place"),
         ("0 1 1\n0 1 2\n", "a judgement once, got query 0 and item 1 twice"),
     ],
 )
@@ -65,6 +70,25 @@ def test_read_qrels__says_what_is_wrong(text: str, message: str, tmp_path: Path)
         read_qrels(tmp_path / "qrels.tsv")
     with pytest.raises(FileNotFoundError):
         read_qrels(tmp_path / "none.tsv")
+
+
+def test_read_qrels__trec_and_beir_with_ids(tmp_path: Path) -> None:
+    path = tmp_path / "qrels"
+    names = {"query_ids": ["q one", "q2"], "item_ids": np.array([70, 7, 5])}
+    path.write_text("query-id\tcorpus-id\tscore\nq2\t7\t2\nq one\t5\t1\n")
+    beir = read_qrels(path, **names)
+    path.write_text("q2 0 7 2\n\nq1 Q0 5 1\nq1 0 70 -2\n")
+    trec = read_qrels(path, query_ids=["q1", "q2"], item_ids=["70", "7", "5"])
+    for found in (beir, trec):
+        assert found.queries[:2].tolist() == [1, 0]
+        assert found.items[:2].tolist() == [1, 2]
+    assert trec.grades.tolist() == [2, 1, 0]  # TREC's -2 is spam
+    assert trec.n_relevant(3).tolist() == [1, 1, 0]
+    path.write_text("q1\t5\t1\nq9\t5\t1\nq8\t5\t1\n")
+    with pytest.raises(ValueError, match=r"got 2 of the queries that are none of its 1, .* 'q9'"):
+        read_qrels(path, query_ids=["q1"], item_ids=["5"])
+    with pytest.raises(ValueError, match=r"ids of items of which every item has its own, got '5'"):
+        read_qrels(path, query_ids=["q1", "q9", "q8"], item_ids=["5", "5"])
 
 
 def test_as_qrels__wants_numbers() -> None:

@@ -16,7 +16,13 @@ from faiss_pqvae.eval.measure.results import (
     write_results,
 )
 from faiss_pqvae.eval.report.shown import best_settings
-from faiss_pqvae.eval.report.text import comparison_table, seeds_table, sentences, table
+from faiss_pqvae.eval.report.text import (
+    comparison_table,
+    levels_table,
+    seeds_table,
+    sentences,
+    table,
+)
 
 
 def row(method="PQ", bits=64, value=0.5, **changes):
@@ -216,17 +222,55 @@ def test_table__sorted_aligned_and_marked():
 def test_table__of_vectors_says_what_rows_cost_and_learned_from():
     """Of 4,000 items and 1,000 queries; what is made of seconds is there for older files, too."""
     metrics = {"1-recall@10": 0.5, "ndcg@10": 0.25}
-    new = {"trained_on": "learn: 70,000 items", "model_bytes": 123456}
+    new = {"trained_on": "learn: 70,000 items", "model_bytes": 123456, "latency_ms": {"p99": 1.25}}
     text = table(
         results(row("PQ", metrics=metrics, **new), row("OPQ", metrics=metrics, search_s=0.0))
     )
     head, _, *lines = text.splitlines()
-    costs = ["train s", "encode us", "queries/s", "model bytes", "trained on"]
+    costs = ["train s", "encode us", "queries/s", "p99 ms", "model bytes", "trained on"]
     assert re.split(r" {2,}", head)[4:] == ["1-recall@10 %", "nDCG@10 %", *costs]
     assert [re.split(r" {2,}", line)[6:] for line in lines] == [
-        ["1.00", "62.5", "-", "-", "-", "*"],
-        ["1.00", "62.5", "500", "123,456", "learn: 70,000", "*"],
+        ["1.00", "62.5", "-", "-", "-", "-", "*"],
+        ["1.00", "62.5", "500", "1.25", "123,456", "learn: 70,000", "*"],
     ]
+
+
+def test_table__says_what_is_kept_of_exact_search():
+    judged = {"1-recall@10": 0.5, "ndcg@10": 0.25, "mrr@10": 0.2}
+    kept = {"kept": {"ndcg@10": 0.625, "mrr@10": 0.5}, "kept_intervals": {"ndcg@10": [0.6, 0.65]}}
+    page = results(
+        row("PQ", metrics=judged, **kept),
+        row("Exact L2", bits=4096, metrics=judged, search="exact", reference=True),
+    )
+    head, _, first, _, exact = table(page).splitlines()
+    assert re.split(r" {2,}", head)[6:8] == ["MRR@10 %", "nDCG@10: % of exact"]
+    assert re.split(r" {2,}", first)[7] == "62.5 [60.0, 65.0]"
+    assert re.split(r" {2,}", exact)[7] == "-"
+
+
+def test_levels_table__reads_curves_where_there_are_some():
+    found = {
+        ("IVF", "nprobe=1"): (0.65, 900.0),
+        ("IVF", "nprobe=4"): (0.85, 500.0),
+        ("IVF", "nprobe=16"): (0.86, 100.0),
+        ("PQ", "adc"): (0.82, 300.0),
+        ("OPQ", "adc"): (0.9, 200.0),
+    }
+    rows = [
+        row(name, metrics={"1-recall@10": value}, search=search, queries_per_s=speed)
+        for (name, search), (value, speed) in found.items()
+    ]
+    lines = levels_table(results(*rows)).splitlines()
+    assert lines == [
+        "Fastest settings by 1-recall@10 reached, queries a second:",
+        "  50 %: IVF (nprobe=1) 900, PQ (adc) 300, OPQ (adc) 200",
+        "  60 %: IVF (nprobe=1) 900, PQ (adc) 300, OPQ (adc) 200",
+        "  70 %: IVF (nprobe=4) 500, PQ (adc) 300, OPQ (adc) 200",
+        "  80 %: IVF (nprobe=4) 500, PQ (adc) 300, OPQ (adc) 200",
+        "  90 %: OPQ (adc) 200",
+    ]
+    assert levels_table(results(*rows[3:])) == ""
+    assert levels_table(results(rows[0], *rows[3:])) == ""
 
 
 def test_table__shows_a_missing_metric_as_a_dash():

@@ -130,14 +130,16 @@ def test_run__writes_what_it_returns(data, tmp_path):
 
 def test_run__asks_for_every_search_type_in_batches(data, tmp_path, index):
     results = run(data, [fixed_method(index, ("adc", "sdc"))], tmp_path, k=5, batch_size=20)
-    assert [row.search for row in results.rows] == ["adc", "sdc"]
-    assert index.searched == [("adc", 20), ("adc", 10), ("sdc", 20), ("sdc", 10)]
+    row_searches = [row.search for row in results.rows]
+    assert row_searches == ["adc", "sdc"]
+    searched = [index.searched[index.searched.index((search, 20)) :][:2] for search in row_searches]
+    assert searched == [[("adc", 20), ("adc", 10)], [("sdc", 20), ("sdc", 10)]]
     assert (index.trained, index.added) == (1, 1)
 
 
 def test_run__asks_for_fewer_queries_where_results_are_many(data, tmp_path, index):
     run(data, [fixed_method(index)], tmp_path, k=5, batch_size=20, batch_results=44)
-    assert [n for _, n in index.searched] == [8, 8, 8, 6]
+    assert [n for _, n in index.searched][:4] == [8, 8, 8, 6]
 
 
 class Supervised(Fixed):
@@ -259,7 +261,11 @@ def test_run__says_what_rows_cost_and_learned_from(data, tmp_path):
     assert rows["OPQ"].model_bytes > rows["PQ"].model_bytes + 4 * 64 * 64  # and a rotation
     for row in rows.values():
         assert row.encode_us == pytest.approx(1e6 * row.add_s / 300)
-        assert row.queries_per_s == pytest.approx(30 / row.search_s)
+        assert row.queries_per_s > 0
+        assert 0 < row.latency_ms["p50"] <= row.latency_ms["p95"] <= row.latency_ms["p99"]
+        assert row.peak_bytes.keys() == {"train", "add", "search"}  # on Linux
+    assert rows["PQ"].index_bytes == rows["PQ"].model_bytes + 300 * 2
+    assert rows["Exact L2"].index_bytes == rows["Exact L2"].model_bytes + 300 * 4 * 64
     again = run(data, methods, tmp_path, k=5).rows  # from what is stored
     assert [replace(row, seeds={}) for row in again] == [*rows.values()]
 

@@ -334,5 +334,6 @@ def test_write_report__tabulates_seeds(report_run, report_page):
 def test_write_report__has_a_row_a_result_comparison_and_seeded_row(report_run, report_page):
     results = report_run[0]
     seeded = [row for row in results.rows if row.seeds]
-    counted = len(results.rows) + len(results.comparisons) + len(seeded) + 3  # and headings
+    # Of four tables, one of them of all costs, and their headings.
+    counted = 2 * len(results.rows) + len(results.comparisons) + len(seeded) + 4
     assert Page(report_page).tags.count("tr") == counted

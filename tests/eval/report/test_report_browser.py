@@ -118,9 +118,9 @@ def test_report__renders(shown, report_run):
     ):
         assert heading in shown.dom.headings
     assert shown.dom.tags.count("svg") == 21
-    # Rows of the three tables, and their headings.
+    # Rows of the four tables, one of them of all costs, and their headings.
     seeded = [row for row in results.rows if row.seeds]
-    counted = len(results.rows) + len(results.comparisons) + len(seeded) + 3
+    counted = 2 * len(results.rows) + len(results.comparisons) + len(seeded) + 4
     assert shown.dom.tags.count("tr") == counted
 
 

@@ -150,10 +150,14 @@ def test_evaluate__lambdas_seeds_and_inverted_lists(tmp_path):
     assert all(len(row["keys"]) == 2 for row in rows.values())  # a training a seed
     assert {search for name, search in rows if name == "IVF4,PQ-VAE"} == {"nprobe=1", "nprobe=4"}
     assert {row["bytes_per_vector"] for row in rows.values()} == {2, 3}
-    # With all lists visited, an inverted file over the same codes finds the same.
-    assert rows["IVF4,PQ-VAE", "nprobe=4"]["metrics"] == rows["PQ-VAE", "adc"]["metrics"]
-    again = rows["IVF4,PQ-VAE, re-ranked", "nprobe=4,k_factor=1"]
-    assert again["metrics"] == rows["PQ-VAE, re-ranked", "k_factor=1"]["metrics"]
+    # With all lists visited, an inverted file over the same codes finds the same distances; which
+    # of many items of one code it returns is its own choice.
+    for all_lists, flat in (
+        (("IVF4,PQ-VAE", "nprobe=4"), ("PQ-VAE", "adc")),
+        (("IVF4,PQ-VAE, re-ranked", "nprobe=4,k_factor=1"), ("PQ-VAE, re-ranked", "k_factor=1")),
+    ):
+        found = [tmp_path / "run" / "raw" / f"{rows[key]['key']}.npz" for key in (all_lists, flat)]
+        np.testing.assert_array_equal(*(np.load(file)["D"] for file in found))
     assert {row["trained_on"] for row in results["rows"]} == {"base: 400 items"}
     folders = {path.parent.parent.name for path in (tmp_path / "run").rglob("trained.pt")}
     assert folders == {
