@@ -12,7 +12,6 @@ from faiss_pqvae.data.as_rows import as_rows
 from faiss_pqvae.foreign import as_array
 from faiss_pqvae.types import IdArray
 
-from .brute_force import Metric
 from .classes import classes_of
 from .labelled import LabelledData
 from .qrels import as_qrels
@@ -35,9 +34,9 @@ def from_arrays(found: Mapping[str, Any] | tuple[Any, ...], name: str) -> Any:
             - "labels", and "queries" with "query_labels" unless these are to be drawn, "train" with
               "train_labels" unless the database is trained on, "class_names"; or
             - "queries" for vectors that are judged by their nearest neighbours, and "train",
-              "neighbors" (nq, depth) int where they are known, "metric" ("l2", or
-              "inner_product") where it is not L2, and "qrels" (n, 3), rows of a query, an item and
-              a grade, where real relevance is known.
+              "neighbors" (nq, depth) int where they are known, "metric" where it is not "l2":
+              "inner_product", or "cosine", for which all vectors are scaled to length 1; and
+              "qrels" (n, 3), rows of a query, an item and a grade, where real relevance is known.
 
             Labels are (n,) integers or text, or bool (n, classes) or lists where items are of
             several classes. A "description" is printed beside the numbers.
@@ -72,7 +71,7 @@ def from_arrays(found: Mapping[str, Any] | tuple[Any, ...], name: str) -> Any:
             f"expected 'labels' or 'queries' in the data {name!r}, got {sorted(found)}"
         )
     found, neighbours = _with_rows(found), found.get("neighbors")
-    qrels = found.get("qrels")
+    qrels, metric = found.get("qrels"), metric_name(found.get("metric", "l2"))
     return VectorParts(
         name=name,
         description=description,
@@ -80,7 +79,8 @@ def from_arrays(found: Mapping[str, Any] | tuple[Any, ...], name: str) -> Any:
         queries=found["queries"],
         train=found.get("train"),
         shipped=None if neighbours is None else _ids(neighbours),
-        metric=_metric(found.get("metric", "l2")),
+        metric="l2" if metric == "cosine" else metric,
+        unit=metric == "cosine",
         qrels=None if qrels is None else as_qrels(qrels),
     )
 
@@ -97,16 +97,6 @@ def _ids(neighbours: Any) -> IdArray:
     if not np.issubdtype(ids.dtype, np.integer):
         raise TypeError(f"expected neighbors as ids (nq, depth) of integers, got {ids.dtype}")
     return ids.astype(np.int64)
-
-
-def _metric(given: Any) -> Metric:
-    name = metric_name(given)
-    if name == "cosine":
-        raise ValueError(
-            "expected 'l2' or 'inner_product' between vectors as they are, got 'cosine': scale "
-            "database and queries to length 1 and give 'inner_product'"
-        )
-    return name
 
 
 def _labelled(

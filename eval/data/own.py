@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -23,6 +23,7 @@ from faiss_pqvae.data.tables import open_parquet_vectors, parquet_columns
 
 from .classes import classes_of
 from .held import HELD_BYTES
+from .known_neighbors import read_neighbors
 from .labelled import LabelledData
 from .qrels import read_qrels
 from .splits import LabelledItems
@@ -51,6 +52,11 @@ class OwnData:
         query_labels: likewise of the queries.
         qrels: a text file with real relevance, beside vectors and queries without labels: lines of
             a query, an item and a grade, or TREC's four columns.
+        metric: by which neighbours are the nearest, of vectors without labels; for cosine all
+            vectors are scaled to length 1.
+        neighbors: exact neighbours that are known, of vectors without labels: places (nq, at least
+            100) in .npy, .ivecs, or .ibin and .bin, also as big-ann has them, with distances
+            behind. They are used if they are right for a sample.
         query_ids: what the qrels call the queries, in their order: lines of .txt, or .npy or .json;
             by default their places from 0 on.
         item_ids: likewise of the items.
@@ -70,6 +76,8 @@ class OwnData:
     labels: Path | None = None
     query_labels: Path | None = None
     qrels: Path | None = None
+    metric: Literal["l2", "inner_product", "cosine"] = "l2"
+    neighbors: Path | None = None
     query_ids: Path | None = None
     item_ids: Path | None = None
     id_column: str | None = None
@@ -131,6 +139,10 @@ def open_own(path: Path, options: OwnData) -> LabelledData | LabelledItems | Vec
     if options.qrels is None and said:
         raise ValueError("expected --qrels beside ids of queries or items, which it calls them by")
     part = _read(path, options.labels, options)
+    if part.labels is not None and (options.metric != "l2" or options.neighbors is not None):
+        raise ValueError(
+            "expected neither --metric nor --neighbors with labels: these say what is relevant"
+        )
     what = f"{path.name} ({len(part.items):,} items"
     if options.queries is None:
         if part.labels is None:
@@ -177,6 +189,8 @@ def _npy_folder(path: Path, options: OwnData) -> tuple[Path, OwnData]:
         labels=options.labels or found[1],
         query_labels=options.query_labels or found[3],
         qrels=options.qrels or found[4],
+        metric=options.metric,
+        neighbors=options.neighbors,
         item_ids=options.item_ids or found[5],
         query_ids=options.query_ids or found[6],
     )
@@ -204,7 +218,17 @@ def _vectors(path: Path, database: Source, queries: Source, options: OwnData) ->
             query_ids=_ids(options.query_ids, options.queries, options.id_column, len(queries)),
             item_ids=_ids(options.item_ids, path, options.id_column, len(database)),
         )
-    return VectorParts(path.stem, description, database, queries, qrels=judged)
+    cosine = options.metric == "cosine"
+    return VectorParts(
+        path.stem,
+        description,
+        database,
+        queries,
+        shipped=None if options.neighbors is None else read_neighbors(options.neighbors),
+        metric="inner_product" if options.metric == "inner_product" else "l2",
+        unit=cosine,
+        qrels=judged,
+    )
 
 
 def _ids(file: Path | None, path: Path, column: str | None, n: int) -> OwnIds | None:

@@ -21,7 +21,7 @@ def additive_rows(
     every decoded vector: a reference, at many times a scan's price, that stands outside of what is
     compared for the best. Codes are chosen by FAISS's own beam of 5, which is narrow: a wider one
     encodes more slowly and finds a little more. Local search has FAISS's own rounds for vectors and
-    fewer for images, see `build`.
+    fewer for images, see `build`. Inner products have one row: tables give them as they are.
 
     Args:
         name: of the code.
@@ -30,6 +30,17 @@ def additive_rows(
         decoded: that without, or None.
     """
     start = reduced_by_pca(request.shape)
+    if request.metric == "inner_product":  # which tables give: no norm, and nothing to decode
+        if decoded is not None:
+            yield from_factory(
+                f"{start.label}{name}",
+                request.bits,
+                request.d,
+                f"{start.factory}{decoded}",
+                seed=request.seed,
+                metric=request.metric,
+            )
+        return
     for text, suffix, is_decoded in ((scanned, "norm inside", False), (decoded, "decoded", True)):
         if text is not None:
             yield from_factory(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
+from ..data.brute_force import Metric
 from ..faiss_library import faiss
 from .flat import TRAIN_LIMIT, FlatPixels, check_size
 from .method import Method, Shape
@@ -15,6 +16,11 @@ from .native_training import DecodedSearch, set_additive, set_seed
 # OPQ takes a singular value decomposition of d x d in every one of its iterations, and 3,072 pixels
 # have little in the dimensions beyond; embeddings are given as they are.
 PCA_DIM = 256
+
+FAISS_METRICS: dict[Metric, int] = {
+    "l2": faiss.METRIC_L2,
+    "inner_product": faiss.METRIC_INNER_PRODUCT,
+}
 
 # RQ's beam goes by tables, which gives the same codes sooner. Local search is slow: FAISS's own 25
 # rounds of training and 16 of encoding, with which codes are clearly better, take as long as
@@ -77,6 +83,7 @@ def from_factory(
     few_rounds: bool = False,
     train_limit: int | None = None,
     seed: int = 0,
+    metric: Metric = "l2",
 ) -> Method:
     """The Method of a FAISS factory string over flattened items of d values.
 
@@ -101,6 +108,7 @@ def from_factory(
             seed=seed,
             settings=settings,
             decoded=decoded,
+            metric=metric,
         ),
         config={
             "factory": factory,
@@ -109,6 +117,7 @@ def from_factory(
             "seed": seed,
             **({"additive": settings} if settings else {}),
             **({"decoded": True} if decoded else {}),
+            **({} if metric == "l2" else {"metric": metric}),
         },
         searches=(search,),
         reference=reference,
@@ -153,10 +162,11 @@ def _build(
     seed: int,
     settings: dict[str, int],
     decoded: bool,
+    metric: Metric,
 ) -> FlatPixels:
     check_size(item_shape, d)
     inner, code = _split(factory)
-    index = faiss.index_factory(inner or d, code)
+    index = faiss.index_factory(inner or d, code, FAISS_METRICS[metric])
     set_additive(index, settings)
     if seed:  # FAISS's own seeds stay what they are: seed 0 is what its users get
         set_seed(index, seed)

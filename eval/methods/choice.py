@@ -51,6 +51,7 @@ def rows_of(
     base = Request(
         bits=lengths[0],
         shape=shape,
+        metric=getattr(data, "metric", "l2"),
         nlist=nlist,
         lengths=lengths,
         seeds=tuple(seeds),
@@ -87,10 +88,8 @@ def _made(name: str, function: Callable[[Request], Any], request: Request) -> li
 
 
 def reference(data: Evaluated) -> list[Method]:
-    """The yardstick of data whose neighbours are by L2, or whose items have labels."""
-    if getattr(data, "metric", "l2") != "l2":
-        return []
-    return [exact(math.prod(data.database.shape[1:]))]
+    """The yardstick: exact search by the metric of the data."""
+    return [exact(math.prod(data.database.shape[1:]), getattr(data, "metric", "l2"))]
 
 
 def _usual_names(data: Evaluated, learned: CodeSettings | None) -> list[str]:
@@ -105,11 +104,6 @@ def _check(data: Evaluated, nlist: int | None, learned: CodeSettings | None) -> 
     vectors = len(data.database.shape) == 2
     if nlist is not None and not vectors:
         raise ValueError("expected --nlist with vectors only: images are searched exhaustively")
-    if getattr(data, "metric", "l2") != "l2":
-        raise ValueError(
-            f"expected neighbours by L2 or by angle, got {data.name} with those of the largest "
-            "inner product: no method of the comparison is built for it"
-        )
     if learned is None:
         return
     if learned.also_lambdas and not has_lambda(learned.objective):

@@ -9,8 +9,9 @@ from collections.abc import Iterator, Sequence
 
 from faiss_pqvae.registry import methods
 
+from ..data.brute_force import Metric
 from ..faiss_library import faiss
-from .build import RQ_SETTINGS, from_factory, padded
+from .build import FAISS_METRICS, RQ_SETTINGS, from_factory, padded
 from .flat import FlatPixels, check_size
 from .method import Method, Request, Shape
 
@@ -51,6 +52,7 @@ def inverted_files(
     *,
     nprobes: Sequence[int] = NPROBES,
     seed: int = 0,
+    metric: Metric = "l2",
 ) -> list[Method]:
     """`IVF{nlist}` over `PQ{M}np`, the same behind an OPQ, and RQ, searched with several nprobe.
 
@@ -69,6 +71,7 @@ def inverted_files(
         nlist: inverted lists.
         nprobes: lists to visit; those above nlist are left out, each once.
         seed: of the choice of training vectors.
+        metric: of distances; for inner products RQ needs no norm.
 
     Raises:
         ValueError: M, d or nlist is below 1, or no nprobe from 1 to nlist is left.
@@ -86,22 +89,26 @@ def inverted_files(
         (f"OPQ{M},IVF{nlist},PQ{M}", f"OPQ{M}_{whole},{code}"),
     )
     searches = tuple(f"nprobe={value}" for value in visited)
-    found = [from_factory(name, bits, d, factory, seed=seed) for name, factory in rows]
+    found = [
+        from_factory(name, bits, d, factory, seed=seed, metric=metric) for name, factory in rows
+    ]
     if M > 2:  # of one codeword RQ would be PQ
-        found.append(_scanned_rq(M, d, nlist, bits, seed))
+        found.append(_scanned_rq(M, d, nlist, bits, seed, metric))
     return [dataclasses.replace(method, searches=searches) for method in found]
 
 
-def _scanned_rq(M: int, d: int, nlist: int, bits: int, seed: int) -> Method:
-    """RQ by tables, with its norm."""
-    factory = f"IVF{nlist},RQ{M - 1}x8_Nqint8"
-    row = from_factory(f"IVF{nlist},RQ{M}, norm inside", bits, d, factory, seed=seed)
-    return dataclasses.replace(row, build=functools.partial(_build_rq, d, factory, seed))
+def _scanned_rq(M: int, d: int, nlist: int, bits: int, seed: int, metric: Metric) -> Method:
+    """RQ by tables, with the norm that distances need."""
+    needs_norm = metric == "l2"
+    factory = f"IVF{nlist},RQ{M - 1}x8_Nqint8" if needs_norm else f"IVF{nlist},RQ{M}x8"
+    name = f"IVF{nlist},RQ{M}{', norm inside' if needs_norm else ''}"
+    row = from_factory(name, bits, d, factory, seed=seed, metric=metric)
+    return dataclasses.replace(row, build=functools.partial(_build_rq, d, factory, seed, metric))
 
 
-def _build_rq(d: int, factory: str, seed: int, item_shape: Shape) -> FlatPixels:
+def _build_rq(d: int, factory: str, seed: int, metric: Metric, item_shape: Shape) -> FlatPixels:
     check_size(item_shape, d)
-    index = faiss.index_factory(d, factory)
+    index = faiss.index_factory(d, factory, FAISS_METRICS[metric])
     rq = faiss.downcast_index(index).rq
     rq.use_beam_LUT = RQ_SETTINGS["use_beam_LUT"]
     if seed:  # as in other rows, 0 is what FAISS's users get
@@ -113,4 +120,6 @@ def _build_rq(d: int, factory: str, seed: int, item_shape: Shape) -> FlatPixels:
 def rows(request: Request) -> Iterator[Method]:
     """PQ, OPQ and RQ behind inverted lists, where lists are asked for."""
     if request.nlist is not None:
-        yield from inverted_files(request.M, request.d, request.nlist, seed=request.seed)
+        yield from inverted_files(
+            request.M, request.d, request.nlist, seed=request.seed, metric=request.metric
+        )

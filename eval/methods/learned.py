@@ -51,7 +51,9 @@ def _sums_and_products(request: Request, settings: CodeSettings) -> Iterator[Met
 
 def _usual(factory: str, request: Request, settings: CodeSettings) -> Any:
     """The objective of what a description makes of a request's items if none is named."""
-    made = index_factory(request.shape, factory, model=settings.model).model.config.objective
+    metric = None if request.metric == "l2" else request.metric
+    index = index_factory(request.shape, factory, model=settings.model, metric_type=metric)
+    made = index.model.config.objective
     known = (settings.objective, settings.product)
     return next(one for one in known if objectives.name_of(type(one)) == made)
 
@@ -85,6 +87,7 @@ def _reranked(request: Request, settings: CodeSettings) -> Iterator[Method]:
         queries=settings.queries if "queries" in objective.learns_from else None,
         shown=plain.shown,
         reranked=True,
+        metric=request.metric,
         coded=plain if shares else None,
     )
     for row in _of_code(code, request):
@@ -139,6 +142,7 @@ def _code(
         name=name,
         pretrained=settings.pretrained,
         queries=settings.queries,
+        metric=request.metric,
         lengths=lengths,
         shown=lambda_ is None and request.seed == request.seeds[0],
     )

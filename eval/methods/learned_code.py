@@ -25,6 +25,7 @@ from faiss_pqvae.files import replace_bytes
 from faiss_pqvae.registry import decoders, encoders, objectives
 from faiss_pqvae.types import CodeArray, IdArray
 
+from ..data.brute_force import Metric
 from ..data.protocol import Evaluated, LabelArray
 from ..faiss_library import faiss
 from .code_shape import is_residual, reads_labels
@@ -58,6 +59,7 @@ class LearnedCode:
         reranked: whether the decoder ranks candidates again.
         coded: the code without that, of the same training, whose codes are taken where there are
             some. What encoding took is then what it took there.
+        metric: of distances between vectors.
 
     Raises:
         ValueError: lengths that the code does not have.
@@ -79,6 +81,7 @@ class LearnedCode:
         shown: bool = True,
         reranked: bool = False,
         coded: LearnedCode | None = None,
+        metric: Metric = "l2",
     ) -> None:
         self.objective = _settings_of(model.objective if objective is None else objective)
         self.M, self.nbits, self.bits = M, nbits, M * nbits
@@ -93,6 +96,7 @@ class LearnedCode:
             )
         self.model, self.training, self.pretrained = model, training, pretrained
         self.queries = queries
+        self.metric: Metric = metric
         self.folder, self.shown = folder, shown
         self.name = (name or self.objective.title) + (", re-ranked" if reranked else "")
         seed = f", seed {training.seed}" if training.seed else ""
@@ -180,6 +184,7 @@ class LearnedCode:
             training=self.training,
             objective=self.objective,
             pretrained=self.pretrained,
+            metric_type=None if self.metric == "l2" else self.metric,
         )
 
     def train(

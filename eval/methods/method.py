@@ -14,6 +14,7 @@ import numpy.typing as npt
 from faiss_pqvae.data.source import Source
 from faiss_pqvae.types import FloatArray, IdArray
 
+from ..data.brute_force import Metric
 from ..data.protocol import Evaluated
 
 if TYPE_CHECKING:
@@ -153,6 +154,7 @@ class Request:
         shape: of one item.
         M: sub-quantizers of product codes, so that all have the same: bits / M bits each.
         seed: of every random choice.
+        metric: of distances, by which items are the nearest: "l2" or "inner_product".
         nlist: for rows that visit some of so many inverted lists; None scans every item.
         seeds: of all rows of the evaluation, `seed` among them.
         lengths: the bits of all rows of the evaluation, `bits` among them.
@@ -164,6 +166,7 @@ class Request:
     shape: Shape
     M: int = 8
     seed: int = 0
+    metric: Metric = "l2"
     nlist: int | None = None
     seeds: tuple[int, ...] = (0,)
     lengths: tuple[int, ...] = ()

@@ -20,4 +20,11 @@ def rows(request: Request) -> Iterator[Method]:
     """FAISS's; the rotation is learned for the bits of the code."""
     d, pca, label = reduced_by_pca(request.shape)
     factory = opq_code(pca, d, request.M, request.bits // request.M)
-    yield from_factory(f"{label}OPQ", request.bits, request.d, factory, seed=request.seed)
+    yield from_factory(
+        f"{label}OPQ",
+        request.bits,
+        request.d,
+        factory,
+        seed=request.seed,
+        metric=request.metric,
+    )

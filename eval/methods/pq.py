@@ -17,4 +17,11 @@ def rows(request: Request) -> Iterator[Method]:
     starts = {"PQ": ("", request.d), f"{start.label}PQ": (start.factory, start.d)}
     for name, (pca, d) in starts.items():
         factory = pq_code(pca, d, request.M, request.bits // request.M)
-        yield from_factory(name, request.bits, request.d, factory, seed=request.seed)
+        yield from_factory(
+            name,
+            request.bits,
+            request.d,
+            factory,
+            seed=request.seed,
+            metric=request.metric,
+        )

@@ -21,4 +21,11 @@ def rows(request: Request) -> Iterator[Method]:
     d, pca, label = reduced_by_pca(request.shape)
     if request.bits == 8 * (-(-d // 8) + FACTOR_BYTES):
         factory = f"{pca}RR{d},RaBitQ"
-        yield from_factory(f"{label}RaBitQ", request.bits, request.d, factory, seed=request.seed)
+        yield from_factory(
+            f"{label}RaBitQ",
+            request.bits,
+            request.d,
+            factory,
+            seed=request.seed,
+            metric=request.metric,
+        )

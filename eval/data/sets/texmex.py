@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from faiss_pqvae.data.flat import FLAT_SUFFIXES, read_ids
+from faiss_pqvae.data.flat import FLAT_SUFFIXES
 from faiss_pqvae.data.open import open_source
 
+from ..known_neighbors import read_neighbors
 from ..vectors import VectorParts
 
-ID_SUFFIXES = (".ivecs", ".ibin")
+ID_SUFFIXES = (".ivecs", ".ibin", ".bin")
 
 
 def is_texmex(path: Path) -> bool:
@@ -41,7 +42,7 @@ def open_texmex(path: Path) -> VectorParts:
         database=open_source(files["base"][0]),
         queries=open_source(files["query"][0]),
         train=open_source(learn[0]) if learn else None,
-        shipped=read_ids(truth[0]) if truth else None,
+        shipped=read_neighbors(truth[0]) if truth else None,
     )
 
 

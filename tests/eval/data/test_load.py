@@ -234,17 +234,10 @@ def test_load__takes_every_name_of_a_metric(register, tmp_path, given, metric) -
     assert load("toy", cache=tmp_path).metric == metric
 
 
-@pytest.mark.parametrize(
-    ("given", "message"),
-    [
-        ("cosine", "scale database and queries to length 1"),
-        ("inner_prod", "did you mean 'inner_product'"),
-    ],
-)
-def test_load__refuses_another_metric(register, tmp_path, given, message) -> None:
+def test_load__refuses_another_metric(register, tmp_path) -> None:
     x = np.random.default_rng(0).standard_normal((30, 4), dtype=np.float32)
-    register(datasets, "toy", lambda: {"database": x, "queries": x[:5], "metric": given})
-    with pytest.raises(ValueError, match=message):
+    register(datasets, "toy", lambda: {"database": x, "queries": x[:5], "metric": "inner_prod"})
+    with pytest.raises(ValueError, match="did you mean 'inner_product'"):
         load("toy", cache=tmp_path)
 
 

@@ -60,7 +60,8 @@ def test_path__a_codeword_depends_on_those_before_alone(code):
     ids = torch.tensor([[1, 2, 3], [1, 2, 4], [5, 2, 3]])
     first, second = code.path(ids).after[:2]
     assert torch.equal(first[0], first[1])
-    assert torch.equal(second[0], second[1])
+    # Some processors round a row of a product by its place in the batch.
+    torch.testing.assert_close(second[0], second[1])
     added = second - first
     assert not torch.allclose(added[0], added[2])
 
