@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from faiss_pqvae.data.open import ACCEPTED
-from faiss_pqvae.messages import suggestion
+from faiss_pqvae.messages import listed, suggestion
 from faiss_pqvae.registry import datasets
 
 from .arrays import from_arrays
@@ -16,6 +16,7 @@ from .neighbours import VectorData
 from .own import OwnData, open_own
 from .protocol import TrainOn, split_named
 from .sets.ann_benchmarks import is_hdf5, open_hdf5
+from .sets.public import PUBLIC
 from .sets.texmex import is_texmex, open_texmex
 from .splits import LabelledItems, few_labels
 from .vectors import VectorParts, with_neighbours
@@ -120,9 +121,9 @@ def _found(data: str | Path | Callable[[], Any], own: OwnData) -> Any:
         return open_own(path, own)
     if isinstance(data, str) and ":" in data:
         return datasets.get(data)()
-    names = sorted(datasets.names())
+    names = sorted(datasets.names(), key=lambda name: (name in PUBLIC, name))
     raise ValueError(
-        f"expected a data set of {names}, 'package.module:attribute', an HDF5 file of "
+        f"expected a data set of {listed(names, 8)}, 'package.module:attribute', an HDF5 file of "
         "ann-benchmarks, a folder or prefix of files such as NAME_base.fvecs and "
         f"NAME_query.fvecs, or {ACCEPTED}, got {str(data)!r}, which does not exist"
         f"{suggestion(str(data), names)}"

@@ -52,7 +52,7 @@ class OwnData:
         query_labels: likewise of the queries.
         qrels: a text file with real relevance, beside vectors and queries without labels: lines of
             a query, an item and a grade, or TREC's four columns.
-        metric: by which neighbours are the nearest, of vectors without labels; for cosine all
+        distance: by which neighbours are the nearest, of vectors without labels; for cosine all
             vectors are scaled to length 1.
         neighbors: exact neighbours that are known, of vectors without labels: places (nq, at least
             100) in .npy, .ivecs, or .ibin and .bin, also as big-ann has them, with distances
@@ -76,7 +76,7 @@ class OwnData:
     labels: Path | None = None
     query_labels: Path | None = None
     qrels: Path | None = None
-    metric: Literal["l2", "inner_product", "cosine"] = "l2"
+    distance: Literal["l2", "inner_product", "cosine"] = "l2"
     neighbors: Path | None = None
     query_ids: Path | None = None
     item_ids: Path | None = None
@@ -139,9 +139,9 @@ def open_own(path: Path, options: OwnData) -> LabelledData | LabelledItems | Vec
     if options.qrels is None and said:
         raise ValueError("expected --qrels beside ids of queries or items, which it calls them by")
     part = _read(path, options.labels, options)
-    if part.labels is not None and (options.metric != "l2" or options.neighbors is not None):
+    if part.labels is not None and (options.distance != "l2" or options.neighbors is not None):
         raise ValueError(
-            "expected neither --metric nor --neighbors with labels: these say what is relevant"
+            "expected neither --distance nor --neighbors with labels: these say what is relevant"
         )
     what = f"{path.name} ({len(part.items):,} items"
     if options.queries is None:
@@ -189,7 +189,7 @@ def _npy_folder(path: Path, options: OwnData) -> tuple[Path, OwnData]:
         labels=options.labels or found[1],
         query_labels=options.query_labels or found[3],
         qrels=options.qrels or found[4],
-        metric=options.metric,
+        distance=options.distance,
         neighbors=options.neighbors,
         item_ids=options.item_ids or found[5],
         query_ids=options.query_ids or found[6],
@@ -218,15 +218,14 @@ def _vectors(path: Path, database: Source, queries: Source, options: OwnData) ->
             query_ids=_ids(options.query_ids, options.queries, options.id_column, len(queries)),
             item_ids=_ids(options.item_ids, path, options.id_column, len(database)),
         )
-    cosine = options.metric == "cosine"
     return VectorParts(
         path.stem,
         description,
         database,
         queries,
         shipped=None if options.neighbors is None else read_neighbors(options.neighbors),
-        metric="inner_product" if options.metric == "inner_product" else "l2",
-        unit=cosine,
+        metric="inner_product" if options.distance == "inner_product" else "l2",
+        unit=options.distance == "cosine",
         qrels=judged,
     )
 

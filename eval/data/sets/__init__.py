@@ -5,3 +5,4 @@ from . import bsds_sift
 from . import cifar10
 from . import debian_text
 from . import mnist
+from . import public

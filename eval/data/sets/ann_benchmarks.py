@@ -1,4 +1,4 @@
-"""Vectors in an HDF5 file of ann-benchmarks: train is the database, test the queries."""
+"""Vectors in an HDF5 file of ann-benchmarks or VIBE: train is the database, test the queries."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ from ..vectors import VectorParts
 _DISTANCES: dict[str, tuple[Metric, bool]] = {
     "euclidean": ("l2", False),
     "angular": ("l2", True),
+    "cosine": ("l2", True),
+    "normalized": ("l2", False),  # of unit length as they are: every metric ranks alike
     "ip": ("inner_product", False),
+    "dot": ("inner_product", False),
 }
 
 

@@ -112,7 +112,7 @@ def test_labels_to_train__are_those_of_the_database_or_of_their_own() -> None:
 
 
 def test_load__rejects_an_unknown_name() -> None:
-    with pytest.raises(ValueError, match=r"\['bsds-sift', 'cifar10', .*got 'imagenet'"):
+    with pytest.raises(ValueError, match=r"bsds-sift, cifar10, .*got 'imagenet'"):
         load("imagenet")
 
 

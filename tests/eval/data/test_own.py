@@ -420,6 +420,64 @@ def test_load__real_relevance_of_a_function_and_of_a_folder(
             load(path, own=own, cache=tmp_path)
 
 
+def test_load__qrels_by_ids_of_ones_own(vectors: np.ndarray, tmp_path: Path) -> None:
+    folder = tmp_path / "set"
+    folder.mkdir()
+    np.save(folder / "items.npy", vectors[:50])
+    np.save(folder / "queries.npy", vectors[50:])
+    (folder / "item_ids.txt").write_text("\n".join(f"d{i}" for i in range(50)))
+    (folder / "query_ids.txt").write_text("\n".join(f"q{i}" for i in range(10)))
+    (folder / "qrels.tsv").write_text("query-id\tcorpus-id\tscore\nq3\td7\t1\n")
+    for name, rows, letter in (("items", vectors[:50], "d"), ("queries", vectors[50:], "q")):
+        ids = [f"{letter}{i}" for i in range(len(rows))]
+        table = pa.table({"_id": ids, "x": [*rows.astype(np.float32)]})
+        pq.write_table(table, tmp_path / f"{name}.parquet")
+    trec = tmp_path / "qrels.trec"
+    trec.write_text("q3 0 d7 1\n")
+    named = OwnData(queries=tmp_path / "queries.parquet", qrels=trec, id_column="_id")
+    for data in (
+        load(folder, cache=tmp_path),
+        load(tmp_path / "items.parquet", own=named, cache=tmp_path),
+    ):
+        assert (data.qrels.queries.tolist(), data.qrels.items.tolist()) == ([3], [7])
+        assert "what is judged to be, of 1 queries" in data.relevant
+    for own, message in (
+        (replace(named, qrels=None), "expected --qrels beside ids of queries or items"),
+        (replace(named, query_ids=folder / "item_ids.txt"), "expected 10 ids, one an item of .*50"),
+        (replace(named, id_column="none"), "none"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            load(tmp_path / "items.parquet", own=own, cache=tmp_path)
+    with pytest.raises(ValueError, match="expected Parquet for a column '_id' of ids, got"):
+        load(folder / "items.npy", own=replace(named, queries=folder / "queries.npy"))
+
+
+def test_load__by_another_distance_and_known_neighbours(
+    vectors: np.ndarray, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    items, queries = tmp_path / "items.npy", tmp_path / "queries.npy"
+    np.save(items, vectors[:50])
+    np.save(queries, vectors[50:])
+    own = OwnData(queries=queries, distance="inner_product")
+    data = load(items, own=own, cache=tmp_path / "a")
+    expected = (vectors[50:] @ vectors[:50].T).argmax(axis=1)
+    np.testing.assert_array_equal(data.truth.I[:, 0], expected)
+    np.save(tmp_path / "truth.npy", data.truth.I)
+    known = replace(own, neighbors=tmp_path / "truth.npy")
+    again = load(items, own=known, cache=tmp_path / "b")
+    np.testing.assert_array_equal(again.truth.I, data.truth.I)
+    assert "is not used" not in caplog.text
+    np.save(tmp_path / "truth.npy", np.zeros((10, 50), np.int64))
+    cosine = load(items, own=replace(known, distance="cosine"), cache=tmp_path / "c")
+    assert "the ground truth of the data set is not used: expected distinct ids" in caplog.text
+    np.testing.assert_allclose(np.linalg.norm(cosine.database, axis=1), 1, rtol=1e-5)
+    np.save(tmp_path / "labels.npy", LABELS[:50])
+    np.save(tmp_path / "asked.npy", LABELS[50:])
+    labels = {"labels": tmp_path / "labels.npy", "query_labels": tmp_path / "asked.npy"}
+    with pytest.raises(ValueError, match="expected neither --distance nor --neighbors with labels"):
+        load(items, own=replace(known, **labels), cache=tmp_path)
+
+
 @pytest.mark.parametrize(
     ("found", "error", "message"),
     [

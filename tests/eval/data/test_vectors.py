@@ -124,7 +124,7 @@ def test_load__ann_benchmarks(tmp_path: Path, distance, caplog) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"distance": "hamming"}, r"\['angular', 'euclidean', 'ip'\], got 'hamming'"),
+        ({"distance": "hamming"}, r"\['angular', 'cosine', .*\], got 'hamming'"),
         ({"distance": None}, "got None"),
         ({"test": None}, "named 'test'"),
         ({"test": Q[:, :5]}, r"of one dimension, got \(150, 8\), \(9, 5\)"),
@@ -139,7 +139,7 @@ def test_load__says_what_is_wrong_in_hdf5(tmp_path: Path, change, message: str) 
 
 
 def test_load__unknown_names(tmp_path: Path, monkeypatch) -> None:
-    with pytest.raises(ValueError, match=r"data set of \['bsds-sift', .*got 'nothing'"):
+    with pytest.raises(ValueError, match=r"data set of bsds-sift, .*got 'nothing'"):
         load("nothing")
     with pytest.raises(FileNotFoundError, match="expected an HDF5 file"):
         load(tmp_path / "x.hdf5")
