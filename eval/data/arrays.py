@@ -19,7 +19,7 @@ from .splits import LabelledItems
 from .vectors import VectorParts
 
 _LABELLED = {"labels", "query_labels", "train_labels", "class_names"}
-_VECTORS = {"neighbors", "metric", "qrels"}
+_VECTORS = {"neighbors", "metric", "qrels", "filter_labels", "query_filter_labels"}
 _ITEMS = {"database", "queries", "train"}
 _KEYS = {"description"} | _ITEMS | _LABELLED | _VECTORS
 
@@ -36,7 +36,9 @@ def from_arrays(found: Mapping[str, Any] | tuple[Any, ...], name: str) -> Any:
             - "queries" for vectors that are judged by their nearest neighbours, and "train",
               "neighbors" (nq, depth) int where they are known, "metric" where it is not "l2":
               "inner_product", or "cosine", for which all vectors are scaled to length 1; and
-              "qrels" (n, 3), rows of a query, an item and a grade, where real relevance is known.
+              "qrels" (n, 3), rows of a query, an item and a grade, where real relevance is known;
+              "filter_labels" (n,) and "query_filter_labels" (nq,) of integers, for searches that
+              may return items of the query's label only.
 
             Labels are (n,) integers or text, or bool (n, classes) or lists where items are of
             several classes. A "description" is printed beside the numbers.
@@ -70,7 +72,7 @@ def from_arrays(found: Mapping[str, Any] | tuple[Any, ...], name: str) -> Any:
         raise ValueError(
             f"expected 'labels' or 'queries' in the data {name!r}, got {sorted(found)}"
         )
-    found, neighbours = _with_rows(found), found.get("neighbors")
+    found = _with_rows(found)
     qrels, metric = found.get("qrels"), metric_name(found.get("metric", "l2"))
     return VectorParts(
         name=name,
@@ -78,10 +80,12 @@ def from_arrays(found: Mapping[str, Any] | tuple[Any, ...], name: str) -> Any:
         database=found["database"],
         queries=found["queries"],
         train=found.get("train"),
-        shipped=None if neighbours is None else _ids(neighbours),
+        shipped=_ids_of(found, "neighbors"),
         metric="l2" if metric == "cosine" else metric,
         unit=metric == "cosine",
         qrels=None if qrels is None else as_qrels(qrels),
+        item_labels=_ids_of(found, "filter_labels"),
+        query_labels=_ids_of(found, "query_filter_labels"),
     )
 
 
@@ -92,10 +96,13 @@ def _with_rows(found: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def _ids(neighbours: Any) -> IdArray:
-    ids = as_array(neighbours, "neighbors")
+def _ids_of(found: Mapping[str, Any], key: str) -> IdArray | None:
+    if found.get(key) is None:
+        return None
+    ids = as_array(found[key], key)
     if not np.issubdtype(ids.dtype, np.integer):
-        raise TypeError(f"expected neighbors as ids (nq, depth) of integers, got {ids.dtype}")
+        shape = "ids (nq, depth)" if key == "neighbors" else "labels (n,)"
+        raise TypeError(f"expected {key} as {shape} of integers, got {ids.dtype}")
     return ids.astype(np.int64)
 
 

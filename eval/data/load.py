@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +35,7 @@ def load(
     n_database: int | None = None,
     n_queries: int | None = None,
     train_on: TrainOn | None = None,
+    filters: Sequence[float] = (),
     own: OwnData = OwnData(),  # noqa: B008 - frozen
     cache: Path | None = None,
 ) -> LabelledData | VectorData:
@@ -62,6 +63,8 @@ def load(
         n_queries: take a random subset of this many queries; where queries are drawn, draw so many.
         train_on: of vectors without labels, what methods learn from: "learn", "base" or "half", see
             `with_neighbours`.
+        filters: of vectors without labels, shares of the items that searches are measured among
+            besides, drawn at random (seed 0).
         own: what to read of a path.
         cache: folder for true neighbours; by default in the user's cache folder.
 
@@ -85,13 +88,15 @@ def load(
     if isinstance(found, LabelledItems):
         found, n_queries = found.drawn(n_queries), None
     if isinstance(found, LabelledData):
+        if filters:
+            raise ValueError(f"expected vectors without labels to filter, got {name}")
         if train_on is not None:
             raise ValueError(
                 f"expected vectors without labels to train on {train_on!r}, got {name}: what is "
                 "trained on of labelled data is their protocol's"
             )
         return subset(few_labels(found) if split == "few-labels" else found, n_database, n_queries)
-    if isinstance(found, VectorData) and (n_database or n_queries or train_on):
+    if isinstance(found, VectorData) and (n_database or n_queries or train_on or filters):
         found = _parts(found)
     if not isinstance(found, VectorParts | VectorData):
         raise TypeError(
@@ -102,7 +107,9 @@ def load(
         raise ValueError(f"expected labelled data with the protocol {split!r}, got vectors: {name}")
     if isinstance(found, VectorData):
         return found
-    return with_neighbours(found, n_database, n_queries, train_on=train_on, cache=cache)
+    return with_neighbours(
+        found, n_database, n_queries, train_on=train_on, filters=filters, cache=cache
+    )
 
 
 def _found(data: str | Path | Callable[[], Any], own: OwnData) -> Any:

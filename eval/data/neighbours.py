@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from .brute_force import Metric, Neighbours, distances
 from .judged import judged_scores
 from .protocol import Scores, TrainOn, curve_ks
 from .qrels import Qrels
+from .selections import Selection
 from .truth import DEPTH
 
 ONE_RECALLS = (1, 10, 100)
@@ -36,6 +37,7 @@ class VectorData:
             vectors that were scaled to unit length.
         truth: the nearest neighbours of every query, (nq, depth).
         qrels: which items are really relevant to which queries, where that is known.
+        selections: filters that searches are measured with, besides without one.
         trained_on: what `train` is; by default "base" where it is the database, else "learn".
 
     Raises:
@@ -54,6 +56,7 @@ class VectorData:
     truth: Neighbours
     qrels: Qrels | None = None
     trained_on: TrainOn | None = None
+    selections: tuple[Selection, ...] = ()
 
     default_k = DEPTH
 
@@ -100,6 +103,17 @@ class VectorData:
     def labels_to_train(self) -> None:
         """Vectors have no labels."""
         return None
+
+    def among(self, selection: Selection) -> VectorData:
+        """The data where some items are allowed only: what is nearest, or relevant, among them."""
+        qrels = self.qrels
+        if qrels is not None:
+            kept = np.zeros(len(qrels.items), bool)
+            for group in selection.groups:
+                mine = np.isin(qrels.queries, group.queries)
+                kept |= mine & np.isin(qrels.items, group.items)
+            qrels = Qrels(qrels.queries[kept], qrels.items[kept], qrels.grades[kept])
+        return replace(self, truth=selection.truth, qrels=qrels, selections=())
 
     def scores(self, I: IdArray, k: int) -> Scores:  # noqa: E741
         """Recall of every query and its curves, from the true distances of what was returned.

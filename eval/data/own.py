@@ -20,6 +20,7 @@ from faiss_pqvae.data.open import are_images, check_used, open_source
 from faiss_pqvae.data.own_ids import OwnIds, read_id_column, read_own_ids
 from faiss_pqvae.data.source import Source
 from faiss_pqvae.data.tables import open_parquet_vectors, parquet_columns
+from faiss_pqvae.types import IdArray
 
 from .classes import classes_of
 from .held import HELD_BYTES
@@ -57,6 +58,9 @@ class OwnData:
         neighbors: exact neighbours that are known, of vectors without labels: places (nq, at least
             100) in .npy, .ivecs, or .ibin and .bin, also as big-ann has them, with distances
             behind. They are used if they are right for a sample.
+        filter_labels: a .npy file of integers (n,), of vectors: searches are measured besides with
+            a filter that leaves the items of the query's own label.
+        query_filter_labels: likewise of the queries, (nq,).
         query_ids: what the qrels call the queries, in their order: lines of .txt, or .npy or .json;
             by default their places from 0 on.
         item_ids: likewise of the items.
@@ -78,6 +82,8 @@ class OwnData:
     qrels: Path | None = None
     distance: Literal["l2", "inner_product", "cosine"] = "l2"
     neighbors: Path | None = None
+    filter_labels: Path | None = None
+    query_filter_labels: Path | None = None
     query_ids: Path | None = None
     item_ids: Path | None = None
     id_column: str | None = None
@@ -191,6 +197,8 @@ def _npy_folder(path: Path, options: OwnData) -> tuple[Path, OwnData]:
         qrels=options.qrels or found[4],
         distance=options.distance,
         neighbors=options.neighbors,
+        filter_labels=options.filter_labels,
+        query_filter_labels=options.query_filter_labels,
         item_ids=options.item_ids or found[5],
         query_ids=options.query_ids or found[6],
     )
@@ -227,7 +235,18 @@ def _vectors(path: Path, database: Source, queries: Source, options: OwnData) ->
         metric="inner_product" if options.distance == "inner_product" else "l2",
         unit=options.distance == "cosine",
         qrels=judged,
+        item_labels=_labels_to_filter(options.filter_labels),
+        query_labels=_labels_to_filter(options.query_filter_labels),
     )
+
+
+def _labels_to_filter(file: Path | None) -> IdArray | None:
+    if file is None:
+        return None
+    found = read_npy(file, "labels to filter by")
+    if found.ndim != 1 or found.dtype.kind not in "iu":
+        raise ValueError(f"expected integers (n,) in {file}, got {found.dtype} {found.shape}")
+    return found.astype(np.int64)
 
 
 def _ids(file: Path | None, path: Path, column: str | None, n: int) -> OwnIds | None:

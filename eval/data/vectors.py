@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from faiss_pqvae.data.source import Source
-from faiss_pqvae.types import IdArray
+from faiss_pqvae.types import FloatArray, IdArray
 
 from .brute_force import Metric
 from .held import HELD_BYTES, held_vectors, rows_of
 from .neighbours import VectorData
 from .protocol import SEED, TrainOn
 from .qrels import Qrels
+from .selections import Selection, drawn, of_labels
 from .truth import digest, ground_truth
 
 
@@ -32,6 +34,9 @@ class VectorParts:
         metric: what the neighbours are nearest by.
         unit: whether all vectors are scaled to unit length first.
         qrels: which items are really relevant to which queries, where that is known.
+        item_labels: (n,) int64, by which searches are filtered: a query gets items of its own
+            label. None filters by none.
+        query_labels: (nq,) int64, of the queries.
         trained_on: what `train` is; by default "base", or "learn" where it is not None.
     """
 
@@ -45,6 +50,8 @@ class VectorParts:
     unit: bool = False
     qrels: Qrels | None = None
     trained_on: TrainOn | None = None
+    item_labels: IdArray | None = None
+    query_labels: IdArray | None = None
 
 
 def with_neighbours(
@@ -53,6 +60,7 @@ def with_neighbours(
     n_queries: int | None = None,
     *,
     train_on: TrainOn | None = None,
+    filters: Sequence[float] = (),
     cache: Path | None = None,
     held_bytes: int = HELD_BYTES,
 ) -> VectorData:
@@ -65,6 +73,7 @@ def with_neighbours(
         train_on: what methods learn from: the set's "learn" vectors, the "base" that is searched,
             or "half": the first half of the base, and what is searched is the other one. By
             default the learn vectors where there are some, else the base.
+        filters: shares of the items that searches are measured among besides, drawn at random.
         cache: folder for ground truths; by default in the user's cache folder.
         held_bytes: what has at most so many bytes of float32 is read into memory.
 
@@ -106,7 +115,20 @@ def with_neighbours(
         truth=truth,
         qrels=parts.qrels,
         trained_on=parts.trained_on,
+        selections=tuple(_selections(parts, filters, np.asarray(queries[:]), database)),
     )
+
+
+def _selections(
+    parts: VectorParts, filters: Sequence[float], queries: FloatArray, database: Source
+) -> list[Selection]:
+    found = drawn(filters, queries, database, parts.metric)
+    if parts.item_labels is None and parts.query_labels is None:
+        return found
+    if parts.item_labels is None or parts.query_labels is None:
+        raise ValueError("expected labels to filter by of items and of queries, got those of one")
+    labels = parts.item_labels, parts.query_labels
+    return [*found, of_labels(*labels, queries, database, parts.metric)]
 
 
 def _trained_on(parts: VectorParts, train_on: TrainOn | None) -> VectorParts:
@@ -134,6 +156,7 @@ def _trained_on(parts: VectorParts, train_on: TrainOn | None) -> VectorParts:
         database=rows_of(parts.database, second),
         shipped=None,  # of the whole base
         qrels=None if parts.qrels is None else parts.qrels.part(items=second),
+        item_labels=_taken(parts.item_labels, second, n),
         trained_on=train_on,
     )
 
@@ -150,7 +173,8 @@ def _subset(
         # The neighbours that came with the set are those in the whole database.
         qrels = None if parts.qrels is None else parts.qrels.part(items=rows)
         database = rows_of(parts.database, rows)
-        parts = replace(parts, database=database, shipped=None, qrels=qrels)
+        labels = _taken(parts.item_labels, rows, n)
+        parts = replace(parts, database=database, shipped=None, qrels=qrels, item_labels=labels)
     if n_queries is not None:
         n = len(parts.queries)
         rows = _draw("n_queries", n, n_queries)
@@ -159,8 +183,15 @@ def _subset(
         if shipped is not None:  # of another length it is found wrong later, with a warning
             shipped = shipped[rows] if len(shipped) == n else None
         qrels = None if parts.qrels is None else parts.qrels.part(queries=rows)
-        parts = replace(parts, queries=parts.queries[rows], shipped=shipped, qrels=qrels)
+        labels = _taken(parts.query_labels, rows, n)
+        asked = parts.queries[rows]
+        parts = replace(parts, queries=asked, shipped=shipped, qrels=qrels, query_labels=labels)
     return parts, notes
+
+
+def _taken(labels: IdArray | None, rows: IdArray, n: int) -> IdArray | None:
+    """Labels of some rows; of another number than the items they are found wrong later."""
+    return labels[rows] if labels is not None and len(labels) == n else labels
 
 
 def _draw(name: str, n: int, size: int) -> IdArray:

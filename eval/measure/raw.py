@@ -45,6 +45,7 @@ class Costs:
         trained_on: see `results.Row`.
         model_bytes: see `results.Row`, as of what follows.
         index_bytes: None where it is not known.
+        filtered_by: "selector" or "oversampling", of a search with a filter.
         queries_per_s: None in older files.
         latency_ms: none in older files.
         peak_bytes: likewise, and where the system does not say.
@@ -58,6 +59,7 @@ class Costs:
     trained_on: str = ""
     model_bytes: int | None = None
     index_bytes: int | None = None
+    filtered_by: str = ""
     queries_per_s: float | None = None
     latency_ms: dict[str, float] = field(default_factory=dict)
     peak_bytes: dict[str, int] = field(default_factory=dict)
@@ -108,7 +110,9 @@ def _digest(source: Source, name: str) -> bytes:
     return found.digest()
 
 
-def job_key(data: Evaluated, method: Method, search: str, k: int, content: str) -> str:
+def job_key(
+    data: Evaluated, method: Method, search: str, k: int, content: str, among: str = ""
+) -> str:
     """The name of a raw file: hexadecimal digits of the sha256 of the whole configuration.
 
     Versions of software are not in it: a new version of a library would throw hours of training
@@ -122,6 +126,7 @@ def job_key(data: Evaluated, method: Method, search: str, k: int, content: str) 
         k: results per query.
         content: the `fingerprint` of the data: another data set of the same name and shape
             must not be given these results.
+        among: the key of a filter.
     """
     configuration = {
         "dataset": data.name,
@@ -138,6 +143,8 @@ def job_key(data: Evaluated, method: Method, search: str, k: int, content: str) 
         "search": search,
         "k": k,
     }
+    if among:
+        configuration["among"] = among
     if method.supervised:
         labels = data.labels_to_train
         assert labels is not None  # or the runner had refused

@@ -106,6 +106,40 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Filtered:
+    """One search of a method that may return some of the items only.
+
+    Attributes:
+        method: its name.
+        bits: bits per vector.
+        bytes_per_vector: of the built index.
+        search: its search type or setting.
+        among: what is allowed: "10 % of the items", "items of the query's label".
+        n_items: how many that are, the mean over the queries.
+        metrics: by what is nearest, or relevant, among these; means over the seeds.
+        how: "selector", FAISS's or ours, or "oversampling" where an index takes none: more results
+            are asked for, and those that are not allowed dropped.
+        queries_per_s: in batches, of one pass over the queries.
+        intervals: by metric [low, high], a 95 % bootstrap interval over the queries.
+        reference: a yardstick outside the comparison at equal bytes.
+        keys: the raw results of every seed.
+    """
+
+    method: str
+    bits: int
+    bytes_per_vector: int
+    search: str
+    among: str
+    n_items: float
+    how: str
+    metrics: dict[str, float]
+    queries_per_s: float | None = None
+    intervals: dict[str, list[float]] = field(default_factory=dict, metadata=_ENDS)
+    reference: bool = False
+    keys: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
 class Comparison:
     """The best method at some number of bytes against another at the same bytes.
 
@@ -175,6 +209,7 @@ class Results:
         confidence: how intervals and p-values were made, JSON values.
         fingerprint: sha256 of the items.
         left_out: methods that were asked for and have no row.
+        filtered: the same searches among some of the items, where filters were asked for.
         roles: the protocol in words: what is searched with, in, trained on, and relevant.
         note: what a reader has to know first, such as that a run was a quick one.
     """
@@ -193,6 +228,7 @@ class Results:
     confidence: dict[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
     left_out: tuple[LeftOut, ...] = ()
+    filtered: tuple[Filtered, ...] = ()
     roles: str = ""
     note: str = ""
 
@@ -276,6 +312,18 @@ def ranked_rows(rows: Iterable[Row], name: str) -> list[Row]:
     return sorted(sort_rows(rows), key=lambda row: (row.bits, -row.metrics.get(name, -math.inf)))
 
 
+def filtered_rows(results: Results) -> list[Filtered]:
+    """The searches with filters: by filter, then the compared ones by bits, the best first."""
+    name = main_metric(results)
+    filters = list(dict.fromkeys(row.among for row in results.filtered))
+
+    def order(row: Filtered) -> tuple[Any, ...]:
+        value = row.metrics.get(name, -math.inf)
+        return filters.index(row.among), row.reference, row.bits, -value, natural(row.method)
+
+    return sorted(results.filtered, key=order)
+
+
 def best_rows(results: Results) -> list[Row]:
     """The best row at every number of bytes, references apart; of equally good ones all."""
     name = main_metric(results)
@@ -295,5 +343,5 @@ def _results(content: Any) -> Results:
     if version != FORMAT:
         hint = "; a newer version of faiss-pqvae wrote it" if version > FORMAT else ""
         raise ValueError(f"expected format {FORMAT}, got {version}{hint}")
-    found: Results = made(Results, content, "the file", (Row, Comparison, LeftOut))
+    found: Results = made(Results, content, "the file", (Row, Comparison, LeftOut, Filtered))
     return replace(found, protocol=current_protocol(found.protocol))

@@ -18,6 +18,7 @@ from faiss_pqvae.messages import listed
 from faiss_pqvae.progress import Progress
 
 from ..data.protocol import Evaluated, roles_of
+from ..data.selections import Selection
 from ..methods.errors import told
 from ..methods.method import LeftOutError, Method
 from .environment import environment, software
@@ -26,7 +27,7 @@ from .memory import PeakMemory
 from .raw import Costs, Raw, check_scores, fingerprint, job_key, read_raw, write_raw, write_scores
 from .results import FILE_NAME, LeftOut, Results, write_results
 from .scored import Measured, with_rows
-from .searching import Built, built, peaks, searched, set_search
+from .searching import Built, built, peaks, searched, searched_among, set_search
 from .speed import measured_speed
 from .trust import check_distances, check_results, order_ties
 
@@ -158,7 +159,10 @@ def _measured(
     """Every search of every method, each once, and what is left out."""
     # All keys before the first training, which may change what a method is made of.
     keys = {
-        tuple(job_key(job.data, one, search, job.k, job.content) for search in one.searches): one
+        tuple(
+            job_key(job.data, one, search, job.k, job.content, among.key if among else "")
+            for search, among in _asked_of(job.data, one)
+        ): one
         for one in methods
     }
     measured: list[Measured] = []
@@ -168,10 +172,11 @@ def _measured(
     with Progress("evaluation", total, unit="searches", shown=progress) as bar:
         for of_method, method in keys.items():
             bar.note(method=f"{method.name}, {method.bits} bits")
-            for search, key, raw, was_stored in _measure(job, method, of_method, missing):
-                measured.append(_scored(job, method, search, key, raw))
-                write_scores(measured[-1].scores, job.out, key)
-                stored += [f"{method.name}, {method.bits} bits ({search})"] if was_stored else []
+            for one in _measure(job, method, of_method, missing):
+                measured.append(_scored(job, method, one))
+                write_scores(measured[-1].scores, job.out, one.key)
+                if one.was_stored:
+                    stored.append(f"{method.name}, {method.bits} bits ({one.search})")
                 bar.update()
     if stored:
         _log.info(
@@ -181,10 +186,26 @@ def _measured(
     return measured, missing
 
 
+class _Search(NamedTuple):
+    """One search that was measured, with or without a filter."""
+
+    search: str
+    among: Selection | None
+    key: str
+    raw: Raw
+    was_stored: bool
+
+
+def _asked_of(data: Evaluated, method: Method) -> list[tuple[str, Selection | None]]:
+    """Every search setting of a method: without a filter, then with each."""
+    selections: tuple[Selection, ...] = getattr(data, "selections", ())  # only ours have some
+    return [(search, among) for among in (None, *selections) for search in method.searches]
+
+
 def _measure(
     job: _Job, method: Method, keys: Sequence[str], missing: _Missing
-) -> Iterator[tuple[str, str, Raw, bool]]:
-    """Each search setting with its key, its results, and whether these were stored.
+) -> Iterator[_Search]:
+    """Each search of a method.
 
     Why a method is left out goes to `missing`: it lacks something, or it is wrong, which the run
     tells at its end. Only what the method itself raises is noted.
@@ -200,54 +221,74 @@ def _measure(
         missing.append((left(told(error), failed=True), error))
 
 
-def _searches(
-    job: _Job, method: Method, keys: Sequence[str]
-) -> Iterator[tuple[str, str, Raw, bool]]:
+def _searches(job: _Job, method: Method, keys: Sequence[str]) -> Iterator[_Search]:
     """The same of an index that is built once for all search settings, where it is needed."""
     made: Built | None = None
-    for search, key in zip(method.searches, keys, strict=True):
+    for (search, among), key in zip(_asked_of(job.data, method), keys, strict=True):
         raw = None if job.fresh else _reusable(job.out, key, method, search)
         if raw is not None:
-            yield search, key, raw, True
+            yield _Search(search, among, key, raw, True)
             continue
         if made is None:
             made = built(job.data, method)
-        index = made.index
-        set_search(index, search, of_several=len(method.searches) > 1)
-        with PeakMemory() as searching:
-            D, I, batches = searched(job.data, index, job.k, job.batch_size)  # noqa: E741
-        try:
-            check_results(D, I, len(job.data.database), padded="=" in search)
-            if search == "exact":
-                check_distances(job.data, D, I)
-        except ValueError as error:
-            raise ValueError(f"{search}: {error}") from error
-        speed = measured_speed(job.data, index, job.k, batches)
-        costs = Costs(
-            code_size=index.sa_code_size(),
-            train_s=made.train_s,
-            add_s=made.add_s,
-            search_s=sum(seconds for _, seconds in batches),
-            software=software(),
-            trained_on=made.trained_on,
-            model_bytes=made.model_bytes,
-            index_bytes=made.index_bytes,
-            queries_per_s=speed.queries_per_s,
-            latency_ms=speed.latency_ms,
-            peak_bytes=made.peak_bytes | peaks(search=searching),
-        )
-        raw = Raw(*order_ties(D, I), costs)
+        set_search(made.index, search, of_several=len(method.searches) > 1)
+        raw = _of_all(job, made, search) if among is None else _of_some(job, made, among)
         write_raw(raw, job.out, key)
-        yield search, key, raw, False
+        yield _Search(search, among, key, raw, False)
 
 
-def _scored(job: _Job, method: Method, search: str, key: str, raw: Raw) -> Measured:
-    scores = job.data.scores(raw.I, job.k)
+def _of_some(job: _Job, made: Built, among: Selection) -> Raw:
+    """What a search with a filter returns."""
+    D, I, search_s, how = searched_among(  # noqa: E741
+        job.data, made.index, among, job.k, job.batch_size
+    )
+    check_results(D, I, len(job.data.database), padded=True)
+    return Raw(*order_ties(D, I), _costs(made, search_s, filtered_by=how))
+
+
+def _costs(made: Built, search_s: float, **more: Any) -> Costs:
+    return Costs(
+        code_size=made.index.sa_code_size(),
+        train_s=made.train_s,
+        add_s=made.add_s,
+        search_s=search_s,
+        software=software(),
+        trained_on=made.trained_on,
+        model_bytes=made.model_bytes,
+        index_bytes=made.index_bytes,
+        **more,
+    )
+
+
+def _of_all(job: _Job, made: Built, search: str) -> Raw:
+    """What a search of the whole database returns, and how fast."""
+    with PeakMemory() as searching:
+        D, I, batches = searched(job.data, made.index, job.k, job.batch_size)  # noqa: E741
+    try:
+        check_results(D, I, len(job.data.database), padded="=" in search)
+        if search == "exact":
+            check_distances(job.data, D, I)
+    except ValueError as error:
+        raise ValueError(f"{search}: {error}") from error
+    speed = measured_speed(job.data, made.index, job.k, batches)
+    costs = _costs(
+        made,
+        sum(seconds for _, seconds in batches),
+        queries_per_s=speed.queries_per_s,
+        latency_ms=speed.latency_ms,
+        peak_bytes=made.peak_bytes | peaks(search=searching),
+    )
+    return Raw(*order_ties(D, I), costs)
+
+
+def _scored(job: _Job, method: Method, one: _Search) -> Measured:
+    data: Any = job.data
+    scores = (data if one.among is None else data.among(one.among)).scores(one.raw.I, job.k)
     try:
         check_scores(scores, len(job.data.queries))
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{method.name} ({search}): {error}") from error
-    return Measured(method, search, key, scores, raw.costs)
+        raise type(error)(f"{method.name} ({one.search}): {error}") from error
+    return Measured(method, one.search, one.key, scores, one.raw.costs, one.among)
 
 
 def _reusable(out: Path, key: str, method: Method, search: str) -> Raw | None:

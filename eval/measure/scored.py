@@ -14,6 +14,7 @@ from faiss_pqvae.messages import suggestion
 from faiss_pqvae.types import DoubleArray
 
 from ..data.protocol import Scores
+from ..data.selections import Selection
 from ..methods.method import Method
 from .confidence import (
     compare,
@@ -23,7 +24,7 @@ from .confidence import (
     settings,
 )
 from .raw import Costs, read_scores
-from .results import EXACT, RECALL, Results, Row, main_metric
+from .results import EXACT, RECALL, Filtered, Results, Row, main_metric
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,6 +37,7 @@ class Measured:
         key: of the raw results.
         scores: what the answers were worth.
         costs: what it took.
+        among: the filter that it was asked with.
     """
 
     method: Method
@@ -43,6 +45,7 @@ class Measured:
     key: str
     scores: Scores
     costs: Costs
+    among: Selection | None = None
 
 
 def with_rows(results: Results, measured: Sequence[Measured]) -> Results:
@@ -51,12 +54,43 @@ def with_rows(results: Results, measured: Sequence[Measured]) -> Results:
     Methods that differ in nothing but their seed are one row: its metrics are means over the
     seeds, its intervals those of each query's mean over the seeds.
     """
+    whole = _groups(one for one in measured if one.among is None)
+    rows = tuple(_row(group, results) for group in whole)
+    filtered = tuple(
+        _filtered(group, results) for group in _groups(one for one in measured if one.among)
+    )
+    scores = [_mean_scores([one.scores for one in group]) for group in whole]
+    return with_confidence(replace(results, rows=rows, filtered=filtered), scores)
+
+
+def _groups(measured: Iterable[Measured]) -> list[list[Measured]]:
+    """What differs in nothing but the seed."""
     groups: dict[str, list[Measured]] = {}
     for one in measured:
         groups.setdefault(_but_for_seed(one), []).append(one)
-    rows = tuple(_row(group, results) for group in groups.values())
-    scores = [_mean_scores([one.scores for one in group]) for group in groups.values()]
-    return with_confidence(replace(results, rows=rows), scores)
+    return [*groups.values()]
+
+
+def _filtered(group: Sequence[Measured], results: Results) -> Filtered:
+    first = group[0]
+    assert first.among is not None
+    scores = _mean_scores([one.scores for one in group])
+    ends = percentile_intervals(resampled_means(np.stack([*scores.values()], axis=1)))
+    search_s = float(np.mean([one.costs.search_s for one in group]))
+    return Filtered(
+        method=first.method.name,
+        bits=first.method.bits,
+        bytes_per_vector=first.costs.code_size,
+        search=first.search,
+        among=first.among.name,
+        n_items=first.among.n_items,
+        how=first.costs.filtered_by,
+        metrics={name: float(values.mean()) for name, values in scores.items()},
+        queries_per_s=results.n_queries / search_s if search_s > 0 else None,
+        intervals=dict(zip(scores, ends.tolist(), strict=True)),
+        reference=first.method.reference,
+        keys=[one.key for one in group],
+    )
 
 
 def with_confidence(
@@ -148,10 +182,9 @@ def stored_scores(results: Results, out: str | Path) -> list[dict[str, DoubleArr
 def _but_for_seed(one: Measured) -> str:
     """Equal for searches that differ in nothing but the seed of their method."""
     method = one.method
-    return json.dumps(
-        [method.name, method.bits, one.search, method.reference, _without_seeds(method.config)],
-        sort_keys=True,
-    )
+    among = "" if one.among is None else one.among.key
+    what = [method.name, method.bits, one.search, among, method.reference]
+    return json.dumps([*what, _without_seeds(method.config)], sort_keys=True)
 
 
 def _without_seeds(config: Any) -> Any:

@@ -13,9 +13,13 @@ import numpy.typing as npt
 from faiss_pqvae.types import FloatArray, IdArray
 
 from ..data.protocol import Evaluated, trained_on
+from ..data.selections import Selection
 from ..faiss_library import faiss
+from ..methods.among import NoSelectorError, oversampled, selector
 from ..methods.method import Method, Searchable
 from .memory import PeakMemory
+
+SELECTOR, OVERSAMPLING = "selector", "oversampling"  # how searches are filtered
 
 
 @dataclass(frozen=True, eq=False)
@@ -138,6 +142,46 @@ def searched(
         batches.append((len(xq), time.perf_counter() - started))
         D[rows], I[rows] = _checked(found, (len(xq), k))
     return D, I, batches
+
+
+def searched_among(
+    data: Evaluated, index: Searchable, selection: Selection, k: int, batch_size: int
+) -> tuple[FloatArray, IdArray, float, str]:
+    """The same among some of the items, and the seconds; ids of -1 where these are fewer than k.
+
+    With a selector where the index takes one, else by oversampling; the last value says which.
+
+    Raises:
+        TypeError, ValueError: as `searched`; an id that the filter leaves out.
+    """
+    n, seconds = len(data.queries), 0.0
+    how = SELECTOR if hasattr(index, "search_among") else OVERSAMPLING
+    D, I = np.empty((n, k), np.float32), np.empty((n, k), np.int64)  # noqa: E741
+    for group in selection.groups:
+        allowed = np.zeros(len(data.database), bool)
+        allowed[group.items] = True
+        sel = selector(allowed)
+        for start in range(0, len(group.queries), batch_size):
+            rows = group.queries[start : start + batch_size]
+            xq = data.queries[rows]
+            started = time.perf_counter()
+            if how == SELECTOR:
+                try:
+                    found: Any = index.search_among(xq, k, sel)  # type: ignore[attr-defined]
+                except NoSelectorError:
+                    how = OVERSAMPLING
+            if how == OVERSAMPLING:
+                found = oversampled(index, xq, k, allowed)
+            seconds += time.perf_counter() - started
+            D[rows], I[rows] = _checked(found, (len(xq), k))
+        ids = I[group.queries]
+        outside = ids[(ids >= 0) & ~np.isin(ids, group.items)]
+        if outside.size:
+            raise ValueError(
+                f"expected results among {selection.name}, got item {outside[0]}: the filter is "
+                "ignored"
+            )
+    return D, I, seconds, how
 
 
 def _checked(found: Any, shape: tuple[int, int]) -> tuple[npt.NDArray[Any], npt.NDArray[Any]]:

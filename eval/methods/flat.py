@@ -20,6 +20,7 @@ from faiss_pqvae.data.source import Source, chunks
 from faiss_pqvae.types import FloatArray, IdArray
 
 from ..faiss_library import faiss
+from .among import native_among
 from .enough import check_enough_for
 from .method import check_enough
 from .native_training import native_bytes, train_native, written_bytes
@@ -139,6 +140,10 @@ class FlatPixels:
         """
         D, I = self.faiss_index.search(self._reduce(flatten(xq, self.d)), k)  # noqa: E741
         return D, I
+
+    def search_among(self, xq: npt.NDArray[Any], k: int, sel: Any, /) -> tuple[FloatArray, IdArray]:
+        """The same of the items that a faiss.IDSelector has; -1 behind them where they are few."""
+        return native_among(self.faiss_index, self._reduce(flatten(xq, self.d)), k, sel)
 
     def sa_code_size(self) -> int:
         """Bytes per vector of the index."""

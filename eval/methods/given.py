@@ -14,6 +14,7 @@ from faiss_pqvae.data.source import Source, missing
 from faiss_pqvae.types import FloatArray, IdArray
 
 from ..faiss_library import faiss
+from .among import native_among, parameters
 from .flat import check_size, flat_chunks, flatten
 from .learned_index import filled_bytes, kept_bytes
 from .method import Method, Shape
@@ -118,6 +119,15 @@ class GivenIndex:
         x = flatten(xq, self.index.d) if self.native else xq
         D, I = self.index.search(x, k)  # noqa: E741
         return D, I
+
+    def search_among(self, xq: npt.NDArray[Any], k: int, sel: Any, /) -> tuple[FloatArray, IdArray]:
+        """The same of the items that a faiss.IDSelector has; -1 behind them where they are few."""
+        if self.native:
+            return native_among(self.index, flatten(xq, self.index.d), k, sel)
+        found: tuple[FloatArray, IdArray] = self.index.search(
+            xq, k, params=parameters(self.faiss_index, sel)
+        )
+        return found
 
     def sa_code_size(self) -> int:
         """Bytes per stored vector."""

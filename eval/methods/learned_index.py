@@ -12,6 +12,7 @@ from faiss_pqvae.data.source import Source
 from faiss_pqvae.types import FloatArray, IdArray
 
 from ..data.protocol import LabelArray
+from .among import parameters
 from .method import Shape
 from .native_training import native_bytes, written_bytes
 
@@ -105,6 +106,12 @@ class Scanned:
         index.search_type = self.search_type  # type: ignore[assignment]
         return index.search(xq, k)
 
+    def search_among(self, xq: npt.NDArray[Any], k: int, sel: Any, /) -> tuple[FloatArray, IdArray]:
+        """The same of the items that a faiss.IDSelector has; -1 behind them where they are few."""
+        index = self._filled
+        index.search_type = self.search_type  # type: ignore[assignment]
+        return index.search(xq, k, params=parameters(index.faiss_index, sel))
+
     def sa_code_size(self) -> int:
         """Bytes per stored vector, known before there is an index."""
         if self._index is not None:
@@ -170,6 +177,10 @@ class Behind:
     def search(self, xq: npt.NDArray[Any], k: int, /) -> tuple[FloatArray, IdArray]:
         """D (nq, k) float32 and I (nq, k) int64 of queries (nq, *item_shape), best first."""
         return self.index.search(xq, k)
+
+    def search_among(self, xq: npt.NDArray[Any], k: int, sel: Any, /) -> tuple[FloatArray, IdArray]:
+        """The same of the items that a faiss.IDSelector has; -1 behind them where they are few."""
+        return self.index.search(xq, k, params=parameters(self.index.faiss_index, sel))
 
     def sa_code_size(self) -> int:
         """Bytes per stored vector."""

@@ -22,7 +22,15 @@ from faiss_pqvae.files import replace_bytes
 from faiss_pqvae.types import IdArray
 
 from ..data.protocol import Evaluated
-from ..measure.results import FILE_NAME, Results, Row, read_results, sort_rows, speed_of
+from ..measure.results import (
+    FILE_NAME,
+    Results,
+    Row,
+    filtered_rows,
+    read_results,
+    sort_rows,
+    speed_of,
+)
 from .figures import comparison_figures, result_figures
 from .gallery import gallery
 from .levels import levels
@@ -143,6 +151,7 @@ def _write(results: Results, out: Path, inputs: Mapping[str, Any]) -> Path:
         all_costs=all_costs(page),
         all_costs_names=ALL_COSTS,
         levels=levels(page),
+        filtered=filtered_rows(results),
         costs_of=functools.partial(costs_of, page),
         rows=page.rows,
         references=page.references,

@@ -4,7 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..measure.results import Comparison, Results, Row, speed_of
+from ..measure.results import (
+    Comparison,
+    Results,
+    Row,
+    filtered_rows,
+    metric_names,
+    speed_of,
+)
 from .levels import levels
 from .shown import TRAINED_ON, costs_of, kept_text, shown, spread_of
 
@@ -40,6 +47,21 @@ def table(results: Results) -> str:
     if found.left_out:
         lines += ["", "Not measured:", *(f"  {line}" for line in found.left_out)]
     return "\n".join(lines)
+
+
+def filtered_table(results: Results) -> str:
+    """The searches with filters, by filter and bits, the best first; empty with none."""
+    if not results.filtered:
+        return ""
+    names = [metric for metric in metric_names(results) if metric in results.filtered[0].metrics]
+    head = ["among", "items", "method", "bytes", "search", "filtered by"]
+    cells = [[*head, *(f"{heading(one)} %" for one in names), "queries/s"]]
+    for row in filtered_rows(results):
+        code = [row.method, str(row.bytes_per_vector), row.search, row.how]
+        shares = [f"{100 * row.metrics[one]:.2f}" for one in names]
+        speed = "-" if row.queries_per_s is None else f"{row.queries_per_s:,.0f}"
+        cells.append([row.among, f"{row.n_items:,.0f}", *code, *shares, speed])
+    return "\n".join(["Searches with a filter:", *_aligned(cells, left=(0, 2, 4, 5))])
 
 
 def levels_table(results: Results) -> str:

@@ -54,6 +54,7 @@ def evaluate(
     n_database: int | None = None,
     n_queries: int | None = None,
     train_on: TrainOn | None = None,
+    filters: tuple[float, ...] = (),
     own: Annotated[OwnData, tyro.conf.arg(name="")] = OwnData(),  # noqa: B008 - frozen
     pretrained: Path | None = None,
     train_queries: Path | None = None,
@@ -108,6 +109,8 @@ def evaluate(
         train_on: of vectors, what methods learn from: the learn vectors of the set, the base that
             is searched, or half: the first half of the base, and the other half is searched. By
             default the learn vectors where there are some, else the base.
+        filters: for vectors: shares of the items, such as 0.01 0.1 0.5, that searches are measured
+            among besides, with FAISS's selectors; the nearest are then those among them.
         own: data of your own.
         pretrained: folder of a trained index whose encoder every training starts from.
         train_queries: for vectors: a file of real queries that the learned code learns from, as
@@ -128,6 +131,7 @@ def evaluate(
         n_database=n_database,
         n_queries=n_queries,
         train_on=train_on,
+        filters=filters,
         own=own,
     )
     shape = tuple(data.database.shape[1:])
@@ -274,6 +278,7 @@ def print_results(results: Results) -> None:
     """Prints the tables of an evaluation, and what a reader has to know of it."""
     from faiss_pqvae.eval.report.text import (
         comparison_table,
+        filtered_table,
         levels_table,
         seeds_table,
         sentences,
@@ -288,6 +293,6 @@ def print_results(results: Results) -> None:
     marked = any(row.marked for row in results.rows)
     one_seed = "" if seeds or results.note or not marked else ONE_SEED
     compared = "\n".join([comparison_table(results), "", *sentences(results)])
-    parts = [table(results), levels_table(results), seeds]
+    parts = [table(results), levels_table(results), filtered_table(results), seeds]
     parts += [compared if results.comparisons else "", one_seed, results.note]
     print("\n\n".join(filter(None, parts)))

@@ -167,6 +167,31 @@ def test_evaluate__lambdas_seeds_and_inverted_lists(tmp_path):
     assert not (tmp_path / "run" / "pqvae-16-seed3" / "config.json").exists()
 
 
+def test_evaluate__with_filters(tmp_path, capsys):
+    x = np.random.default_rng(0).standard_normal((430, 8), dtype=np.float32)
+    np.save(tmp_path / "items.npy", x[:400])
+    np.save(tmp_path / "queries.npy", x[400:])
+    np.save(tmp_path / "labels.npy", np.arange(400) % 4)
+    np.save(tmp_path / "asked.npy", np.arange(30) % 4)
+    results = evaluated(
+        *("--dataset", str(tmp_path / "items.npy"), "--queries", str(tmp_path / "queries.npy")),
+        *("--filter-labels", str(tmp_path / "labels.npy")),
+        *("--query-filter-labels", str(tmp_path / "asked.npy"), "--filters", "0.2"),
+        *("--bits", "32", "--methods", "Exact L2", "PQ", "learned", *FAST),
+        *("--distance", "inner_product", "--model.objective", "ranking", "--ranking.epochs", "1"),
+        out=tmp_path / "run",
+    )
+    found = {(row["method"], row["search"], row["among"]): row for row in results["filtered"]}
+    for among, n_items in (("20 % of the items", 80), ("items of the query's label", 100)):
+        assert found["PQ-VAE", "adc", among]["how"] == "selector"  # where FAISS's PQ has none
+        assert found["PQ", "adc", among]["how"] == "oversampling"
+        assert found["Exact inner product", "exact", among]["metrics"]["1-recall@1"] == 1
+        assert {row["n_items"] for key, row in found.items() if key[2] == among} == {n_items}
+    assert "Searches with a filter:" in capsys.readouterr().out
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert page.count('<td class="t">20 % of the items</td>') == len(found) // 2
+
+
 MINE = """
 import numpy as np
 from faiss_pqvae.eval.methods.method import Method
