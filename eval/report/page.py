@@ -32,6 +32,7 @@ from ..measure.results import (
     speed_of,
 )
 from .figures import comparison_figures, result_figures
+from .files import write_tables
 from .gallery import gallery
 from .levels import levels
 from .shown import ALL_COSTS, Shown, all_costs, costs_of, kept_text, shown, spread_of
@@ -54,6 +55,8 @@ def write_report(
     usage: Mapping[str, IdArray] | None = None,
 ) -> Path:
     """Writes `out/report.html`, and `out/report_inputs.json` so that it can be rebuilt.
+
+    Beside them lie `results.csv` and `table.tex`, the table for other programs and for a paper.
 
     Args:
         results: of `run`, with its raw files in `out/raw`.
@@ -169,6 +172,7 @@ def _write(results: Results, out: Path, inputs: Mapping[str, Any]) -> Path:
         gallery=images,
     )
     replace_bytes(out / "report.html", text.encode())
+    write_tables(page, out)
     return out / "report.html"
 
 

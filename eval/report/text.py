@@ -12,6 +12,7 @@ from ..measure.results import (
     metric_names,
     speed_of,
 )
+from ..measure.two_runs import TwoRuns
 from .levels import levels
 from .shown import TRAINED_ON, costs_of, kept_text, shown, spread_of
 
@@ -118,6 +119,40 @@ def comparison_table(results: Results) -> str:
         "p: paired t-test, Holm's correction."
     )
     return "\n".join([*_aligned([head, *cells], left=(1, 2)), note])
+
+
+def two_runs_table(found: TwoRuns) -> str:
+    """What changed from one run to another, and what only one of them has."""
+    head = ["method", "bytes", "search", "before", "after", "difference", "95 % interval", "p"]
+    head += ["queries/s: after / before"]
+    cells = [head]
+    for one in sorted(found.changes, key=lambda one: (one.after.bits, -one.difference)):
+        speeds = one.before.queries_per_s, one.after.queries_per_s
+        cells.append(
+            [
+                one.after.method,
+                str(one.after.bytes_per_vector),
+                one.after.search,
+                *(f"{100 * row.metrics[one.metric]:.2f}" for row in (one.before, one.after)),
+                f"{100 * one.difference:+.2f}",
+                "[{:+.2f}, {:+.2f}]".format(*(100 * end for end in one.interval)),
+                p_text(one.p),
+                f"{speeds[1] / speeds[0]:.2f}" if speeds[0] and speeds[1] else "-",
+            ]
+        )
+    metric = metric_label(found.changes[0].metric)
+    lines = [f"{metric} %, from the first run to the second, over the same queries:"]
+    lines += _aligned(cells, left=(0, 2))
+    lines.append(
+        "p: paired t-test, Holm's correction. Speeds are of two runs, and of their machines."
+    )
+    for which, rows in (("first", found.only_first), ("second", found.only_second)):
+        if rows:
+            names = dict.fromkeys(
+                f"{cite(row.method, row.search)}, {row.bits} bits" for row in rows
+            )
+            lines.append(f"Only in the {which} run: {'; '.join(names)}.")
+    return "\n".join(lines)
 
 
 def sentences(results: Results) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -14,12 +15,14 @@ from faiss_pqvae.eval.data.own import OwnData
 from faiss_pqvae.eval.data.protocol import Evaluated
 from faiss_pqvae.eval.measure.results import FILE_NAME, Results, main_metric, read_results
 from faiss_pqvae.eval.measure.scored import stored_scores, with_confidence
+from faiss_pqvae.eval.measure.two_runs import two_runs
 from faiss_pqvae.files import check_folder
 from faiss_pqvae.registry import datasets
 
 
 def report(
     out: Out,
+    other: Path | None = None,
     /,
     *,
     dataset: str | None = None,
@@ -30,10 +33,13 @@ def report(
     """Write report.html of a finished evaluation again, and print its tables; nothing is measured.
 
     With METHOD or METRIC other comparisons are printed than the page has: from the scores of every
-    query, which lie beside the raw results.
+    query, which lie beside the raw results. With OTHER, a second run over the same data, what
+    changed from OUT to OTHER is printed, query by query. results.csv and table.tex (for LaTeX) lie
+    beside the page.
 
     Args:
         out: folder of `evaluate` or `demo`.
+        other: folder of a run to compare with it, whose rows have the same names.
         dataset: draw the gallery again from this data set; without it the page keeps its own.
         own: what to read of data of your own, as in `evaluate`.
         method: compare this method with the others instead of the best one.
@@ -41,20 +47,21 @@ def report(
     """
     # Here, so that --help does not draw.
     from faiss_pqvae.eval.report.page import read_inputs, rebuild_report
+    from faiss_pqvae.eval.report.text import two_runs_table
 
-    if not (out / FILE_NAME).exists():
-        why = "" if out.exists() else ", which does not exist"
-        raise FileNotFoundError(
-            f"no evaluation in {out}{why}: expected {FILE_NAME}, which `faiss-pqvae evaluate --out "
-            f"{out}` writes at its end"
-        )
+    results = _read(out)
     if dataset is None and own != OwnData():
         raise ValueError(
             f"expected --dataset with options of its data, got {what_is_set(own)} alone, "
             "which would have no effect: the page is written from stored files"
         )
     check_folder(out)
-    results = read_results(out / FILE_NAME)
+    if other is not None:
+        if method is not None or dataset is not None:
+            raise ValueError("expected neither --method nor --dataset with two runs")
+        found = two_runs(results, _read(other), (out, other), metric=metric)
+        print(two_runs_table(found))
+        return
     data = None if dataset is None else _load(dataset, own, results)
     if method is not None or metric is not None:
         scores = stored_scores(results, out)
@@ -68,6 +75,16 @@ def report(
             f"--dataset {results.dataset} draws it"
         )
     print(f"report   {page}")
+
+
+def _read(out: Path) -> Results:
+    if not (out / FILE_NAME).exists():
+        why = "" if out.exists() else ", which does not exist"
+        raise FileNotFoundError(
+            f"no evaluation in {out}{why}: expected {FILE_NAME}, which `faiss-pqvae evaluate --out "
+            f"{out}` writes at its end"
+        )
+    return read_results(out / FILE_NAME)
 
 
 def _could_have_gallery(results: Results) -> bool:

@@ -1,5 +1,6 @@
 """`faiss-pqvae report`: what a finished evaluation said, again, from its files alone."""
 
+import csv
 import re
 import shutil
 from dataclasses import replace
@@ -113,3 +114,62 @@ def test_report__needs_a_finished_run(tmp_path, capsys):
     with pytest.raises(SystemExit, match="2"):
         main(["report", str(tmp_path)])
     assert "results.json" in capsys.readouterr().err
+
+
+def test_report__compares_two_runs_of_the_same_data(toy, out, tmp_path, capsys):
+    other = tmp_path / "other"
+    codes = [("PQ", "PCA4,PQ4x2np"), ("OPQ", "OPQ4_36,PQ4x2np")]
+    methods = [from_factory(name, 8, 36, factory) for name, factory in codes]
+    run(toy, methods, other, k=10)
+    main(["report", str(out), str(other)])
+    printed = capsys.readouterr().out
+    before, after = (
+        next(row for row in read_results(folder / "results.json").rows if row.method == "PQ")
+        for folder in (out, other)
+    )
+    difference = 100 * (after.metrics["map@10"] - before.metrics["map@10"])
+    line = next(line for line in printed.splitlines() if line.startswith("PQ "))
+    assert f"{difference:+.2f}" in line
+    assert "Only in the first run: Exact L2 (exact), 1152 bits; LSH (adc), 8 bits." in printed
+    assert "Only in the second run: OPQ (adc), 8 bits." in printed
+    main(["report", str(out), str(out), "--metric", "precision@10"])
+    printed = capsys.readouterr().out
+    assert printed.count("+0.00  [+0.00, +0.00]") == 3
+    assert "precision@10 %, from the first run to the second" in printed
+
+
+def test_report__refuses_to_compare_other_data(toy, out, tmp_path, capsys):
+    other = tmp_path / "other"
+    fewer = replace(toy, queries=toy.queries[:20], query_labels=toy.query_labels[:20])
+    run(fewer, [from_factory("PQ", 8, 36, "PQ4x2np")], other, k=10)
+    for folder, options, message in (
+        (other, (), "two runs of the same data, got toy .* whose items differ"),
+        (out, ("--method", "PQ"), "expected neither --method nor --dataset with two runs"),
+        (out, ("--metric", "none"), "expected rows with none that both runs have"),
+        (tmp_path / "nothing", (), "no evaluation in .*nothing, which does not exist"),
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            main(["report", str(out), str(folder), *options])
+        assert re.search(message, capsys.readouterr().err)
+
+
+def test_report__tables_for_other_programs_lie_beside_the_page(out):
+    results = read_results(out / "results.json")
+    with (out / "results.csv").open(newline="") as file:
+        lines = [*csv.DictReader(file)]
+    assert len(lines) == len(results.rows)
+    rows = {row.method: row for row in results.rows}
+    for line in lines:
+        row = rows[line["method"]]
+        assert float(line["map@10"]) == row.metrics["map@10"]
+        assert float(line["map@10 low"]) == row.intervals["map@10"][0]
+        assert float(line["p99 ms"]) == row.latency_ms["p99"]
+        assert line["reference"] == str(int(row.reference))
+    latex = (out / "table.tex").read_text()
+    assert latex.count("\\\\") == 1 + len(results.rows)
+    best = max(rows["PQ"], rows["LSH"], key=lambda row: row.metrics["map@10"])
+    value = f"{100 * best.metrics['map@10']:.1f}"
+    line = next(line for line in latex.splitlines() if line.startswith(f"{best.method} "))
+    assert f"\\textbf{{{value}" in line
+    exact_line = next(line for line in latex.splitlines() if line.startswith("Exact L2"))
+    assert "textbf" not in exact_line
