@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -22,7 +23,8 @@ from faiss_pqvae.types import FloatArray, IdArray
 from ..faiss_library import faiss
 from .among import native_among
 from .enough import check_enough_for
-from .method import check_enough
+from .flowing import Flowing
+from .method import LeftOutError, check_enough
 from .native_training import native_bytes, train_native, written_bytes
 
 TRAIN_LIMIT = 50_000
@@ -144,6 +146,17 @@ class FlatPixels:
     def search_among(self, xq: npt.NDArray[Any], k: int, sel: Any, /) -> tuple[FloatArray, IdArray]:
         """The same of the items that a faiss.IDSelector has; -1 behind them where they are few."""
         return native_among(self.faiss_index, self._reduce(flatten(xq, self.d)), k, sel)
+
+    def flowing(self) -> Flowing:
+        """The trained index as one that items come into and go from.
+
+        Raises:
+            LeftOutError: items cannot be removed from it.
+        """
+        if not isinstance(self.faiss_index, faiss.Index):
+            raise LeftOutError("items cannot be deleted from it")
+        prepared = partial(flatten, d=self.d)
+        return Flowing(self.faiss_index, self.search, lambda x: self._reduce(prepared(x)))
 
     def sa_code_size(self) -> int:
         """Bytes per vector of the index."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any, Protocol
 
@@ -13,7 +14,8 @@ from faiss_pqvae.types import FloatArray, IdArray
 
 from ..data.protocol import LabelArray
 from .among import parameters
-from .method import Shape
+from .flowing import Flowing
+from .method import LeftOutError, Shape
 from .native_training import native_bytes, written_bytes
 
 
@@ -55,6 +57,7 @@ class Scanned:
     def __init__(self, code: TrainedCode, n_levels: int | None, item_shape: Shape) -> None:
         self.code, self.n_levels, self.item_shape = code, n_levels, item_shape
         self.search_type = "adc"
+        self._trained: LatentIndex | None = None
         self._index: LatentIndex | None = None
 
     @property
@@ -91,7 +94,7 @@ class Scanned:
 
     def train(self, x: Source, labels: LabelArray | None = None, /) -> None:
         """Trains the code, if no other row did: (n, *item_shape) items, and their labels."""
-        self.code.trained(self.item_shape, x, labels)
+        self._trained = self.code.trained(self.item_shape, x, labels)
 
     def add(self, x: Source, /) -> None:
         """Fills the whole index, if no other row did, with (n, *item_shape) items."""
@@ -105,6 +108,15 @@ class Scanned:
         index = self._filled
         index.search_type = self.search_type  # type: ignore[assignment]
         return index.search(xq, k)
+
+    def flowing(self) -> Flowing:
+        """A copy of the trained index, empty, as one that items come into and go from."""
+        if self.n_levels is not None:
+            raise LeftOutError("rows of some levels of a code are not kept up to date")
+        assert self._trained is not None  # `train` comes before
+        self._index = copy.deepcopy(self._trained)
+        self._index.reset()
+        return Flowing(self._index, self.search)
 
     def search_among(self, xq: npt.NDArray[Any], k: int, sel: Any, /) -> tuple[FloatArray, IdArray]:
         """The same of the items that a faiss.IDSelector has; -1 behind them where they are few."""
@@ -177,6 +189,10 @@ class Behind:
     def search(self, xq: npt.NDArray[Any], k: int, /) -> tuple[FloatArray, IdArray]:
         """D (nq, k) float32 and I (nq, k) int64 of queries (nq, *item_shape), best first."""
         return self.index.search(xq, k)
+
+    def flowing(self) -> Flowing:
+        """The trained index as one that items come into and go from."""
+        return Flowing(self.index, self.search)
 
     def search_among(self, xq: npt.NDArray[Any], k: int, sel: Any, /) -> tuple[FloatArray, IdArray]:
         """The same of the items that a faiss.IDSelector has; -1 behind them where they are few."""

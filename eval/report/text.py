@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from ..measure.results import (
+    VECTOR_METRIC,
     Comparison,
     Results,
     Row,
@@ -12,6 +15,7 @@ from ..measure.results import (
     metric_names,
     speed_of,
 )
+from ..measure.stream import Stream
 from ..measure.two_runs import TwoRuns
 from .levels import levels
 from .shown import TRAINED_ON, costs_of, kept_text, shown, spread_of
@@ -119,6 +123,38 @@ def comparison_table(results: Results) -> str:
         "p: paired t-test, Holm's correction."
     )
     return "\n".join([*_aligned([head, *cells], left=(1, 2)), note])
+
+
+def stream_table(found: Stream) -> str:
+    """Recall under a run-book: at the first, the middle and the last search, and the lowest."""
+    name = VECTOR_METRIC if VECTOR_METRIC in found.flows[0].recalls else "1-recall@1"
+    n = len(found.searches)
+    shown_at = sorted({0, n // 2, n - 1})
+    head = ["method", "bytes", "search"]
+    head += [f"step {found.searches[i]}: {found.n_items[i]:,} items" for i in shown_at]
+    cells = [[*head, "lowest", "mean", "insert us", "delete us", "queries/s"]]
+    order = sorted(
+        found.flows, key=lambda flow: (flow.reference, flow.bits, -np.mean(flow.recalls[name]))
+    )
+    for flow in order:
+        values = [100 * value for value in flow.recalls[name]]
+        deleting = "-" if flow.delete_us is None else f"{flow.delete_us:,.1f}"
+        cells.append(
+            [
+                flow.method,
+                str(flow.bytes_per_vector),
+                flow.search,
+                *(f"{values[i]:.2f}" for i in shown_at),
+                *(f"{value:.2f}" for value in (min(values), np.mean(values))),
+                f"{flow.insert_us:,.1f}",
+                deleting,
+                f"{np.median(flow.queries_per_s):,.0f}",
+            ]
+        )
+    lines = [f"{name} % among the items that are there, under {found.steps} steps:"]
+    lines += _aligned(cells, left=(0, 2))
+    lines += [f"Not measured: {one.method}: {one.reason}" for one in found.left_out]
+    return "\n".join(lines)
 
 
 def two_runs_table(found: TwoRuns) -> str:

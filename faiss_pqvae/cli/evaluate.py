@@ -17,11 +17,15 @@ from faiss_pqvae.data.batches import check_items, read_batches
 from faiss_pqvae.data.open import open_source
 from faiss_pqvae.data.source import Source
 from faiss_pqvae.eval.data.load import load
+from faiss_pqvae.eval.data.neighbours import VectorData
 from faiss_pqvae.eval.data.own import OwnData
 from faiss_pqvae.eval.data.protocol import Evaluated, GivenSplit, TrainOn
+from faiss_pqvae.eval.data.runbook import WINDOW, read_runbook, window
 from faiss_pqvae.eval.measure.failures import FailedMethodsError
 from faiss_pqvae.eval.measure.results import Results
 from faiss_pqvae.eval.measure.runner import run
+from faiss_pqvae.eval.measure.stream import FILE_NAME as STREAM
+from faiss_pqvae.eval.measure.stream import run_stream
 from faiss_pqvae.eval.methods.baselines import FAST
 from faiss_pqvae.eval.methods.choice import LEARNED, reference, rows_of
 from faiss_pqvae.eval.methods.given import given, opened
@@ -55,6 +59,7 @@ def evaluate(
     n_queries: int | None = None,
     train_on: TrainOn | None = None,
     filters: tuple[float, ...] = (),
+    runbook: str | None = None,
     own: Annotated[OwnData, tyro.conf.arg(name="")] = OwnData(),  # noqa: B008 - frozen
     pretrained: Path | None = None,
     train_queries: Path | None = None,
@@ -111,6 +116,9 @@ def evaluate(
             default the learn vectors where there are some, else the base.
         filters: for vectors: shares of the items, such as 0.01 0.1 0.5, that searches are measured
             among besides, with FAISS's selectors; the nearest are then those among them.
+        runbook: for vectors: measure recall while items come and go instead: a .json or .yaml file
+            of steps, as big-ann-benchmarks has them, or "window": tenths of the items come one
+            after the other, and from the sixth on the oldest goes. OUT gets stream.json.
         own: data of your own.
         pretrained: folder of a trained index whose encoder every training starts from.
         train_queries: for vectors: a file of real queries that the learned code learns from, as
@@ -156,6 +164,9 @@ def evaluate(
         )
     lengths = bits or tuple(row.bits for row in rows)
     rows += rows_of(data, names=methods, lengths=lengths, seeds=seeds, nlist=nlist, learned=learned)
+    if runbook is not None:
+        _measure_stream(data, rows, runbook, out, fresh=fresh)
+        return
     measure(data, rows, k=k, out=out, fresh=fresh)
 
 
@@ -249,6 +260,29 @@ def measure(
         _show(results, data, rows, out)
     if failed is not None:
         raise failed
+
+
+def _measure_stream(
+    data: Evaluated, rows: Sequence[Method], runbook: str, out: Path, *, fresh: bool
+) -> None:
+    """Runs and prints a comparison under a run-book.
+
+    Raises:
+        ValueError: no vectors, or another run-book; methods failed.
+    """
+    from faiss_pqvae.eval.report.text import stream_table
+
+    if not isinstance(data, VectorData):
+        raise ValueError(f"expected vectors without labels for a run-book, got {data.name}")
+    n = len(data.database)
+    steps = window(n) if runbook == WINDOW else read_runbook(Path(runbook), n)
+    command = shlex.join(["faiss-pqvae", *sys.argv[1:]])
+    found = run_stream(data, rows, steps, out, command=command, fresh=fresh)
+    print(stream_table(found))
+    print(f"\nresults  {out / STREAM}")
+    failed = [one for one in found.left_out if one.failed]
+    if failed:
+        raise ValueError(f"methods failed: {'; '.join(f'{x.method}: {x.reason}' for x in failed)}")
 
 
 def _show(results: Results, data: Evaluated, rows: Sequence[Method], out: Path) -> None:

@@ -1,0 +1,298 @@
+"""Methods under a run-book: recall while items come and go."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from faiss_pqvae.files import replace_bytes
+from faiss_pqvae.progress import Progress
+from faiss_pqvae.types import IdArray
+
+from ..data.brute_force import Neighbours, nearest
+from ..data.held import rows_of
+from ..data.neighbours import VectorData
+from ..data.runbook import Step
+from ..methods.errors import told
+from ..methods.method import LeftOutError, Method
+from .environment import environment
+from .from_json import made, required
+from .raw import fingerprint, job_key, raw_path
+from .results import LeftOut
+from .searching import set_search
+from .trust import check_results
+
+FILE_NAME, FORMAT = "stream.json", 1
+K = 10
+
+
+@dataclass(frozen=True)
+class Flow:
+    """One search of a method under the whole run-book.
+
+    Attributes:
+        method: its name.
+        bits: bits per vector.
+        bytes_per_vector: of the index.
+        search: its search type or setting.
+        train_s: seconds, before the first step.
+        insert_us: microseconds in which an item is encoded and stored.
+        delete_us: microseconds in which one is removed; None where none was.
+        recalls: by metric a value a search, of the items that are there then.
+        queries_per_s: a value a search.
+        reference: a yardstick outside the comparison at equal bytes.
+    """
+
+    method: str
+    bits: int
+    bytes_per_vector: int
+    search: str
+    train_s: float
+    insert_us: float
+    delete_us: float | None
+    recalls: dict[str, list[float]]
+    queries_per_s: list[float]
+    reference: bool = False
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What an evaluation under a run-book found.
+
+    Attributes:
+        dataset: name of the data set.
+        protocol: what is trained on, and which neighbours are true.
+        n_queries: of every search.
+        steps: how many.
+        searches: the step of each search, from 1.
+        n_items: items that are there at each search.
+        flows: of every method and search setting.
+        left_out: methods that were asked for and have none.
+        environment: versions and hardware, JSON values.
+        command: the shell command, or None.
+        created: UTC, ISO 8601.
+        fingerprint: sha256 of the items.
+    """
+
+    dataset: str
+    protocol: str
+    n_queries: int
+    steps: int
+    searches: list[int]
+    n_items: list[int]
+    flows: tuple[Flow, ...] = ()
+    left_out: tuple[LeftOut, ...] = ()
+    environment: dict[str, Any] = field(default_factory=dict)
+    command: str | None = None
+    created: str = ""
+    fingerprint: str = ""
+
+
+def run_stream(
+    data: VectorData,
+    methods: Sequence[Method],
+    steps: Sequence[Step],
+    out: str | Path,
+    *,
+    k: int = K,
+    batch_size: int = 1000,
+    progress: bool = True,
+    command: str | None = None,
+    fresh: bool = False,
+) -> Stream:
+    """Measures every method under a run-book and writes `out/stream.json`.
+
+    A method is trained once, before the first step, on what the data say; then items come and go by
+    their places in the database, and every search is judged by the exact neighbours among what is
+    there. What was measured of the same data, steps and code is used again.
+
+    Args:
+        data: vectors.
+        methods: at least one.
+        steps: see `runbook`.
+        out: a folder; made when missing.
+        k: results per query, cut to the fewest items at a search.
+        batch_size: queries per call of search.
+        progress: draw a bar, where standard error is a terminal.
+        command: the shell command that led here, for the record.
+        fresh: measure again what `out/raw` already has.
+
+    Raises:
+        ValueError: no method, or none that can be measured.
+        OSError: the disk is full or failing.
+    """
+    if not methods:
+        raise ValueError("expected methods, got none")
+    out = Path(out)
+    (out / "raw").mkdir(parents=True, exist_ok=True)
+    truths = list(_truths(data, steps, progress))
+    content = fingerprint(data)
+    k = min(k, *(len(there) for _, there, _ in truths))
+    asked = Stream(
+        dataset=data.name,
+        protocol=data.protocol,
+        n_queries=len(data.queries),
+        steps=len(steps),
+        searches=[at for at, _, _ in truths],
+        n_items=[len(there) for _, there, _ in truths],
+        environment=environment(),
+        command=command,
+        fingerprint=content,
+    )
+    flows: list[Flow] = []
+    missing: list[LeftOut] = []
+    book = json.dumps([asdict(step) for step in steps])
+    keys = {  # each once
+        tuple(job_key(data, one, search, k, content, book) for search in one.searches): one
+        for one in methods
+    }
+    with Progress("run-book", len(keys), unit="methods", shown=progress) as bar:
+        for of_method, method in keys.items():
+            bar.note(method=f"{method.name}, {method.bits} bits")
+            left = partial(LeftOut, method.name, method.bits, seed=method.seed)
+            try:
+                for search, key in zip(method.searches, of_method, strict=True):
+                    path = raw_path(out, key, ".flow.json")
+                    found = None if fresh else _stored(path)
+                    if found is None:
+                        found = _flow(data, method, search, steps, truths, k, batch_size)
+                        replace_bytes(path, (json.dumps(asdict(found)) + "\n").encode())
+                    flows.append(found)
+            except LeftOutError as error:
+                missing.append(left(str(error)))
+            except OSError:  # of a disk: it concerns all methods
+                raise
+            except Exception as error:  # whatever somebody's method raises
+                missing.append(left(told(error), failed=True))
+            bar.update()
+    if not flows:
+        raise ValueError(
+            "no method can be measured: " + "; ".join(f"{x.method}: {x.reason}" for x in missing)
+        )
+    created = datetime.now(UTC).isoformat(timespec="seconds")
+    stream = replace(asked, flows=tuple(flows), left_out=tuple(missing), created=created)
+    content_of = json.dumps({"format": FORMAT, **asdict(stream)}, indent=1, allow_nan=False)
+    replace_bytes(out / FILE_NAME, content_of.encode() + b"\n")
+    return stream
+
+
+def read_stream(path: str | Path) -> Stream:
+    """Reads stream.json.
+
+    Raises:
+        ValueError: no JSON, another format, a missing key, or a value of a wrong type.
+        OSError: the file cannot be read.
+    """
+    path = Path(path)
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        if (version := required(content, "format", int, "the file")) != FORMAT:
+            raise ValueError(f"expected format {FORMAT}, got {version}")
+        found: Stream = made(Stream, content, "the file", (Flow, LeftOut))
+    except ValueError as error:
+        raise ValueError(f"cannot read {path}: {error}") from error
+    return found
+
+
+_Truth = tuple[int, IdArray, Neighbours]
+
+
+def _truths(data: VectorData, steps: Sequence[Step], progress: bool) -> Any:
+    """Of every search its step, what is there, and the exact neighbours among it."""
+    there = np.zeros(len(data.database), bool)
+    queries = np.asarray(data.queries[:])
+    for at, step in enumerate(steps, 1):
+        if step.operation == "search":
+            ids = np.flatnonzero(there)
+            depth = min(100, len(ids))
+            items = rows_of(data.database, ids)
+            near = nearest(queries, items, depth, data.metric, progress=progress)
+            yield at, ids, Neighbours(ids[near.I], near.D)
+        else:
+            there[step.start : step.end] = step.operation == "insert"
+
+
+def _flow(
+    data: VectorData,
+    method: Method,
+    search: str,
+    steps: Sequence[Step],
+    truths: Sequence[_Truth],
+    k: int,
+    batch_size: int,
+) -> Flow:
+    index: Any = method.build(tuple(data.database.shape[1:]))
+    if not hasattr(index, "flowing"):
+        raise LeftOutError("items cannot be deleted from it")
+    started = time.perf_counter()
+    index.train(data.train, *([data.labels_to_train] if method.supervised else []))
+    train_s = getattr(index, "train_s", time.perf_counter() - started)
+    flowing = index.flowing()
+    set_search(index, search, of_several=len(method.searches) > 1)
+    seconds, counts = {"insert": 0.0, "delete": 0.0}, {"insert": 0, "delete": 0}
+    recalls: dict[str, list[float]] = {}
+    speeds: list[float] = []
+    left = iter(truths)
+    for step in steps:
+        if step.operation == "search":
+            _, there, truth = next(left)
+            I, elapsed = _searched(data, flowing, there, k, batch_size)  # noqa: E741
+            scores = replace(data, truth=truth, qrels=None, selections=()).scores(I, k)
+            for name, values in scores.per_query.items():
+                recalls.setdefault(name, []).append(float(values.mean()))
+            speeds.append(len(I) / elapsed)
+            continue
+        ids = np.arange(step.start, step.end)
+        items = data.database[ids] if step.operation == "insert" else None
+        started = time.perf_counter()
+        if items is None:
+            flowing.delete(ids)
+        else:
+            flowing.insert(items, ids)
+        seconds[step.operation] += time.perf_counter() - started
+        counts[step.operation] += len(ids)
+    return Flow(
+        method=method.name,
+        bits=method.bits,
+        bytes_per_vector=int(index.sa_code_size()),
+        search=search,
+        train_s=train_s,
+        insert_us=1e6 * seconds["insert"] / max(1, counts["insert"]),
+        delete_us=1e6 * seconds["delete"] / counts["delete"] if counts["delete"] else None,
+        recalls=recalls,
+        queries_per_s=speeds,
+        reference=method.reference,
+    )
+
+
+def _searched(
+    data: VectorData, flowing: Any, there: IdArray, k: int, batch_size: int
+) -> tuple[IdArray, float]:
+    found, elapsed = [], 0.0
+    for start in range(0, len(data.queries), batch_size):
+        xq = data.queries[start : start + batch_size]
+        began = time.perf_counter()
+        D, I = flowing.search(xq, k)  # noqa: E741
+        elapsed += time.perf_counter() - began
+        check_results(D, I, len(data.database), padded=True)
+        gone = I[(I >= 0) & ~np.isin(I, there)]
+        if gone.size:
+            raise ValueError(f"expected items that are there, got {gone[0]}, which was deleted")
+        found.append(I)
+    return np.concatenate(found), max(elapsed, 1e-9)
+
+
+def _stored(path: Path) -> Flow | None:
+    try:
+        found: Flow = made(Flow, json.loads(path.read_text(encoding="utf-8")), "the flow")
+    except (FileNotFoundError, ValueError):
+        return None
+    return found
