@@ -148,5 +148,7 @@ def _parts(data: VectorData) -> VectorParts:
         shipped=data.truth.I,
         metric=data.metric,
         qrels=data.qrels,
+        texts=data.texts,
+        query_texts=data.query_texts,
         trained_on=data.trained_on,
     )

@@ -15,6 +15,7 @@ from .judged import judged_scores
 from .protocol import Scores, TrainOn, curve_ks
 from .qrels import Qrels
 from .selections import Selection
+from .texts import Lines
 from .truth import DEPTH
 
 ONE_RECALLS = (1, 10, 100)
@@ -38,6 +39,8 @@ class VectorData:
         truth: the nearest neighbours of every query, (nq, depth).
         qrels: which items are really relevant to which queries, where that is known.
         selections: filters that searches are measured with, besides without one.
+        texts: of the items, where they stand for some; a report shows them.
+        query_texts: likewise of the queries.
         trained_on: what `train` is; by default "base" where it is the database, else "learn".
 
     Raises:
@@ -57,6 +60,8 @@ class VectorData:
     qrels: Qrels | None = None
     trained_on: TrainOn | None = None
     selections: tuple[Selection, ...] = ()
+    texts: Lines | None = None
+    query_texts: Lines | None = None
 
     default_k = DEPTH
 
@@ -93,6 +98,11 @@ class VectorData:
             )
         if self.qrels is not None:
             self.qrels.check(len(self.queries), len(self.database))
+        if (self.texts is None) != (self.query_texts is None):
+            raise ValueError("expected texts of items and of queries, got those of one")
+        if self.texts is not None and self.query_texts is not None:
+            self.texts.check(len(self.database), "an item")
+            self.query_texts.check(len(self.queries), "a query")
 
     @property
     def depth(self) -> int:

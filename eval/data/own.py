@@ -28,6 +28,7 @@ from .known_neighbors import read_neighbors
 from .labelled import LabelledData
 from .qrels import read_qrels
 from .splits import LabelledItems
+from .texts import Lines
 from .vectors import VectorParts
 
 # In a folder of .npy files; all but the first may be absent.
@@ -61,6 +62,9 @@ class OwnData:
         filter_labels: a .npy file of integers (n,), of vectors: searches are measured besides with
             a filter that leaves the items of the query's own label.
         query_filter_labels: likewise of the queries, (nq,).
+        texts: a text file of what the vectors stand for, a line each, also as .gz; the report
+            shows it.
+        query_texts: likewise of the queries.
         query_ids: what the qrels call the queries, in their order: lines of .txt, or .npy or .json;
             by default their places from 0 on.
         item_ids: likewise of the items.
@@ -84,6 +88,8 @@ class OwnData:
     neighbors: Path | None = None
     filter_labels: Path | None = None
     query_filter_labels: Path | None = None
+    texts: Path | None = None
+    query_texts: Path | None = None
     query_ids: Path | None = None
     item_ids: Path | None = None
     id_column: str | None = None
@@ -199,6 +205,8 @@ def _npy_folder(path: Path, options: OwnData) -> tuple[Path, OwnData]:
         neighbors=options.neighbors,
         filter_labels=options.filter_labels,
         query_filter_labels=options.query_filter_labels,
+        texts=options.texts,
+        query_texts=options.query_texts,
         item_ids=options.item_ids or found[5],
         query_ids=options.query_ids or found[6],
     )
@@ -237,6 +245,8 @@ def _vectors(path: Path, database: Source, queries: Source, options: OwnData) ->
         qrels=judged,
         item_labels=_labels_to_filter(options.filter_labels),
         query_labels=_labels_to_filter(options.query_filter_labels),
+        texts=None if options.texts is None else Lines(options.texts),
+        query_texts=None if options.query_texts is None else Lines(options.query_texts),
     )
 
 

@@ -17,6 +17,7 @@ from .neighbours import VectorData
 from .protocol import SEED, TrainOn
 from .qrels import Qrels
 from .selections import Selection, drawn, of_labels
+from .texts import Lines
 from .truth import digest, ground_truth
 
 
@@ -37,6 +38,8 @@ class VectorParts:
         item_labels: (n,) int64, by which searches are filtered: a query gets items of its own
             label. None filters by none.
         query_labels: (nq,) int64, of the queries.
+        texts: of the items, where they stand for some.
+        query_texts: likewise of the queries.
         trained_on: what `train` is; by default "base", or "learn" where it is not None.
     """
 
@@ -52,6 +55,8 @@ class VectorParts:
     trained_on: TrainOn | None = None
     item_labels: IdArray | None = None
     query_labels: IdArray | None = None
+    texts: Lines | None = None
+    query_texts: Lines | None = None
 
 
 def with_neighbours(
@@ -116,6 +121,8 @@ def with_neighbours(
         qrels=parts.qrels,
         trained_on=parts.trained_on,
         selections=tuple(_selections(parts, filters, np.asarray(queries[:]), database)),
+        texts=parts.texts,
+        query_texts=parts.query_texts,
     )
 
 
@@ -157,6 +164,7 @@ def _trained_on(parts: VectorParts, train_on: TrainOn | None) -> VectorParts:
         shipped=None,  # of the whole base
         qrels=None if parts.qrels is None else parts.qrels.part(items=second),
         item_labels=_taken(parts.item_labels, second, n),
+        texts=None if parts.texts is None else parts.texts.part(second),
         trained_on=train_on,
     )
 
@@ -173,8 +181,14 @@ def _subset(
         # The neighbours that came with the set are those in the whole database.
         qrels = None if parts.qrels is None else parts.qrels.part(items=rows)
         database = rows_of(parts.database, rows)
-        labels = _taken(parts.item_labels, rows, n)
-        parts = replace(parts, database=database, shipped=None, qrels=qrels, item_labels=labels)
+        parts = replace(
+            parts,
+            database=database,
+            shipped=None,
+            qrels=qrels,
+            item_labels=_taken(parts.item_labels, rows, n),
+            texts=None if parts.texts is None else parts.texts.part(rows),
+        )
     if n_queries is not None:
         n = len(parts.queries)
         rows = _draw("n_queries", n, n_queries)
@@ -183,9 +197,14 @@ def _subset(
         if shipped is not None:  # of another length it is found wrong later, with a warning
             shipped = shipped[rows] if len(shipped) == n else None
         qrels = None if parts.qrels is None else parts.qrels.part(queries=rows)
-        labels = _taken(parts.query_labels, rows, n)
-        asked = parts.queries[rows]
-        parts = replace(parts, queries=asked, shipped=shipped, qrels=qrels, query_labels=labels)
+        parts = replace(
+            parts,
+            queries=parts.queries[rows],
+            shipped=shipped,
+            qrels=qrels,
+            query_labels=_taken(parts.query_labels, rows, n),
+            query_texts=None if parts.query_texts is None else parts.query_texts.part(rows),
+        )
     return parts, notes
 
 

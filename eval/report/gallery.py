@@ -44,7 +44,7 @@ def gallery(
     if not isinstance(data, LabelledData) or not _has_images(data):
         return None
     bits = common_bits(results.rows)
-    nearest = _nearest(results, bits, len(data.database), len(data.queries), out)
+    nearest = nearest_by_method(results, bits, len(data.database), len(data.queries), out)
     if not nearest:
         return None
     images = _Images(data)
@@ -129,7 +129,7 @@ def _has_images(data: LabelledData) -> bool:
     return data.database.dtype == np.uint8 and len(shape) == 4 and shape[1] in (1, 3)
 
 
-def _nearest(
+def nearest_by_method(
     results: Results, bits: int, n_database: int, n_queries: int, out: Path
 ) -> dict[str, IdArray]:
     """Ids of the nearest, (nq, 10) int64, by method at a code length, references last.

@@ -21,6 +21,7 @@ from jinja2 import Environment, StrictUndefined
 from faiss_pqvae.files import replace_bytes
 from faiss_pqvae.types import IdArray
 
+from ..data.neighbours import VectorData
 from ..data.protocol import Evaluated
 from ..measure.results import (
     FILE_NAME,
@@ -38,6 +39,7 @@ from .levels import levels
 from .shown import ALL_COSTS, Shown, all_costs, costs_of, kept_text, shown, spread_of
 from .svg import STYLE, method_styles
 from .text import cite, half_width, heading, metric_label, p_text, sentences
+from .text_gallery import text_gallery
 from .training import training_figures
 
 INPUTS = "report_inputs.json"
@@ -83,7 +85,7 @@ def write_report(
     inputs = {
         "trainings": {label: epochs for label, epochs in logs.items() if epochs},
         "usage": {label: table.tolist() for label, table in counts.items()},
-        "gallery": gallery(results, data, out),
+        "gallery": _gallery(results, data, out),
     }
     replace_bytes(out / INPUTS, json.dumps(inputs).encode())
     return _write(results, out, inputs)
@@ -105,9 +107,15 @@ def rebuild_report(out: str | Path, data: Evaluated | None = None) -> Path:
     results = read_results(out / FILE_NAME)
     inputs = read_inputs(out)
     if data is not None:
-        inputs["gallery"] = gallery(results, data, out)
+        inputs["gallery"] = _gallery(results, data, out)
         replace_bytes(out / INPUTS, json.dumps(inputs).encode())
     return _write(results, out, inputs)
+
+
+def _gallery(results: Results, data: Evaluated | None, out: Path) -> dict[str, Any] | None:
+    if isinstance(data, VectorData):
+        return text_gallery(results, data, out)
+    return gallery(results, data, out)
 
 
 def read_inputs(out: Path) -> dict[str, Any]:
@@ -135,7 +143,7 @@ def _write(results: Results, out: Path, inputs: Mapping[str, Any]) -> Path:
         of_results = result_figures(page, styles)
         of_training = training_figures(inputs.get("trainings", {}), inputs.get("usage", {}))
     images = inputs.get("gallery")
-    if images and not all(_BASE64.fullmatch(image) for image in images["images"]):
+    if images and not all(_BASE64.fullmatch(image) for image in images.get("images", ())):
         raise ValueError(f"expected the gallery's images in {out / INPUTS} as base64")
     environment = Environment(
         autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True

@@ -21,9 +21,11 @@ from ..measure.results import (
 )
 
 TRAINED_ON = "trained on"
+OF_ITEMS = ["train s", "add s", "search s"]
 # Headings of costs of vectors, which have a speed that is compared, and a model that counts.
 OF_VECTORS = ["train s", "encode us", "queries/s", "p99 ms", "model bytes", TRAINED_ON]
 
+BESIDE_JUDGED = ["encode us", "queries/s", "model bytes", TRAINED_ON]
 ALL_COSTS = [
     *("train s", "encode us", "queries/s", "p50 ms", "p95 ms", "p99 ms", "index bytes"),
     *("train MB", "add MB", "search MB"),
@@ -85,10 +87,17 @@ def shown(results: Results) -> Shown:
         yardsticks=[row for row in references if row.bytes_per_vector not in sizes],
         best=best_rows(results),
         bits=common_bits(results.rows),
-        costs=["train s", "add s", "search s"] if metric.startswith("map@") else OF_VECTORS,
+        costs=_costs(metric, quality_metric(results)),
         left_out=lines_of(results.left_out),
         seeded=[row for row in rows if len(row.seeds.get(metric, ())) > 1],
     )
+
+
+def _costs(metric: str, quality: str | None) -> list[str]:
+    """Headings: few beside many metrics, since a table of all costs follows on the page."""
+    if metric.startswith("map@"):
+        return OF_ITEMS
+    return OF_VECTORS if quality is None else BESIDE_JUDGED
 
 
 def kept_text(row: Row, metric: str) -> str:
@@ -105,17 +114,18 @@ def costs_of(page: Shown, row: Row) -> list[str]:
 
     What is made of seconds is there for older files, too.
     """
-    if page.costs is not OF_VECTORS:
-        return [f"{value:,.2f}" for value in (row.train_s, row.add_s, row.search_s)]
     speed = speed_of(row, page.results.n_queries)
-    return [
-        f"{row.train_s:,.2f}",
-        f"{1e6 * row.add_s / page.results.n_database:,.1f}",
-        "-" if speed is None else f"{speed:,.0f}",
-        f"{row.latency_ms['p99']:,.2f}" if "p99" in row.latency_ms else "-",
-        "-" if row.model_bytes is None else f"{row.model_bytes:,}",
-        row.trained_on.removesuffix(" items") or "-",
-    ]
+    texts = {
+        "train s": f"{row.train_s:,.2f}",
+        "add s": f"{row.add_s:,.2f}",
+        "search s": f"{row.search_s:,.2f}",
+        "encode us": f"{1e6 * row.add_s / page.results.n_database:,.1f}",
+        "queries/s": "-" if speed is None else f"{speed:,.0f}",
+        "p99 ms": f"{row.latency_ms['p99']:,.2f}" if "p99" in row.latency_ms else "-",
+        "model bytes": "-" if row.model_bytes is None else f"{row.model_bytes:,}",
+        TRAINED_ON: row.trained_on.removesuffix(" items") or "-",
+    }
+    return [texts[name] for name in page.costs]
 
 
 def all_costs(page: Shown) -> list[tuple[Row, list[str]]]:

@@ -34,12 +34,18 @@ def table(results: Results) -> str:
     """
     found = shown(results)
     names = found.metrics
-    head = ["method", "bits", "bytes", "search", *(f"{heading(name)} %" for name in names)]
     kept = [] if found.quality is None else [found.quality]
-    head += [*(f"{metric_label(name)}: % of exact" for name in kept), *found.costs, ""]
+    head = ["method", "bits", "bytes", "search"]
+    head += [f"{metric_label(name)}: % of exact" for name in kept]
+    head += [*(f"{heading(name)} %" for name in names), *found.costs, ""]
     rows = (*found.rows, *found.references)
     cells = [
-        [*_cells(row, names), *(kept_text(row, name) for name in kept), *costs_of(found, row)]
+        [
+            *(_marked(row), str(row.bits), str(row.bytes_per_vector), row.search),
+            *(kept_text(row, name) for name in kept),
+            *(_share(row, name) for name in names),
+            *costs_of(found, row),
+        ]
         for row in rows
     ]
     for row, of_row in zip(rows, cells, strict=True):
@@ -253,13 +259,11 @@ def _against(ones: Sequence[Comparison], outcome: str) -> str:
     return texts[0] if len(texts) == 1 else f"{', '.join(texts[:-1])} and {texts[-1]}"
 
 
-def _cells(row: Row, names: Sequence[str]) -> list[str]:
-    shares = []
-    for name in names:
-        half = half_width(row, name)
-        share = f"{100 * row.metrics[name]:.2f}" if name in row.metrics else "-"
-        shares.append(share if half is None else f"{share} ±{100 * half:.2f}")
-    return [_marked(row), str(row.bits), str(row.bytes_per_vector), row.search, *shares]
+def _share(row: Row, name: str) -> str:
+    """A metric in percent, with half of its interval; "-" where it has none."""
+    half = half_width(row, name)
+    share = f"{100 * row.metrics[name]:.2f}" if name in row.metrics else "-"
+    return share if half is None else f"{share} ±{100 * half:.2f}"
 
 
 def _marked(row: Row) -> str:

@@ -7,8 +7,10 @@ from faiss_pqvae.registry import datasets
 
 from ..protocol import DATA_VARIABLE, data_folder
 from ..qrels import read_qrels
+from ..texts import Lines
 from ..vectors import VectorParts
 
+_TEXTS = ("base.txt.gz", "queries.txt")  # which a report shows, where they are there
 _FILES = ("base.npy", "queries.npy", "groundtruth.npy", "qrels.tsv")
 
 
@@ -26,6 +28,8 @@ def debian_text() -> VectorParts:
             f"debian-text is not there: put {', '.join(_FILES)} into {folder}, the subfolder "
             f"debian-text of {DATA_VARIABLE}"
         )
+    texts = [folder / name for name in _TEXTS]
+    has_texts = all(path.is_file() for path in texts)
     return VectorParts(
         name="debian-text",
         description="debian-text (sentence embeddings of texts about Debian's packages)",
@@ -33,4 +37,6 @@ def debian_text() -> VectorParts:
         queries=open_npy(queries),
         shipped=read_npy(truth, "ids of neighbours").astype("int64"),
         qrels=read_qrels(qrels),
+        texts=Lines(texts[0]) if has_texts else None,
+        query_texts=Lines(texts[1]) if has_texts else None,
     )

@@ -29,8 +29,8 @@ const column = (i) => [...document.querySelectorAll("#results tbody")[0].rows]
   .map((row) => row.cells[i].textContent.trim());
 const click = (i) => document.querySelectorAll("#results thead button")[i].click();
 const found = {};
-click(4); found.rising = column(4);
-click(4); found.falling = column(4);
+click(5); found.rising = column(5);
+click(5); found.falling = column(5);
 click(0); found.methods = column(0);
 found.sorted = document.querySelectorAll("#results th")[0].getAttribute("aria-sort");
 found.widths = [document.documentElement.scrollWidth, document.documentElement.clientWidth];
