@@ -463,6 +463,7 @@ VECTORS = (
     "vectors-debian-text-half-16.json",
     "vectors-debian-text-16.json",
     "vectors-debian-text-half-32.json",
+    "vectors-debian-text-32.json",
 )
 REAL = "vectors-debian-text-8.json"  # whose nDCG is told
 

@@ -9,6 +9,8 @@ from . import itq
 from . import deep_hashing
 from . import pq
 from . import opq
+from . import fastscan
+from . import scalar
 from . import whole_bytes
 from . import rq
 from . import lsq

@@ -49,17 +49,21 @@ def report(
     from faiss_pqvae.eval.report.page import read_inputs, rebuild_report
     from faiss_pqvae.eval.report.text import two_runs_table
 
-    results = _read(out)
+    _check_there(out)
     if dataset is None and own != OwnData():
         raise ValueError(
             f"expected --dataset with options of its data, got {what_is_set(own)} alone, "
             "which would have no effect: the page is written from stored files"
         )
-    check_folder(out)
+    if other is None:
+        check_folder(out)  # which is written to
+    results = read_results(out / FILE_NAME)
     if other is not None:
         if method is not None or dataset is not None:
             raise ValueError("expected neither --method nor --dataset with two runs")
-        found = two_runs(results, _read(other), (out, other), metric=metric)
+        _check_there(other)
+        second = read_results(other / FILE_NAME)
+        found = two_runs(results, second, (out, other), metric=metric)
         print(two_runs_table(found))
         return
     data = None if dataset is None else _load(dataset, own, results)
@@ -77,14 +81,13 @@ def report(
     print(f"report   {page}")
 
 
-def _read(out: Path) -> Results:
+def _check_there(out: Path) -> None:
     if not (out / FILE_NAME).exists():
         why = "" if out.exists() else ", which does not exist"
         raise FileNotFoundError(
             f"no evaluation in {out}{why}: expected {FILE_NAME}, which `faiss-pqvae evaluate --out "
             f"{out}` writes at its end"
         )
-    return read_results(out / FILE_NAME)
 
 
 def _could_have_gallery(results: Results) -> bool:

@@ -66,3 +66,28 @@ def test_rows__local_search_has_all_its_rounds_for_vectors(shape):
     found = lsq.train_iters, lsq.encode_ils_iters
     assert found == ((usual.train_iters, usual.encode_ils_iters) if len(shape) == 1 else (8, 8))
     assert rows("RQ", 64)["decoded"].build((128,)).faiss_index.index.rq.max_beam_size == 5
+
+
+@pytest.mark.parametrize(("bits", "d"), [(64, 16), (64, 8), (128, 16), (32, 20)])
+def test_rows__fast_scans_and_scalars_have_the_bytes_of_the_others(bits, d):
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((600, d), dtype=np.float32)
+    request = Request(bits=bits, shape=(d,))
+    found = [row for name in ("FastScan", "SQ") for row in methods.get(name)(request)]
+    names = {row.name for row in found}
+    assert ("PQ FastScan" in names) == (bits // 4 <= d)
+    assert "RQ FastScan, norm inside" in names
+    assert ({"SQ4", "SQ8"} & names != set()) == (bits in (4 * d, 8 * d))
+    for row in found:
+        index = row.build((d,))
+        index.train(x)
+        index.add(x)
+        assert index.sa_code_size() == bits // 8
+        near = index.search(x[:50], 10)[1]
+        assert (near == np.arange(50)[:, None]).any(axis=1).mean() > 0.5
+
+
+def test_rows__fast_scans_are_of_vectors_and_whole_bytes():
+    for request in (Request(bits=64, shape=(1, 8, 8)), Request(bits=12, shape=(16,))):
+        assert [*methods.get("FastScan")(request)] == []
+    assert [*methods.get("SQ")(Request(bits=64, shape=(128,)))] == []

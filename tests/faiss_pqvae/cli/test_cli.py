@@ -17,6 +17,7 @@ import faiss_pqvae as fpq
 from faiss_pqvae import cli
 from faiss_pqvae.cli import main
 from faiss_pqvae.cli.train import _summary
+from faiss_pqvae.eval.measure.results import read_results
 from faiss_pqvae.index.bundle import read_index, write_index
 from faiss_pqvae.index.latent_index import LatentIndex
 from faiss_pqvae.native import faiss
@@ -246,7 +247,7 @@ def test_train__folder_of_images_is_resized(tmp_path, capsys):
         (["report", "{out}"], "no evaluation in"),
         (["evaluate", "--dataset", "mnist5k", "--bits", "33", "--out", "{out}"], "multiple of 8"),
         (["evaluate", "--dataset", "mnist5k", "--k", "0", "--out", "{out}"], "k >= 1"),
-        (["evaluate", "--dataset", "nothing", "--out", "{out}"], "'bsds-sift'"),
+        (["evaluate", "--dataset", "nothing", "--out", "{out}"], "bsds-sift, cifar10"),
         (
             [
                 *("evaluate", "--dataset", "mnist5k", "--also-lambdas", "1", "--out", "{out}"),
@@ -415,17 +416,19 @@ def test_evaluate__of_the_contrastive_objective(tmp_path, capsys):
     assert "PQ-VAE, contrastive" in capsys.readouterr().out
 
 
-def test_evaluate__refuses_neighbours_by_inner_product(tmp_path, capsys, monkeypatch):
+def test_evaluate__neighbours_by_inner_product(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     path = tmp_path / "small-ip.hdf5"
     with h5py.File(path, "w") as file:
         file.attrs["distance"] = "ip"
         for name, n in (("train", 300), ("test", 5)):
             file[name] = np.random.default_rng(n).standard_normal((n, 8)).astype(np.float32)
-    with pytest.raises(SystemExit):
-        main(["evaluate", "--dataset", str(path), "--out", str(tmp_path / "run")])
-    assert "expected neighbours by L2 or by angle" in capsys.readouterr().err
-    assert not (tmp_path / "run").exists()
+    methods = ("Exact L2", "PQ", "LSH")
+    command = ["evaluate", "--dataset", str(path), "--out", str(tmp_path / "run")]
+    main([*command, "--methods", *methods, "--bits", "32"])
+    rows = {row.method: row for row in read_results(tmp_path / "run" / "results.json").rows}
+    assert rows.keys() == {"Exact inner product", "PQ", "LSH"}
+    assert rows["Exact inner product"].metrics["1-recall@1"] == 1
 
 
 @pytest.mark.parametrize(
