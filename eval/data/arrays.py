@@ -66,6 +66,11 @@ def from_arrays(found: Mapping[str, Any] | tuple[Any, ...], name: str) -> Any:
             f"{sorted(found)}"
         )
     description = str(found.get("description", name))
+    if "labels" in found and _VECTORS & set(found):
+        raise ValueError(
+            f"expected no {sorted(_VECTORS & set(found))} beside labels in the data {name!r}: they "
+            "are of vectors without"
+        )
     if "labels" in found:
         return _labelled(found, name, description)
     if "queries" not in found or _LABELLED & set(found):

@@ -147,18 +147,22 @@ class VectorData:
         """
         if I.ndim != 2 or not 1 <= k <= I.shape[1]:
             raise ValueError(f"expected I of shape (nq, at least k = {k}), got {I.shape}")
-        near = min(k, self.depth)
+        near = min(k, DEPTH)
         sign = np.float32(-1 if self.metric == "inner_product" else 1)
         queries = np.asarray(self.queries[:])
         found = sign * distances(queries, self.database, I[:, :near], self.metric)
         true = sign * self.truth.D
         per_query = {
             **{f"1-recall@{r}": one_recall_at_k(found, true, r) for r in ONE_RECALLS if r <= near},
-            **{f"{r}-recall@{r}": k_recall_at_k(found, true, r) for r in K_RECALLS if r <= near},
+            **{
+                f"{r}-recall@{r}": k_recall_at_k(found, true, r)
+                for r in K_RECALLS
+                if r <= min(near, self.depth)
+            },
         }
         if self.qrels is not None:
             per_query |= judged_scores(self.qrels, I, k)
-        ks = curve_ks(near)
+        ks = curve_ks(min(near, self.depth))
         curves = {
             "k": [float(value) for value in ks],
             "1-recall@k": [float(one_recall_at_k(found, true, value).mean()) for value in ks],

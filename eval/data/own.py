@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -40,6 +40,10 @@ _NPY = (
     "qrels.tsv",
     "item_ids.txt",
     "query_ids.txt",
+)
+# What concerns vectors without labels alone.
+_OF_VECTORS = (
+    *("distance", "neighbors", "filter_labels", "query_filter_labels", "texts", "query_texts"),
 )
 
 
@@ -151,9 +155,12 @@ def open_own(path: Path, options: OwnData) -> LabelledData | LabelledItems | Vec
     if options.qrels is None and said:
         raise ValueError("expected --qrels beside ids of queries or items, which it calls them by")
     part = _read(path, options.labels, options)
-    if part.labels is not None and (options.distance != "l2" or options.neighbors is not None):
+    usual = OwnData()
+    of_vectors = [name for name in _OF_VECTORS if getattr(options, name) != getattr(usual, name)]
+    if part.labels is not None and of_vectors:
         raise ValueError(
-            "expected neither --distance nor --neighbors with labels: these say what is relevant"
+            f"expected no {_option(of_vectors[0])} with labels, which say what is relevant: it is "
+            "of vectors without"
         )
     what = f"{path.name} ({len(part.items):,} items"
     if options.queries is None:
@@ -196,20 +203,19 @@ def _npy_folder(path: Path, options: OwnData) -> tuple[Path, OwnData]:
     if not (path / _NPY[0]).is_file():
         return path, options
     found = [file if (file := path / name).is_file() else None for name in _NPY]
-    return path / _NPY[0], OwnData(
+    return path / _NPY[0], replace(
+        options,
         queries=options.queries or found[2],
         labels=options.labels or found[1],
         query_labels=options.query_labels or found[3],
         qrels=options.qrels or found[4],
-        distance=options.distance,
-        neighbors=options.neighbors,
-        filter_labels=options.filter_labels,
-        query_filter_labels=options.query_filter_labels,
-        texts=options.texts,
-        query_texts=options.query_texts,
         item_ids=options.item_ids or found[5],
         query_ids=options.query_ids or found[6],
     )
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _of_one_float(items: Source, queries: Source) -> tuple[Source, Source]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol, TypeAlias, get_args
@@ -89,6 +90,25 @@ def trained_on(data: Evaluated, most: int | None = None) -> str:
     n = len(data.train)
     drawn = f"{most:,} of " if most is not None and most < n else ""
     return f"{name}: {drawn}{n:,} items"
+
+
+def relevance_key(data: Evaluated) -> str:
+    """Sha256 of what is relevant to the queries of ours; "" of somebody else's data.
+
+    Items alone do not say it: neighbours are by a metric, and judgements and labels lie beside.
+    """
+    hashed = hashlib.sha256()
+    arrays = [getattr(data, name, None) for name in ("database_labels", "query_labels")]
+    truth, qrels = getattr(data, "truth", None), getattr(data, "qrels", None)
+    if truth is None and arrays[0] is None:
+        return ""
+    hashed.update(str(getattr(data, "metric", "")).encode())
+    arrays += [] if truth is None else [truth.I]
+    arrays += [] if qrels is None else [qrels.queries, qrels.items, qrels.grades]
+    for array in arrays:
+        hashed.update(b"-" if array is None else f"{array.shape}".encode())
+        hashed.update(b"" if array is None else np.ascontiguousarray(array).data)
+    return hashed.hexdigest()
 
 
 def roles_of(data: Evaluated) -> str:

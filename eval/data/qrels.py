@@ -153,6 +153,8 @@ def read_qrels(
         rows = [words for line in lines if (words := _words(line, tabs="\t" in lines[0]))]
         if rows and not _is_number(rows[0][-1]):
             del rows[0]
+        if not rows:
+            raise ValueError("got no line of them")
         widths = {len(row) for row in rows}
         if widths - {3} and widths - {4}:
             raise ValueError(f"got lines of {sorted(widths)} columns")

@@ -8,6 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
 
+import numpy as np
+
+from faiss_pqvae.messages import listed
+
 Operation: TypeAlias = Literal["insert", "delete", "search"]
 
 WINDOW = "window"  # the one that needs no file
@@ -47,21 +51,22 @@ def window(n: int) -> list[Step]:
     return steps
 
 
-def read_runbook(path: Path, n: int) -> list[Step]:
+def read_runbook(path: Path, n: int, name: str = "") -> list[Step]:
     """Reads the steps in a file, as big-ann-benchmarks' streaming track writes them.
 
     Args:
         path: .json, or .yaml where PyYAML is installed: a list of steps, or an object of them by
-            their numbers, which may lie below the name of a data set; a step has "operation" and,
-            but for searches, "start" and "end".
+            their numbers, which may lie below names of data sets; a step has "operation" and, but
+            for searches, "start" and "end".
         n: items that there are.
+        name: of the data set, where the file has several.
 
     Raises:
         FileNotFoundError: there is none.
         ImportError: PyYAML is needed.
-        ValueError: it is no such file, or a step is not possible.
+        ValueError: it is no such file, has other data sets, or a step is not possible.
     """
-    steps = [_step(found, at) for at, found in enumerate(_found(path), 1)]
+    steps = [_step(found, at) for at, found in enumerate(_found(path, name), 1)]
     check_runbook(steps, n)
     return steps
 
@@ -72,11 +77,11 @@ def check_runbook(steps: list[Step], n: int) -> None:
     Raises:
         ValueError: items that are not there come or go, one comes twice, or nothing is searched.
     """
-    held: set[int] = set()
+    held = np.zeros(n, bool)
     for at, step in enumerate(steps, 1):
-        items = range(step.start, step.end)
+        items = held[step.start : step.end]
         if step.operation == "search":
-            if not held:
+            if not held.any():
                 raise ValueError(f"expected items before the search in step {at}, got none")
             continue
         if not 0 <= step.start < step.end <= n:
@@ -84,40 +89,41 @@ def check_runbook(steps: list[Step], n: int) -> None:
                 f"expected items from 0 to {n - 1:,} in step {at}, got {step.start} to {step.end}"
             )
         if step.operation == "insert":
-            if not held.isdisjoint(items):
+            if items.any():
                 raise ValueError(f"expected new items in step {at}, got some that are there")
-            held.update(items)
-        else:
-            if not held.issuperset(items):
-                raise ValueError(f"expected items that are there to go in step {at}, got others")
-            held.difference_update(items)
+        elif not items.all():
+            raise ValueError(f"expected items that are there to go in step {at}, got others")
+        items[:] = step.operation == "insert"
     if all(step.operation != "search" for step in steps):
         raise ValueError("expected a search among the steps, got none")
 
 
-def _found(path: Path) -> list[Any]:
-    text = path.read_text(encoding="utf-8")
+def _found(path: Path, name: str) -> list[Any]:
     try:
-        if path.suffix.lower() in (".yaml", ".yml"):
-            content = _yaml().safe_load(text)
-        else:
-            content = json.loads(text)
-    except ImportError:
+        text = path.read_text(encoding="utf-8")
+        is_yaml = path.suffix.lower() in (".yaml", ".yml")
+        content = _yaml().safe_load(text) if is_yaml else json.loads(text)
+    except (ImportError, FileNotFoundError):
         raise
-    except Exception as error:  # of either library
+    except Exception as error:  # of either library, or of UTF-8
         raise ValueError(f"cannot read {path} as a run-book: {error}") from error
-    while isinstance(content, dict) and len(content) == 1 and not _is_step_number(content):
-        (content,) = content.values()  # below the name of a data set
+    if isinstance(content, dict) and not _numbered(content):  # below names of data sets
+        if len(content) > 1 and name not in content:
+            raise ValueError(
+                f"expected steps for {name} in {path}, got those of {listed(content, 8)}"
+            )
+        content = content[name] if name in content else next(iter(content.values()))
     if isinstance(content, dict):
-        steps = {int(key): step for key, step in content.items() if str(key).isdecimal()}
+        steps = _numbered(content)
         content = [steps[key] for key in sorted(steps)]
     if not isinstance(content, list):
         raise ValueError(f"expected a list of steps in {path}, got {type(content).__name__}")
     return content
 
 
-def _is_step_number(content: dict[Any, Any]) -> bool:
-    return all(str(key).isdecimal() for key in content)
+def _numbered(content: dict[Any, Any]) -> dict[int, Any]:
+    """The steps of an object by their numbers; other keys, such as max_pts, are passed over."""
+    return {int(key): step for key, step in content.items() if str(key).isdecimal()}
 
 
 def _yaml() -> Any:

@@ -102,24 +102,18 @@ def of_labels(
         metric: by which neighbours are the nearest.
 
     Raises:
-        ValueError: lengths do not fit, or a query's label is no item's.
+        ValueError: a query's label is no item's.
     """
-    for labels, items, what in (
-        (item_labels, database, "items"),
-        (query_labels, queries, "queries"),
-    ):
-        if labels.shape != (len(items),) or labels.dtype.kind not in "iu":
-            raise ValueError(
-                f"expected {len(items):,} integers as labels of {what} to filter by, got "
-                f"{labels.dtype} {labels.shape}"
-            )
     order = np.argsort(item_labels, kind="stable")
     ordered = item_labels[order]
     groups = []
     for label in np.unique(query_labels):
         first, last = np.searchsorted(ordered, label), np.searchsorted(ordered, label, "right")
         if first == last:
-            raise ValueError(f"expected items of every label to filter by, got none of {label}")
+            raise ValueError(
+                f"expected items of every label to filter by, got none of {label} among the "
+                f"{len(item_labels):,} that are searched"
+            )
         groups.append(Group(np.flatnonzero(query_labels == label), np.sort(order[first:last])))
     return _selection(f"items of {LABELS}", groups, queries, database, metric)
 

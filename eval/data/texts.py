@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from pathlib import Path
 
 import numpy as np
 
 from faiss_pqvae.types import IdArray
 
-_UNREADABLE = (OSError, EOFError, UnicodeDecodeError)
+_UNREADABLE = (OSError, EOFError, UnicodeDecodeError, zlib.error)
 
 
 class Lines:

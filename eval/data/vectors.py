@@ -86,8 +86,7 @@ def with_neighbours(
         ValueError: a subset is not between 1 and all vectors, dimensions differ, a vector has
             NaN or infinity, a judgement is of what is not there, or there is nothing to train on.
     """
-    if parts.qrels is not None:
-        parts.qrels.check(len(parts.queries), len(parts.database))
+    _check_whole(parts)
     parts = _trained_on(parts, train_on)
     parts, notes = _subset(parts, n_database, n_queries)
     train = parts.database if parts.train is None else parts.train
@@ -124,6 +123,25 @@ def with_neighbours(
         texts=parts.texts,
         query_texts=parts.query_texts,
     )
+
+
+def _check_whole(parts: VectorParts) -> None:
+    """Checks what belongs to items and queries, before parts of these are taken."""
+    n_queries, n_items = len(parts.queries), len(parts.database)
+    if parts.qrels is not None:
+        parts.qrels.check(n_queries, n_items)
+    for labels, n, what in (
+        (parts.item_labels, n_items, "items"),
+        (parts.query_labels, n_queries, "queries"),
+    ):
+        if labels is not None and labels.shape != (n,):
+            raise ValueError(
+                f"expected {n:,} integers as labels of {what} to filter by, got {labels.shape}"
+            )
+    if parts.texts is not None:
+        parts.texts.check(n_items, "an item")
+    if parts.query_texts is not None:
+        parts.query_texts.check(n_queries, "a query")
 
 
 def _selections(
@@ -163,7 +181,7 @@ def _trained_on(parts: VectorParts, train_on: TrainOn | None) -> VectorParts:
         database=rows_of(parts.database, second),
         shipped=None,  # of the whole base
         qrels=None if parts.qrels is None else parts.qrels.part(items=second),
-        item_labels=_taken(parts.item_labels, second, n),
+        item_labels=None if parts.item_labels is None else parts.item_labels[second],
         texts=None if parts.texts is None else parts.texts.part(second),
         trained_on=train_on,
     )
@@ -186,7 +204,7 @@ def _subset(
             database=database,
             shipped=None,
             qrels=qrels,
-            item_labels=_taken(parts.item_labels, rows, n),
+            item_labels=None if parts.item_labels is None else parts.item_labels[rows],
             texts=None if parts.texts is None else parts.texts.part(rows),
         )
     if n_queries is not None:
@@ -202,15 +220,10 @@ def _subset(
             queries=parts.queries[rows],
             shipped=shipped,
             qrels=qrels,
-            query_labels=_taken(parts.query_labels, rows, n),
+            query_labels=None if parts.query_labels is None else parts.query_labels[rows],
             query_texts=None if parts.query_texts is None else parts.query_texts.part(rows),
         )
     return parts, notes
-
-
-def _taken(labels: IdArray | None, rows: IdArray, n: int) -> IdArray | None:
-    """Labels of some rows; of another number than the items they are found wrong later."""
-    return labels[rows] if labels is not None and len(labels) == n else labels
 
 
 def _draw(name: str, n: int, size: int) -> IdArray:

@@ -48,6 +48,7 @@ class Costs:
         filtered_by: "selector" or "oversampling", of a search with a filter.
         queries_per_s: None in older files.
         latency_ms: none in older files.
+        n_single: queries that were asked alone for it.
         peak_bytes: likewise, and where the system does not say.
     """
 
@@ -62,6 +63,7 @@ class Costs:
     filtered_by: str = ""
     queries_per_s: float | None = None
     latency_ms: dict[str, float] = field(default_factory=dict)
+    n_single: int = 0
     peak_bytes: dict[str, int] = field(default_factory=dict)
 
 
@@ -145,6 +147,8 @@ def job_key(
     }
     if among:
         configuration["among"] = among
+    if (metric := getattr(data, "metric", "l2")) != "l2":  # by which indexes rank
+        configuration["metric"] = metric
     if method.supervised:
         labels = data.labels_to_train
         assert labels is not None  # or the runner had refused

@@ -65,6 +65,7 @@ class Row:
             of several where there was time.
         latency_ms: milliseconds of a query that is asked alone: "p50", "p95" and "p99"; none in
             older files.
+        n_single: queries that were asked alone for it: p99 of 20 is the slowest of these.
         index_bytes: what the filled index is on a disk: codes, ids of inverted lists and all that
             it keeps besides; None where a method does not say.
         peak_bytes: memory that "train", "add" and "search" needed at most, beyond what the process
@@ -94,6 +95,7 @@ class Row:
     encode_us: float | None = None
     queries_per_s: float | None = None
     latency_ms: dict[str, float] = field(default_factory=dict)
+    n_single: int = 0
     index_bytes: int | None = None
     peak_bytes: dict[str, int] = field(default_factory=dict)
     kept: dict[str, float] = field(default_factory=dict)
@@ -208,6 +210,7 @@ class Results:
         comparisons: the best method at each number of bytes against every other.
         confidence: how intervals and p-values were made, JSON values.
         fingerprint: sha256 of the items.
+        relevance: sha256 of what is relevant to the queries; empty in older files.
         left_out: methods that were asked for and have no row.
         filtered: the same searches among some of the items, where filters were asked for.
         roles: the protocol in words: what is searched with, in, trained on, and relevant.
@@ -227,6 +230,7 @@ class Results:
     comparisons: tuple[Comparison, ...] = ()
     confidence: dict[str, Any] = field(default_factory=dict)
     fingerprint: str = ""
+    relevance: str = ""
     left_out: tuple[LeftOut, ...] = ()
     filtered: tuple[Filtered, ...] = ()
     roles: str = ""
@@ -310,6 +314,12 @@ def sort_rows(rows: Iterable[Row]) -> list[Row]:
 def ranked_rows(rows: Iterable[Row], name: str) -> list[Row]:
     """Rows by bits, then the best by a metric first; those without it last."""
     return sorted(sort_rows(rows), key=lambda row: (row.bits, -row.metrics.get(name, -math.inf)))
+
+
+def filtered_metrics(results: Results) -> list[str]:
+    """The metrics that are printed of searches with filters: those that any of them has."""
+    known = {name for row in results.filtered for name in row.metrics}
+    return [name for name in metric_names(results) if name in known]
 
 
 def filtered_rows(results: Results) -> list[Filtered]:

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from faiss_pqvae.messages import listed
 from faiss_pqvae.progress import Progress
 
-from ..data.protocol import Evaluated, roles_of
+from ..data.protocol import Evaluated, relevance_key, roles_of
 from ..data.selections import Selection
 from ..methods.errors import told
 from ..methods.method import LeftOutError, Method
@@ -145,6 +145,7 @@ def _asked(job: _Job, **told: Any) -> Results:
         k=job.k,
         data=data.description,
         fingerprint=job.content,
+        relevance=relevance_key(data),
         roles=roles_of(data),
         **told,
     )
@@ -276,6 +277,7 @@ def _of_all(job: _Job, made: Built, search: str) -> Raw:
         sum(seconds for _, seconds in batches),
         queries_per_s=speed.queries_per_s,
         latency_ms=speed.latency_ms,
+        n_single=speed.n_single,
         peak_bytes=made.peak_bytes | peaks(search=searching),
     )
     return Raw(*order_ties(D, I), costs)

@@ -158,11 +158,13 @@ def _kept(
     ceilings = {name: at for at, (i, name) in enumerate(places) if i == exact}
     for at, (i, name) in enumerate(places):
         ceiling = ceilings.get(name)
-        if i == exact or ceiling is None or RECALL.fullmatch(name) or not means[ceiling].all():
+        if i == exact or ceiling is None or RECALL.fullmatch(name):
             continue
         shares, ends = found[i]
-        shares[name] = rows[i].metrics[name] / rows[exact].metrics[name]
-        ends[name] = percentile_intervals(means[at] / means[ceiling]).tolist()
+        if rows[exact].metrics[name] > 0:
+            shares[name] = rows[i].metrics[name] / rows[exact].metrics[name]
+        if means[ceiling].all():  # a draw without a relevant item has no share
+            ends[name] = percentile_intervals(means[at] / means[ceiling]).tolist()
     return found
 
 
@@ -182,7 +184,7 @@ def stored_scores(results: Results, out: str | Path) -> list[dict[str, DoubleArr
 def _but_for_seed(one: Measured) -> str:
     """Equal for searches that differ in nothing but the seed of their method."""
     method = one.method
-    among = "" if one.among is None else one.among.key
+    among = "" if one.among is None else f"{one.among.name} {one.among.key}"
     what = [method.name, method.bits, one.search, among, method.reference]
     return json.dumps([*what, _without_seeds(method.config)], sort_keys=True)
 
@@ -238,6 +240,7 @@ def _row(group: Sequence[Measured], results: Results) -> Row:
         ),
         index_bytes=first.costs.index_bytes,
         latency_ms=_means(one.costs.latency_ms for one in group),
+        n_single=min(one.costs.n_single for one in group),
         peak_bytes={name: round(size) for name, size in peak_bytes.items()},
     )
 

@@ -4,23 +4,24 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from faiss_pqvae.files import replace_bytes
 from faiss_pqvae.progress import Progress
-from faiss_pqvae.types import IdArray
+from faiss_pqvae.types import BoolArray, IdArray
 
 from ..data.brute_force import Neighbours, nearest
 from ..data.held import rows_of
 from ..data.neighbours import VectorData
 from ..data.runbook import Step
+from ..data.truth import DEPTH
 from ..methods.errors import told
 from ..methods.method import LeftOutError, Method
 from .environment import environment
@@ -32,6 +33,7 @@ from .trust import check_results
 
 FILE_NAME, FORMAT = "stream.json", 1
 K = 10
+CHUNK = 65_536  # items that come or go in one call
 
 
 @dataclass(frozen=True)
@@ -49,6 +51,7 @@ class Flow:
         recalls: by metric a value a search, of the items that are there then.
         queries_per_s: a value a search.
         reference: a yardstick outside the comparison at equal bytes.
+        seed: of the training.
     """
 
     method: str
@@ -61,6 +64,7 @@ class Flow:
     recalls: dict[str, list[float]]
     queries_per_s: list[float]
     reference: bool = False
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -133,16 +137,16 @@ def run_stream(
         raise ValueError("expected methods, got none")
     out = Path(out)
     (out / "raw").mkdir(parents=True, exist_ok=True)
-    truths = list(_truths(data, steps, progress))
     content = fingerprint(data)
-    k = min(k, *(len(there) for _, there, _ in truths))
+    there = [(at, np.flatnonzero(held)) for at, held in _held(len(data.database), steps)]
+    k = min(k, *(len(ids) for _, ids in there))
     asked = Stream(
         dataset=data.name,
         protocol=data.protocol,
         n_queries=len(data.queries),
         steps=len(steps),
-        searches=[at for at, _, _ in truths],
-        n_items=[len(there) for _, there, _ in truths],
+        searches=[at for at, _ in there],
+        n_items=[len(ids) for _, ids in there],
         environment=environment(),
         command=command,
         fingerprint=content,
@@ -154,18 +158,21 @@ def run_stream(
         tuple(job_key(data, one, search, k, content, book) for search in one.searches): one
         for one in methods
     }
+    truths = cache(lambda: [_truth(data, ids, progress) for _, ids in there])  # if one is missing
     with Progress("run-book", len(keys), unit="methods", shown=progress) as bar:
         for of_method, method in keys.items():
             bar.note(method=f"{method.name}, {method.bits} bits")
+            paths = [raw_path(out, key, ".flow.json") for key in of_method]
             left = partial(LeftOut, method.name, method.bits, seed=method.seed)
             try:
-                for search, key in zip(method.searches, of_method, strict=True):
-                    path = raw_path(out, key, ".flow.json")
-                    found = None if fresh else _stored(path)
-                    if found is None:
-                        found = _flow(data, method, search, steps, truths, k, batch_size)
-                        replace_bytes(path, (json.dumps(asdict(found)) + "\n").encode())
-                    flows.append(found)
+                found = [None if fresh else _stored(path) for path in paths]
+                if None in found:
+                    measured = _flows(data, method, steps, truths(), k, batch_size)
+                    for path, flow in zip(paths, measured, strict=True):
+                        replace_bytes(path, (json.dumps(asdict(flow)) + "\n").encode())
+                        flows.append(flow)
+                else:
+                    flows += [flow for flow in found if flow is not None]
             except LeftOutError as error:
                 missing.append(left(str(error)))
             except OSError:  # of a disk: it concerns all methods
@@ -202,75 +209,85 @@ def read_stream(path: str | Path) -> Stream:
     return found
 
 
-_Truth = tuple[int, IdArray, Neighbours]
+class _Truth(NamedTuple):
+    """What is there at a search, (n,) int64, and the exact neighbours among it."""
+
+    ids: IdArray
+    near: Neighbours
 
 
-def _truths(data: VectorData, steps: Sequence[Step], progress: bool) -> Any:
-    """Of every search its step, what is there, and the exact neighbours among it."""
-    there = np.zeros(len(data.database), bool)
-    queries = np.asarray(data.queries[:])
+def _held(n: int, steps: Sequence[Step]) -> Iterator[tuple[int, BoolArray]]:
+    """The number of every step that searches, and which items are there then."""
+    there = np.zeros(n, bool)
     for at, step in enumerate(steps, 1):
         if step.operation == "search":
-            ids = np.flatnonzero(there)
-            depth = min(100, len(ids))
-            items = rows_of(data.database, ids)
-            near = nearest(queries, items, depth, data.metric, progress=progress)
-            yield at, ids, Neighbours(ids[near.I], near.D)
+            yield at, there
         else:
             there[step.start : step.end] = step.operation == "insert"
 
 
-def _flow(
+def _truth(data: VectorData, ids: IdArray, progress: bool) -> _Truth:
+    queries, items = np.asarray(data.queries[:]), rows_of(data.database, ids)
+    near = nearest(queries, items, min(DEPTH, len(ids)), data.metric, progress=progress)
+    return _Truth(ids, Neighbours(ids[near.I], near.D))
+
+
+def _flows(
     data: VectorData,
     method: Method,
-    search: str,
     steps: Sequence[Step],
     truths: Sequence[_Truth],
     k: int,
     batch_size: int,
-) -> Flow:
+) -> Iterator[Flow]:
+    """Every search setting of a method, which is trained once."""
     index: Any = method.build(tuple(data.database.shape[1:]))
     if not hasattr(index, "flowing"):
-        raise LeftOutError("items cannot be deleted from it")
+        raise LeftOutError("it says nothing of how items are deleted from it")
     started = time.perf_counter()
     index.train(data.train, *([data.labels_to_train] if method.supervised else []))
     train_s = getattr(index, "train_s", time.perf_counter() - started)
-    flowing = index.flowing()
-    set_search(index, search, of_several=len(method.searches) > 1)
-    seconds, counts = {"insert": 0.0, "delete": 0.0}, {"insert": 0, "delete": 0}
-    recalls: dict[str, list[float]] = {}
-    speeds: list[float] = []
-    left = iter(truths)
-    for step in steps:
-        if step.operation == "search":
-            _, there, truth = next(left)
-            I, elapsed = _searched(data, flowing, there, k, batch_size)  # noqa: E741
-            scores = replace(data, truth=truth, qrels=None, selections=()).scores(I, k)
-            for name, values in scores.per_query.items():
-                recalls.setdefault(name, []).append(float(values.mean()))
-            speeds.append(len(I) / elapsed)
-            continue
-        ids = np.arange(step.start, step.end)
-        items = data.database[ids] if step.operation == "insert" else None
-        started = time.perf_counter()
-        if items is None:
-            flowing.delete(ids)
-        else:
-            flowing.insert(items, ids)
-        seconds[step.operation] += time.perf_counter() - started
-        counts[step.operation] += len(ids)
-    return Flow(
-        method=method.name,
-        bits=method.bits,
-        bytes_per_vector=int(index.sa_code_size()),
-        search=search,
-        train_s=train_s,
-        insert_us=1e6 * seconds["insert"] / max(1, counts["insert"]),
-        delete_us=1e6 * seconds["delete"] / counts["delete"] if counts["delete"] else None,
-        recalls=recalls,
-        queries_per_s=speeds,
-        reference=method.reference,
-    )
+    for search in method.searches:
+        flowing = index.flowing()
+        set_search(index, search, of_several=len(method.searches) > 1)
+        seconds, counts = {"insert": 0.0, "delete": 0.0}, {"insert": 0, "delete": 0}
+        recalls: dict[str, list[float]] = {}
+        speeds: list[float] = []
+        left = iter(truths)
+        for step in steps:
+            if step.operation == "search":
+                truth = next(left)
+                I, elapsed = _searched(data, flowing, truth.ids, k, batch_size)  # noqa: E741
+                there = replace(data, truth=truth.near, qrels=None, selections=())
+                for name, values in there.scores(I, k).per_query.items():
+                    recalls.setdefault(name, []).append(float(values.mean()))
+                speeds.append(len(I) / elapsed)
+                continue
+            for first in range(step.start, step.end, CHUNK):
+                ids = np.arange(first, min(first + CHUNK, step.end))
+                items = data.database[ids] if step.operation == "insert" else None
+                started = time.perf_counter()
+                if items is None:
+                    flowing.delete(ids)
+                else:
+                    flowing.insert(items, ids)
+                seconds[step.operation] += time.perf_counter() - started
+            counts[step.operation] += step.end - step.start
+        yield Flow(
+            method=method.name,
+            bits=method.bits,
+            bytes_per_vector=int(index.sa_code_size()),
+            search=search,
+            train_s=train_s,
+            insert_us=1e6 * seconds["insert"] / max(1, counts["insert"]),
+            delete_us=1e6 * seconds["delete"] / counts["delete"] if counts["delete"] else None,
+            recalls={  # of all searches: of few items some have none
+                name: values for name, values in recalls.items() if len(values) == len(truths)
+            },
+            queries_per_s=speeds,
+            reference=method.reference,
+            seed=method.seed,
+        )
 
 
 def _searched(

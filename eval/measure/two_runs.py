@@ -67,10 +67,13 @@ def two_runs(
             row.
         FileNotFoundError: the scores of a run are gone.
     """
-    if not first.fingerprint or first.fingerprint != second.fingerprint:
+    names = "fingerprint", "relevance", "n_queries"
+    differ = [name for name in names if getattr(first, name) != getattr(second, name)]
+    if differ or not first.fingerprint:
+        what = "relevant items" if differ == ["relevance"] else "items"
         raise ValueError(
             f"expected two runs of the same data, got {first.dataset} ({first.protocol}) and "
-            f"{second.dataset} ({second.protocol}), whose items differ"
+            f"{second.dataset} ({second.protocol}), whose {what} differ"
         )
     metric = metric or main_metric(first)
     scores = [stored_scores(run, out) for run, out in zip((first, second), folders, strict=True)]

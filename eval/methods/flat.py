@@ -148,13 +148,14 @@ class FlatPixels:
         return native_among(self.faiss_index, self._reduce(flatten(xq, self.d)), k, sel)
 
     def flowing(self) -> Flowing:
-        """The trained index as one that items come into and go from.
+        """The trained index, emptied, as one that items come into and go from.
 
         Raises:
-            LeftOutError: items cannot be removed from it.
+            LeftOutError: it is no native index.
         """
         if not isinstance(self.faiss_index, faiss.Index):
-            raise LeftOutError("items cannot be deleted from it")
+            raise LeftOutError("nothing deletes its items")
+        self.faiss_index.reset()
         prepared = partial(flatten, d=self.d)
         return Flowing(self.faiss_index, self.search, lambda x: self._reduce(prepared(x)))
 

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from faiss_pqvae.native.kinds.blocks import clear_end
 from faiss_pqvae.types import FloatArray, IdArray
 
 from ..faiss_library import faiss
+from .native_training import parts_of
 
 Search = Callable[[npt.NDArray[Any], int], tuple[FloatArray, IdArray]]
 
@@ -32,6 +34,9 @@ class Flowing:
         native = index if isinstance(index, faiss.Index) else index.faiss_index
         self._has_ids = faiss.try_extract_index_ivf(native) is not None
         self._ids = np.empty(0, np.int64)
+        base = parts_of(native)[1]
+        # A `LatentIndex` does itself what FAISS's blocks of codes need after a removal.
+        self._blocks = base if native is index and isinstance(base, faiss.IndexFastScan) else None
 
     def insert(self, x: npt.NDArray[Any], ids: IdArray) -> None:
         """Adds x: (n, *item_shape) under ids (n,) int64."""
@@ -52,6 +57,8 @@ class Flowing:
         n = self._index.remove_ids(np.ascontiguousarray(gone, np.int64))
         if n != len(ids):
             raise ValueError(f"expected {len(ids):,} items to be removed, got {n:,}")
+        if self._blocks is not None:
+            clear_end(self._blocks.codes.data(), self._blocks.ntotal, self._blocks)
         if not self._has_ids:
             self._ids = np.delete(self._ids, gone)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from .method import Method, Shape
 from .native_training import native_bytes, written_bytes
 from .settings import read_bundle
 
+_log = logging.getLogger(__name__)
 _LOOKED_AT = 100  # items of an index that is filled, to see whether they are the database's
 _EMPTY = "give it empty, as a training writes it, and it is filled with them"
 
@@ -78,8 +80,7 @@ class GivenIndex:
         """
         self.check(len(x))
         if self.index.ntotal:
-            if not self.native:
-                self._check_places(x)
+            self._check_places(x)
             return
         if self.native:
             for chunk in flat_chunks(x, self.index.d):
@@ -93,11 +94,16 @@ class GivenIndex:
         """Whether item i of the database is what the id i stands for: results are places in it."""
         places = np.unique(np.linspace(0, len(x) - 1, _LOOKED_AT).astype(np.int64))
         expected = f"expected {self.name} with the items of the database, under the ids 0 to"
+        rows = flatten(x[places], self.index.d) if self.native else x[places]
         try:
             stored = self.index.reconstruct_batch(places)
+            coded = self.index.sa_decode(self.index.sa_encode(rows))
         except ValueError as error:
             raise ValueError(f"{expected} {len(x) - 1:,}: {error}; {_EMPTY}") from error
-        same = (stored == self.index.sa_decode(self.index.sa_encode(x[places]))).all(axis=1)
+        except RuntimeError as error:  # of a native index that gives nothing back
+            _log.warning("%s may hold other items: %s", self.name, error)
+            return
+        same = np.isclose(stored, coded, rtol=1e-4, atol=1e-5).all(axis=1)
         if 2 * same.sum() < len(places):  # on another machine some are rounded to another code
             raise ValueError(
                 f"{expected} {len(x) - 1:,}, got {len(places) - same.sum()} others among "

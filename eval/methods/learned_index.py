@@ -191,7 +191,8 @@ class Behind:
         return self.index.search(xq, k)
 
     def flowing(self) -> Flowing:
-        """The trained index as one that items come into and go from."""
+        """The trained index, emptied, as one that items come into and go from."""
+        self.index.reset()
         return Flowing(self.index, self.search)
 
     def search_among(self, xq: npt.NDArray[Any], k: int, sel: Any, /) -> tuple[FloatArray, IdArray]:

@@ -149,7 +149,7 @@ def set_additive(index: Any, settings: dict[str, int]) -> None:
 
 def _clusterings(base: Any) -> Iterator[Any]:
     """The k-means parameters of all quantizers of an index."""
-    if isinstance(base, faiss.IndexPQ):
+    if isinstance(base, faiss.IndexPQ | faiss.IndexPQFastScan):
         yield base.pq.cp
     elif isinstance(base, faiss.IndexIVFPQ):
         yield from (base.cp, base.pq.cp)
@@ -160,9 +160,9 @@ def _clusterings(base: Any) -> Iterator[Any]:
 
 def additive_quantizers(base: Any) -> list[Any]:
     """The additive quantizers that encode."""
-    if isinstance(base, faiss.IndexResidualQuantizer):
+    if isinstance(base, faiss.IndexResidualQuantizer | faiss.IndexResidualQuantizerFastScan):
         return [base.rq]
-    if isinstance(base, faiss.IndexLocalSearchQuantizer):
+    if isinstance(base, faiss.IndexLocalSearchQuantizer | faiss.IndexLocalSearchQuantizerFastScan):
         return [base.lsq]
     if isinstance(base, faiss.IndexProductResidualQuantizer):
         parts = range(base.prq.nsplits)

@@ -14,7 +14,7 @@ KINDS = {4: "SQ4", 6: "SQ6", 8: "SQ8", 16: "SQfp16"}
 
 @methods.register("SQ")
 def rows(request: Request) -> Iterator[Method]:
-    """FAISS's, where the bytes hold 4, 6, 8 or 16 bits a value."""
+    """FAISS's, where the bytes hold 4, 6, 8 or 16 bits a value; nothing in it is random."""
     d, pca, label = reduced_by_pca(request.shape)
     each, rest = divmod(request.bits, d)
     if rest == 0 and each in KINDS:
@@ -23,6 +23,5 @@ def rows(request: Request) -> Iterator[Method]:
             request.bits,
             request.d,
             f"{pca}{KINDS[each]}",
-            seed=request.seed,
             metric=request.metric,
         )

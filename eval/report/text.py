@@ -11,8 +11,8 @@ from ..measure.results import (
     Comparison,
     Results,
     Row,
+    filtered_metrics,
     filtered_rows,
-    metric_names,
     speed_of,
 )
 from ..measure.stream import Stream
@@ -64,12 +64,12 @@ def filtered_table(results: Results) -> str:
     """The searches with filters, by filter and bits, the best first; empty with none."""
     if not results.filtered:
         return ""
-    names = [metric for metric in metric_names(results) if metric in results.filtered[0].metrics]
+    names = filtered_metrics(results)
     head = ["among", "items", "method", "bytes", "search", "filtered by"]
     cells = [[*head, *(f"{heading(one)} %" for one in names), "queries/s"]]
     for row in filtered_rows(results):
         code = [row.method, str(row.bytes_per_vector), row.search, row.how]
-        shares = [f"{100 * row.metrics[one]:.2f}" for one in names]
+        shares = [f"{100 * row.metrics[x]:.2f}" if x in row.metrics else "-" for x in names]
         speed = "-" if row.queries_per_s is None else f"{row.queries_per_s:,.0f}"
         cells.append([row.among, f"{row.n_items:,.0f}", *code, *shares, speed])
     return "\n".join(["Searches with a filter:", *_aligned(cells, left=(0, 2, 4, 5))])
@@ -84,12 +84,13 @@ def levels_table(results: Results) -> str:
     lines = [f"Fastest settings by {metric_label(page.metric)} reached, queries a second:"]
     for level in found:
         told = (
-            f"{cite(row.method, row.search)} {speed_of(row, results.n_queries):,.0f}"
+            f"{cite(row.method, row.search)}, {row.bytes_per_vector} bytes: "
+            f"{speed_of(row, results.n_queries):,.0f}"
             for row in level.rows
         )
         more = level.n_methods - len(level.rows)
         rest = f"; {more} more" if more else ""
-        lines.append(f"  {100 * level.value:.0f} %: {', '.join(told)}{rest}")
+        lines.append(f"  {100 * level.value:.0f} %: {'; '.join(told)}{rest}")
     return "\n".join(lines)
 
 
@@ -144,10 +145,11 @@ def stream_table(found: Stream) -> str:
     )
     for flow in order:
         values = [100 * value for value in flow.recalls[name]]
+        seed = f", seed {flow.seed}" if flow.seed else ""
         deleting = "-" if flow.delete_us is None else f"{flow.delete_us:,.1f}"
         cells.append(
             [
-                flow.method,
+                f"{flow.method}{seed}",
                 str(flow.bytes_per_vector),
                 flow.search,
                 *(f"{values[i]:.2f}" for i in shown_at),

@@ -21,8 +21,7 @@ N_QUERIES, N_NEAREST = 8, 5
 def text_gallery(results: Results, data: VectorData, out: Path) -> dict[str, Any] | None:
     """Queries with their nearest texts by every method, as JSON values for the page.
 
-    A hit is what is judged to be relevant, where the query has judgements, else one of the 10
-    nearest items.
+    A hit is what is judged to be relevant, or, where nothing was judged, one of the 10 nearest.
 
     Args:
         results: of a run, with its raw files in `out/raw`.

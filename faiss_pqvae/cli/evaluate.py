@@ -25,6 +25,7 @@ from faiss_pqvae.eval.measure.failures import FailedMethodsError
 from faiss_pqvae.eval.measure.results import Results
 from faiss_pqvae.eval.measure.runner import run
 from faiss_pqvae.eval.measure.stream import FILE_NAME as STREAM
+from faiss_pqvae.eval.measure.stream import K as STREAM_K
 from faiss_pqvae.eval.measure.stream import run_stream
 from faiss_pqvae.eval.methods.baselines import FAST
 from faiss_pqvae.eval.methods.choice import LEARNED, reference, rows_of
@@ -118,7 +119,8 @@ def evaluate(
             among besides, with FAISS's selectors; the nearest are then those among them.
         runbook: for vectors: measure recall while items come and go instead: a .json or .yaml file
             of steps, as big-ann-benchmarks has them, or "window": tenths of the items come one
-            after the other, and from the sixth on the oldest goes. OUT gets stream.json.
+            after the other, and from the sixth on the oldest goes. Of 10 results unless --k says
+            otherwise; every seed has its row. OUT gets stream.json.
         own: data of your own.
         pretrained: folder of a trained index whose encoder every training starts from.
         train_queries: for vectors: a file of real queries that the learned code learns from, as
@@ -132,6 +134,8 @@ def evaluate(
     learns = LEARNED in methods or (not methods and index is None)
     if train_queries is not None and not learns:
         raise ValueError("expected --train-queries with a learned code to train, got no such row")
+    if runbook is not None and (index is not None or filters):
+        raise ValueError("expected neither --index nor --filters with a run-book")
     stored = None if index is None else opened(index, model=model)
     data = load(
         dataset,
@@ -143,7 +147,7 @@ def evaluate(
         own=own,
     )
     shape = tuple(data.database.shape[1:])
-    k = data.default_k if k is None else k
+    wanted, k = k, data.default_k if k is None else k
     rows = [] if index is None else [given(stored, index, shape, len(data.database))]
     if index is not None and not methods:
         measure(data, [*rows, *reference(data)], k=k, out=out, fresh=fresh)
@@ -165,7 +169,7 @@ def evaluate(
     lengths = bits or tuple(row.bits for row in rows)
     rows += rows_of(data, names=methods, lengths=lengths, seeds=seeds, nlist=nlist, learned=learned)
     if runbook is not None:
-        _measure_stream(data, rows, runbook, out, fresh=fresh)
+        _measure_stream(data, rows, runbook, out, k=wanted or STREAM_K, fresh=fresh)
         return
     measure(data, rows, k=k, out=out, fresh=fresh)
 
@@ -263,7 +267,7 @@ def measure(
 
 
 def _measure_stream(
-    data: Evaluated, rows: Sequence[Method], runbook: str, out: Path, *, fresh: bool
+    data: Evaluated, rows: Sequence[Method], runbook: str, out: Path, *, k: int, fresh: bool
 ) -> None:
     """Runs and prints a comparison under a run-book.
 
@@ -275,9 +279,9 @@ def _measure_stream(
     if not isinstance(data, VectorData):
         raise ValueError(f"expected vectors without labels for a run-book, got {data.name}")
     n = len(data.database)
-    steps = window(n) if runbook == WINDOW else read_runbook(Path(runbook), n)
+    steps = window(n) if runbook == WINDOW else read_runbook(Path(runbook), n, data.name)
     command = shlex.join(["faiss-pqvae", *sys.argv[1:]])
-    found = run_stream(data, rows, steps, out, command=command, fresh=fresh)
+    found = run_stream(data, rows, steps, out, k=k, command=command, fresh=fresh)
     print(stream_table(found))
     print(f"\nresults  {out / STREAM}")
     failed = [one for one in found.left_out if one.failed]

@@ -15,6 +15,8 @@ from faiss_pqvae.eval.data.own import OwnData
 from faiss_pqvae.eval.data.protocol import Evaluated
 from faiss_pqvae.eval.measure.results import FILE_NAME, Results, main_metric, read_results
 from faiss_pqvae.eval.measure.scored import stored_scores, with_confidence
+from faiss_pqvae.eval.measure.stream import FILE_NAME as STREAM
+from faiss_pqvae.eval.measure.stream import read_stream
 from faiss_pqvae.eval.measure.two_runs import two_runs
 from faiss_pqvae.files import check_folder
 from faiss_pqvae.registry import datasets
@@ -34,7 +36,8 @@ def report(
 
     With METHOD or METRIC other comparisons are printed than the page has: from the scores of every
     query, which lie beside the raw results. With OTHER, a second run over the same data, what
-    changed from OUT to OTHER is printed, query by query. results.csv and table.tex (for LaTeX) lie
+    changed from OUT to OTHER is printed, query by query. Of a run-book its table is printed again.
+    results.csv and table.tex (for LaTeX) lie
     beside the page.
 
     Args:
@@ -47,8 +50,11 @@ def report(
     """
     # Here, so that --help does not draw.
     from faiss_pqvae.eval.report.page import read_inputs, rebuild_report
-    from faiss_pqvae.eval.report.text import two_runs_table
+    from faiss_pqvae.eval.report.text import stream_table, two_runs_table
 
+    if (out / STREAM).exists() and not (out / FILE_NAME).exists():
+        print(stream_table(read_stream(out / STREAM)))
+        return
     _check_there(out)
     if dataset is None and own != OwnData():
         raise ValueError(

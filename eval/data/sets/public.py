@@ -74,8 +74,15 @@ TEXMEX = {"sift1m": "sift", "gist1m": "gist", "siftsmall": "siftsmall"}  # the a
 PUBLIC = frozenset({*HDF5, *TEXMEX, "deep10m"})
 
 
+def _folder(name: str, address: str) -> Path:
+    try:
+        return data_folder()
+    except ValueError as error:
+        raise ValueError(f"{error}; {name} comes from {address}") from error
+
+
 def _hdf5(name: str) -> VectorParts:
-    path = data_folder() / f"{name}.hdf5"
+    path = _folder(name, HDF5[name].format(name=name)) / f"{name}.hdf5"
     if not path.is_file():
         raise _missing(name, [path], HDF5[name].format(name=name))
     return open_hdf5(path)
@@ -83,7 +90,7 @@ def _hdf5(name: str) -> VectorParts:
 
 def _texmex(name: str) -> VectorParts:
     archive = TEXMEX[name]
-    folder = data_folder() / archive
+    folder = _folder(name, _TEXMEX.format(name=archive)) / archive
     if not is_texmex(folder):
         parts = [folder / f"{archive}_{part}.fvecs" for part in ("base", "query", "learn")]
         raise _missing(name, parts, _TEXMEX.format(name=archive))
@@ -93,7 +100,7 @@ def _texmex(name: str) -> VectorParts:
 @datasets.register("deep10m")
 def deep10m() -> VectorParts:
     """The first 10,000,000 of Deep1B, as big-ann-benchmarks has them."""
-    folder = data_folder() / "deep10m"
+    folder = _folder("deep10m", _DEEP.format(name="base.10M.fbin")) / "deep10m"
     base, queries = folder / "base.10M.fbin", folder / "query.public.10K.fbin"
     truth = folder / "deep-10M.bin"
     absent = [path for path in (base, queries) if not path.is_file()]

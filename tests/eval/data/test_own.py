@@ -394,6 +394,18 @@ def test_load__takes_what_people_have_in_memory(vectors: np.ndarray, tmp_path: P
         load(lambda: (scipy.sparse.csr_array(vectors), LABELS))
 
 
+def test_load__options_without_effect_are_refused(vectors: np.ndarray, tmp_path: Path) -> None:
+    np.save(tmp_path / "items.npy", vectors)
+    np.save(tmp_path / "labels.npy", LABELS)
+    for name in ("neighbors", "filter_labels", "texts"):
+        own = OwnData(labels=tmp_path / "labels.npy", **{name: tmp_path / "none.npy"})
+        with pytest.raises(ValueError, match=f"expected no --{name.replace('_', '-')} with labels"):
+            load(tmp_path / "items.npy", own=own)
+    arrays = {"database": vectors, "labels": LABELS, "qrels": [(0, 0, 1)], "metric": "l2"}
+    with pytest.raises(ValueError, match=r"expected no \['metric', 'qrels'\] beside labels"):
+        load(lambda: arrays)
+
+
 def test_load__real_relevance_of_a_function_and_of_a_folder(
     vectors: np.ndarray, tmp_path: Path
 ) -> None:
@@ -474,7 +486,7 @@ def test_load__by_another_distance_and_known_neighbours(
     np.save(tmp_path / "labels.npy", LABELS[:50])
     np.save(tmp_path / "asked.npy", LABELS[50:])
     labels = {"labels": tmp_path / "labels.npy", "query_labels": tmp_path / "asked.npy"}
-    with pytest.raises(ValueError, match="expected neither --distance nor --neighbors with labels"):
+    with pytest.raises(ValueError, match="expected no --distance with labels, which"):
         load(items, own=replace(known, **labels), cache=tmp_path)
 
 

@@ -35,6 +35,12 @@ def test_load__says_what_goes_where(name, message):
         load(name)
 
 
+def test_load__says_where_from_also_without_a_folder(monkeypatch):
+    monkeypatch.delenv("FAISS_PQVAE_DATA")
+    with pytest.raises(ValueError, match=r"set the environment .*; sift1m comes from ftp://ftp\."):
+        load("sift1m")
+
+
 def test_load__all_names_are_registered():
     assert {*datasets.names()} >= PUBLIC
 

@@ -52,6 +52,7 @@ def test_read_qrels__with_names_or_without(head: str, qrels: Qrels, tmp_path: Pa
     ("text", "message"),
     [
         ("0 1\n", r"a query, an item and a grade, or of TREC's four columns; got lines of \[2\]"),
+        ("query\titem\tgrade\n", "got no line of them"),
         ("0 1 1\n0 0 1 1\n", r"got lines of \[3, 4\] columns"),
         ("0 1 1\n0 x 1\n", "cannot read .*qrels.tsv: .* got 'x' of the items, which is no place"),
         ("0 1 1\n0 2 x\n", "could not convert string to float: 'x'"),

@@ -11,6 +11,7 @@ from faiss_pqvae.eval.measure.runner import FailedMethodsError, run
 from faiss_pqvae.eval.methods.among import oversampled, selector
 from faiss_pqvae.eval.methods.choice import rows_of
 from faiss_pqvae.eval.methods.method import Method
+from faiss_pqvae.eval.report.page import write_report
 from faiss_pqvae.eval.report.text import filtered_table
 from faiss_pqvae.native import faiss
 
@@ -132,6 +133,37 @@ def test_oversampled__finds_what_a_selector_does(x):
         np.testing.assert_array_equal(found[0][there], wanted[0][there])
         assert np.isfinite(found[0]).all()
         assert (np.diff(found[0], axis=1) >= 0).all()
+
+
+def test_run__filters_that_leave_few_items_have_the_metrics_that_they_can(x, tmp_path):
+    for filters in ((0.5, 0.01), (0.01, 0.5)):
+        data = load(lambda: {"database": x[:N], "queries": x[N:]}, filters=filters)
+        results = run(data, rows_of(data, names=("PQ",), lengths=(32,)), tmp_path, k=10)
+        metrics = {row.among: row.metrics.keys() for row in results.filtered}
+        assert metrics["1 % of the items"] == {"1-recall@1", "1-recall@10"}
+        assert metrics["50 % of the items"] == {"1-recall@1", "1-recall@10", "10-recall@10"}
+        assert " - " in filtered_table(results)
+        assert "Searches with a filter" in write_report(results, None, tmp_path).read_text()
+
+
+def test_run__filters_of_equal_size_are_two(x, tmp_path):
+    data = load(lambda: {"database": x[:N], "queries": x[N:]}, filters=(0.01, 0.0101))
+    results = run(data, rows_of(data, names=("PQ",), lengths=(32,)), tmp_path, k=10)
+    assert [row.among for row in results.filtered] == ["1 % of the items", "1.01 % of the items"]
+
+
+@pytest.mark.parametrize(
+    ("size", "options"), [(100, {"n_database": 100}), (200, {"train_on": "half"})]
+)
+def test_load__labels_are_those_of_the_whole_set(x, labels, tmp_path, size, options):
+    arrays = {
+        "database": x[:N],
+        "queries": x[N:],
+        "filter_labels": labels[:size],
+        "query_filter_labels": labels[N:],
+    }
+    with pytest.raises(ValueError, match="expected 400 integers as labels of items"):
+        load(lambda: arrays, cache=tmp_path, **options)
 
 
 @pytest.mark.parametrize(

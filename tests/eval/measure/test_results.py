@@ -263,11 +263,11 @@ def test_levels_table__reads_curves_where_there_are_some():
     lines = levels_table(results(*rows)).splitlines()
     assert lines == [
         "Fastest settings by 1-recall@10 reached, queries a second:",
-        "  50 %: IVF (nprobe=1) 900, PQ (adc) 300, OPQ (adc) 200",
-        "  60 %: IVF (nprobe=1) 900, PQ (adc) 300, OPQ (adc) 200",
-        "  70 %: IVF (nprobe=4) 500, PQ (adc) 300, OPQ (adc) 200",
-        "  80 %: IVF (nprobe=4) 500, PQ (adc) 300, OPQ (adc) 200",
-        "  90 %: OPQ (adc) 200",
+        "  50 %: IVF (nprobe=1), 8 bytes: 900; PQ (adc), 8 bytes: 300; OPQ (adc), 8 bytes: 200",
+        "  60 %: IVF (nprobe=1), 8 bytes: 900; PQ (adc), 8 bytes: 300; OPQ (adc), 8 bytes: 200",
+        "  70 %: IVF (nprobe=4), 8 bytes: 500; PQ (adc), 8 bytes: 300; OPQ (adc), 8 bytes: 200",
+        "  80 %: IVF (nprobe=4), 8 bytes: 500; PQ (adc), 8 bytes: 300; OPQ (adc), 8 bytes: 200",
+        "  90 %: OPQ (adc), 8 bytes: 200",
     ]
     assert levels_table(results(*rows[3:])) == ""
     assert levels_table(results(rows[0], *rows[3:])) == ""

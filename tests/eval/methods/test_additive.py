@@ -87,6 +87,18 @@ def test_rows__fast_scans_and_scalars_have_the_bytes_of_the_others(bits, d):
         assert (near == np.arange(50)[:, None]).any(axis=1).mean() > 0.5
 
 
+def test_rows__fast_scans_have_seeds():
+    x = np.random.default_rng(0).standard_normal((600, 16), dtype=np.float32)
+    for place in (0, 1):
+        found = []
+        for seed in (0, 1):
+            index = [*methods.get("FastScan")(Request(64, (16,), seed=seed))][place].build((16,))
+            index.train(x)
+            index.add(x)
+            found.append(index.search(x[:20], 5)[0])
+        assert not np.array_equal(*found)
+
+
 def test_rows__fast_scans_are_of_vectors_and_whole_bytes():
     for request in (Request(bits=64, shape=(1, 8, 8)), Request(bits=12, shape=(16,))):
         assert [*methods.get("FastScan")(request)] == []

@@ -66,7 +66,7 @@ def test_lines__say_what_is_wrong(own, tmp_path):
     (tmp_path / "queries.txt").write_text("only one\n")
     with pytest.raises(ValueError, match=r"expected 20 lines of text in .* one a query, got 1"):
         load(tmp_path / "items.npy", own=own, cache=tmp_path)
-    (tmp_path / "bad.txt.gz").write_bytes(b"no gzip")
+    (tmp_path / "bad.txt.gz").write_bytes(gzip.compress(b"text")[:-9] + b"123456789")
     with pytest.raises(ValueError, match=r"cannot read .*bad\.txt\.gz as lines of text"):
         Lines(tmp_path / "bad.txt.gz")[0]
     with pytest.raises(FileNotFoundError):

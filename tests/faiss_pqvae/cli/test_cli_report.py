@@ -142,8 +142,12 @@ def test_report__refuses_to_compare_other_data(toy, out, tmp_path, capsys):
     other = tmp_path / "other"
     fewer = replace(toy, queries=toy.queries[:20], query_labels=toy.query_labels[:20])
     run(fewer, [from_factory("PQ", 8, 36, "PQ4x2np")], other, k=10)
+    relevant = tmp_path / "relevant"
+    labels = replace(toy, query_labels=toy.query_labels[::-1].copy())
+    run(labels, [from_factory("PQ", 8, 36, "PQ4x2np")], relevant, k=10)
     for folder, options, message in (
         (other, (), "two runs of the same data, got toy .* whose items differ"),
+        (relevant, (), "two runs of the same data, got toy .* whose relevant items differ"),
         (out, ("--method", "PQ"), "expected neither --method nor --dataset with two runs"),
         (out, ("--metric", "none"), "expected rows with none that both runs have"),
         (tmp_path / "nothing", (), "no evaluation in .*nothing, which does not exist"),
