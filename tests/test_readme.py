@@ -507,7 +507,7 @@ def lengths_table():
 
 
 def test_readme__the_second_table_of_vectors_is_that_of_the_stored_results():
-    table = rows_under("\n| data, bytes |")
+    table = rows_under("\n| data, bytes | learned from |")
     assert table == lengths_table()
 
 
@@ -551,6 +551,22 @@ def test_readme__tables_of_inverted_lists_are_those_of_the_stored_results(data):
     mark = f"(results/{LISTS[data]})"
     table = README.split(mark, 1)[1].split("\n| 8 bytes, 1,024 lists |", 1)[1].split("\n\n")[0]
     assert table.splitlines()[2:] == lists_table(LISTS[data])
+
+
+def test_readme__scanns_codes_are_those_of_the_stored_results():
+    lines, speeds = [], []
+    for data in ("bsds-sift", "debian-text"):
+        by_name = {
+            (row["method"], row["bits"]): row
+            for row in stored(f"vectors-scann-{data}.json")["rows"]
+        }
+        for bits in sorted(bits for method, bits in by_name if method == "ScaNN"):
+            cells = [both_recalls(by_name[method, bits]) for method in ("ScaNN", "PQ", "OPQ")]
+            lines.append(f"| {data}, {bits // 8} | {' | '.join(cells)} |")
+            scann, opq = (by_name[method, bits]["queries_per_s"] for method in ("ScaNN", "OPQ"))
+            speeds.append(scann / opq)
+    assert rows_under("\n| data, bytes | ScaNN |") == lines
+    assert f"answers {min(speeds):.0f} to {max(speeds):.0f} times as many queries" in README
 
 
 def parts_table():

@@ -18,14 +18,6 @@ from faiss_pqvae.native import faiss
 N, NQ, D = 400, 30, 8
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    yield
-    faiss.omp_set_num_threads(before)
-
-
 @pytest.fixture
 def x():
     return np.random.default_rng(0).standard_normal((N + NQ, D), dtype=np.float32)

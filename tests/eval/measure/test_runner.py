@@ -29,15 +29,6 @@ from faiss_pqvae.native import faiss
 ITEM = (1, 8, 8)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Many tiny parallel regions on busy cores take minutes; one thread takes no time."""
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    yield
-    faiss.omp_set_num_threads(before)
-
-
 @pytest.fixture(scope="module")
 def data():
     """Three classes of noisy blobs: 300 in the database, 30 queries."""

@@ -3,7 +3,6 @@
 import dataclasses
 
 import numpy as np
-import pytest
 
 from faiss_pqvae import ModelConfig, Ranking, TrainingConfig
 from faiss_pqvae.eval.data.load import load
@@ -11,14 +10,6 @@ from faiss_pqvae.eval.measure.runner import run
 from faiss_pqvae.eval.methods.choice import reference, rows_of
 from faiss_pqvae.eval.methods.settings import CodeSettings
 from faiss_pqvae.native import faiss
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    before = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    yield
-    faiss.omp_set_num_threads(before)
 
 
 def vectors(metric="inner_product"):
