@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from faiss_pqvae.native.kinds.blocks import clear_end
 from faiss_pqvae.types import FloatArray, IdArray
 
 from ..faiss_library import faiss
+from .method import LeftOutError
 from .native_training import parts_of
 
 Search = Callable[[npt.NDArray[Any], int], tuple[FloatArray, IdArray]]
@@ -27,6 +27,9 @@ class Flowing:
         index: trained and empty, a native one or a `LatentIndex`.
         search: what finds places, or ids, in it.
         prepared: what makes of items what the index takes.
+
+    Raises:
+        LeftOutError: a native index of FastScan's blocks, which do not survive removals.
     """
 
     def __init__(self, index: Any, search: Search, prepared: Callable[[Any], Any] | None = None):
@@ -34,9 +37,8 @@ class Flowing:
         native = index if isinstance(index, faiss.Index) else index.faiss_index
         self._has_ids = faiss.try_extract_index_ivf(native) is not None
         self._ids = np.empty(0, np.int64)
-        base = parts_of(native)[1]
-        # A `LatentIndex` does itself what FAISS's blocks of codes need after a removal.
-        self._blocks = base if native is index and isinstance(base, faiss.IndexFastScan) else None
+        if native is index and isinstance(parts_of(native)[1], faiss.IndexFastScan):
+            raise LeftOutError("FAISS mixes codes that it removed into those that come next")
 
     def insert(self, x: npt.NDArray[Any], ids: IdArray) -> None:
         """Adds x: (n, *item_shape) under ids (n,) int64."""
@@ -57,8 +59,6 @@ class Flowing:
         n = self._index.remove_ids(np.ascontiguousarray(gone, np.int64))
         if n != len(ids):
             raise ValueError(f"expected {len(ids):,} items to be removed, got {n:,}")
-        if self._blocks is not None:
-            clear_end(self._blocks.codes.data(), self._blocks.ntotal, self._blocks)
         if not self._has_ids:
             self._ids = np.delete(self._ids, gone)
 
