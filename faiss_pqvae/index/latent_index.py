@@ -472,6 +472,31 @@ class LatentIndex:
         """
         return self._search(x, k, params, D, I)[:2]
 
+    def encoded_queries(self, x: Any) -> Iterator[Batch]:
+        """Queries on their way into a search, batch by batch, for `search_encoded`.
+
+        Args:
+            x: (n, *input_shape) uint8 or float.
+
+        Raises:
+            TypeError, ValueError: as `search`.
+        """
+        yield from self._queries(self._check_items(x, "queries"))
+
+    def search_encoded(self, batch: Batch, k: int) -> tuple[FloatArray, IdArray]:
+        """`search` of queries that an index of the same model encoded: shards need that once.
+
+        Args:
+            batch: of `encoded_queries`.
+            k: results per query, k >= 1.
+
+        Returns:
+            D (n, k) float32 and I (n, k) int64, as `search`.
+        """
+        k_factor, params = refine_parameters(None, self.k_factor, self.refiner)
+        shape = len(batch.z), check_k(k)
+        return self._how(params, k_factor).nearest(iter([batch]), shape, None, None)[:2]
+
     def _search(
         self, x: Any, k: int, params: Any, *outputs: Any
     ) -> tuple[FloatArray, IdArray, FloatArray | None]:

@@ -12,6 +12,7 @@ import numpy as np
 
 from faiss_pqvae.arguments import check_attribute
 from faiss_pqvae.files import space_for, sync
+from faiss_pqvae.index.encoding import Batch
 from faiss_pqvae.index.items import Items
 from faiss_pqvae.index.latent_index import LatentIndex, with_native
 from faiss_pqvae.index.searching import check_k
@@ -155,7 +156,14 @@ class OpenShards:
             TypeError, ValueError: as `LatentIndex.search`.
         """
         k = check_k(k)
-        found = [*self._threads().map(lambda shard: _alone(shard, x, k), self.shards)]
+        parts = [(np.empty((0, k), np.float32), np.empty((0, k), np.int64))]
+        # Of one model: the first shard encodes for all.
+        parts += [self._nearest(batch, k) for batch in self.shards[0].encoded_queries(x)]
+        D, I = map(np.concatenate, zip(*parts, strict=True))  # noqa: E741
+        return D, I
+
+    def _nearest(self, batch: Batch, k: int) -> tuple[FloatArray, IdArray]:
+        found = self._threads().map(lambda shard: _alone(shard, batch, k), self.shards)
         counted = [
             (D, np.where(I == -1, -1, I + start))
             for (D, I), start in zip(found, self._starts, strict=True)  # noqa: E741
@@ -191,10 +199,10 @@ class OpenShards:
         return self._pool
 
 
-def _alone(shard: LatentIndex, x: Any, k: int) -> tuple[FloatArray, IdArray]:
+def _alone(shard: LatentIndex, batch: Batch, k: int) -> tuple[FloatArray, IdArray]:
     """A search by one thread of FAISS's: the shards are searched side by side."""
     faiss.omp_set_num_threads(1)  # of the calling thread alone
-    return shard.search(x, k)
+    return shard.search_encoded(batch, k)
 
 
 def nearest_of_all(

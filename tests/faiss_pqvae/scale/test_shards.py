@@ -18,6 +18,7 @@ import pytest
 
 import faiss_pqvae as fpq
 from faiss_pqvae.cli import main
+from faiss_pqvae.index.encoding import Encoding
 from faiss_pqvae.native import faiss
 from faiss_pqvae.scale import engines, shard
 from faiss_pqvae.scale.engines import PartsFailedError, make_shards
@@ -537,3 +538,19 @@ def test_build__by_processes_that_torchrun_or_slurm_begin(
         assert message in capsys.readouterr().err
     main([*map(str, given), "--merge"])
     assert fpq.read_index(tmp_path / "out").ntotal == N
+
+
+def test_open_shards__encode_queries_once(job, monkeypatch):
+    make_shards(job, range(PARTS))
+    opened, q, counted = open_shards(job.folder), vectors(5, 2), []
+    assert len(opened.shards) > 1
+    batches = Encoding.batches
+    monkeypatch.setattr(
+        Encoding, "batches", lambda *given, **how: (counted.append(1), batches(*given, **how))[1]
+    )
+    D, I = opened.search(q, 4)  # noqa: E741
+    assert len(counted) == 1
+    found = [shard.search(q, 4) for shard in opened.shards]
+    assert D.tolist() == np.sort(np.concatenate([d for d, _ in found], 1), axis=1)[:, :4].tolist()
+    assert I.shape == (5, 4)
+    assert opened.search(q[:0], 4)[1].shape == (0, 4)
