@@ -553,6 +553,16 @@ def test_readme__tables_of_inverted_lists_are_those_of_the_stored_results(data):
     assert table.splitlines()[2:] == lists_table(LISTS[data])
 
 
+@pytest.mark.parametrize("row", ["PQVAE8 additive", "PQVAE8,RDecoder, 100 candidates"])
+def test_readme__gains_of_inverted_lists_are_those_of_the_stored_results(row):
+    text = " ".join(README.split())
+    for file in LISTS.values():
+        found = stored(file)["rows"][f"IVF1024,{row}"]
+        for at in (1, 10):
+            gains = [100 * v[1] for name, v in found.items() if name.startswith(f"1-recall@{at},")]
+            assert f"{min(gains):.1f} to {max(gains):.1f}" in text
+
+
 def test_readme__scanns_codes_are_those_of_the_stored_results():
     lines, speeds = [], []
     for data in ("bsds-sift", "debian-text"):
