@@ -19,7 +19,7 @@ Metric: TypeAlias = Literal["l2", "inner_product"]
 # candidates more than needed are found with it, and ranked by the latter.
 MARGIN = 32
 BLOCK_BYTES = 64 << 20  # of float32 that are read at once
-_METRICS: dict[Metric, int] = {
+FAISS_METRICS: dict[Metric, int] = {
     "l2": faiss.METRIC_L2,
     "inner_product": faiss.METRIC_INNER_PRODUCT,
 }
@@ -67,12 +67,13 @@ def nearest(
     n, d = database.shape
     if not 1 <= k <= n:
         raise ValueError(f"expected k from 1 to the {n} vectors of the database, got {k}")
-    wanted = min(n, k + MARGIN)
+    wanted, faiss_metric = min(n, k + MARGIN), FAISS_METRICS[metric]
     heap = faiss.ResultHeap(len(queries), wanted, keep_max=metric == "inner_product")
     start = 0
     with Progress("exact neighbours", n, unit="vectors", shown=progress) as bar:
         for block in chunks(database, block_rows(d, block_bytes)):
-            D, I = faiss.knn(queries, float_rows(block), min(wanted, len(block)), _METRICS[metric])  # noqa: E741
+            most = min(wanted, len(block))
+            D, I = faiss.knn(queries, float_rows(block), most, faiss_metric)  # noqa: E741
             heap.add_result(D, I + start)
             start += len(block)
             bar.update(len(block))

@@ -52,7 +52,7 @@ def built(data: Evaluated, method: Method) -> Built:
     learns = getattr(index, "learns", True)  # before it has
     with PeakMemory() as training:
         started = time.perf_counter()
-        _train(data, method, index)
+        train(data, method, index)
         trained = time.perf_counter()
     model_bytes = index.model_bytes() if hasattr(index, "model_bytes") else None
     with PeakMemory() as adding:
@@ -79,7 +79,8 @@ def peaks(**phases: PeakMemory) -> dict[str, int]:
     return {name: size for name, size in found.items() if size is not None}
 
 
-def _train(data: Evaluated, method: Method, index: Any) -> None:
+def train(data: Evaluated, method: Method, index: Any) -> None:
+    """Trains an index of a method on what the data have for that."""
     given = [data.labels_to_train] if method.supervised else []
     index.train(data.train, *given)
 

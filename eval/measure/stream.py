@@ -28,7 +28,7 @@ from .environment import environment
 from .from_json import made, required
 from .raw import fingerprint, job_key, raw_path
 from .results import LeftOut
-from .searching import set_search
+from .searching import set_search, train
 from .trust import check_results
 
 FILE_NAME, FORMAT = "stream.json", 1
@@ -245,7 +245,7 @@ def _flows(
     if not hasattr(index, "flowing"):
         raise LeftOutError("it says nothing of how items are deleted from it")
     started = time.perf_counter()
-    index.train(data.train, *([data.labels_to_train] if method.supervised else []))
+    train(data, method, index)
     train_s = getattr(index, "train_s", time.perf_counter() - started)
     for search in method.searches:
         flowing = index.flowing()

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
-from ..data.brute_force import Metric
+from ..data.brute_force import FAISS_METRICS, Metric
 from ..faiss_library import faiss
 from .flat import TRAIN_LIMIT, FlatPixels, check_size
 from .method import Method, Shape
@@ -16,11 +16,6 @@ from .native_training import DecodedSearch, set_additive, set_seed
 # OPQ takes a singular value decomposition of d x d in every one of its iterations, and 3,072 pixels
 # have little in the dimensions beyond; embeddings are given as they are.
 PCA_DIM = 256
-
-FAISS_METRICS: dict[Metric, int] = {
-    "l2": faiss.METRIC_L2,
-    "inner_product": faiss.METRIC_INNER_PRODUCT,
-}
 
 # RQ's beam goes by tables, which gives the same codes sooner. Local search is slow: FAISS's own 25
 # rounds of training and 16 of encoding, with which codes are clearly better, take as long as

@@ -11,7 +11,6 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -25,7 +24,7 @@ from .among import native_among
 from .enough import check_enough_for
 from .flowing import Flowing
 from .method import LeftOutError, check_enough
-from .native_training import native_bytes, train_native, written_bytes
+from .native_training import native_bytes, train_native
 
 TRAIN_LIMIT = 50_000
 CHUNK_BYTES = 64 << 20  # of float32 in one chunk
@@ -94,7 +93,7 @@ class FlatPixels:
         """Bytes of the filled index and of the PCA before it; None: unknown."""
         index = self.faiss_index
         if isinstance(index, faiss.Index):
-            return written_bytes(index) + self._pca_bytes()
+            return native_bytes(index) + self._pca_bytes()
         kept = self.model_bytes()
         return None if kept is None else kept + self.ntotal * self.sa_code_size()
 
@@ -140,12 +139,12 @@ class FlatPixels:
         Returns:
             D: (nq, k) float32, as the index measures; I: (nq, k) int64.
         """
-        D, I = self.faiss_index.search(self._reduce(flatten(xq, self.d)), k)  # noqa: E741
+        D, I = self.faiss_index.search(self._prepared(xq), k)  # noqa: E741
         return D, I
 
     def search_among(self, xq: npt.NDArray[Any], k: int, sel: Any, /) -> tuple[FloatArray, IdArray]:
         """The same of the items that a faiss.IDSelector has; -1 behind them where they are few."""
-        return native_among(self.faiss_index, self._reduce(flatten(xq, self.d)), k, sel)
+        return native_among(self.faiss_index, self._prepared(xq), k, sel)
 
     def flowing(self) -> Flowing:
         """The trained index, emptied, as one that items come into and go from.
@@ -156,12 +155,14 @@ class FlatPixels:
         if not isinstance(self.faiss_index, faiss.Index):
             raise LeftOutError("nothing deletes its items")
         self.faiss_index.reset()
-        prepared = partial(flatten, d=self.d)
-        return Flowing(self.faiss_index, self.search, lambda x: self._reduce(prepared(x)))
+        return Flowing(self.faiss_index, self.search, self._prepared)
 
     def sa_code_size(self) -> int:
         """Bytes per vector of the index."""
         return int(self.faiss_index.sa_code_size())
+
+    def _prepared(self, x: npt.NDArray[Any]) -> FloatArray:
+        return self._reduce(flatten(x, self.d))
 
     def _reduce(self, rows: FloatArray) -> FloatArray:
         if self._pca is None:

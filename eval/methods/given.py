@@ -17,9 +17,9 @@ from faiss_pqvae.types import FloatArray, IdArray
 from ..faiss_library import faiss
 from .among import native_among, parameters
 from .flat import check_size, flat_chunks, flatten
-from .learned_index import filled_bytes, kept_bytes
+from .learned_index import kept_bytes
 from .method import Method, Shape
-from .native_training import native_bytes, written_bytes
+from .native_training import native_bytes
 from .settings import read_bundle
 
 _log = logging.getLogger(__name__)
@@ -114,11 +114,11 @@ class GivenIndex:
         """Bytes that it keeps besides codes; None where it holds some: FAISS counts all as one."""
         if self.index.ntotal:
             return None
-        return native_bytes(self.index) if self.native else kept_bytes(self.index)
+        return self.stored_bytes()
 
     def stored_bytes(self) -> int:
-        """Bytes of the filled index, and of its model."""
-        return written_bytes(self.index) if self.native else filled_bytes(self.index)
+        """Bytes of the index as it is, and of its model."""
+        return native_bytes(self.index) if self.native else kept_bytes(self.index)
 
     def search(self, xq: npt.NDArray[Any], k: int, /) -> tuple[FloatArray, IdArray]:
         """D (nq, k) float32 and I (nq, k) int64 of queries (nq, *item_shape), best first."""

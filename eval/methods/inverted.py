@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 
 from faiss_pqvae.registry import methods
 
-from ..data.brute_force import Metric
+from ..data.brute_force import FAISS_METRICS, Metric
 from ..faiss_library import faiss
-from .build import FAISS_METRICS, RQ_SETTINGS, from_factory, padded
+from .build import RQ_SETTINGS, from_factory, padded
 from .flat import FlatPixels, check_size
 from .method import Method, Request, Shape
 

@@ -16,7 +16,7 @@ from ..data.protocol import LabelArray
 from .among import parameters
 from .flowing import Flowing
 from .method import LeftOutError, Shape
-from .native_training import native_bytes, written_bytes
+from .native_training import native_bytes
 
 
 class TrainedCode(Protocol):
@@ -90,7 +90,7 @@ class Scanned:
 
     def stored_bytes(self) -> int:
         """Bytes of the model and of the filled index."""
-        return filled_bytes(self._filled)
+        return kept_bytes(self._filled)
 
     def train(self, x: Source, labels: LabelArray | None = None, /) -> None:
         """Trains the code, if no other row did: (n, *item_shape) items, and their labels."""
@@ -176,7 +176,7 @@ class Behind:
 
     def stored_bytes(self) -> int:
         """Bytes of the model and of the filled index."""
-        return filled_bytes(self.index)
+        return kept_bytes(self.index)
 
     def train(self, x: Source, labels: LabelArray | None = None, /) -> None:
         """Trains with x: (n, *item_shape), and labels where the code reads some."""
@@ -205,17 +205,9 @@ class Behind:
 
 
 def kept_bytes(index: LatentIndex) -> int:
-    """Bytes of what a trained index keeps, before it has codes: the model's weights and the index.
+    """Bytes of the model's weights and of the index, with the items that it has by now.
 
-    The codewords are in both, as they are in a bundle.
+    That is what a bundle has, but for its settings in text; the codewords are in both.
     """
-    return _weights(index) + native_bytes(index.faiss_index)
-
-
-def filled_bytes(index: LatentIndex) -> int:
-    """The same of an index with items: what a bundle has, but for its settings in text."""
-    return _weights(index) + written_bytes(index.faiss_index)
-
-
-def _weights(index: LatentIndex) -> int:
-    return sum(int(x.nbytes) for x in index.model.state_dict().values())
+    weights = sum(int(x.nbytes) for x in index.model.state_dict().values())
+    return weights + native_bytes(index.faiss_index)

@@ -74,12 +74,7 @@ class DecodedSearch:
 
 
 def native_bytes(index: Any) -> int:
-    """Bytes of a native index that is empty, as FAISS writes it: all that it learned."""
-    return len(faiss.serialize_index(index))
-
-
-def written_bytes(index: Any) -> int:
-    """Bytes of a native index as FAISS writes it, items and all; only counted."""
+    """Bytes of a native index as FAISS writes it, items and all; they are counted, not kept."""
     count = 0
 
     def counted(block: bytes) -> int:

@@ -37,8 +37,7 @@ def report(
     With METHOD or METRIC other comparisons are printed than the page has: from the scores of every
     query, which lie beside the raw results. With OTHER, a second run over the same data, what
     changed from OUT to OTHER is printed, query by query. Of a run-book its table is printed again.
-    results.csv and table.tex (for LaTeX) lie
-    beside the page.
+    results.csv and table.tex (for LaTeX) lie beside the page.
 
     Args:
         out: folder of `evaluate` or `demo`.
