@@ -21,7 +21,7 @@ from faiss_pqvae.eval.methods.code_shape import (
     shape_of_learned_code,
     usual_lengths,
 )
-from faiss_pqvae.eval.methods.given import given, opened
+from faiss_pqvae.eval.methods.given import GivenIndex, given, opened
 from faiss_pqvae.eval.methods.learned_code import codeword_counts
 from faiss_pqvae.eval.methods.method import Method, Request
 from faiss_pqvae.eval.methods.settings import CodeSettings
@@ -244,3 +244,15 @@ def test_rows_of__other_code_of_an_encoder_is_another_training(data, tmp_path, m
     assert found[0] == found[1]
     assert len(set(found)) == len(dict(found)) == 3
     assert found[3][0] == "pqvae-16"  # ours have no code in their names
+
+
+def test_given__a_native_index_of_other_items_is_refused():
+    x = np.random.default_rng(0).standard_normal((400, 8), dtype=np.float32)
+    index = faiss.index_factory(8, "PQ4x4np")
+    index.train(x)
+    index.add(x[::-1].copy())
+    with pytest.raises(ValueError, match="expected mine with the items of the database, under"):
+        GivenIndex(index, "mine").add(x)
+    index.reset()
+    index.add(x)
+    GivenIndex(index, "mine").add(x)
