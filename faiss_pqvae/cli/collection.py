@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import resource
 import shlex
 import shutil
 import sys
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from faiss_pqvae.cli.exact import nearest_others
+from faiss_pqvae.cli.held_memory import HeldMemory
 from faiss_pqvae.cli.next_command import print_next
 from faiss_pqvae.cli.plan import Wanted, expanded, planned
 from faiss_pqvae.cli.recall import tuned
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from faiss_pqvae import LatentIndex
 
 _ROWS = 65_536  # of a sample that are read at a time
-_DONE, _SECONDS = "build.json", "seconds.json"
+_DONE, _PHASES = "build.json", "phases.json"
 _OF_RESULT = ("n", "d", "description", "n_train", "n_queries", "n_parts", "effort")
 
 
@@ -72,11 +72,11 @@ def build_collection(
         return
     rows, asked = _sample(plan)
     if not is_built:
-        with _timed(out, "learn"):
+        with _measured(out, "learn"):
             index = _trained(plan, source, rows, wishes, out)
-        with _timed(out, "encode"):
+        with _measured(out, "encode"):
             _encode(index, sources, out, plan, engine)
-    with _timed(out, "exact neighbours"):
+    with _measured(out, "exact neighbours"):
         queries = source[asked]
         truth = nearest_others(
             sources,
@@ -89,12 +89,11 @@ def build_collection(
             workers=plan.workers,
             engine=engine,
         )
-    with _timed(out, "measure"):
+    with _measured(out, "measure"):
         found = _opened(out, is_written=is_built)
         figures = tuned(found, queries, asked, truth, recall, k)
     _write(found, out)
-    seconds = _read(out / _SECONDS)
-    figures |= {"seconds": seconds, "peak_memory_bytes": _peak_bytes(plan.workers)}
+    figures |= _read(out / _PHASES, "seconds", "peak_bytes")
     about = {"command": shlex.join(["faiss-pqvae", *sys.argv[1:]]), "plan": asdict(plan)}
     measured = {**figures, "target": [recall, k]}
     replace_bytes(out / _DONE, _json({**about, "found": measured}))
@@ -124,15 +123,18 @@ def _read(path: Path, *keys: str) -> Any:
 
 
 @contextlib.contextmanager
-def _timed(out: Path, phase: str) -> Iterator[None]:
-    """Adds the seconds of a phase to those of the runs before that were interrupted in it."""
-    path, started = out / _SECONDS, time.perf_counter()
-    try:
-        yield
-    finally:
-        seconds = _read(path) if path.exists() else {}
-        seconds[phase] = round(seconds.get(phase, 0.0) + time.perf_counter() - started, 1)
-        replace_bytes(path, _json(seconds))
+def _measured(out: Path, phase: str) -> Iterator[None]:
+    """Keeps what a phase takes, with the runs before that were interrupted in it."""
+    path, started = out / _PHASES, time.perf_counter()
+    with HeldMemory() as held:
+        try:
+            yield
+        finally:
+            phases = _read(path, "seconds", "peak_bytes") if path.exists() else {}
+            seconds, peaks = phases.get("seconds", {}), phases.get("peak_bytes", {})
+            seconds[phase] = round(seconds.get(phase, 0.0) + time.perf_counter() - started, 1)
+            peaks[phase] = max(peaks.get(phase, 0), held.peak_bytes)
+            replace_bytes(path, _json({"seconds": seconds, "peak_bytes": peaks}))
 
 
 def _tidy(out: Path) -> None:
@@ -230,24 +232,17 @@ def _write(found: LatentIndex, out: Path) -> None:
     write_index(found, out)
 
 
-def _peak_bytes(workers: int) -> int:
-    """Of this process and, if there were workers, of so many like the largest one."""
-    own, child = (
-        1024 * resource.getrusage(who).ru_maxrss
-        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
-    )
-    return own + (workers * child if workers > 1 else 0)
-
-
 def _said(found: dict[str, Any], out: Path) -> str:
     wanted, k = found["target"]
     visits = f" at nprobe {found['nprobe']}" if "nprobe" in found else ""
     reached = "" if found["recall"] >= wanted else f" ({wanted:g} was wanted)"
     phases = ", ".join(f"{name} {s / 60:.1f} min" for name, s in found["seconds"].items())
+    peak = max(found["peak_bytes"].values())
+    held = f"; at most {peak / (1 << 30):.1f} GiB of memory" if peak else ""
     return (
         f"recall  {found['recall']:.3f} among {k} results{visits}{reached}, of {QUERIES:,} items "
         f"that were not learned from\n"
         f"speed   {found['queries_per_s']:,} queries a second in one call\n"
-        f"took    {phases}; at most {found['peak_memory_bytes'] / (1 << 30):.1f} GiB of memory\n"
+        f"took    {phases}{held}\n"
         f"an index in {out}"
     )

@@ -84,7 +84,9 @@ def test_build__a_collection_in_one_command(files, tmp_path, capsys):
     assert index.ntotal == N
     assert found["nprobe"] == index.nprobe
     assert f"recall  {found['recall']:.3f} among 10 results at nprobe {index.nprobe}" in said
-    assert 0 < found["peak_memory_bytes"] < 64 << 30
+    assert [*found["peak_bytes"]] == [*found["seconds"]]
+    assert all(0 < peak < 64 << 30 for peak in found["peak_bytes"].values())
+    assert f"at most {max(found['peak_bytes'].values()) / 2**30:.1f} GiB of memory" in said
     # Measured as anyone would: each item but itself.
     x, plan = vectors(), json.loads((out / "plan.json").read_text())["plan"]
     learned, asked = collection._sample(planning.Plan(**plan))
