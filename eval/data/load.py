@@ -16,6 +16,7 @@ from .neighbours import VectorData
 from .own import OwnData, open_own
 from .protocol import TrainOn, split_named
 from .sets.ann_benchmarks import is_hdf5, open_hdf5
+from .sets.image_lists import has_lists, open_lists
 from .sets.public import PUBLIC
 from .sets.texmex import is_texmex, open_texmex
 from .splits import LabelledItems, few_labels
@@ -51,7 +52,8 @@ def load(
               or "package.module:attribute": a function without arguments;
             - a path: an HDF5 file of ann-benchmarks; a folder, or what file names start with, of
               NAME_base, NAME_query and, where there are, NAME_learn and NAME_groundtruth (fvecs,
-              bvecs, fbin, u8bin or i8bin, the truth in ivecs); or your own, see `own.open_own`;
+              bvecs, fbin, u8bin or i8bin, the truth in ivecs); a folder with lists of images, see
+              `sets.image_lists`; or your own, see `own.open_own`;
             - such a function itself.
 
             A function returns `LabelledData`, `VectorData`, or arrays as `arrays.from_arrays` takes
@@ -124,6 +126,11 @@ def _found(data: str | Path | Callable[[], Any], own: OwnData) -> Any:
     for is_meant, opened in _LAYOUTS:
         if is_meant(path) and own == OwnData():
             return opened(path)
+    if has_lists(path):
+        plain = OwnData(size=own.size, mode=own.mode, orient=own.orient)
+        if own != plain:
+            raise ValueError(f"expected --size and --mode alone for the lists in {path}, got {own}")
+        return open_lists(path, own.images)
     if path.exists() or any(folder.is_file() for folder in path.parents):  # or a part of a file
         return open_own(path, own)
     if isinstance(data, str) and ":" in data:

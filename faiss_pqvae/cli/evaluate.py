@@ -79,11 +79,12 @@ def evaluate(
     are used again, and it says so; --fresh measures again.
 
     Args:
-        dataset: the name of a data set (mnist5k, mnist, cifar10, cifar10-jpeg, bsds-sift,
-            debian-text, and those of ann-benchmarks, TEXMEX and VIBE, such as sift1m or
-            yahoo-minilm-384-normalized: where one is missing, the message says what goes where;
-            FAISS_PQVAE_DATA names their folder), package.module:attribute, an HDF5 file, a folder
-            with base, query and learn files (fvecs, bvecs), or data of your own: a folder of images
+        dataset: the name of a data set (mnist5k, mnist, cifar10, cifar10-jpeg, nus-wide, coco,
+            flickr25k, imagenet100, bsds-sift, debian-text, and those of ann-benchmarks, TEXMEX and
+            VIBE, such as sift1m or yahoo-minilm-384-normalized: where one is missing, the message
+            says what goes where; FAISS_PQVAE_DATA names their folder), package.module:attribute, an
+            HDF5 file, a folder with base, query and learn files (fvecs, bvecs), a folder with lists
+            of images (database.txt, test.txt, train.txt), or data of your own: a folder of images
             per class, Parquet with a column of labels, a .npy file with --labels, or a folder with
             items.npy and labels.npy, or queries.npy and, where real relevance is known, qrels.tsv.
         out: folder for results and report.

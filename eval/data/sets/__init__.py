@@ -4,5 +4,7 @@
 from . import bsds_sift
 from . import cifar10
 from . import debian_text
+from . import image_lists
+from . import mirflickr
 from . import mnist
 from . import public

@@ -5,40 +5,32 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from faiss_pqvae.data.images.decoder import Decoder, Encoded
+from faiss_pqvae.data.images.files import ImageFiles
 from faiss_pqvae.data.images.image_options import Mode
-from faiss_pqvae.data.images.listing import IMAGE_SUFFIXES, Found, file_stamp, find_images
-from faiss_pqvae.data.images.pictures import Pictures
-from faiss_pqvae.data.source import Rows, missing, row_ids
+from faiss_pqvae.data.images.listing import IMAGE_SUFFIXES, Found, find_images
+from faiss_pqvae.data.source import missing
 from faiss_pqvae.messages import listed
 
 _log = logging.getLogger(__name__)
 
 
-class ImageFolder:
+class ImageFolder(ImageFiles):
     """The images in a folder and below it, in sorted order, decoded on access.
 
     What counts as an image: see `faiss_pqvae.data.images.listing`; how it is decoded: see
     `decoder.Decoder`.
 
     Attributes:
-        shape: (n, channels, height, width), dtype uint8.
-        paths: the n files, in order.
-        ids: (n,) int64, the places of the items among all files; None when all are there.
-        total: how many files there are, broken ones that were left out included.
         skipped: what lies in the folder and is neither an image nor hidden; a warning of the log
             names it, too.
         class_names: names of the folders directly below `path`, sorted, when every image lies in
             one of them, broken ones included; None otherwise.
         labels: (n,) int64, indices into `class_names`, or None.
     """
-
-    dtype: np.dtype[Any] = np.dtype(np.uint8)
 
     def __init__(
         self,
@@ -78,34 +70,9 @@ class ImageFolder:
         if self.skipped:
             n = len(self.skipped)
             _log.warning("%s: %s skipped that are no images: %s", root, f"{n:,}", skipped)
-        self._files = found
-        pictures = Pictures(
-            np.arange(len(found)),
-            len(found),
-            self._read,
-            self._stamp,
-            Decoder(size or (1, 1), mode, resize=True, orient=orient),
-        )
-        if size is None:
-            pictures = pictures.of_one_size(skip_broken=skip_broken)
-        self.pictures = pictures.without_broken() if skip_broken else pictures
-        self.shape = self.pictures.shape
-        self.ids, self.total = self.pictures.left_out, len(found)
-        self.paths = [found[i] for i in self.pictures.ids.tolist()]
+        super().__init__(found, size, mode=mode, orient=orient, skip_broken=skip_broken)
         self.class_names, labels = _folder_classes(root, found)
         self.labels = None if labels is None else labels[self.pictures.ids]
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, rows: Rows, /) -> npt.NDArray[Any]:
-        return self.pictures.rows(row_ids(rows, len(self)))
-
-    def _read(self, number: int) -> tuple[Encoded, str]:
-        return self._files[number], str(self._files[number])
-
-    def _stamp(self, number: int) -> str:
-        return file_stamp(self._files[number])
 
 
 def _folder_classes(
