@@ -27,7 +27,16 @@ from .text import cite, metric_label
 
 Styles = dict[str, dict[str, Any]]
 LIST_BYTES = 2  # the most that an inverted list's number adds to a code, up to 65,536 lists
+_DRAWN = 3  # rows at least, of those whose speeds are compared
 _WHISKERS: dict[str, Any] = {"capsize": 3, "elinewidth": 1.2}
+# What nothing else beats in both quantities of a figure.
+_FRONT: dict[str, Any] = {
+    "color": INK,
+    "lw": 5,
+    "alpha": 0.15,
+    "label": "Pareto front",
+    "zorder": 0,
+}
 
 
 def result_figures(page: Shown, styles: Styles) -> list[Drawing]:
@@ -40,9 +49,9 @@ def result_figures(page: Shown, styles: Styles) -> list[Drawing]:
     lengths = sorted({row.bits for row in compared})
     figures = []
     best = [*best_settings(compared, name), *beside]
-    if len({row.bits for row in best}) > 1:
+    if compared and len({row.bits for row in best}) > 1:
         figures.append(_bits_figure(best, yardsticks, name, styles))
-    for rows in _sweeps(compared):
+    for rows in _of_like_bytes([row for row in compared if speed_of(row, results.n_queries)]):
         sizes = {row.bytes_per_vector for row in rows}
         stars = [*yardsticks, *(row for row in beside if row.bytes_per_vector in sizes)]
         figures.append(_speed_figure(rows, stars, name, results.n_queries, styles))
@@ -83,6 +92,9 @@ def _bits_figure(
             **_WHISKERS,
             **(styles[method] | LINES.get(search, {})),
         )
+    points = np.array([(-row.bits, 100 * row.metrics[name]) for row in rows if not row.reference])
+    front = points[pareto(points)][::-1].T
+    axes.step(-front[0], front[1], where="post", **_FRONT)
     for row in references:
         level = 100 * row.metrics[name]
         axes.axhline(level, label=label_text(row.method), **styles[row.method])
@@ -170,8 +182,8 @@ def _curves_figure(bits: int, rows: Sequence[Row], styles: Styles) -> Drawing:
     return Drawing(f"{title[:1].upper()}{title[1:]} at {bits} bits", drawn)
 
 
-def _sweeps(rows: Sequence[Row]) -> list[list[Row]]:
-    """Rows of a size with several search settings, each with those of flat codes below it.
+def _of_like_bytes(rows: Sequence[Row]) -> list[list[Row]]:
+    """Rows of a size; those of several search settings with those of flat codes below them.
 
     An inverted file's code has the list's number, a byte or two, besides what a flat code has.
     """
@@ -181,13 +193,14 @@ def _sweeps(rows: Sequence[Row]) -> list[list[Row]]:
             settings[row.bytes_per_vector].add(row.search)
     swept = {size for size, found in settings.items() if len(found) > 1}
     groups: dict[int, set[int]] = {}
-    for size in sorted(swept):
+    for size in sorted(settings):
         flat = [other for other in settings.keys() - swept if 0 < size - other <= LIST_BYTES]
-        groups.setdefault(max(flat, default=size), set()).add(size)
-    return [
+        groups.setdefault(max(flat, default=size) if size in swept else size, set()).add(size)
+    found = [
         [row for row in rows if row.bytes_per_vector in sizes | {base}]
-        for base, sizes in groups.items()
+        for base, sizes in sorted(groups.items())
     ]
+    return [group for group in found if len(group) >= _DRAWN]
 
 
 def _at_k(quantity: str) -> str:
@@ -201,8 +214,7 @@ def _speed_figure(
     figure = Figure(figsize=(PANEL_INCHES, 3.6), layout="constrained")
     axes = figure.subplots()
     speeds = {id(row): speed_of(row, n_queries) or 0.0 for row in (*rows, *references)}
-    timed = [row for row in rows if speeds[id(row)]]
-    timed.sort(key=lambda row: -speeds[id(row)])
+    timed = sorted(rows, key=lambda row: -speeds[id(row)])
     series: dict[tuple[str, int], list[Row]] = {}
     for row in timed:
         series.setdefault((row.method, row.bytes_per_vector), []).append(row)
@@ -216,8 +228,7 @@ def _speed_figure(
             **(styles[method] | {"lw": 1, "ls": "-" if len(found) > 1 else "none"}),
         )
     points = np.array([(speeds[id(row)], 100 * row.metrics[name]) for row in timed])
-    best = points[pareto(points)].T
-    axes.step(*best, where="pre", color=INK, lw=5, alpha=0.15, label="Pareto front", zorder=0)
+    axes.step(*points[pareto(points)].T, where="pre", **_FRONT)
     for row in references:
         if speeds[id(row)]:
             point, label = (speeds[id(row)], 100 * row.metrics[name]), row.method

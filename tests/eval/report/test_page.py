@@ -337,3 +337,18 @@ def test_write_report__has_a_row_a_result_comparison_and_seeded_row(report_run, 
     # Of four tables, one of them of all costs, and their headings.
     counted = 2 * len(results.rows) + len(results.comparisons) + len(seeded) + 4
     assert Page(report_page).tags.count("tr") == counted
+
+
+def test_write_report__draws_what_nothing_else_beats_in_both(report_run, tmp_path):
+    """Bytes and speed against quality, also where no code has several settings."""
+    results = report_run[0]
+    rows = tuple(row for row in results.rows if "=" not in row.search)
+    assert {row.bytes_per_vector for row in rows if not row.reference} == {2, 3}
+    text = write_report(replace(results, rows=rows), None, tmp_path).read_text()
+    figures = {part.split("</h3>")[0]: part.split("</figure>")[0] for part in text.split("<h3>")}
+    speed = figures["mAP@50 against speed at 2 bytes"]
+    for drawn in (figures["mAP@50 by code length"], speed):
+        assert drawn.count("Pareto front") == 1
+    untimed = tuple(replace(row, search_s=0.0, queries_per_s=None) for row in rows)
+    text = write_report(replace(results, rows=untimed), None, tmp_path).read_text()
+    assert "against speed" not in text
