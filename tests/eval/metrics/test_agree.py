@@ -14,6 +14,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from faiss_pqvae.eval.metrics.curves import precision_curve, recall_curve
+from faiss_pqvae.eval.metrics.ndcg import ndcg_at_k
 from faiss_pqvae.eval.metrics.precision import (
     average_precision_at_k,
     count_relevant,
@@ -231,3 +232,36 @@ def test_pareto__is_what_faiss_operating_points_keep(points: list[tuple[int, int
         kept.add_operating_point(i, recall, 1 / qps)
     got = pareto(np.array(points, dtype=np.float64).reshape(-1, 2))
     assert sorted(got) == sorted(key for key, _, _ in kept.operating_points)
+
+
+def test_metrics__are_scikit_learns_on_200_rankings_with_ties() -> None:
+    """Ties go by id, as a search ranks them; scikit-learn is told the ranks."""
+    ties = 0
+    for seed in range(200):
+        rng = np.random.default_rng(seed)
+        n = int(rng.integers(9, 60))  # more items than distances
+        k = int(rng.integers(1, n + 1))
+        distances = rng.integers(0, 8, n)
+        ties += len({*distances.tolist()}) < n
+        ranked = np.lexsort((np.arange(n), distances))
+        grades = rng.integers(0, 4, n) * (rng.random(n) < 0.4)
+        grades[rng.integers(n)] = 2
+        by_rank = grades[ranked].astype(np.float64)[None]
+        relevant, n_relevant = by_rank > 0, np.array([np.count_nonzero(grades)])
+        falling = -np.argsort(ranked)  # a score an item, none equal to another
+        first = np.argsort(ranked) < k
+        expected = [
+            sklearn.metrics.average_precision_score(grades > 0, falling),
+            sklearn.metrics.ndcg_score(grades[None], falling[None], k=k),
+            sklearn.metrics.precision_score(grades > 0, first),
+            sklearn.metrics.recall_score(grades > 0, first),
+        ]
+        ideal = -np.sort(-grades.astype(np.float64))[None]
+        found = [
+            average_precision_at_k(relevant, n, n_relevant, "R"),
+            ndcg_at_k(by_rank, ideal, k),
+            precision_at_k(relevant, k),
+            recall_at_k(relevant, k, n_relevant),
+        ]
+        np.testing.assert_allclose(np.ravel(found), expected, rtol=1e-9, atol=1e-9)
+    assert ties == 200
