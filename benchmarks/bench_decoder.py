@@ -12,27 +12,31 @@ import torch
 from bench_scan import one_thread
 from common import Figure, Options, count_flops, run_script, timed_pairs
 
-from faiss_pqvae import LatentIndex, index_factory
+from faiss_pqvae import LatentIndex, ModelConfig, index_factory
+from faiss_pqvae.eval.measure.memory import PeakMemory
 from faiss_pqvae.model.additive import Tables, lift
 from faiss_pqvae.native.inject import inject_codebooks
 
 D, M, K, NQ = 128, 8, 10, 100
 SECOND_LOOK, ADD_US = 2.0, 1000.0  # of a scan; microseconds an item
 EFFORTS = (0, 4, 16)
+WIDTHS = (64, 16)  # of the networks: the default, and one that is measured in parts.py
+ADD_MB = 1000.0
 
 
 def measure(options: Options) -> list[Figure]:
     """Figures of the search by one thread, and of `add` by all."""
-    index = random_index()
     with one_thread():
-        figures = [_second_look(options, index)]
+        figures = [_second_look(options, random_index(width), width) for width in WIDTHS]
+    index = random_index(WIDTHS[0])
     index.refiner = None
-    return [*figures, *(_add(options, index, effort) for effort in EFFORTS)]
+    figures += [_add(options, index, effort) for effort in EFFORTS]
+    return [*figures, _memory(options, index)]
 
 
-def random_index() -> LatentIndex:
+def random_index(width: int) -> LatentIndex:
     """An empty index that needs no training."""
-    index = index_factory(D, f"PQVAE{M},RDecoder")
+    index = index_factory(D, f"PQVAE{M},RDecoder", model=ModelConfig(width=width))
     model, code = index.model, index.model.code_decoder
     assert code is not None
     torch.manual_seed(0)
@@ -47,7 +51,7 @@ def random_index() -> LatentIndex:
     return index
 
 
-def _second_look(options: Options, index: LatentIndex) -> Figure:
+def _second_look(options: Options, index: LatentIndex, width: int) -> Figure:
     n = 20_000 if options.quick else 1_000_000
     rng = np.random.default_rng(0)
     index.add_sa_codes(rng.integers(0, 256, (n, M), dtype=np.uint8))
@@ -70,7 +74,7 @@ def _second_look(options: Options, index: LatentIndex) -> Figure:
     flops = count_flops(lambda: index.model.code_decoder.decode(torch.zeros(64, M))) // 64
     all_ms, scan_ms = (1000 * seconds / NQ for seconds in pairs.medians_s)
     return Figure(
-        name=f"second look at {candidates} candidates / scan of {n:,} codes",
+        name=f"second look at {candidates} candidates / scan of {n:,} codes, width {width}",
         values=look,
         target=None if options.quick else SECOND_LOOK,
         limit=f"{candidates * flops / 1e6:.0f} MFLOP a query in the decoder",
@@ -104,6 +108,29 @@ def _add(options: Options, index: LatentIndex, effort: int) -> Figure:
         unit="us an item",
         limit=f"nearest codewords of a product code: {1e6 * pairs.medians_s[1] / n:.1f} us",
         details={"threads": torch.get_num_threads()},
+    )
+
+
+def _memory(options: Options, index: LatentIndex) -> Figure:
+    n = 4096 if options.quick else 65_536
+    x = np.random.default_rng(1).standard_normal((n, D), dtype=np.float32)
+    index.effort = max(EFFORTS)
+    peaks = []
+    for _ in range(options.repeats or 1):
+        index.reset()
+        with PeakMemory() as memory:
+            index.add(x)
+        if memory.peak_bytes is None:
+            raise OSError(
+                "expected a system that says how much memory a process has, see memory.py"
+            )
+        peaks.append(round(memory.peak_bytes / 1e6, 1))
+    return Figure(
+        name=f"peak memory of add beside {n:,} vectors and all before, effort {index.effort}",
+        values=peaks,
+        target=None if options.quick else ADD_MB,
+        unit="MB",
+        limit="batches of codes in the making, whose number depends on no number of vectors",
     )
 
 

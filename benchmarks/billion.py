@@ -129,7 +129,7 @@ def nearest_so_far(
     return np.where(nearer, found, best), np.where(nearer, nearest + start, ids)
 
 
-def trained(parts: Parts, minutes: float) -> dict[str, Any]:
+def trained(parts: Parts, factory: str, minutes: float) -> dict[str, Any]:
     """Learns codes of vectors that are not stored."""
     path, about = parts.folder / "model", parts.folder / "model.json"
     if not about.exists():
@@ -137,16 +137,19 @@ def trained(parts: Parts, minutes: float) -> dict[str, Any]:
         chunks = range(first, first + LEARNED // CHUNK)
         x = np.concatenate([many_of(parts.base).chunk(number) for number in chunks])
         training = fpq.TrainingConfig(budget_minutes=minutes)
-        index = fpq.index_factory(
-            x.shape[1], f"PQVAE{CODE_BYTES}", objective="ranking", training=training
-        )
+        index = fpq.index_factory(x.shape[1], factory, objective="ranking", training=training)
         started = time.perf_counter()
         index.train(x)
         fpq.write_index(index, path)
+        said = {"factory": factory, "learned from": len(x)}
         seconds = round(time.perf_counter() - started, 1)
-        replace_bytes(about, json.dumps({"learned from": len(x), "seconds": seconds}).encode())
+        replace_bytes(about, _as_json(said | {"seconds": seconds}))
     found: dict[str, Any] = json.loads(about.read_bytes())
     return found
+
+
+def _as_json(content: Any) -> bytes:
+    return (json.dumps(content, indent=1) + "\n").encode()
 
 
 def joined(parts: Parts, out: Path) -> float:
@@ -211,6 +214,7 @@ def main(
     folder: Path,
     out: Path,
     n: int = 1_000_000_000,
+    factory: str = "PQVAE16x4",
     n_parts: int = 200,
     n_queries: int = 100,
     workers: int = 2,
@@ -225,6 +229,7 @@ def main(
         folder: for parts and index: 17 bytes a vector in the end.
         out: JSON file.
         n: vectors, whole chunks of them.
+        factory: of codes of 8 bytes: 16 of 4 bits are chosen five times as fast as 8 of 8.
         n_parts: in which they are made.
         n_queries: that are compared exactly.
         workers: processes that make them.
@@ -235,7 +240,7 @@ def main(
         raise ValueError(f"expected n as a multiple of {CHUNK:,}, got {n:,}")
     folder.mkdir(parents=True, exist_ok=True)
     parts = Parts(base.absolute(), queries.absolute(), folder.absolute(), n, n_parts, n_queries)
-    model = trained(parts, train_minutes)
+    model = trained(parts, factory, train_minutes)
     missing = [part for part in range(n_parts) if not parts.path(part).exists()]
     make_parts(parts, missing, parts.rows, n_parts, "parts", workers=workers)
     index = folder / "index"
@@ -256,7 +261,7 @@ def main(
         "joined_s": json.loads(about.read_bytes()),
         **searched(parts, index, repeats),
     }
-    replace_bytes(out, (json.dumps(content, indent=1) + "\n").encode())
+    replace_bytes(out, _as_json(content))
     print(json.dumps(content, indent=1))
 
 

@@ -29,6 +29,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import tyro
 from many import CHUNK, Many
+from matplotlib.figure import Figure
+from paper.figures import save_figure
 from tqdm import tqdm
 
 import faiss_pqvae as fpq
@@ -166,6 +168,20 @@ def costs(rows: dict[str, Any]) -> dict[str, list[float]]:
     return found
 
 
+def draw(rows: dict[str, Any], stem: Path) -> None:
+    """Costs against sizes, both logarithmic, with the slope of each in the legend."""
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    axes = figure.subplots()
+    sizes, found = [row["n"] for row in rows.values()], slopes(rows)
+    for (name, values), marker in zip(costs(rows).items(), "os^Dv", strict=True):
+        axes.plot(sizes, values, marker=marker, label=f"{name}, slope {found[name]:.2f}")
+    axes.set(xscale="log", yscale="log", xlabel="vectors", ylabel="seconds")
+    axes.legend(frameon=False)
+    axes.grid(visible=True, alpha=0.3)
+    for path in save_figure(figure, stem):
+        print(path)
+
+
 def main(
     base: Path,
     queries: Path,
@@ -203,6 +219,7 @@ def main(
         content = {**about, "rows": rows, "by Ray": by_ray}
         if len(rows) > 1:
             content["slopes"] = slopes(rows)
+            draw(rows, out.parent / "figures" / "collection-cost")
         replace_bytes(out, (json.dumps(content, indent=1) + "\n").encode())
 
     said = {"--memory": memory, "--effort": effort, "--workers": workers}
