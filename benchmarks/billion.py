@@ -107,7 +107,7 @@ class Parts:
 @functools.lru_cache(1)
 def many_of(base: Path) -> Many:
     """The vectors, once in every process."""
-    return Many(np.asarray(open_source(base)[:]))
+    return Many.of(base)
 
 
 @functools.lru_cache(1)

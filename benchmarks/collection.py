@@ -208,7 +208,7 @@ def main(
         train_minutes: of a training's passes.
         workers: processes that encode.
     """
-    many = Many(np.asarray(open_source(base)[:]))
+    many = Many.of(base)
     asked = np.asarray(open_source(queries)[:], np.float32)
     found = json.loads(out.read_bytes()) if out.exists() else {}
     rows, by_ray = found.get("rows", {}), found.get("by Ray")

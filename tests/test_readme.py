@@ -564,12 +564,16 @@ def test_readme__gains_of_inverted_lists_are_those_of_the_stored_results(row):
 
 
 def test_readme__costs_of_the_decoder_are_those_of_the_stored_result():
-    look, *adding = (figure["median"] for figure in stored("bench-decoder.json")["figures"])
+    look, narrow, *adding, memory = (
+        figure["median"] for figure in stored("bench-decoder.json")["figures"]
+    )
     text = " ".join(README.split("**What the decoder costs**", 1)[1].split("\n\n")[0].split())
     assert f"takes {look:.1f} times the scan" in text
     effort_0, effort_4, effort_16 = adding
     assert f"takes {effort_16:.0f} us an item" in text
     assert f"{effort_4:.0f} with 4 and {effort_0:.0f} with 0" in text
+    assert f"{narrow:.1f} times with networks of width 16" in text
+    assert f"needs {memory:.0f} MB" in text
 
 
 def test_readme__scanns_codes_are_those_of_the_stored_results():

@@ -35,7 +35,7 @@ class ShortList:
         per_candidate: results of the tables that one for the decoder is chosen from.
     """
 
-    per_candidate = 20
+    per_candidate = 10
 
     def __init__(self, codewords: torch.Tensor, decoder: ConditionalCode) -> None:
         with torch.no_grad():

@@ -102,7 +102,8 @@ def open_lists(
 
 def _read(file: Path) -> _List:
     paths, rows = [], []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    text = file.read_text(encoding="utf-8", errors="surrogateescape")  # as paths are
+    for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
             continue
         path, *said = line.split()

@@ -27,7 +27,11 @@ def flickr25k() -> LabelledData | LabelledItems:
         images = ImageOptions(size=SIZE)
         return open_lists(folder, images, description=described("Flickr25K"), ranks=5000)
     # im17.jpg; clouds.txt has the numbers of images, clouds_r1.txt of those where they matter most.
-    numbered = {int(path.stem[2:]): path for path in (folder / _PICTURES).glob("im*.jpg")}
+    numbered = {
+        int(path.stem[2:]): path
+        for path in (folder / _PICTURES).glob("im*.jpg")
+        if path.stem[2:].isdecimal()
+    }
     files = [
         path
         for path in sorted((folder / _ANNOTATIONS).glob("*.txt"))
@@ -43,7 +47,10 @@ def flickr25k() -> LabelledData | LabelledItems:
     place = {number: row for row, number in enumerate(numbers)}
     labels = np.zeros((len(numbers), len(files)), np.bool_)
     for column, file in enumerate(files):
-        said = [int(word) for word in file.read_text(encoding="utf-8").split()]
+        words = file.read_text(encoding="utf-8", errors="replace").split()
+        if strange := [word for word in words if not word.isdecimal()]:
+            raise ValueError(f"expected numbers of images in {file}, got {strange[0]!r}")
+        said = [int(word) for word in words]
         absent = [number for number in said if number not in place]
         if absent:
             n = counted(len(absent), "image")

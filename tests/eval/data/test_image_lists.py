@@ -162,6 +162,9 @@ def test_flickr25k__as_its_archives_come(tmp_path, monkeypatch):
     assert labels.sum(0).tolist() == [8, 3]
     shown = np.array(greys(data.database) + greys(data.queries))
     assert sorted(shown[labels[:, 1]].tolist()) == [20, 110, 120]
+    (notes / "sea.txt").write_text("2 sea\n")
+    with pytest.raises(ValueError, match=r"numbers of images in .*sea\.txt, got 'sea'"):
+        load("flickr25k")
     (notes / "sea.txt").write_text("99\n")
     with pytest.raises(FileNotFoundError, match=r"1 image of .*sea\.txt not there, such as im99"):
         load("flickr25k")
