@@ -170,13 +170,13 @@ def costs(rows: dict[str, Any]) -> dict[str, list[float]]:
 
 def draw(rows: dict[str, Any], stem: Path) -> None:
     """Costs against sizes, both logarithmic, with the slope of each in the legend."""
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
+    figure = Figure(figsize=(6.4, 4.8), layout="constrained")
     axes = figure.subplots()
     sizes, found = [row["n"] for row in rows.values()], slopes(rows)
     for (name, values), marker in zip(costs(rows).items(), "os^Dv", strict=True):
         axes.plot(sizes, values, marker=marker, label=f"{name}, slope {found[name]:.2f}")
     axes.set(xscale="log", yscale="log", xlabel="vectors", ylabel="seconds")
-    axes.legend(frameon=False)
+    figure.legend(loc="outside upper center", ncols=2, frameon=False)
     axes.grid(visible=True, alpha=0.3)
     for path in save_figure(figure, stem):
         print(path)

@@ -4,7 +4,16 @@ import json
 from pathlib import Path
 
 import plan_table
+import pytest
+import scale_page
 
+SLOPES = {
+    "learn": "learning",
+    "encode": "encoding",
+    "exact neighbours": "exact neighbours",
+    "measure": "measuring",
+    "1,000 searches": "a search",
+}
 RESULTS = Path(__file__).parents[2] / "results"
 
 
@@ -14,6 +23,25 @@ def page() -> str:
 
 def test_scale__the_table_is_that_of_the_plan():
     assert plan_table.table() in page()
+
+
+@pytest.mark.parametrize("name", scale_page.TABLES)
+def test_scale__tables_of_what_was_measured_are_those_of_the_stored_results(name):
+    assert f"<!-- {name} -->\n{scale_page.TABLES[name]()}\n<!-- /{name} -->" in page()
+
+
+def test_scale__slopes_memory_and_shards_are_those_of_the_stored_result():
+    found = json.loads((RESULTS / "collection.json").read_text())
+    slopes = [f"{found['slopes'][name]:.2f} ({what}" for name, what in SLOPES.items()]
+    text = " ".join(page().split())
+    for said in slopes:
+        assert said in text
+    assert found["memory"] == "3G"
+    everything = [*found["rows"].values(), found["by Ray"]]
+    assert all(max(row["peak_bytes"].values()) < 3 << 30 for row in everything)
+    assert found["by Ray"]["shards"] == found["rows"]["10,000,000"]["shards"]
+    assert found["by Ray"]["index_sha256"] == found["rows"]["10,000,000"]["index_sha256"]
+    assert [name for name, row in found["rows"].items() if row["recall"] >= 0.9] == ["1,000,000"]
 
 
 def test_scale__the_harm_that_was_survived_is_that_of_the_stored_result():
