@@ -26,12 +26,13 @@ ADD_MB = 1000.0
 
 def measure(options: Options) -> list[Figure]:
     """Figures of the search by one thread, and of `add` by all."""
+    memory = _memory(options, random_index(WIDTHS[0]))  # before others leave memory behind
     with one_thread():
         figures = [_second_look(options, random_index(width), width) for width in WIDTHS]
     index = random_index(WIDTHS[0])
     index.refiner = None
     figures += [_add(options, index, effort) for effort in EFFORTS]
-    return [*figures, _memory(options, index)]
+    return [*figures, memory]
 
 
 def random_index(width: int) -> LatentIndex:
@@ -126,8 +127,8 @@ def _memory(options: Options, index: LatentIndex) -> Figure:
             )
         peaks.append(round(memory.peak_bytes / 1e6, 1))
     return Figure(
-        name=f"peak memory of add beside {n:,} vectors and all before, effort {index.effort}",
-        values=peaks,
+        name=f"peak memory of add beside the {n:,} vectors, effort {index.effort}",
+        values=[round(memory.peak_bytes / 1e6, 1)],
         target=None if options.quick else ADD_MB,
         unit="MB",
         limit="batches of codes in the making, whose number depends on no number of vectors",

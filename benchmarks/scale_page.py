@@ -33,6 +33,23 @@ def collections() -> str:
     return "\n".join(lines)
 
 
+def team() -> str:
+    """What two processes gain in a training, in Markdown."""
+    found = json.loads((RESULTS / "bench-team.json").read_bytes())["rows"]
+    lines = [
+        "| objective | one thread | two threads | two processes |",
+        "| --- | --- | --- | --- |",
+    ]
+    for name in dict.fromkeys(row["objective"] for row in found):
+        gained = {
+            (row["processes"], row["threads"]): row for row in found if row["objective"] == name
+        }
+        cells = [f"{gained[1, 1]['epoch_s']:.1f} s"]
+        cells += [f"{gained[team]['speed_up']:.2f} times" for team in ((1, 2), (2, 1))]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def billion() -> str:
     """A billion codes, in Markdown."""
     found = json.loads((RESULTS / "billion.json").read_bytes())
@@ -64,7 +81,7 @@ def _minutes(s: float | None) -> str:
     return f"{s / 60:.1f} min" if s >= 90 else f"{s:.0f} s"
 
 
-TABLES: dict[str, Any] = {"collections": collections, "billion": billion}
+TABLES: dict[str, Any] = {"collections": collections, "team": team, "billion": billion}
 
 
 def main() -> None:
