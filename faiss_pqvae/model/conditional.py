@@ -17,7 +17,7 @@ from faiss_pqvae.arguments import integer
 
 BLOCKS = 2  # of a step's network
 _TRIED_AT_A_TIME = 4096  # codewords, for all items together: they stay in the cache
-_DECODED_AT_A_TIME = 4096
+_DECODED_AT_A_TIME = 2048  # codes, likewise
 
 
 class Path(NamedTuple):
