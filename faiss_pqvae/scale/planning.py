@@ -1,7 +1,7 @@
 """What index a collection of vectors gets, and what that costs: chosen before anything is done.
 
-The figures of time are of one core that was measured (Intel Xeon, 2.1 GHz with AVX-512, 2026): they
-say minutes or hours, not more.
+The figures of time are of cores that were measured (Intel Xeon, 2.1 GHz with AVX-512, and AMD EPYC,
+2026): they say minutes or hours, not more.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _ENCODE_S = 2 * 3600  # for which effort is given up
 _ID_BYTES = 8
 QUERIES = 1000  # held out
 _PASSES, _FILLED = 16, 200_000  # of the training, over at least so many items
-# Microseconds of a core an item of 128 dimensions and 8 bytes: encoded, by effort, and learned from
-# in a pass; FLOP/s; bytes/s.
-_ENCODE_US, _LEARN_US, _GFLOPS, _READ = 80.0, 450.0, 40e9, 400e6
+# Microseconds of a core an item of 128 dimensions and 8 bytes: encoded, at effort 0 and for each
+# step of it, and learned from in a pass; FLOP/s; bytes/s.
+_ENCODE_US, _EFFORT_US, _LEARN_US, _GFLOPS, _READ = 60.0, 90.0, 450.0, 40e9, 400e6
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ def make_plan(n: int, d: int, wishes: Wishes, *, cores: int | None = None) -> Pl
     code_bytes = _code_bytes(n, d, wishes)
     n_train, nlist = _training(n, d, wishes.memory_bytes)
     workers = wishes.workers or max(1, min(cores, wishes.memory_bytes // _PROCESS_BYTES - 1))
-    effort = _effort(n, d, code_bytes, min(workers, cores), wishes.effort)
+    effort = _effort(n, d, code_bytes, nlist, min(workers, cores), wishes.effort)
     lists = f"IVF{nlist}," if nlist else ""
     index_bytes = n * (code_bytes + (_ID_BYTES if nlist else 0))
     peaks = {
@@ -159,7 +159,7 @@ def make_plan(n: int, d: int, wishes: Wishes, *, cores: int | None = None) -> Pl
             "read": n * d * 4 / _READ,
             "lists": lloyd / _GFLOPS / cores,
             "learn": learn,
-            "encode": _encode_s(n, d, code_bytes, effort) / min(workers, cores),
+            "encode": _encode_s(n, d, code_bytes, nlist, effort) / min(workers, cores),
             "exact neighbours": 2.0 * QUERIES * n * d / _GFLOPS / cores,
         },
     )
@@ -204,18 +204,19 @@ def _training(n: int, d: int, memory_bytes: int) -> tuple[int, int]:
     return min(most, max(_TRAIN, _TRAIN_PER_LIST * nlist)), nlist
 
 
-def _effort(n: int, d: int, code_bytes: int, at_a_time: int, wanted: int | None) -> int:
+def _effort(n: int, d: int, code_bytes: int, nlist: int, at_a_time: int, wanted: int | None) -> int:
     if wanted is not None:
         return wanted
     for effort in _EFFORTS:
-        if _encode_s(n, d, code_bytes, effort) / at_a_time <= _ENCODE_S:
+        if _encode_s(n, d, code_bytes, nlist, effort) / at_a_time <= _ENCODE_S:
             return effort
     return _EFFORTS[-1]
 
 
-def _encode_s(n: int, d: int, code_bytes: int, effort: int) -> float:
-    """Seconds of one core."""
-    return n * _ENCODE_US * max(effort, 0.5) * _scale(d, code_bytes) / 1e6
+def _encode_s(n: int, d: int, code_bytes: int, nlist: int, effort: int) -> float:
+    """Seconds of one core: each item's list is found, and then its code."""
+    us = (_ENCODE_US + _EFFORT_US * effort) * _scale(d, code_bytes)
+    return n * (us / 1e6 + 2.0 * nlist * d / _GFLOPS)
 
 
 def _scale(d: int, code_bytes: int) -> float:

@@ -7,6 +7,8 @@ import plan_table
 import pytest
 import scale_page
 
+from faiss_pqvae.scale.planning import Wishes, make_plan
+
 SLOPES = {
     "learn": "learning",
     "encode": "encoding",
@@ -42,6 +44,20 @@ def test_scale__slopes_memory_and_shards_are_those_of_the_stored_result():
     assert found["by Ray"]["shards"] == found["rows"]["10,000,000"]["shards"]
     assert found["by Ray"]["index_sha256"] == found["rows"]["10,000,000"]["index_sha256"]
     assert [name for name, row in found["rows"].items() if row["recall"] >= 0.9] == ["1,000,000"]
+
+
+def test_scale__the_plan_of_what_was_measured():
+    found = json.loads((RESULTS / "collection.json").read_text())["rows"]
+    for row in found.values():
+        wishes = Wishes(memory_bytes=3 << 30, workers=2, effort=row["effort"])
+        plan = make_plan(row["n"], 128, wishes, cores=2)
+        assert plan.description == row["description"]
+        took = row["seconds"]["encode"]
+        assert 0.7 < plan.seconds["encode"] / took < 1.3
+        assert max(row["peak_bytes"].values()) < plan.memory_bytes
+    text = " ".join(page().split())
+    said = f"{took / 60:.0f} minutes, where the plan says {plan.seconds['encode'] / 60:.0f}"
+    assert f"ten million took {said}" in text
 
 
 def test_scale__the_harm_that_was_survived_is_that_of_the_stored_result():
