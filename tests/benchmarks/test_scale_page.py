@@ -46,6 +46,14 @@ def test_scale__slopes_memory_and_shards_are_those_of_the_stored_result():
     assert [name for name, row in found["rows"].items() if row["recall"] >= 0.9] == ["1,000,000"]
 
 
+def test_scale__what_is_said_of_a_billion_is_in_the_stored_result():
+    found = json.loads((RESULTS / "billion.json").read_text())
+    assert found["n"] == 10**9
+    assert 0.15 < found["codes_gb_per_s"] / found["memory_gb_per_s"] < 0.25
+    assert 0.15 < found["1-recall@100"] < 0.25
+    assert found["n"] // 300_000 == 3333
+
+
 def test_scale__the_plan_of_what_was_measured():
     found = json.loads((RESULTS / "collection.json").read_text())["rows"]
     for row in found.values():
