@@ -101,7 +101,7 @@ def open_lists(
 
 
 def _read(file: Path) -> _List:
-    paths, rows = [], []
+    paths, rows = list[str](), list[str]()
     text = file.read_text(encoding="utf-8", errors="surrogateescape")  # as paths are
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():

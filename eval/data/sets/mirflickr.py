@@ -24,8 +24,9 @@ def flickr25k() -> LabelledData | LabelledItems:
     """Flickr25K with its 24 potential labels; queries are drawn, where lists do not give them."""
     folder = folder_of("flickr25k", _ADDRESS)
     if has_lists(folder):
-        images = ImageOptions(size=SIZE)
-        return open_lists(folder, images, description=described("Flickr25K"), ranks=5000)
+        return open_lists(
+            folder, ImageOptions(size=SIZE), description=described("Flickr25K"), ranks=5000
+        )
     # im17.jpg; clouds.txt has the numbers of images, clouds_r1.txt of those where they matter most.
     numbered = {
         int(path.stem[2:]): path
