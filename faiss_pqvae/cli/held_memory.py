@@ -26,6 +26,7 @@ class HeldMemory:
         self._thread = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> HeldMemory:
+        self._look()
         self._thread.start()
         return self
 
@@ -34,11 +35,12 @@ class HeldMemory:
         self._thread.join()
 
     def _watch(self) -> None:
-        while True:
-            held = sum(map(_held_bytes, processes_below(os.getpid())))
-            self.peak_bytes = max(self.peak_bytes, held)
-            if self._over.wait(_SAMPLE_S):
-                return
+        while not self._over.wait(_SAMPLE_S):
+            self._look()
+
+    def _look(self) -> None:
+        held = sum(map(_held_bytes, processes_below(os.getpid())))
+        self.peak_bytes = max(self.peak_bytes, held)
 
 
 def processes_below(pid: int) -> set[int]:
