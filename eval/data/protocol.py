@@ -166,3 +166,15 @@ def data_folder() -> Path:
     if not folder.is_dir():
         raise FileNotFoundError(f"{DATA_VARIABLE} names {folder}, which is no folder")
     return folder
+
+
+def folder_for(name: str, address: str) -> Path:
+    """The folder that FAISS_PQVAE_DATA names; an error says where a set comes from.
+
+    Raises:
+        ValueError, FileNotFoundError: see `data_folder`.
+    """
+    try:
+        return data_folder()
+    except ValueError as error:
+        raise ValueError(f"{error}; {name} comes from {address}") from error

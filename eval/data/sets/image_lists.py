@@ -23,7 +23,7 @@ from faiss_pqvae.types import BoolArray
 
 from ..held import HELD_BYTES
 from ..labelled import LabelledData
-from ..protocol import DATA_VARIABLE, LabelArray, data_folder
+from ..protocol import DATA_VARIABLE, LabelArray, folder_for
 
 DATABASE, TEST, TRAIN = "database.txt", "test.txt", "train.txt"
 SIZE = (64, 64)  # pixels of sets by name; a path takes --size
@@ -155,7 +155,7 @@ def _without(path: str, left_out: int) -> PurePosixPath:
 
 def _named(name: str) -> LabelledData:
     """A set by name: its folder below the one that FAISS_PQVAE_DATA leads to."""
-    folder = folder_of(name, _LISTS)
+    folder = folder_for(name, _LISTS) / name
     if not has_lists(folder):
         raise FileNotFoundError(
             f"{_SAID[name]} is not there: put {DATABASE}, {TEST} and {TRAIN} and their images from "
@@ -163,18 +163,6 @@ def _named(name: str) -> LabelledData:
         )
     images = ImageOptions(size=SIZE)
     return open_lists(folder, images, description=described(_SAID[name]), ranks=_RANKS[name])
-
-
-def folder_of(name: str, address: str) -> Path:
-    """Where a set's files are expected.
-
-    Raises:
-        ValueError, FileNotFoundError: see `data_folder`.
-    """
-    try:
-        return data_folder() / name
-    except ValueError as error:
-        raise ValueError(f"{error}; {name} comes from {address}") from error
 
 
 def described(name: str) -> str:

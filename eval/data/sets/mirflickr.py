@@ -11,9 +11,9 @@ from faiss_pqvae.registry import datasets
 
 from ..held import HELD_BYTES
 from ..labelled import LabelledData
-from ..protocol import DATA_VARIABLE
+from ..protocol import DATA_VARIABLE, folder_for
 from ..splits import LabelledItems
-from .image_lists import DATABASE, SIZE, TEST, described, folder_of, has_lists, open_lists
+from .image_lists import DATABASE, SIZE, TEST, described, has_lists, open_lists
 
 _ADDRESS = "https://press.liacs.nl/mirflickr"
 _PICTURES, _ANNOTATIONS = "mirflickr", "mirflickr25k_annotations_v080"
@@ -22,7 +22,7 @@ _PICTURES, _ANNOTATIONS = "mirflickr", "mirflickr25k_annotations_v080"
 @datasets.register("flickr25k")
 def flickr25k() -> LabelledData | LabelledItems:
     """Flickr25K with its 24 potential labels; queries are drawn, where lists do not give them."""
-    folder = folder_of("flickr25k", _ADDRESS)
+    folder = folder_for("flickr25k", _ADDRESS) / "flickr25k"
     if has_lists(folder):
         return open_lists(
             folder, ImageOptions(size=SIZE), description=described("Flickr25K"), ranks=5000

@@ -14,7 +14,7 @@ from faiss_pqvae.data.open import open_source
 from faiss_pqvae.registry import datasets
 
 from ..known_neighbors import read_neighbors
-from ..protocol import DATA_VARIABLE, data_folder
+from ..protocol import DATA_VARIABLE, folder_for
 from ..vectors import VectorParts
 from .ann_benchmarks import open_hdf5
 from .texmex import is_texmex, open_texmex
@@ -74,15 +74,8 @@ TEXMEX = {"sift1m": "sift", "gist1m": "gist", "siftsmall": "siftsmall"}  # the a
 PUBLIC = frozenset({*HDF5, *TEXMEX, "deep10m"})
 
 
-def _folder(name: str, address: str) -> Path:
-    try:
-        return data_folder()
-    except ValueError as error:
-        raise ValueError(f"{error}; {name} comes from {address}") from error
-
-
 def _hdf5(name: str) -> VectorParts:
-    path = _folder(name, HDF5[name].format(name=name)) / f"{name}.hdf5"
+    path = folder_for(name, HDF5[name].format(name=name)) / f"{name}.hdf5"
     if not path.is_file():
         raise _missing(name, [path], HDF5[name].format(name=name))
     return open_hdf5(path)
@@ -90,7 +83,7 @@ def _hdf5(name: str) -> VectorParts:
 
 def _texmex(name: str) -> VectorParts:
     archive = TEXMEX[name]
-    folder = _folder(name, _TEXMEX.format(name=archive)) / archive
+    folder = folder_for(name, _TEXMEX.format(name=archive)) / archive
     if not is_texmex(folder):
         parts = [folder / f"{archive}_{part}.fvecs" for part in ("base", "query", "learn")]
         raise _missing(name, parts, _TEXMEX.format(name=archive))
@@ -100,7 +93,7 @@ def _texmex(name: str) -> VectorParts:
 @datasets.register("deep10m")
 def deep10m() -> VectorParts:
     """The first 10,000,000 of Deep1B, as big-ann-benchmarks has them."""
-    folder = _folder("deep10m", _DEEP.format(name="base.10M.fbin")) / "deep10m"
+    folder = folder_for("deep10m", _DEEP.format(name="base.10M.fbin")) / "deep10m"
     base, queries = folder / "base.10M.fbin", folder / "query.public.10K.fbin"
     truth = folder / "deep-10M.bin"
     absent = [path for path in (base, queries) if not path.is_file()]
