@@ -53,7 +53,11 @@ def joined(device: str) -> Iterator[None]:
     if not is_asked_for() or distributed.is_initialized():
         yield
         return
-    from torch.distributed.rendezvous import rendezvous  # not in every build
+    # Neither is in every build. The functions of `nn` take the group of their import as a default:
+    # imported later (by any optimizer) they would keep it, and its threads, beyond its end, where
+    # these may meet an interpreter that is gone, and abort the process.
+    import torch.distributed.nn
+    from torch.distributed.rendezvous import rendezvous
 
     backend = "nccl" if torch.cuda.is_available() and device != "cpu" else "gloo"
     if backend == "nccl":

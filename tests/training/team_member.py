@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import torch
+import torch.distributed.nn  # before there is a group, see `team.joined`
 from torch import distributed
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
@@ -103,6 +104,8 @@ def main(meeting: str, rank: str, size: str, folder: str) -> None:
         torch.save(train(name, Path(folder) / name), Path(folder) / f"{name}-{rank}.pt")
     (Path(folder) / f"refused-{rank}.txt").write_text(refused(int(rank)))
     distributed.destroy_process_group()
+    left = [(task / "comm").read_text().strip() for task in Path("/proc/self/task").glob("*")]
+    (Path(folder) / f"threads-{rank}.txt").write_text("\n".join(left))
 
 
 if __name__ == "__main__":
