@@ -53,5 +53,5 @@ clean:  ## remove the environment and everything that was built
 $(READY): setup.py pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed: make PYTHON=python3.11")'
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --progress-bar off -c constraints.txt -e ".[cpu,eval,demo,scale,dev]"
+	$(BIN)/pip install --progress-bar off -c constraints.txt -e ".[cpu,eval,demo,scale,backbone,dev]"
 	touch $@

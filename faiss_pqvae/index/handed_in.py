@@ -11,9 +11,10 @@ from faiss_pqvae.index.front import Front
 from faiss_pqvae.index.latent_index import LatentIndex
 from faiss_pqvae.model.backbone import Backbone, alike
 from faiss_pqvae.model.config import ModelConfig
-from faiss_pqvae.model.networks import resolved_decoder, resolved_encoder
+from faiss_pqvae.model.networks import is_pretrained, resolved_decoder, resolved_encoder
 from faiss_pqvae.model.pqvae import PQVAE, latent_dim_of
 from faiss_pqvae.model.spec import CodeSpec
+from faiss_pqvae.registry import encoders
 
 Record = dict[str, Any]
 
@@ -93,6 +94,8 @@ class Given(NamedTuple):
                 damaged record.
         """
         records = (_record(config, "encoder"), _record(config, "decoder"))
+        if encoder is None and records[0] and is_pretrained(encoders, records[0]["reference"]):
+            encoder = records[0]["reference"]
         for name, given, record in zip(
             ("encoder", "decoder"), (encoder, decoder), records, strict=True
         ):

