@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
+import json
+import logging
 import os
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from faiss_pqvae.data.batches import read_batches
-from faiss_pqvae.files import space_for, sync
+from faiss_pqvae.files import read_checked, space_for, sync, write_checked
 from faiss_pqvae.index.front import Front
 from faiss_pqvae.progress import Progress
 from faiss_pqvae.types import FloatArray
+
+_log = logging.getLogger(__name__)
+
+_ROUNDING = 2.0**-10  # of the largest feature of an item: what 16 bits may change
+_SAVE_EVERY_S = 30.0
 
 
 def keep_features(
@@ -33,8 +44,10 @@ def keep_features(
     """What a front makes of items, computed once: what a training reads in their place.
 
     With a folder it is kept there in `features-{hash}.npy`, of the network and of all bytes of the
-    items, and the next call with the same ones reads it instead. The file gets its name when it is
-    complete, so that a crash leaves none that would be believed.
+    items, and the next call with the same ones reads it instead. The file has float16 where that
+    changes no feature by more than a thousandth of the item's largest, else float32. It gets its
+    name when it is complete; a call that was interrupted or killed is gone on with by the same one,
+    which computes at most half a minute's features again.
 
     Args:
         x: (n, *front.input_shape) uint8 or float: an array, a memory map, a tensor or a source.
@@ -42,16 +55,16 @@ def keep_features(
         folder: where the file is kept; made when missing. None keeps nothing.
         what: the name of x in messages.
         batch_size: items read at a time.
-        memory_bytes: features of more bytes stay on disk and are mapped into memory: without a
-            folder in a temporary file, where TMPDIR says, which goes away with the array.
+        memory_bytes: features of more bytes as float32 stay on disk and are mapped into memory:
+            without a folder in a temporary file, where TMPDIR says, which goes away with the array.
         progress: draw a bar, where standard error is a terminal.
 
     Returns:
-        (n, front.d_out) float32, an array or a memory map.
+        (n, front.d_out) float32, an array or a memory map; or a memory map of float16.
 
     Raises:
         ValueError: NaN or infinity in items or features.
-        OSError: the disk is full or failing.
+        OSError: the disk is full or failing; another process computes features in this folder.
     """
     computing = _Computing(x, front, what, batch_size, progress)
     in_memory = 4 * len(x) * front.d_out <= memory_bytes
@@ -65,62 +78,175 @@ def keep_features(
         return np.memmap(file, np.float32, "r", start, (len(x), front.d_out))
 
 
+class _Done(NamedTuple):
+    """How far a call came that did not end.
+
+    Attributes:
+        rows: whose features are in the file.
+        digest: of the network and of these items.
+        dtype: of the file.
+    """
+
+    rows: int = 0
+    digest: str = ""
+    dtype: str = "<f2"
+
+
+class _OtherItemsError(Exception):
+    """What is there of an earlier call is of other items."""
+
+
+class _TooCoarseError(Exception):
+    """Features that 16 bits do not hold."""
+
+
 class _Computing:
     """Features on their way, and the hash of what they are made of.
 
     Args:
         x, front, what, batch_size, progress: see `keep_features`.
-
-    Attributes:
-        digest: of the network and of the items read so far.
     """
 
     def __init__(self, x: Any, front: Front, what: str, batch_size: int, progress: bool) -> None:
         self.x, self.front, self.what = x, front, what
         self.batch_size, self.progress = batch_size, progress
         self.shape = (len(x), front.d_out)
-        uint8 = x.dtype in (np.dtype(np.uint8), torch.uint8)
-        self._header = f"{'uint8' if uint8 else 'float32'} {tuple(x.shape)}".encode()
-        self.digest = hashlib.sha256()
 
-    def _items(self, doing: str, *, hashed: bool) -> Iterator[Tensor]:
-        self.digest = hashlib.sha256(self._header)
-        if hashed:
-            self.digest.update(self.front.fingerprint().encode())
-            self.digest.update(np.array(self.front.probe(), np.float64).tobytes())
+    def _items(self, doing: str) -> Iterator[Tensor]:
         with Progress(doing, len(self.x), unit="items", shown=self.progress) as bar:
             for items in read_batches(self.x, self.batch_size, self.what):
-                if hashed:
-                    self.digest.update(items.cpu().contiguous().numpy().data)
                 yield items
                 bar.update(len(items))
 
-    def name(self) -> str:
-        """Of the file that keeps the features of what was read."""
-        return f"features-{self.digest.hexdigest()[:32]}.npy"
+    def _hash(self) -> Any:
+        """Of the network and of the kind of the items, to which these are added."""
+        uint8 = self.x.dtype in (np.dtype(np.uint8), torch.uint8)
+        digest = hashlib.sha256(f"{'uint8' if uint8 else 'float32'} {tuple(self.x.shape)}".encode())
+        digest.update(self.front.fingerprint().encode())
+        digest.update(np.array(self.front.probe(), np.float64).tobytes())
+        return digest
 
     def read(self) -> str:
         """Reads all items for the sake of the name."""
-        for _ in self._items("looking for features", hashed=True):
-            pass
-        return self.name()
+        digest = self._hash()
+        for items in self._items("looking for features"):
+            digest.update(_bytes(items))
+        return _name(digest)
 
-    def features(self, *, hashed: bool = False) -> Iterator[FloatArray]:
+    def features(self) -> Iterator[FloatArray]:
         """Batch by batch, (rows, d_out) float32."""
-        for items in self._items("features", hashed=hashed):
+        for items in self._items("features"):
             yield self.front.apply(items).cpu().numpy()
 
-    def write(self, file: BinaryIO, *, hashed: bool = False) -> int:
+    def write(self, file: BinaryIO) -> int:
         """Writes all features in numpy's format; returns the place of the first one.
 
         Not through a mapping: a full disk would end the process there.
         """
-        header = {"descr": "<f4", "fortran_order": False, "shape": self.shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        start = file.tell()
-        for features in self.features(hashed=hashed):
+        start = self._write_header(file, "<f4")
+        for features in self.features():
             file.write(features.astype("<f4", copy=False).tobytes())
         return start
+
+    def _write_header(self, file: BinaryIO, dtype: str) -> int:
+        header = {"descr": dtype, "fortran_order": False, "shape": self.shape}
+        np.lib.format.write_array_header_1_0(file, header)
+        return file.tell()
+
+    def write_on(self, file: BinaryIO, state: Path, done: _Done) -> str:
+        """Writes all features that are not there yet; returns the name for the file.
+
+        Args:
+            file: open for writing, perhaps with what an earlier call left.
+            state: the file that says how far it is.
+            done: what that said.
+
+        Raises:
+            _OtherItemsError: the file has features of other items.
+            _TooCoarseError: features that it cannot hold.
+        """
+        digest, row = self._hash(), 0
+        file.seek(0)
+        start, row_bytes = (
+            self._write_header(file, done.dtype),
+            self.shape[1] * np.dtype(done.dtype).itemsize,
+        )
+        file.seek(start + done.rows * row_bytes)
+        file.truncate()
+        saved = time.monotonic()
+        if done.rows:
+            _log.info("features of %s items are there already", f"{done.rows:,}")
+        try:
+            for items in self._items("features"):
+                there = min(len(items), max(0, done.rows - row))
+                digest.update(_bytes(items[:there]))
+                row += there
+                if there and row == done.rows and digest.hexdigest() != done.digest:
+                    raise _OtherItemsError
+                if there == len(items):
+                    continue
+                features = self.front.apply(items[there:]).cpu().numpy()
+                file.write(_rounded(features, done.dtype).tobytes())
+                digest.update(_bytes(items[there:]))
+                row += len(items) - there
+                if time.monotonic() - saved > _SAVE_EVERY_S:
+                    _save(file, state, _Done(row, digest.hexdigest(), done.dtype))
+                    saved = time.monotonic()
+        except (_OtherItemsError, _TooCoarseError):
+            raise
+        except BaseException as stop:
+            if row > done.rows:  # a full disk may have no place for this either
+                with contextlib.suppress(OSError):
+                    _save(file, state, _Done(row, digest.hexdigest(), done.dtype))
+            if isinstance(stop, KeyboardInterrupt):
+                stop.add_note(
+                    f"the features of {row:,} of {len(self.x):,} items are kept: the same call "
+                    "goes on after them"
+                )
+            raise
+        return _name(digest)
+
+
+def _bytes(items: Tensor) -> memoryview:
+    return items.cpu().contiguous().numpy().data
+
+
+def _name(digest: Any) -> str:
+    """Of the file that keeps the features of what was read."""
+    return f"features-{digest.hexdigest()[:32]}.npy"
+
+
+def _rounded(features: FloatArray, dtype: str) -> npt.NDArray[Any]:
+    """As a file holds them.
+
+    Raises:
+        _TooCoarseError: 16 bits would change them, or are too few for what is so large or small.
+    """
+    if dtype == "<f4":
+        return features.astype("<f4", copy=False)
+    with np.errstate(over="ignore"):
+        half = features.astype("<f2")
+    largest = np.abs(features).max(1)
+    if not (np.abs(half - features).max(1) <= _ROUNDING * largest).all():
+        raise _TooCoarseError
+    return half
+
+
+def _save(file: BinaryIO, state: Path, done: _Done) -> None:
+    """Keeps how far it is: first the features, then the word about them."""
+    file.flush()
+    os.fsync(file.fileno())
+    write_checked(state, json.dumps(done._asdict()).encode())
+
+
+def _read_state(state: Path, size: int, shape: tuple[int, int]) -> _Done:
+    """How far an earlier call came, if its files are whole."""
+    found = read_checked(state)
+    if found is None:
+        return _Done()
+    done = _Done(**json.loads(found))
+    n_bytes = done.rows * shape[1] * np.dtype(done.dtype).itemsize
+    return done if done.rows <= shape[0] and size >= n_bytes else _Done()
 
 
 def _kept(computing: _Computing, folder: Path) -> Path | None:
@@ -132,31 +258,57 @@ def _kept(computing: _Computing, folder: Path) -> Path | None:
         found = np.load(path, mmap_mode="r")
     except (OSError, ValueError, EOFError):
         return None
-    return path if (found.shape, found.dtype) == (computing.shape, np.float32) else None
+    fits = found.shape == computing.shape and found.dtype in (np.float16, np.float32)
+    return path if fits else None
 
 
 def _keep(computing: _Computing, folder: Path) -> Path:
     """Writes the file, under its name when it is complete."""
     folder.mkdir(parents=True, exist_ok=True)
-    for leftover in folder.glob(".features.*.new"):  # of a process that was killed
+    for leftover in folder.glob(".features.*.new"):  # of versions that did not go on
         leftover.unlink(missing_ok=True)
-    new = folder / f".features.{os.getpid()}.new"
-    try:
-        with space_for(new):
-            with new.open("wb") as file:
-                computing.write(file, hashed=True)
-            sync(new)
-        path = folder / computing.name()
-        new.replace(path)
-    except KeyboardInterrupt as stop:
-        stop.add_note(f"the features of all {len(computing.x):,} items are computed again")
-        raise
-    finally:
-        new.unlink(missing_ok=True)
+    new, state = folder / ".features.new", folder / ".features.state"
+    with space_for(new), new.open("a+b") as held, new.open("r+b") as file:
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise OSError(
+                f"another process computes features in {folder}: wait until it has done so, or "
+                "name another folder"
+            ) from error
+        try:
+            path = folder / _write_all(computing, file, state)
+            new.replace(path)
+            state.unlink(missing_ok=True)
+        finally:
+            if not state.exists():  # nothing to go on with
+                new.unlink(missing_ok=True)
     sync(folder)
     return path
 
 
+def _write_all(computing: _Computing, file: BinaryIO, state: Path) -> str:
+    """Writes the file, from where an earlier call was, and returns its name."""
+    size = os.fstat(file.fileno()).st_size
+    done = _read_state(state, size, computing.shape)
+    while True:
+        try:
+            name = computing.write_on(file, state, done)
+            break
+        except _OtherItemsError:
+            done = _Done()
+        except _TooCoarseError:
+            _log.info("features as float32: float16 would change them by a thousandth")
+            done = _Done(dtype="<f4")
+        state.unlink(missing_ok=True)
+    file.flush()
+    os.fsync(file.fileno())
+    return name
+
+
 def _load(path: Path, in_memory: bool) -> FloatArray:
-    array: FloatArray = np.load(path, mmap_mode=None if in_memory else "r")
-    return array
+    if in_memory:
+        array: FloatArray = np.load(path).astype(np.float32, copy=False)
+        return array
+    mapped: FloatArray = np.load(path, mmap_mode="r")
+    return mapped

@@ -2,6 +2,8 @@
 
 import copy
 import errno
+import fcntl
+import os
 import pickle
 import tempfile
 from collections.abc import Callable
@@ -62,6 +64,10 @@ def _assert_unchanged(front: Front, before: dict[str, Tensor]) -> None:
     after = front.backbone.state_dict()
     assert after.keys() == before.keys()
     assert all(torch.equal(after[name], value) for name, value in before.items())
+
+
+def _in_16_bits(features: np.ndarray) -> np.ndarray:
+    return features.astype(np.float16).astype(np.float32)
 
 
 def _features(front: Front, x: np.ndarray) -> np.ndarray:
@@ -195,7 +201,8 @@ def test_keep_features__are_computed_once(tmp_path: Path, memory_bytes: int) -> 
     again = keep_features(x.copy(), front, folder, batch_size=4, **how)
     assert front.backbone.module.seen == 25
     np.testing.assert_array_equal(again, first)
-    np.testing.assert_array_equal(first, keep_features(x, front))
+    np.testing.assert_array_equal(first, _in_16_bits(keep_features(x, front)))
+    assert first.dtype == (np.float16 if memory_bytes == 0 else np.float32)
     assert isinstance(again, np.memmap) == (memory_bytes == 0)
     assert [path.name[:9] for path in folder.iterdir()] == ["features-"]
 
@@ -223,7 +230,7 @@ def test_keep_features__of_something_else_are_computed(tmp_path: Path, other: An
     x, front = other(x, _front())
     found = keep_features(x, front, tmp_path, progress=False)
     assert front.backbone.module.seen == len(x)
-    np.testing.assert_array_equal(found, keep_features(x, front))
+    np.testing.assert_array_equal(found, _in_16_bits(keep_features(x, front)))
     assert len(list(tmp_path.iterdir())) == 2
 
 
@@ -245,10 +252,12 @@ def test_keep_features__a_damaged_file_is_replaced(tmp_path: Path, damage: str) 
 @pytest.mark.parametrize(
     "error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")]
 )
-def test_keep_features__an_interruption_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException
+@pytest.mark.parametrize("batch_size", [5, 4])
+def test_keep_features__after_an_interruption_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: BaseException, batch_size: int
 ) -> None:
     front, x = _front(), _images(25)
+    expected = keep_features(x, front)
     apply, calls = front.apply, []
 
     def failing(items: Tensor) -> Tensor:
@@ -260,13 +269,77 @@ def test_keep_features__an_interruption_leaves_nothing(
     monkeypatch.setattr(front, "apply", failing)
     with pytest.raises(type(error)):
         keep_features(x, front, tmp_path, batch_size=5, progress=False)
-    assert not list(tmp_path.iterdir())
-    found = keep_features(x, front, tmp_path, batch_size=5, progress=False)
-    assert found.shape == (25, F)
+    assert {path.name for path in tmp_path.iterdir()} == {".features.new", ".features.state"}
+    front.backbone.module.seen = 0
+    found = keep_features(x, front, tmp_path, batch_size=batch_size, progress=False)
+    assert front.backbone.module.seen == 15
+    np.testing.assert_allclose(found, expected, rtol=2e-3, atol=1e-3)
+    assert [path.name[:9] for path in tmp_path.iterdir()] == ["features-"]
+
+
+def _interrupted(x: np.ndarray, folder: Path) -> None:
+    """Leaves the features of all items but the last five, and the word that they are there."""
+    front = _front()
+    apply = front.apply
+
+    def failing(items: Tensor) -> Tensor:
+        if np.array_equal(items.numpy(), x[-5:]):
+            raise KeyboardInterrupt
+        return apply(items)
+
+    front.apply = failing  # type: ignore[method-assign]
+    with pytest.raises(KeyboardInterrupt):
+        keep_features(x, front, folder, batch_size=5, progress=False)
+
+
+@pytest.mark.parametrize("other", ["items", "network", "fewer", "cut", "no state", "other state"])
+def test_keep_features__of_something_else_begin_anew(tmp_path: Path, other: str) -> None:
+    x, front = _images(25), _front(seed=1 if other == "network" else 0)
+    _interrupted(x, tmp_path)
+    if other == "items":
+        x[3] += 1
+    elif other == "fewer":
+        x = x[:10]
+    elif other == "cut":
+        os.truncate(tmp_path / ".features.new", 200)
+    elif other == "no state":
+        (tmp_path / ".features.state").unlink()
+    elif other == "other state":
+        (tmp_path / ".features.state").write_bytes(b"half a word")
+    found = keep_features(x, front, tmp_path, progress=False)
+    assert front.backbone.module.seen == len(x)
+    np.testing.assert_array_equal(found, _in_16_bits(keep_features(x, front)))
+    assert [path.name[:9] for path in tmp_path.iterdir()] == ["features-"]
+
+
+class Scaled(Network):
+    """Features of any size, but for what is made of zeros."""
+
+    factor = 1.0
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) * self.factor
+
+
+@pytest.mark.parametrize("factor", [1e6, 1e-6, 1e8])
+def test_keep_features__that_16_bits_cannot_hold_have_32(tmp_path: Path, factor: float) -> None:
+    front, x = Front(Backbone(Scaled(), trainable=False), IMAGE), _images(25)
+    front.backbone.module.factor = factor
+    found = keep_features(x, front, tmp_path, memory_bytes=0, progress=False)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, keep_features(x, front))
+
+
+def test_keep_features__by_two_processes_are_refused(tmp_path: Path) -> None:
+    with (tmp_path / ".features.new").open("wb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(OSError, match="another process computes features in"):
+            keep_features(_images(5), _front(), tmp_path)
+        assert [path.name for path in tmp_path.iterdir()] == [".features.new"]
 
 
 def test_keep_features__what_a_killed_process_left_goes_away(tmp_path: Path) -> None:
-    (tmp_path / ".features.1.new").write_bytes(b"half")
+    (tmp_path / ".features.1.new").write_bytes(b"half")  # as versions did that began anew
     (tmp_path / "log.jsonl").write_bytes(b"")
     keep_features(_images(5), _front(), tmp_path)
     names = sorted(path.name for path in tmp_path.iterdir())
@@ -388,7 +461,9 @@ def test_train__behind_a_front_reads_its_features_once(make_model, tmp_path, wit
     folder = tmp_path / "run" if with_folder else None
     index.train(x, folder=folder, progress=False)
     assert index.front.backbone.module.seen == 60
-    expected = index.transforms.apply(torch.from_numpy(_features(index.front, x))).numpy()
+    seen = _features(index.front, x)
+    seen = _in_16_bits(seen) if with_folder else seen
+    expected = index.transforms.apply(torch.from_numpy(seen)).numpy()
     np.testing.assert_array_equal(index.fit.x[:], expected)
     assert index.is_trained
     assert with_folder == bool(list(tmp_path.glob("run/features-*.npy")))
