@@ -11,6 +11,7 @@ from typing import Annotated, Any
 
 import tyro
 
+from faiss_pqvae.cli.behind import behind
 from faiss_pqvae.cli.options import Learning
 from faiss_pqvae.cli.recipes import DATASET, QUICK, demo_recipes, note_on_seeds
 from faiss_pqvae.data.batches import check_items, read_batches
@@ -62,6 +63,7 @@ def evaluate(
     filters: tuple[float, ...] = (),
     runbook: str | None = None,
     own: Annotated[OwnData, tyro.conf.arg(name="")] = OwnData(),  # noqa: B008 - frozen
+    features: str | None = None,
     pretrained: Path | None = None,
     train_queries: Path | None = None,
     model: ModelConfig = ModelConfig(),  # noqa: B008 - frozen
@@ -123,6 +125,9 @@ def evaluate(
             after the other, and from the sixth on the oldest goes. Of 10 results unless --k says
             otherwise; every seed has its row. OUT gets stream.json.
         own: data of your own.
+        features: of images with labels: a frozen network, such as efficientnet-lite0 or
+            package.module:attribute, whose features all methods get in their place, exact search
+            among them. They are computed once and kept in OUT/features.
         pretrained: folder of a trained index whose encoder every training starts from.
         train_queries: for vectors: a file of real queries that the learned code learns from, as
             `train --queries` does; none of those that measure.
@@ -147,6 +152,8 @@ def evaluate(
         filters=filters,
         own=own,
     )
+    if features is not None:
+        data = behind(data, features, out / "features")
     shape = tuple(data.database.shape[1:])
     wanted, k = k, data.default_k if k is None else k
     rows = [] if index is None else [given(stored, index, shape, len(data.database))]

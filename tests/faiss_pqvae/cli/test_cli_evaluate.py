@@ -375,3 +375,54 @@ def test_evaluate__learns_from_queries_that_do_not_measure(tmp_path, monkeypatch
         with pytest.raises(SystemExit, match="2"):
             main(["evaluate", "--out", "none", *given, *options])
         assert message in capsys.readouterr().err
+
+
+def test_evaluate__of_what_a_frozen_network_makes_of_images(photos, tmp_path, monkeypatch):
+    (tmp_path / "frozen_network.py").write_text(
+        "import torch\n"
+        "from faiss_pqvae import Backbone\n"
+        "seen = []\n"
+        "class Means(torch.nn.Module):\n"
+        "    def forward(self, x):\n"
+        "        seen.append(len(x))\n"
+        "        return x.reshape(len(x), 12, -1).mean(2)\n"
+        "def make(input_shape, latent_dim, *, width):\n"
+        "    return Backbone(Means(), trainable=False)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    arguments = ["--dataset", str(photos), "--size", "8", "8", "--n-queries", "12", "--bits", "32"]
+    arguments += ["--features", "frozen_network:make", "--methods", "Exact L2", "LSH", "learned"]
+    results = evaluated(*arguments, *FAST, out=tmp_path / "run")
+    assert results["dataset"] == "photos, features of frozen_network:make"
+    assert results["data"].endswith("12 features an image, of frozen_network:make")
+    rows = {row["method"]: row for row in results["rows"]}
+    assert rows["Exact L2"]["bytes_per_vector"] == 4 * 12
+    assert {"LSH", "PQ-VAE"} <= set(rows)
+    found = {path.parent.name: np.load(path) for path in tmp_path.glob("run/features/*/*.npy")}
+    assert {name: len(features) for name, features in found.items()} == {
+        "database": 48,
+        "queries": 12,
+    }
+    seen = importlib.import_module("frozen_network").seen
+    seen.clear()
+    again = evaluated(*arguments, *FAST, out=tmp_path / "run")
+    assert again["rows"] == results["rows"]
+    assert max(seen) <= 2  # the trial and the probe: features are kept
+
+
+@pytest.mark.parametrize("kind", ["vectors", "learns along"])
+def test_evaluate__features_are_refused(photos, tmp_path, monkeypatch, capsys, kind):
+    (tmp_path / "tuned.py").write_text(
+        "import torch\ndef make(shape, latent_dim, *, width): return torch.nn.Flatten()\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(300, 8)))
+    x = str(tmp_path / "x.npy")
+    given, message = {
+        "vectors": ((x, "--queries", x), "expected images with labels to make features of, got"),
+        "learns along": ((str(photos), "--size", "8", "8"), "expected a frozen network to make"),
+    }[kind]
+    arguments = ["--dataset", *given, "--features", "tuned:make", "--out", str(tmp_path / "o")]
+    with pytest.raises(SystemExit):
+        main(["evaluate", *arguments])
+    assert message in capsys.readouterr().err
