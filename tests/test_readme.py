@@ -390,12 +390,17 @@ def test_readme__second_looks_are_those_of_the_stored_results():
 
 def test_readme__cost_of_an_evaluation_is_that_of_the_stored_result():
     results = stored("bench-evaluate.json")
-    judging, everything, map_ms, memory_mb = (f["median"] for f in results["figures"])
+    medians = [f["median"] for f in results["figures"]]
+    judging, everything, map_ms, memory_mb, *of_vectors = medians
     text = README.split("An evaluation of 12 methods", 1)[1].split("#### Scans")[0]
     text = " ".join(text.split())
     assert f"report take {100 * judging:.1f} % of the time" in text
     assert f", {100 * everything:.1f} % together" in text
     assert f"takes {map_ms:.0f} ms; {memory_mb / 1000:.1f} GB" in text
+    judging, everything, memory_mb = of_vectors
+    assert "in 1,000,000 vectors" in text
+    assert f"these are {100 * judging:.1f} % and {100 * everything:.1f} %" in text
+    assert f"and {memory_mb / 1000:.1f} GB" in text
 
 
 def test_readme__figures_of_decoding_once_are_those_of_the_stored_result():

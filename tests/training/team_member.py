@@ -27,7 +27,7 @@ _FEW = {"rounds": 1, "filled": 0}
 CASES: dict[str, tuple[str, tuple[int, ...], Any]] = {
     "reconstruction": ("PQVAE2x3", (3, 8, 8), Reconstruction(warmup_steps=2)),
     "contrastive": ("PQVAE2x3", (3, 8, 8), Contrastive(reconstruction_weight=0.5)),
-    "contrastive-vectors": ("PQVAE2x3", (16,), Contrastive()),
+    "contrastive-vectors": ("PQVAE2x3", (16,), Contrastive(neighbours=3)),
     "dqn": ("DQN2x3", (3, 8, 8), None),
     "dpq": ("DPQ2x3", (3, 8, 8), None),
     "ranking": ("PQVAE2x4", (16,), Ranking(rounds=2)),

@@ -45,6 +45,10 @@ class Contrastive:
             this number; the index sees the nearest codeword.
         diversity: weight of the codewords' even use beside the loss.
         n_views: of every item in a step, at least 2.
+        neighbours: of vectors that say what an item is, such as a pretrained network's features:
+            every second view is one of one of so many nearest items, by the cosine of what is
+            beside the mean, in place of the item itself; what neighbours differ in, the code
+            forgets. 0 compares an item with itself alone.
         small_views: share of a training of images, from its start on, in which views have 5/8 of
             the height and width: a step then takes little more than half the time. None takes 0.7
             for the residual encoders, and 0 for others, most of which take one size only.
@@ -61,6 +65,7 @@ class Contrastive:
     softness: float = 5.0
     diversity: float = 0.1
     n_views: int = 4
+    neighbours: int = 0
     small_views: float | None = None
     reconstruction_weight: float = 0.0
     reconstruction: Reconstruction = field(default_factory=Reconstruction)
@@ -77,6 +82,8 @@ class Contrastive:
                 raise ValueError(f"expected {name} >= 0, got {value}")
         if self.n_views < 2:
             raise ValueError(f"expected n_views >= 2, got {self.n_views}")
+        if self.neighbours < 0:
+            raise ValueError(f"expected neighbours >= 0, got {self.neighbours}")
         if self.small_views is not None and not 0 <= self.small_views <= 1:
             raise ValueError(f"expected small_views in [0, 1], got {self.small_views}")
 
@@ -103,10 +110,16 @@ class Contrastive:
         """Views that differ, and how long they are small.
 
         Raises:
-            ValueError: views that change nothing.
+            ValueError: views that change nothing; neighbours of images, whose pixels do not tell
+                what is alike.
         """
         config = config.for_shape(model.input_shape, strong=True)
-        if config.views == Views():
+        if self.neighbours and len(model.input_shape) == 3:
+            raise ValueError(
+                f"expected neighbours with vectors, such as features of a frozen network before "
+                f"the model, got {self.neighbours} for images of {model.input_shape}"
+            )
+        if config.views == Views() and not self.neighbours:
             raise ValueError(
                 "expected views that change something for the contrastive objective, got none: two "
                 "views of an item would be the same"
@@ -128,6 +141,7 @@ class Contrastive:
             setup,
             terms,
             n_views=self.n_views,
+            neighbours=self.neighbours,
             small_views=self.small_views or 0.0,
             trains_decoder=reconstructs,
             by_batch=True,

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from faiss_pqvae.model import team
 from faiss_pqvae.model.networks.resnet import ResNet
@@ -18,6 +19,7 @@ from ..data.items import PART, Items, Rows, parts
 from ..data.views import Views, random_views
 from ..device import faster_precision
 from ..latents import fit_decoder, initialize_codewords, move_dead
+from .neighbours import nearest
 from .protocol import Setup, Terms, Validation, Way, items_of, values_of
 
 NORMALIZATION_ITEMS = 10_000
@@ -45,6 +47,7 @@ class ViewTask:
             several processes train they are this one's share of a batch: what moves codewords
             has to be given the latents of all, see `faiss_pqvae.model.team.gathered`.
         n_views: V.
+        neighbours: nearest items of a vector, one of which every second view is of; 0: none.
         small_views: share of the training, from its start on, in which views are small.
         warmup_steps: steps without the bottleneck before there are codewords, a tenth of all at
             most; 0 has codewords from the first step on.
@@ -63,6 +66,7 @@ class ViewTask:
         terms: Callable[..., Terms],
         *,
         n_views: int = 1,
+        neighbours: int = 0,
         small_views: float = 0.0,
         warmup_steps: int = 0,
         trains_decoder: bool = True,
@@ -82,6 +86,8 @@ class ViewTask:
         self._warmup_steps, self._trains_decoder = warmup_steps, trains_decoder
         self._by_batch, self._own_rate = by_batch, own_rate
         self._whitener = whitener
+        self._kept, self._neighbours = setup.kept, neighbours
+        self._nearest: Rows | None = None  # (len(items), neighbours), once they are found
         self._bypass = True  # until there are codewords
         self._small = False  # whether the last step's views were
 
@@ -100,7 +106,30 @@ class ViewTask:
             if self.precision == "auto":
                 batch = self.items.read(rows[: self.batch_size])
                 self.precision = faster_precision(self.model, batch)
+        self._find_nearest()
         return {}, None
+
+    def _find_nearest(self) -> None:
+        """Finds every item's neighbours in the training part, or takes those that are kept."""
+        if self._neighbours:
+            found = self._kept.made("neighbours", self._found_nearest)
+            self._nearest = found["rows"].numpy()
+
+    @torch.no_grad()
+    def _found_nearest(self) -> dict[str, Any]:
+        items = self.items
+        held, train = (items.vectors(rows) for rows in (items.validation_rows, items.train_rows))
+        mean = train.mean(0)
+        held, train = (functional.normalize(x - mean) for x in (held, train))
+        k = min(self._neighbours, len(train) - 1)
+        own = torch.arange(len(train), device=train.device)
+        rows = np.empty((len(items), k), np.int64)
+        with Progress("neighbours", len(items), unit="vectors", shown=self.progress) as bar:
+            of_held, _ = nearest(held, train, k, metric="inner_product", bar=bar)
+            of_train, _ = nearest(train, train, k, metric="inner_product", skip=own, bar=bar)
+        rows[items.validation_rows] = items.train_rows[of_held.cpu().numpy()]
+        rows[items.train_rows] = items.train_rows[of_train.cpu().numpy()]
+        return {"rows": torch.from_numpy(rows)}
 
     def state(self) -> dict[str, Any]:
         """See `Task.state`."""
@@ -113,6 +142,7 @@ class ViewTask:
         whitener: Tensor | None = state["whitener"]
         if self._whitener is not None and whitener is not None:
             self._whitener.matrix = whitener.to(self.items.device)
+        self._find_nearest()
 
     def fingerprint(self) -> dict[str, Any]:
         """Nothing: items and settings are all."""
@@ -144,7 +174,13 @@ class ViewTask:
         assert self.config.views is not None  # settled
         with self._autocast():
             clean, views = own_views(
-                self.items, rows, self.config.views, generator, n_views=self._n_views, size=size
+                self.items,
+                rows,
+                self.config.views,
+                generator,
+                n_views=self._n_views,
+                size=size,
+                nearest_rows=self._nearest,
             )
             return self._terms(views, clean, bypass=self._bypass)
 
@@ -188,6 +224,7 @@ def own_views(
     *,
     n_views: int,
     size: tuple[int, int] | None,
+    nearest_rows: Rows | None = None,
 ) -> tuple[Tensor, Tensor]:
     """The items of this process's share of a batch, and views of them.
 
@@ -198,16 +235,25 @@ def own_views(
         generator: of what is random in them; every process draws for the whole batch.
         n_views: of every item.
         size: height and width of views of images, see `random_views`.
+        nearest_rows: (len(items), k) of the neighbours of every row: every second view of a vector
+            is one of one of these.
 
     Returns:
         Items (n_own, *shape) as they are, and views (n_views * n_own, *shape) float, one of every
         item after another.
     """
     own = team.share(len(rows))
-    if views.of_vectors:  # which are disturbed by what the batch is like
+    if views.of_vectors or nearest_rows is not None:  # disturbed by what the batch is like
         read = items.read(rows)
         x, clean = to_float(read), read[own]
-        found = [random_views(x, views, generator)[own] for _ in range(n_views)]
+        found = []
+        for view in range(n_views):
+            seen = x
+            if nearest_rows is not None and view % 2:
+                place = torch.randint(nearest_rows.shape[1], (len(rows),), generator=generator)
+                beside = nearest_rows[rows, place.numpy()]
+                seen = to_float(items.read(beside))
+            found.append(random_views(seen, views, generator)[own])
         return clean, torch.cat(found)
     clean = items.read(rows[own])
     x = to_float(clean)

@@ -22,6 +22,7 @@ from faiss_pqvae.training.objectives.contrastive import (
     unevenness,
 )
 from faiss_pqvae.training.objectives.reconstruction import Reconstruction
+from faiss_pqvae.training.objectives.view_task import ViewTask
 
 
 def make_model() -> PQVAE:
@@ -194,6 +195,7 @@ def test_networks__have_codewords_that_learn_by_gradient(shape, encoder) -> None
         {"diversity": -1.0},
         {"reconstruction_weight": float("nan")},
         {"n_views": 1},
+        {"neighbours": -1},
         {"small_views": 1.5},
     ],
     ids=str,
@@ -298,3 +300,87 @@ def test_fit__takes_vectors():
 def test_fit__needs_views_that_change_something():
     with pytest.raises(ValueError, match="expected views that change something"):
         fit(model(), images(), config(views=Views()))
+
+
+# -- neighbours
+
+
+def vectors(n: int = 600, d: int = 12):
+    """Of ten kinds, in four of the dimensions; the others are of the item alone. With the kinds."""
+    rng = np.random.default_rng(0)
+    kinds = rng.integers(0, 10, n)
+    x = rng.standard_normal((n, d))
+    x[:, :4] = 2 * rng.standard_normal((10, 4))[kinds] + 0.6 * x[:, :4]
+    return x.astype(np.float32), kinds
+
+
+def learned(objective, folder=None, go_on=None, *, epochs=8):
+    """A model of the vectors, and the history of its training."""
+    net = new_model((12,), 2, 3, ModelConfig(width=32, dsub=4), objective=objective)
+    settings = TrainingConfig(
+        epochs=epochs, batch_size=32, precision="float32", lr=0.01, checkpoint_every=20
+    )
+    how = {} if go_on is None else {"go_on": go_on}
+    return net, fit(net, vectors()[0], settings, objective=objective, folder=folder, **how)
+
+
+def same_kind(net) -> float:
+    """How many of the 20 items whose codes are nearest to an item are of its kind."""
+    x, kinds = vectors()
+    with torch.no_grad():
+        z = net.eval().encode(torch.from_numpy(x))
+        e = look_up(net.quantizer.codewords, net.quantizer(z).ids).transpose(0, 1).flatten(1)
+    found = torch.cdist(z, e).fill_diagonal_(torch.inf).topk(20, largest=False).indices.numpy()
+    return float((kinds[found] == kinds[:, None]).mean())
+
+
+def test_neighbours__bring_what_is_alike_together():
+    alone, beside = (learned(Contrastive(neighbours=k))[0] for k in (0, 10))
+    assert same_kind(beside) > same_kind(alone) + 0.05
+
+
+def test_neighbours__are_the_nearest_of_the_training_part(monkeypatch):
+    tasks = []
+    found = ViewTask._found_nearest
+
+    def watched(task):
+        tasks.append(task)
+        return found(task)
+
+    monkeypatch.setattr(ViewTask, "_found_nearest", watched)
+    learned(Contrastive(neighbours=3), epochs=1)
+    (task,) = tasks
+    x, train = vectors()[0].astype(np.float64), task.items.train_rows
+    x -= x[train].mean(0)
+    x /= np.linalg.norm(x, axis=1, keepdims=True)
+    cosines = x @ x[train].T
+    cosines[train, np.arange(len(train))] = -2
+    expected = train[np.argsort(-cosines, axis=1)[:, :3]]
+    np.testing.assert_array_equal(task._nearest, expected)
+
+
+def test_neighbours__are_kept_for_a_training_that_goes_on(tmp_path, monkeypatch):
+    objective = Contrastive(neighbours=4)
+    straight, expected = learned(objective)
+
+    def stop(event):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        learned(objective, tmp_path, stop)
+    monkeypatch.setattr(ViewTask, "_found_nearest", None)  # not found again
+    resumed, history = learned(objective, tmp_path)
+    assert timeless(history) == timeless(expected)
+    for name, value in straight.state_dict().items():
+        assert torch.equal(resumed.state_dict()[name], value), name
+
+
+def test_neighbours__make_up_for_views_that_change_nothing():
+    same = TrainingConfig(epochs=1, precision="float32", views=Views())
+    net = new_model((12,), 2, 3, ModelConfig(width=8, dsub=4), objective="contrastive")
+    assert fit(net, vectors()[0], same, objective=Contrastive(neighbours=2))
+
+
+def test_neighbours__of_images_are_refused():
+    with pytest.raises(ValueError, match="expected neighbours with vectors, such as features of"):
+        fit(model(), images(), config(), objective=Contrastive(neighbours=2))
