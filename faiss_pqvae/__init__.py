@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         Additive,
         Contrastive,
         LabelTraining,
+        PictureViews,
         Ranking,
         Reconstruction,
         Synthesis,
@@ -54,6 +55,7 @@ __all__ = [
     "LabelTraining",
     "LatentIndex",
     "ModelConfig",
+    "PictureViews",
     "Ranking",
     "Reconstruction",
     "Synthesis",
@@ -95,8 +97,8 @@ _HOMES = {
     "registry": ["datasets", "decoders", "encoders", "methods", "objectives"],
     "scale.served": ["open_shards"],
     "training": [
-        *("DPQ", "DQN", "Additive", "Contrastive", "LabelTraining", "Ranking"),
-        *("Reconstruction", "Synthesis", "TrainingConfig", "Views"),
+        *("DPQ", "DQN", "Additive", "Contrastive", "LabelTraining", "PictureViews"),
+        *("Ranking", "Reconstruction", "Synthesis", "TrainingConfig", "Views"),
     ],
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}

@@ -2,6 +2,7 @@
 
 from .build import new_model
 from .config import TrainingConfig
+from .data.picture_views import PictureViews
 from .data.views import Views
 from .loop import fit
 from .objectives import DPQ, DQN, Additive, Contrastive, Ranking, Reconstruction, Synthesis
@@ -13,6 +14,7 @@ __all__ = [
     "Additive",
     "Contrastive",
     "LabelTraining",
+    "PictureViews",
     "Ranking",
     "Reconstruction",
     "Synthesis",

@@ -117,6 +117,11 @@ def _check(data: Evaluated, nlist: int | None, learned: CodeSettings | None) -> 
             f"expected no training queries for the objective {name!r}, which does not learn from "
             "them, got some"
         )
+    if learned.views is not None and "views" not in learned.objective.learns_from:
+        raise ValueError(
+            f"expected no kept views for the objective {name!r}, which does not learn from them, "
+            "got some: --model.objective contrastive does"
+        )
     if reads_labels(learned.objective) and data.labels_to_train is None:
         raise ValueError(
             f"expected labelled images for the objective {name!r}, got data without labels to "

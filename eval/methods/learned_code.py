@@ -53,6 +53,7 @@ class LearnedCode:
         name: of the method; the objective's title by default.
         pretrained: whose encoder the training starts from.
         queries: real ones to learn from besides, see `LatentIndex.train`.
+        views: of the training items, made before, likewise.
         lengths: in bits; what there are rows of. Of residual codes multiples of nbits up to
             M * nbits, of others M * nbits alone, which is the default.
         shown: whether the index is kept, and how often it has its codewords goes into the report.
@@ -77,6 +78,7 @@ class LearnedCode:
         name: str | None = None,
         pretrained: PQVAE | None = None,
         queries: Any = None,
+        views: Any = None,
         lengths: tuple[int, ...] = (),
         shown: bool = True,
         reranked: bool = False,
@@ -95,7 +97,7 @@ class LearnedCode:
                 f"expected lengths of {self.code} of {[*possible]} bits, got {self.lengths}"
             )
         self.model, self.training, self.pretrained = model, training, pretrained
-        self.queries = queries
+        self.queries, self.views = queries, views
         self.metric: Metric = metric
         self.folder, self.shown = folder, shown
         self.name = (name or self.objective.title) + (", re-ranked" if reranked else "")
@@ -165,7 +167,11 @@ class LearnedCode:
                     **dataclasses.asdict(objective),
                 },
                 **({"pretrained": self.pretrained.fingerprint()} if self.pretrained else {}),
-                **({} if self.queries is None else {"queries": _key_of_queries(self.queries)}),
+                **{
+                    what: _key_of_given(given, what)
+                    for what, given in (("queries", self.queries), ("views", self.views))
+                    if given is not None
+                },
             },
             searches=searches,
             seed=self.training.seed,
@@ -202,7 +208,7 @@ class LearnedCode:
         folder = self.log.parent
         if lists is not None and lists.by_residual:  # another model: of what centroids leave over
             folder = folder.with_name(f"{folder.name}-ivf{lists.nlist}")
-        index.train(x, labels, queries=self.queries, folder=folder)
+        index.train(x, labels, queries=self.queries, views=self.views, folder=folder)
         if whole:
             self._built, self.train_s = index, index.train_s
             self.model_bytes = kept_bytes(index)
@@ -282,8 +288,8 @@ def _key_of(x: Source) -> str:
     return content_key(x, "items of the database")
 
 
-def _key_of_queries(queries: Source) -> str:
-    return content_key(queries, "training queries", progress=False)
+def _key_of_given(x: Source, what: str) -> str:
+    return content_key(x, f"training {what}", progress=False)
 
 
 def foreign_parts(model: ModelConfig, objective: Any) -> tuple[Any, ...]:

@@ -27,6 +27,7 @@ class CodeSettings:
         also_lambdas: strengths of the quantizer to train with besides the objective's own.
         pretrained: whose encoder every training starts from.
         queries: (nq, d) real ones to learn from, none of those that measure; or None.
+        views: (n * K, ...) of the training items, made before; or None.
     """
 
     objective: Any
@@ -38,6 +39,7 @@ class CodeSettings:
     product: Any = None
     reranked: Any = None
     queries: Any = None
+    views: Any = None
 
 
 def read_bundle(folder: Path, model: ModelConfig) -> LatentIndex:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from faiss_pqvae.data.source import Source
 from faiss_pqvae.eval.data.labelled import LabelledData
@@ -11,15 +12,52 @@ from faiss_pqvae.eval.data.protocol import Evaluated
 from faiss_pqvae.index.features import keep_features
 from faiss_pqvae.index.front import Front
 from faiss_pqvae.model.networks import resolved_encoder
+from faiss_pqvae.training import PictureViews, TrainingConfig
 
 
-def behind(data: Evaluated, encoder: str, folder: Path) -> LabelledData:
+def made_before(
+    source: Source, n_views: int, training: TrainingConfig
+) -> tuple[PictureViews, TrainingConfig]:
+    """Views of pictures that a frozen network is to see, and the loop's settings without them.
+
+    Args:
+        source: (n, c, h, w) images.
+        n_views: of each.
+        training: with views of images, or none; its seed is theirs.
+
+    Raises:
+        ValueError: no images, or views that change nothing.
+    """
+    chosen = training.for_shape(tuple(source.shape[1:]), strong=True)
+    views = PictureViews(source, n_views, chosen.views, seed=training.seed)
+    return views, replace(training, views=None, augment=None)
+
+
+class Behind(NamedTuple):
+    """What a frozen network makes of a data set.
+
+    Attributes:
+        data: of features.
+        views: (n * K, d) features of views of the training images, or None.
+        training: settings of the loop for features.
+    """
+
+    data: LabelledData
+    views: Source | None
+    training: TrainingConfig
+
+
+def behind(
+    data: Evaluated, encoder: str, folder: Path, kept_views: int, training: TrainingConfig
+) -> Behind:
     """The same data as features, computed once, which are then what every method gets.
 
     Args:
         data: images with labels.
         encoder: a name of a registered encoder or package.module:attribute, of a frozen network.
         folder: where features are kept.
+        kept_views: of every training image, which the network sees, too.
+        training: see `made_before`.
 
     Raises:
         ValueError: no images with labels; a network that learns along.
@@ -36,15 +74,20 @@ def behind(data: Evaluated, encoder: str, folder: Path) -> LabelledData:
     front = Front(backbone, shape)
 
     def features(source: Source, what: str) -> Source:
-        return keep_features(source, front, folder / what, what=f"images of the {what}")
+        return keep_features(source, front, folder / what, what=f"images ({what})")
 
     database = features(data.database, "database")
-    shared = data.train is data.database
-    return replace(
+    train = database if data.train is data.database else features(data.train, "train")
+    views = None
+    if kept_views:
+        made, training = made_before(data.train, kept_views, training)
+        views = features(made, "views")
+    found = replace(
         data,
         name=f"{data.name}, features of {encoder}",
         description=f"{data.description}; {front.d_out} features an image, of {encoder}",
-        train=database if shared else features(data.train, "train"),
+        train=train,
         database=database,
         queries=features(data.queries, "queries"),
     )
+    return Behind(found, views, training)

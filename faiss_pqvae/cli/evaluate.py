@@ -64,6 +64,7 @@ def evaluate(
     runbook: str | None = None,
     own: Annotated[OwnData, tyro.conf.arg(name="")] = OwnData(),  # noqa: B008 - frozen
     features: str | None = None,
+    kept_views: int = 0,
     pretrained: Path | None = None,
     train_queries: Path | None = None,
     model: ModelConfig = ModelConfig(),  # noqa: B008 - frozen
@@ -128,6 +129,8 @@ def evaluate(
         features: of images with labels: a frozen network, such as efficientnet-lite0 or
             package.module:attribute, whose features all methods get in their place, exact search
             among them. They are computed once and kept in OUT/features.
+        kept_views: with --features and --model.objective contrastive: so many augmented views of
+            every training image go through the network, too, and the learned code learns from them.
         pretrained: folder of a trained index whose encoder every training starts from.
         train_queries: for vectors: a file of real queries that the learned code learns from, as
             `train --queries` does; none of those that measure.
@@ -152,8 +155,11 @@ def evaluate(
         filters=filters,
         own=own,
     )
+    made = None
     if features is not None:
-        data = behind(data, features, out / "features")
+        data, made, training = behind(data, features, out / "features", kept_views, training)
+    elif kept_views:
+        raise ValueError(f"expected --kept-views with --features alone, got {kept_views}")
     shape = tuple(data.database.shape[1:])
     wanted, k = k, data.default_k if k is None else k
     rows = [] if index is None else [given(stored, index, shape, len(data.database))]
@@ -173,6 +179,7 @@ def evaluate(
             also_lambdas=also_lambdas,
             pretrained=None if pretrained is None else read_bundle(pretrained, model).model,
             queries=None if train_queries is None else _train_queries(train_queries, data),
+            views=made,
         )
     lengths = bits or tuple(row.bits for row in rows)
     rows += rows_of(data, names=methods, lengths=lengths, seeds=seeds, nlist=nlist, learned=learned)

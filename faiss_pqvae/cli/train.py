@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from faiss_pqvae.arguments import metric_name
+from faiss_pqvae.cli.behind import made_before
 from faiss_pqvae.cli.next_command import print_next
 from faiss_pqvae.cli.options import Learning
 from faiss_pqvae.cli.reading import (
@@ -54,6 +55,7 @@ def train(
     labels: Path | None = None,
     word_vectors: Path | None = None,
     queries: Path | None = None,
+    kept_views: int = 0,
     images: Images = ImageOptions(),  # noqa: B008 - frozen
     pretrained: Path | None = None,
     encoder: str | None = None,
@@ -89,6 +91,9 @@ def train(
         queries: for vectors: a file like DATA with real queries, 40 or more, where these are not
             like the items (titles for paragraphs, text for images): searches then map them as some
             of them teach and the others, held out, confirm. Never those of a measurement.
+        kept_views: for --model.objective contrastive and pictures before a frozen encoder: so many
+            augmented views of each (--training.augment or --training.views say how they differ) go
+            through it once, and codes learn what they have in common. 2 to 4 are worth their time.
         images: how images in a folder or in Parquet are read.
         pretrained: folder of a trained index whose encoder the training starts from: for another
             code length, or for other images; of the same network and width.
@@ -109,6 +114,9 @@ def train(
         found = _opened(data, images, encoder)
         source = found.items
         shape = tuple(source.shape[1:])
+        views = None
+        if kept_views:
+            views, training = made_before(source, kept_views, training)
         index = learning.index(
             shape,
             factory,
@@ -119,6 +127,8 @@ def train(
             pretrained=None if pretrained is None else _pretrained(pretrained, encoder),
         )
         given = _supervision(index, factory, found, labels, word_vectors)
+        if views is not None:
+            given["views"] = views
         if queries is not None:
             given["queries"] = open_for(index, str(queries), replace(images, column=None))
         index.train(source, **given, folder=out / "training")

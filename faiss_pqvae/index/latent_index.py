@@ -273,6 +273,7 @@ class LatentIndex:
         *,
         word_vectors: Any = None,
         queries: Any = None,
+        views: Any = None,
         folder: Any = None,
         progress: bool = True,
     ) -> None:
@@ -296,6 +297,9 @@ class LatentIndex:
                 more by a map of queries that is learned from the others, every search maps its
                 queries (`model.query_map`), items among them too: `faiss_index` finds what is like
                 `encode(x)`. What was gained is in `history`.
+            views: for an objective that compares views: (n, K, *input_shape) like x, or n * K rows,
+                what else every item looks like, `fpq.PictureViews(x, 4)` for example; a front sees
+                each of them once. None: the training makes its own.
             folder: where log and checkpoints go, coarse centroids, the features of a front,
                 computed once, and images of a folder or of Parquet, decoded once, as long as the
                 training takes; the same call continues an interrupted training.
@@ -313,7 +317,12 @@ class LatentIndex:
             x,
             self.fit,
             ready=self.model.is_trained and not self.is_trained,
-            given={"labels": labels, "word_vectors": word_vectors, "queries": queries},
+            given={
+                "labels": labels,
+                "word_vectors": word_vectors,
+                "queries": queries,
+                "views": views,
+            },
             folder=folder,
             progress=progress,
             batch_size=self.batch_size,

@@ -22,6 +22,8 @@ from faiss_pqvae.data.batches import (
 )
 from faiss_pqvae.data.content import key_of_parts
 from faiss_pqvae.data.few import warn_of_few
+from faiss_pqvae.data.flat_views import WHAT as VIEWS
+from faiss_pqvae.data.flat_views import flat_views
 from faiss_pqvae.data.images.cache import decoded
 from faiss_pqvae.index.coarse import POINTS, Coarse, clustering
 from faiss_pqvae.index.encoding import Encoding
@@ -56,7 +58,13 @@ class Fit(Protocol):
         """Whether it can be given coarse centroids, to learn codewords of what they leave over."""
 
     def check(
-        self, n: int, *, labels: Any = None, word_vectors: Any = None, queries: Any = None
+        self,
+        n: int,
+        *,
+        labels: Any = None,
+        word_vectors: Any = None,
+        queries: Any = None,
+        views: Any = None,
     ) -> dict[str, Any]:
         """Checks what a training gets besides its items, before anything is read or trained.
 
@@ -65,9 +73,10 @@ class Fit(Protocol):
             labels: as `LatentIndex.train` gets them.
             word_vectors: likewise.
             queries: likewise, of the shape of the items.
+            views: likewise, see `flat_views`.
 
         Returns:
-            What the call takes as further keyword arguments; queries as they came.
+            What the call takes as further keyword arguments; queries and views as they came.
 
         Raises:
             TypeError, ValueError: wrong ones, none where they are needed, or some that are not.
@@ -160,16 +169,19 @@ def trained(
         raise ValueError("this index only serves: make one that trains by index_factory")
     _check_residuals(parts, fit, ready=ready)
     x = check_items(x, parts.encoding.input_shape, WHAT)
-    queries = given.get("queries")
+    queries, views = given.get("queries"), given.get("views")
+    for what, some in (("queries", queries), ("views", views)):
+        if some is not None and ready:
+            raise ValueError(f"expected no {what}, got some: the model is trained and stays as is")
     if queries is not None:
-        if ready:
-            raise ValueError("expected no queries, got some: the model is trained and stays as is")
         queries = check_items(queries, parts.encoding.input_shape, QUERIES)
-        given = {**given, "queries": queries}
+    if views is not None:
+        views = flat_views(views, len(x), parts.encoding.input_shape)
+    given = {**given, "queries": queries, "views": views}
     folder, fit_model = None if folder is None else Path(folder), None
     if fit is not None and not ready:  # wrong labels are found before anything is trained
         checked = dict(fit.check(len(x), **given))
-        queries = checked.pop("queries", None)
+        queries, views = checked.pop("queries", None), checked.pop("views", None)
         fit_model = functools.partial(fit, progress=progress, folder=folder, **checked)
     # A front reads its items once, and keeps what it makes of them.
     with ExitStack() as stack:
@@ -178,7 +190,8 @@ def trained(
                 x = stack.enter_context(decoded(x, folder, progress=progress))
         queries = _read_queries(parts.encoding.front, queries, batch_size)
         seen, content = _read(parts, x, folder, progress=progress, batch_size=batch_size)
-        job = _Job(seen, content, folder, progress, batch_size, queries)
+        views = _read_views(parts.encoding.front, views, folder, progress, batch_size)
+        job = _Job(seen, content, folder, progress, batch_size, queries, views)
         return _train(parts.copied(), job, fit_model)
 
 
@@ -205,6 +218,7 @@ class _Job:
         progress: draw bars.
         batch_size: items encoded at a time.
         queries: (nq, *seen_shape) likewise, or None.
+        views: (n * K, *seen_shape) likewise, or None.
     """
 
     x: Any
@@ -213,6 +227,7 @@ class _Job:
     progress: bool
     batch_size: int
     queries: Any = None
+    views: Any = None
 
     def behind(self, transforms: Transforms | None) -> tuple[Any, str | None]:
         """Items behind transforms that are trained, and their key."""
@@ -221,11 +236,13 @@ class _Job:
         content = self.content and key_of_parts(self.content, [transforms.as_bytes()])
         return Transformed(self.x, transforms, WHAT), content
 
-    def queries_behind(self, transforms: Transforms | None) -> dict[str, Any]:
-        """Queries behind them, as a keyword; nothing where there are none."""
-        if self.queries is None or transforms is None:
-            return {} if self.queries is None else {"queries": self.queries}
-        return {"queries": Transformed(self.queries, transforms, QUERIES)}
+    def given_behind(self, transforms: Transforms | None) -> dict[str, Any]:
+        """Queries and views behind them, as keywords; nothing where there are none."""
+        found = {}
+        for name, some, what in (("queries", self.queries, QUERIES), ("views", self.views, VIEWS)):
+            if some is not None:
+                found[name] = some if transforms is None else Transformed(some, transforms, what)
+        return found
 
     def waiting(self, what: str) -> Progress:
         """For a call of FAISS."""
@@ -242,6 +259,23 @@ def _read_queries(front: Front | None, queries: Any, batch_size: int) -> Any:
     for _ in batches:
         pass
     return queries
+
+
+def _read_views(
+    front: Front | None, views: Any, folder: Path | None, progress: bool, batch_size: int
+) -> Any:
+    """Views, or what a front makes of them, computed once; all are read, so that NaN is found."""
+    if views is None:
+        return None
+    if front is not None:
+        with team.first_before_others():
+            return keep_features(
+                views, front, folder, what=VIEWS, batch_size=batch_size, progress=progress
+            )
+    with Progress(f"reading {VIEWS}", len(views), unit="views", shown=progress) as bar:
+        for batch in read_batches(views, batch_size, VIEWS):
+            bar.update(len(batch))
+    return views
 
 
 def _read(
@@ -289,7 +323,7 @@ def _train(new: Parts, job: _Job, fit: Callable[..., History] | None) -> Parts:
         if has_residuals(native):
             unit = model.spec.is_unit
             coarse = Coarse(native, inputs, WHAT, unit, job.folder, content, job.progress)
-        given = job.queries_behind(new.encoding.transforms)
+        given = job.given_behind(new.encoding.transforms)
         if coarse is not None:
             given["coarse"] = coarse
         new.history = fit(model, inputs, content=content, **given)

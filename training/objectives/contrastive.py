@@ -59,7 +59,7 @@ class Contrastive:
 
     title: ClassVar[str] = "PQ-VAE, contrastive"
     code: ClassVar[str] = "PQVAE"
-    learns_from: ClassVar[tuple[str, ...]] = ()
+    learns_from: ClassVar[tuple[str, ...]] = ("views",)
 
     temperature: float = 0.5
     softness: float = 5.0
@@ -103,8 +103,13 @@ class Contrastive:
         )
 
     def check(self, n: int, given: dict[str, Any]) -> dict[str, Any]:
-        """Nothing but items."""
-        return {}
+        """Views that were made before, as many of every item."""
+        views = given.get("views")
+        if views is None:
+            return {}
+        if len(views) % n or not len(views):
+            raise ValueError(f"expected as many views of each of {n} items, got {len(views)}")
+        return {"views": views}
 
     def settled(self, model: PQVAE, config: TrainingConfig) -> tuple[Contrastive, TrainingConfig]:
         """Views that differ, and how long they are small.
@@ -148,6 +153,7 @@ class Contrastive:
             own_rate=True,
             whitener=whitener,
             shown="contrast",
+            made=given.get("views"),
         )
 
 

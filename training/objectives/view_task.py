@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from faiss_pqvae.data.batches import content_key, read_rows
+from faiss_pqvae.data.flat_views import WHAT as MADE
+from faiss_pqvae.data.flat_views import flat_views
 from faiss_pqvae.model import team
 from faiss_pqvae.model.networks.resnet import ResNet
 from faiss_pqvae.model.pqvae import PQVAE, to_float
@@ -56,6 +59,8 @@ class ViewTask:
         own_rate: whether codewords move by gradient at a rate of their own.
         whitener: fitted to normalised items before the first step; checkpoints keep it.
         shown: the part that a progress bar shows.
+        made: views that were made before, see `faiss_pqvae.data.flat_views`: every view is of one
+            of an item's, or of the item. None: of the item.
     """
 
     resumes_within_epochs = True
@@ -74,6 +79,7 @@ class ViewTask:
         own_rate: bool = False,
         whitener: Fitted | None = None,
         shown: str = "loss",
+        made: Any = None,
     ) -> None:
         self.model, self.config, self.progress = setup.model, setup.config, setup.progress
         self.items = items_of(setup)
@@ -87,6 +93,9 @@ class ViewTask:
         self._by_batch, self._own_rate = by_batch, own_rate
         self._whitener = whitener
         self._kept, self._neighbours = setup.kept, neighbours
+        if made is not None:
+            made = flat_views(made, len(self.items), self.model.input_shape)
+        self._made = made
         self._nearest: Rows | None = None  # (len(items), neighbours), once they are found
         self._bypass = True  # until there are codewords
         self._small = False  # whether the last step's views were
@@ -145,8 +154,10 @@ class ViewTask:
         self._find_nearest()
 
     def fingerprint(self) -> dict[str, Any]:
-        """Nothing: items and settings are all."""
-        return {}
+        """Views that were made before: items and settings are all else."""
+        if self._made is None:
+            return {}
+        return {"views": content_key(self._made, MADE, progress=self.progress)}
 
     def terms(self, examples: Rows, step: int, way: Way, generator: torch.Generator) -> Terms:
         """The objective of views of the items in rows `examples`."""
@@ -181,6 +192,7 @@ class ViewTask:
                 n_views=self._n_views,
                 size=size,
                 nearest_rows=self._nearest,
+                made=self._made,
             )
             return self._terms(views, clean, bypass=self._bypass)
 
@@ -225,6 +237,7 @@ def own_views(
     n_views: int,
     size: tuple[int, int] | None,
     nearest_rows: Rows | None = None,
+    made: Any = None,
 ) -> tuple[Tensor, Tensor]:
     """The items of this process's share of a batch, and views of them.
 
@@ -237,30 +250,57 @@ def own_views(
         size: height and width of views of images, see `random_views`.
         nearest_rows: (len(items), k) of the neighbours of every row: every second view of a vector
             is one of one of these.
+        made: (len(items) * K, *shape), views that were made before: each of the n_views is of
+            another of these, or of the item.
 
     Returns:
         Items (n_own, *shape) as they are, and views (n_views * n_own, *shape) float, one of every
         item after another.
     """
     own = team.share(len(rows))
-    if views.of_vectors or nearest_rows is not None:  # disturbed by what the batch is like
+    of_all = views.of_vectors  # which are disturbed by what the batch is like
+    if of_all or nearest_rows is not None or made is not None:
         read = items.read(rows)
-        x, clean = to_float(read), read[own]
+        choices = _choices(len(rows), 0 if made is None else len(made) // len(items), generator)
         found = []
         for view in range(n_views):
-            seen = x
+            seen, choice = rows, choices[:, view % choices.shape[1]]
             if nearest_rows is not None and view % 2:
                 place = torch.randint(nearest_rows.shape[1], (len(rows),), generator=generator)
-                beside = nearest_rows[rows, place.numpy()]
-                seen = to_float(items.read(beside))
-            found.append(random_views(seen, views, generator)[own])
-        return clean, torch.cat(found)
+                seen = nearest_rows[rows, place.numpy()]
+            x = to_float(read if seen is rows else items.read(seen))
+            if made is not None:
+                x = _chosen(x, made, seen, choice, len(made) // len(items))
+            found.append(random_views(x, views, generator, size=size)[own])
+        return read[own], torch.cat(found)
     clean = items.read(rows[own])
     x = to_float(clean)
     found = [
         random_views(x, views, generator, size=size, own=own, n=len(rows)) for _ in range(n_views)
     ]
     return clean, torch.cat(found)
+
+
+def _choices(n: int, n_made: int, generator: torch.Generator) -> Rows:
+    """Which view each of n items is seen in, one after another: 0 is the item itself.
+
+    (n, n_made + 1) int64, a permutation in every row.
+    """
+    if not n_made:
+        return np.zeros((n, 1), np.int64)
+    order: Rows = torch.rand(n, n_made + 1, generator=generator).argsort(1).numpy()
+    return order
+
+
+def _chosen(x: Tensor, made: Any, rows: Rows, choice: Rows, n_made: int) -> Tensor:
+    """Items x (n, *shape) float, or the views of theirs that were chosen."""
+    there = np.flatnonzero(choice)
+    if not len(there):
+        return x
+    views = read_rows(made, rows[there] * n_made + choice[there] - 1, MADE).to(x.device)
+    x = x.clone()
+    x[torch.from_numpy(there).to(x.device)] = to_float(views)
+    return x
 
 
 def encoded(model: PQVAE, items: Items, rows: Rows) -> Tensor:

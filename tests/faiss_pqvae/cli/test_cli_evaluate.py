@@ -408,6 +408,11 @@ def test_evaluate__of_what_a_frozen_network_makes_of_images(photos, tmp_path, mo
     again = evaluated(*arguments, *FAST, out=tmp_path / "run")
     assert again["rows"] == results["rows"]
     assert max(seen) <= 2  # the trial and the probe: features are kept
+    # Views of the pictures, kept, and learned from.
+    more = ["--kept-views", "2", "--model.objective", "contrastive"]
+    results = evaluated(*arguments, *FAST, *more, out=tmp_path / "views")
+    assert {"PQ-VAE, contrastive", "LSH"} <= {row["method"] for row in results["rows"]}
+    assert {len(np.load(path)) for path in tmp_path.glob("views/features/views/*.npy")} == {96}
 
 
 @pytest.mark.parametrize("kind", ["vectors", "learns along"])
@@ -426,3 +431,10 @@ def test_evaluate__features_are_refused(photos, tmp_path, monkeypatch, capsys, k
     with pytest.raises(SystemExit):
         main(["evaluate", *arguments])
     assert message in capsys.readouterr().err
+
+
+def test_evaluate__kept_views_are_refused(photos, tmp_path, capsys):
+    arguments = ["--dataset", str(photos), "--size", "8", "8", "--out", str(tmp_path / "o")]
+    with pytest.raises(SystemExit):
+        main(["evaluate", *arguments, "--kept-views", "2"])
+    assert "expected --kept-views with --features alone, got 2" in capsys.readouterr().err

@@ -121,3 +121,16 @@ def test_train__of_photographs_of_any_size(tmp_path, capsys) -> None:
     said = capsys.readouterr().out
     assert fpq.read_index(tmp_path / "index").input_shape == (3, 224, 224)
     assert "--encoder" not in said.partition("next: ")[2]
+
+
+def test_train__with_kept_views_of_pictures(tmp_path) -> None:
+    x = np.random.default_rng(0).integers(0, 256, (24, *IMAGE), dtype=np.uint8)
+    np.save(tmp_path / "x.npy", x)
+    given = [tmp_path / "x.npy", tmp_path / "index", "--factory", "PQVAE2x2", "--kept-views", "2"]
+    given += ["--encoder", NAME, "--model.objective", "contrastive", "--training.epochs", "1"]
+    main(["train", *map(str, given)])
+    files = sorted((tmp_path / "index" / "training").glob("features-*.npy"))
+    assert {len(np.load(file)) for file in files} == {24, 48}
+    found = fpq.read_index(tmp_path / "index")
+    assert found.is_trained
+    assert found.input_shape == IMAGE

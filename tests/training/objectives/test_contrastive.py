@@ -22,7 +22,7 @@ from faiss_pqvae.training.objectives.contrastive import (
     unevenness,
 )
 from faiss_pqvae.training.objectives.reconstruction import Reconstruction
-from faiss_pqvae.training.objectives.view_task import ViewTask
+from faiss_pqvae.training.objectives.view_task import ViewTask, _choices, _chosen
 
 
 def make_model() -> PQVAE:
@@ -384,3 +384,64 @@ def test_neighbours__make_up_for_views_that_change_nothing():
 def test_neighbours__of_images_are_refused():
     with pytest.raises(ValueError, match="expected neighbours with vectors, such as features of"):
         fit(model(), images(), config(), objective=Contrastive(neighbours=2))
+
+
+# -- views that were made before
+
+
+def made(n_views: int = 3):
+    """Views of the vectors in which all is the item's own, but for what its kind has."""
+    x, _ = vectors()
+    rng = np.random.default_rng(1)
+    views = np.repeat(x[:, None], n_views, axis=1)
+    views[:, :, 4:] = rng.standard_normal((len(x), n_views, 8))
+    return views
+
+
+def learned_from(views, **how):
+    net = new_model((12,), 2, 3, ModelConfig(width=32, dsub=4), objective="contrastive")
+    settings = TrainingConfig(epochs=8, batch_size=32, precision="float32", lr=0.01)
+    history = fit(net, vectors()[0], settings, objective=Contrastive(), views=views, **how)
+    return net, history
+
+
+def test_made_views__teach_what_they_have_in_common():
+    assert same_kind(learned_from(made())[0]) > same_kind(learned_from(None)[0]) + 0.05
+
+
+def test_made_views__side_by_side_or_in_rows_are_the_same():
+    x, y = (learned_from(views)[0] for views in (made(), made().reshape(-1, 12)))
+    for name, value in x.state_dict().items():
+        assert torch.equal(y.state_dict()[name], value), name
+
+
+def test_made_views__of_another_training_are_noticed(tmp_path):
+    views = made()
+    learned_from(views, folder=tmp_path)
+    assert learned_from(views, folder=tmp_path)  # finished
+    views[0, 0, 0] += 1
+    with pytest.raises(ValueError, match="belongs to a training with other settings or data"):
+        learned_from(views, folder=tmp_path)
+
+
+@pytest.mark.parametrize("objective", ["reconstruction", "ranking"])
+def test_made_views__for_what_compares_none_are_refused(objective):
+    net = new_model((12,), 2, 3, objective=objective)
+    with pytest.raises(ValueError, match="expected no views for the objective"):
+        fit(net, vectors()[0], objective=objective, views=made())
+
+
+def test_made_views__of_other_items_are_refused():
+    with pytest.raises(ValueError, match="expected as many views of each of 600 items, got 599"):
+        learned_from(made(1)[:-1].reshape(-1, 12))
+
+
+def test_chosen__takes_each_view_and_the_item_alike():
+    x = torch.arange(4.0)[:, None]
+    views = np.arange(12.0, dtype=np.float32)[:, None] + 100  # three of each
+    rows, choice = np.array([2, 0, 3, 1]), np.array([0, 1, 3, 2])
+    found = _chosen(x[rows], views, rows, choice, 3)
+    assert found[:, 0].tolist() == [2, 100, 111, 104]
+    drawn = _choices(500, 3, torch.Generator().manual_seed(0))
+    np.testing.assert_array_equal(np.sort(drawn, axis=1), np.tile(np.arange(4), (500, 1)))
+    assert (np.bincount(drawn[:, 0], minlength=4) > 90).all()
