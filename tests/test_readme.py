@@ -398,8 +398,9 @@ def test_readme__cost_of_an_evaluation_is_that_of_the_stored_result():
     assert f", {100 * everything:.1f} % together" in text
     assert f"takes {map_ms:.0f} ms; {memory_mb / 1000:.1f} GB" in text
     judging, everything, memory_mb = of_vectors
-    assert "in 1,000,000 vectors" in text
-    assert f"these are {100 * judging:.1f} % and {100 * everything:.1f} %" in text
+    assert (
+        f"in 1,000,000 vectors these are {100 * judging:.1f} % and {100 * everything:.1f} %" in text
+    )
     assert f"and {memory_mb / 1000:.1f} GB" in text
 
 
@@ -514,6 +515,22 @@ def lengths_table():
 def test_readme__the_second_table_of_vectors_is_that_of_the_stored_results():
     table = rows_under("\n| data, bytes | learned from |")
     assert table == lengths_table()
+
+
+def test_readme__lsq_at_32_bytes_is_that_of_the_stored_results():
+    text = README.split("LSQ at 32 bytes, every item decoded, is below RQ", 1)[1].split("\n\n")[0]
+    text = " ".join(text.split())
+    best = {part: stored(f"vectors-debian-text-{part}32.json")["rows"] for part in ("half-", "")}
+    for file, part, words in (
+        ("lsq-debian-text-half-32", "half-", "half of the texts {}, in {} minutes of training"),
+        ("lsq8-debian-text-half-32", "half-", "FAISS's 25, {} in {} minutes"),
+        ("lsq8-debian-text-32", "", "with 8 rounds alone, {}"),
+    ):
+        _, row = stored(f"vectors-{file}.json")["rows"]
+        assert row["method"].startswith("LSQ, decoded")
+        assert words.format(both_recalls(row), f"{row['train_s'] / 60:.0f}") in text
+        (rq,) = (other for other in best[part] if other["method"] == "RQ, decoded")
+        assert row["metrics"]["1-recall@1"] < rq["metrics"]["1-recall@1"]
 
 
 def test_readme__real_relevance_of_texts_is_that_of_the_stored_result():
