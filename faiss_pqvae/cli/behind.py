@@ -2,17 +2,40 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
+from faiss_pqvae.data.images.decoder import OtherSizeError
 from faiss_pqvae.data.source import Source
 from faiss_pqvae.eval.data.labelled import LabelledData
 from faiss_pqvae.eval.data.protocol import Evaluated
 from faiss_pqvae.index.features import keep_features
 from faiss_pqvae.index.front import Front
 from faiss_pqvae.model.networks import resolved_encoder
+from faiss_pqvae.model.networks.efficientnet import SIZE
 from faiss_pqvae.training import PictureViews, TrainingConfig
+
+Opened = TypeVar("Opened")
+
+
+def in_some_size(opened: Callable[[tuple[int, int] | None], Opened], path: Path) -> Opened:
+    """Images as they are, or in the size of a network of photographs where they have several.
+
+    Args:
+        opened: opens them, in a size or as they are.
+        path: of what is opened; where nothing is there it is a data set's name, which has a size.
+
+    Raises:
+        OtherSizeError: those of a data set have several sizes.
+    """
+    try:
+        return opened(None)
+    except OtherSizeError:
+        if not path.exists():
+            raise
+        return opened((SIZE, SIZE))
 
 
 def made_before(

@@ -6,12 +6,13 @@ import importlib
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from faiss_pqvae.cli.behind import behind
+from faiss_pqvae.cli.behind import behind, in_some_size
 from faiss_pqvae.cli.options import Learning
 from faiss_pqvae.cli.recipes import DATASET, QUICK, demo_recipes, note_on_seeds
 from faiss_pqvae.data.batches import check_items, read_batches
@@ -35,7 +36,10 @@ from faiss_pqvae.eval.methods.method import Method
 from faiss_pqvae.eval.methods.settings import CodeSettings, read_bundle
 from faiss_pqvae.files import check_folder
 from faiss_pqvae.model.config import ModelConfig
+from faiss_pqvae.model.networks import is_pretrained
+from faiss_pqvae.registry import encoders
 from faiss_pqvae.training import TrainingConfig
+from faiss_pqvae.training.build import resolved_objective
 
 ONE_SEED = (
     "One training each: intervals and p-values are over the queries, and say nothing of other "
@@ -146,20 +150,25 @@ def evaluate(
     if runbook is not None and (index is not None or filters):
         raise ValueError("expected neither --index nor --filters with a run-book")
     stored = None if index is None else opened(index, model=model)
-    data = load(
-        dataset,
-        protocol=protocol,
-        n_database=n_database,
-        n_queries=n_queries,
-        train_on=train_on,
-        filters=filters,
-        own=own,
-    )
+    if kept_views:
+        _check_kept_views(features, model, learns)
+
+    def opened_in(size: tuple[int, int] | None) -> Evaluated:
+        return load(
+            dataset,
+            protocol=protocol,
+            n_database=n_database,
+            n_queries=n_queries,
+            train_on=train_on,
+            filters=filters,
+            own=own if size is None else replace(own, size=size),
+        )
+
+    of_photographs = own.size is None and is_pretrained(encoders, features)
+    data = in_some_size(opened_in, Path(dataset)) if of_photographs else opened_in(None)
     made = None
     if features is not None:
         data, made, training = behind(data, features, out / "features", kept_views, training)
-    elif kept_views:
-        raise ValueError(f"expected --kept-views with --features alone, got {kept_views}")
     shape = tuple(data.database.shape[1:])
     wanted, k = k, data.default_k if k is None else k
     rows = [] if index is None else [given(stored, index, shape, len(data.database))]
@@ -220,6 +229,19 @@ def demo(
         rows += rows_of(data, names=names, lengths=recipe.lengths, seeds=seeds, learned=learned)
     note = QUICK if quick else note_on_seeds() if len(seeds) == 1 else ""
     measure(data, rows, k=data.default_k, out=out, note=note, fresh=fresh)
+
+
+def _check_kept_views(features: str | None, model: ModelConfig, learns: bool) -> None:
+    """Refuses views that nothing would learn from, before they are made."""
+    if features is None:
+        raise ValueError("expected --kept-views with --features, got it without")
+    if not learns:
+        raise ValueError("expected --kept-views with a learned code to train, got no such row")
+    if model.objective is None or "views" not in resolved_objective(model.objective).learns_from:
+        raise ValueError(
+            "expected --kept-views with --model.objective contrastive, which learns from them, got "
+            f"{model.objective or 'none'}"
+        )
 
 
 def _objectives(

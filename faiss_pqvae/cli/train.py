@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from faiss_pqvae.arguments import metric_name
-from faiss_pqvae.cli.behind import made_before
+from faiss_pqvae.cli.behind import in_some_size, made_before
 from faiss_pqvae.cli.next_command import print_next
 from faiss_pqvae.cli.options import Learning
 from faiss_pqvae.cli.reading import (
@@ -24,7 +24,6 @@ from faiss_pqvae.cli.reading import (
     open_for,
     open_labelled,
 )
-from faiss_pqvae.data.images.decoder import OtherSizeError
 from faiss_pqvae.data.images.folder import ImageFolder
 from faiss_pqvae.data.images.parquet import ParquetImages
 from faiss_pqvae.data.npy import read_npy
@@ -101,7 +100,8 @@ def train(
             torch module, or a function make(input_shape, latent_dim, width=...) that makes one. It
             keeps its weights; a Backbone(..., trainable=False) is left as it is, and codes of its
             features are learned. efficientnet-lite0 is such a one, with weights of ImageNet:
-            pictures are then read as 224 x 224 where --size says nothing else.
+            photographs of several sizes, or of more than 224 x 224, are then read in this one
+            where --size says nothing else.
         model: networks and bottleneck; --decoder is short for --model.decoder.
         training: the loop.
         learning: the objective.
@@ -147,14 +147,11 @@ def _opened(data: str, images: ImageOptions, encoder: str | None) -> Labelled:
     """What to train on; photographs in the size of a network that saw such, where none is named."""
     if images.size is not None or not is_pretrained(encoders, encoder):
         return open_labelled(data, images)
-    resized = replace(images, size=(SIZE, SIZE))
-    try:
-        found = open_labelled(data, images)
-    except OtherSizeError:
-        return open_labelled(data, resized)
+    found = in_some_size(lambda size: open_labelled(data, replace(images, size=size)), Path(data))
     are_pictures = isinstance(found.items, (ImageFolder, ParquetImages))
-    is_large = are_pictures and max(found.items.shape[2:]) >= SIZE
-    return open_labelled(data, resized) if is_large else found
+    if are_pictures and max(found.items.shape[2:]) > SIZE:
+        return open_labelled(data, replace(images, size=(SIZE, SIZE)))
+    return found
 
 
 def _check_out(out: Path) -> None:

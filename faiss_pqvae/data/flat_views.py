@@ -4,10 +4,31 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from faiss_pqvae.data.as_rows import as_rows
 from faiss_pqvae.data.batches import check_items
+from faiss_pqvae.data.source import Rows
 
 WHAT = "views"  # their name in messages
+
+
+class _Flat:
+    """The views (n, K, ...) of a source as rows (n * K, ...)."""
+
+    def __init__(self, views: Any) -> None:
+        self.views, self.dtype = views, views.dtype
+        n, self._n_views, *item = views.shape
+        self.shape = (n * self._n_views, *item)
+
+    def __len__(self) -> int:
+        return int(self.shape[0])
+
+    def __getitem__(self, rows: Rows, /) -> Any:
+        if isinstance(rows, slice):
+            rows = np.arange(*rows.indices(len(self)))
+        items, place = np.unique(np.asarray(rows) // self._n_views, return_inverse=True)
+        return np.asarray(self.views[items])[place, np.asarray(rows) % self._n_views]
 
 
 def flat_views(views: Any, n: int, item_shape: tuple[int, ...]) -> Any:
@@ -34,7 +55,7 @@ def flat_views(views: Any, n: int, item_shape: tuple[int, ...]) -> Any:
                 f"expected views of {n} items, ({n}, K, {', '.join(map(str, item_shape))}), got "
                 f"shape {shape}"
             )
-        views = views.reshape(-1, *shape[2:])
+        views = views.reshape(-1, *shape[2:]) if hasattr(views, "reshape") else _Flat(views)
     views = check_items(views, item_shape, WHAT)
     if len(views) % n:
         raise ValueError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import io
 import json
 import logging
 import os
@@ -12,7 +13,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import IO, Any, BinaryIO, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +21,7 @@ import torch
 from torch import Tensor
 
 from faiss_pqvae.data.batches import read_batches
+from faiss_pqvae.data.source import Rows
 from faiss_pqvae.files import read_checked, space_for, sync, write_checked
 from faiss_pqvae.index.front import Front
 from faiss_pqvae.progress import Progress
@@ -40,7 +42,7 @@ def keep_features(
     batch_size: int = 1024,
     memory_bytes: int = 2**30,
     progress: bool = True,
-) -> FloatArray:
+) -> FloatArray | KeptFeatures:
     """What a front makes of items, computed once: what a training reads in their place.
 
     With a folder it is kept there in `features-{hash}.npy`, of the network and of all bytes of the
@@ -60,7 +62,7 @@ def keep_features(
         progress: draw a bar, where standard error is a terminal.
 
     Returns:
-        (n, front.d_out) float32, an array or a memory map; or a memory map of float16.
+        (n, front.d_out) float32: an array, a memory map, or what reads a file row by row.
 
     Raises:
         ValueError: NaN or infinity in items or features.
@@ -143,15 +145,10 @@ class _Computing:
 
         Not through a mapping: a full disk would end the process there.
         """
-        start = self._write_header(file, "<f4")
+        start = _write_header(file, "<f4", self.shape)
         for features in self.features():
             file.write(features.astype("<f4", copy=False).tobytes())
         return start
-
-    def _write_header(self, file: BinaryIO, dtype: str) -> int:
-        header = {"descr": dtype, "fortran_order": False, "shape": self.shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        return file.tell()
 
     def write_on(self, file: BinaryIO, state: Path, done: _Done) -> str:
         """Writes all features that are not there yet; returns the name for the file.
@@ -168,7 +165,7 @@ class _Computing:
         digest, row = self._hash(), 0
         file.seek(0)
         start, row_bytes = (
-            self._write_header(file, done.dtype),
+            _write_header(file, done.dtype, self.shape),
             self.shape[1] * np.dtype(done.dtype).itemsize,
         )
         file.seek(start + done.rows * row_bytes)
@@ -244,9 +241,27 @@ def _read_state(state: Path, size: int, shape: tuple[int, int]) -> _Done:
     found = read_checked(state)
     if found is None:
         return _Done()
-    done = _Done(**json.loads(found))
-    n_bytes = done.rows * shape[1] * np.dtype(done.dtype).itemsize
+    about = json.loads(found)
+    if not isinstance(about, dict) or about.keys() != set(_Done._fields):  # of another version
+        return _Done()
+    done = _Done(**about)
+    n_bytes = (
+        _header_bytes(done.dtype, shape) + done.rows * shape[1] * np.dtype(done.dtype).itemsize
+    )
     return done if done.rows <= shape[0] and size >= n_bytes else _Done()
+
+
+def _header_bytes(dtype: str, shape: tuple[int, int]) -> int:
+    """Before the first feature in a file."""
+    header = io.BytesIO()
+    return _write_header(header, dtype, shape)
+
+
+def _write_header(file: Any, dtype: str, shape: tuple[int, int]) -> int:
+    header = {"descr": dtype, "fortran_order": False, "shape": shape}
+    np.lib.format.write_array_header_1_0(file, header)
+    place: int = file.tell()
+    return place
 
 
 def _kept(computing: _Computing, folder: Path) -> Path | None:
@@ -271,6 +286,8 @@ def _keep(computing: _Computing, folder: Path) -> Path:
     with space_for(new), new.open("a+b") as held, new.open("r+b") as file:
         try:
             fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not _is_of_name(held, new) or not _is_of_name(file, new):
+                raise BlockingIOError  # it has just been given its name
         except BlockingIOError as error:
             raise OSError(
                 f"another process computes features in {folder}: wait until it has done so, or "
@@ -280,11 +297,17 @@ def _keep(computing: _Computing, folder: Path) -> Path:
             path = folder / _write_all(computing, file, state)
             new.replace(path)
             state.unlink(missing_ok=True)
-        finally:
+        except BaseException:
             if not state.exists():  # nothing to go on with
                 new.unlink(missing_ok=True)
+            raise
     sync(folder)
     return path
+
+
+def _is_of_name(file: IO[bytes], path: Path) -> bool:
+    """Whether an open file is still the one of that name."""
+    return path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat())
 
 
 def _write_all(computing: _Computing, file: BinaryIO, state: Path) -> str:
@@ -306,9 +329,29 @@ def _write_all(computing: _Computing, file: BinaryIO, state: Path) -> str:
     return name
 
 
-def _load(path: Path, in_memory: bool) -> FloatArray:
+class KeptFeatures:
+    """Features in a file, mapped and read as float32, whatever they are kept as.
+
+    Args:
+        path: of a .npy file.
+    """
+
+    dtype = np.dtype(np.float32)
+
+    def __init__(self, path: Path) -> None:
+        self.source = np.load(path, mmap_mode="r")  # whose pages readers let go of
+        self.shape: tuple[int, ...] = self.source.shape
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: Rows, /) -> FloatArray:
+        found: FloatArray = self.source[rows].astype(np.float32)
+        return found
+
+
+def _load(path: Path, in_memory: bool) -> FloatArray | KeptFeatures:
     if in_memory:
         array: FloatArray = np.load(path).astype(np.float32, copy=False)
         return array
-    mapped: FloatArray = np.load(path, mmap_mode="r")
-    return mapped
+    return KeptFeatures(path)

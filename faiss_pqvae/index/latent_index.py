@@ -299,7 +299,7 @@ class LatentIndex:
                 `encode(x)`. What was gained is in `history`.
             views: for an objective that compares views: (n, K, *input_shape) like x, or n * K rows,
                 what else every item looks like, `fpq.PictureViews(x, 4)` for example; a front sees
-                each of them once. None: the training makes its own.
+                each of them once. The training makes none of its own then; None lets it.
             folder: where log and checkpoints go, coarse centroids, the features of a front,
                 computed once, and images of a folder or of Parquet, decoded once, as long as the
                 training takes; the same call continues an interrupted training.

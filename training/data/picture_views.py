@@ -9,6 +9,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from faiss_pqvae.arguments import instance
+from faiss_pqvae.data.as_rows import as_rows
 from faiss_pqvae.data.batches import check_items, read_rows
 from faiss_pqvae.data.source import Rows, row_ids
 from faiss_pqvae.model.pqvae import to_float
@@ -35,23 +37,26 @@ class PictureViews:
         dtype: uint8.
 
     Raises:
-        TypeError: no such items.
+        TypeError: no such items, or no `Views`.
         ValueError: no images, no view, or views that change nothing or that images cannot have.
     """
 
     def __init__(self, x: Any, n_views: int, views: Views | None = None, *, seed: int = 0) -> None:
-        shape = tuple(getattr(x, "shape", ()))[1:]
+        x = as_rows(x, None, _WHAT)
+        shape = tuple(x.shape)[1:]
         if len(shape) != 3:
             raise ValueError(f"expected images (n, c, h, w) to make views of, got items of {shape}")
-        if type(n_views) is not int or n_views < 1:
+        if not isinstance(n_views, int | np.integer) or n_views < 1:
             raise ValueError(f"expected n_views >= 1, got {n_views}")
+        if views is not None:
+            instance("views", views, Views, "as in views=Views(flip=0.5)")
         self.x = check_items(x, shape, _WHAT)
         self.views = Views.for_shape(shape, strong=True) if views is None else views
         self.views.check(shape)
         if self.views == Views():
             raise ValueError("expected views that change something, got none")
-        self.n_views, self.seed = n_views, seed
-        self.shape = (len(self.x) * n_views, *shape)
+        self.n_views, self.seed = int(n_views), seed
+        self.shape = (len(self.x) * self.n_views, *shape)
         self.dtype = np.dtype(np.uint8)
 
     def __len__(self) -> int:

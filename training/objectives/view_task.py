@@ -18,7 +18,7 @@ from faiss_pqvae.model.networks.resnet import ResNet
 from faiss_pqvae.model.pqvae import PQVAE, to_float
 from faiss_pqvae.progress import Progress
 
-from ..data.items import PART, Items, Rows, parts
+from ..data.items import PART, WHAT, Items, Rows, parts
 from ..data.views import Views, random_views
 from ..device import faster_precision
 from ..latents import fit_decoder, initialize_codewords, move_dead
@@ -59,8 +59,8 @@ class ViewTask:
         own_rate: whether codewords move by gradient at a rate of their own.
         whitener: fitted to normalised items before the first step; checkpoints keep it.
         shown: the part that a progress bar shows.
-        made: views that were made before, see `faiss_pqvae.data.flat_views`: every view is of one
-            of an item's, or of the item. None: of the item.
+        made: views that were made before, see `faiss_pqvae.data.flat_views`: every view is one of
+            an item's, or the item itself, and none is made besides.
     """
 
     resumes_within_epochs = True
@@ -250,8 +250,8 @@ def own_views(
         size: height and width of views of images, see `random_views`.
         nearest_rows: (len(items), k) of the neighbours of every row: every second view of a vector
             is one of one of these.
-        made: (len(items) * K, *shape), views that were made before: each of the n_views is of
-            another of these, or of the item.
+        made: (len(items) * K, *shape), views that were made before: each of the n_views is
+            another of these, or the item as it is, in place of a random one.
 
     Returns:
         Items (n_own, *shape) as they are, and views (n_views * n_own, *shape) float, one of every
@@ -268,10 +268,12 @@ def own_views(
             if nearest_rows is not None and view % 2:
                 place = torch.randint(nearest_rows.shape[1], (len(rows),), generator=generator)
                 seen = nearest_rows[rows, place.numpy()]
-            x = to_float(read if seen is rows else items.read(seen))
+            x = to_float(read if seen is rows else _read_any(items.x, seen, WHAT).to(read.device))
             if made is not None:
                 x = _chosen(x, made, seen, choice, len(made) // len(items))
-            found.append(random_views(x, views, generator, size=size)[own])
+            else:
+                x = random_views(x, views, generator, size=size)
+            found.append(x[own])
         return read[own], torch.cat(found)
     clean = items.read(rows[own])
     x = to_float(clean)
@@ -297,10 +299,16 @@ def _chosen(x: Tensor, made: Any, rows: Rows, choice: Rows, n_made: int) -> Tens
     there = np.flatnonzero(choice)
     if not len(there):
         return x
-    views = read_rows(made, rows[there] * n_made + choice[there] - 1, MADE).to(x.device)
+    views = _read_any(made, rows[there] * n_made + choice[there] - 1, MADE).to(x.device)
     x = x.clone()
     x[torch.from_numpy(there).to(x.device)] = to_float(views)
     return x
+
+
+def _read_any(x: Any, rows: Rows, what: str) -> Tensor:
+    """Rows in any order, also twice, of a source that may have them in rising order alone."""
+    rising, place = np.unique(rows, return_inverse=True)
+    return read_rows(x, rising, what)[torch.from_numpy(place)]
 
 
 def encoded(model: PQVAE, items: Items, rows: Rows) -> Tensor:

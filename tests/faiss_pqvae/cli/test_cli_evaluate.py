@@ -433,8 +433,22 @@ def test_evaluate__features_are_refused(photos, tmp_path, monkeypatch, capsys, k
     assert message in capsys.readouterr().err
 
 
-def test_evaluate__kept_views_are_refused(photos, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "expected --kept-views with --features, got it without"),
+        (("--features", "x:y", "--methods", "PQ"), "expected --kept-views with a learned code"),
+        (("--features", "x:y"), "expected --kept-views with --model.objective contrastive"),
+        (
+            ("--features", "x:y", "--model.objective", "ranking"),
+            "--model.objective contrastive, which learns from them, got ranking",
+        ),
+    ],
+)
+def test_evaluate__kept_views_are_refused_before_they_are_made(
+    photos, tmp_path, capsys, options, message
+):
     arguments = ["--dataset", str(photos), "--size", "8", "8", "--out", str(tmp_path / "o")]
     with pytest.raises(SystemExit):
-        main(["evaluate", *arguments, "--kept-views", "2"])
-    assert "expected --kept-views with --features alone, got 2" in capsys.readouterr().err
+        main(["evaluate", *arguments, "--kept-views", "2", *options])
+    assert message in capsys.readouterr().err

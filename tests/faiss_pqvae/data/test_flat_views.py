@@ -18,6 +18,28 @@ def test_flat_views__have_those_of_an_item_side_by_side(given) -> None:
     np.testing.assert_array_equal(np.asarray(found[6:9]), VIEWS[2])
 
 
+class Pairs:
+    """A source of views that has neither reshape nor rows in any order."""
+
+    shape, dtype = VIEWS.shape, VIEWS.dtype
+
+    def __len__(self) -> int:
+        return len(VIEWS)
+
+    def __getitem__(self, rows):
+        assert isinstance(rows, slice) or (np.diff(rows) > 0).all()
+        return VIEWS[rows]
+
+
+@pytest.mark.parametrize("given", [Pairs(), VIEWS.astype(">f8"), VIEWS.astype(np.longdouble)])
+def test_flat_views__of_sources_are_read_row_by_row(given) -> None:
+    found = flat_views(given, 5, (4,))
+    rows = np.array([14, 0, 6, 6, 1])
+    np.testing.assert_array_equal(found[rows], VIEWS.reshape(15, 4)[rows])
+    np.testing.assert_array_equal(found[4:8], VIEWS.reshape(15, 4)[4:8])
+    assert len(found) == 15
+
+
 @pytest.mark.parametrize(
     ("shape", "message"),
     [

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from faiss_pqvae import LatentIndex
+from faiss_pqvae.files import write_checked
 from faiss_pqvae.index.features import keep_features
 from faiss_pqvae.index.front import Front
 from faiss_pqvae.index.gpu import distribute
@@ -200,10 +201,12 @@ def test_keep_features__are_computed_once(tmp_path: Path, memory_bytes: int) -> 
     assert front.backbone.module.seen == 25
     again = keep_features(x.copy(), front, folder, batch_size=4, **how)
     assert front.backbone.module.seen == 25
-    np.testing.assert_array_equal(again, first)
-    np.testing.assert_array_equal(first, _in_16_bits(keep_features(x, front)))
-    assert first.dtype == (np.float16 if memory_bytes == 0 else np.float32)
-    assert isinstance(again, np.memmap) == (memory_bytes == 0)
+    np.testing.assert_array_equal(again[:], first[:])
+    np.testing.assert_array_equal(first[:], _in_16_bits(keep_features(x, front)))
+    assert first.dtype == np.float32
+    (path,) = folder.iterdir()
+    assert np.load(path).dtype == np.float16
+    assert isinstance(again, np.ndarray) == (memory_bytes > 0)
     assert [path.name[:9] for path in folder.iterdir()] == ["features-"]
 
 
@@ -292,7 +295,10 @@ def _interrupted(x: np.ndarray, folder: Path) -> None:
         keep_features(x, front, folder, batch_size=5, progress=False)
 
 
-@pytest.mark.parametrize("other", ["items", "network", "fewer", "cut", "no state", "other state"])
+@pytest.mark.parametrize(
+    "other",
+    [*("items", "network", "fewer", "cut", "cut a little", "no state", "other state", "newer")],
+)
 def test_keep_features__of_something_else_begin_anew(tmp_path: Path, other: str) -> None:
     x, front = _images(25), _front(seed=1 if other == "network" else 0)
     _interrupted(x, tmp_path)
@@ -302,6 +308,11 @@ def test_keep_features__of_something_else_begin_anew(tmp_path: Path, other: str)
         x = x[:10]
     elif other == "cut":
         os.truncate(tmp_path / ".features.new", 200)
+    elif other == "cut a little":
+        size = (tmp_path / ".features.new").stat().st_size
+        os.truncate(tmp_path / ".features.new", size - 1)
+    elif other == "newer":
+        write_checked(tmp_path / ".features.state", b"[1]")
     elif other == "no state":
         (tmp_path / ".features.state").unlink()
     elif other == "other state":
@@ -326,8 +337,34 @@ def test_keep_features__that_16_bits_cannot_hold_have_32(tmp_path: Path, factor:
     front, x = Front(Backbone(Scaled(), trainable=False), IMAGE), _images(25)
     front.backbone.module.factor = factor
     found = keep_features(x, front, tmp_path, memory_bytes=0, progress=False)
-    assert found.dtype == np.float32
-    np.testing.assert_array_equal(found, keep_features(x, front))
+    (path,) = tmp_path.iterdir()
+    assert np.load(path).dtype == np.float32
+    np.testing.assert_array_equal(found[:], keep_features(x, front))
+
+
+def test_keep_features__in_a_file_are_rows_of_a_source(tmp_path: Path) -> None:
+    kept = keep_features(_images(25), _front(), tmp_path, memory_bytes=0, progress=False)
+    assert (kept.shape, len(kept), kept.dtype) == ((25, F), 25, np.float32)
+    whole = kept[:]
+    assert whole.dtype == np.float32
+    np.testing.assert_array_equal(kept[np.array([7, 3, 7])], whole[[7, 3, 7]])
+    np.testing.assert_array_equal(kept[20:30], whole[20:])
+
+
+def test_keep_features__of_a_file_that_was_given_its_name_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Another process ends between the opening of the file and the lock.
+    lock = fcntl.flock
+
+    def late(file: Any, how: int) -> None:
+        (tmp_path / ".features.new").rename(tmp_path / "features-of-the-other.npy")
+        lock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", late)
+    with pytest.raises(OSError, match="another process computes features in"):
+        keep_features(_images(5), _front(), tmp_path, progress=False)
+    assert (tmp_path / "features-of-the-other.npy").read_bytes() == b""
 
 
 def test_keep_features__by_two_processes_are_refused(tmp_path: Path) -> None:

@@ -134,3 +134,17 @@ def test_train__with_kept_views_of_pictures(tmp_path) -> None:
     found = fpq.read_index(tmp_path / "index")
     assert found.is_trained
     assert found.input_shape == IMAGE
+
+
+def test_evaluate__features_of_photographs_of_any_size(tmp_path) -> None:
+    images = pytest.importorskip("PIL.Image")
+    rng = np.random.default_rng(0)
+    for row in range(12):
+        folder = tmp_path / "photos" / "ab"[row % 2]
+        folder.mkdir(parents=True, exist_ok=True)
+        pixels = rng.integers(0, 256, (230 + row, 250, 3), dtype=np.uint8)
+        images.fromarray(pixels).save(folder / f"{row}.png")
+    given = ["--dataset", tmp_path / "photos", "--features", NAME, "--out", tmp_path / "run"]
+    given += ["--methods", "Exact L2", "LSH", "--bits", "16", "--n-queries", "4"]
+    main(["evaluate", *map(str, given)])
+    assert "1280 features an image" in (tmp_path / "run" / "results.json").read_text()

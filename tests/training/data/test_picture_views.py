@@ -51,3 +51,10 @@ def test_picture_views__of_floats() -> None:
 def test_picture_views__refuse(x, n_views, views, message) -> None:
     with pytest.raises(ValueError, match=message):
         PictureViews(x, n_views, views)
+
+
+def test_picture_views__of_lists_and_numbers_of_numpy() -> None:
+    found = PictureViews([*IMAGES], np.int64(2), seed=1)
+    np.testing.assert_array_equal(found[:], PictureViews(IMAGES, 2, seed=1)[:])
+    with pytest.raises(TypeError, match="views"):
+        PictureViews(IMAGES, 2, "natural")

@@ -445,3 +445,35 @@ def test_chosen__takes_each_view_and_the_item_alike():
     drawn = _choices(500, 3, torch.Generator().manual_seed(0))
     np.testing.assert_array_equal(np.sort(drawn, axis=1), np.tile(np.arange(4), (500, 1)))
     assert (np.bincount(drawn[:, 0], minlength=4) > 90).all()
+
+
+class Rising:
+    """Rows that are read in rising order alone, as those of HDF5."""
+
+    def __init__(self, x):
+        self.x, self.shape, self.dtype = x, x.shape, x.dtype
+
+    def __len__(self):
+        return len(self.x)
+
+    def __getitem__(self, rows):
+        assert isinstance(rows, slice) or (np.diff(rows) > 0).all()
+        return self.x[rows]
+
+
+def test_neighbours_and_made_views__of_rows_in_rising_order():
+    settings = TrainingConfig(epochs=2, batch_size=32, precision="float32")
+    nets = []
+    for kind in (np.asarray, Rising):
+        x, views = kind(vectors()[0]), kind(made().reshape(-1, 12))
+        net = new_model((12,), 2, 3, ModelConfig(width=8, dsub=4), objective="contrastive")
+        fit(net, x, settings, objective=Contrastive(neighbours=3), views=views)
+        nets.append(net)
+    first, second = (net.state_dict() for net in nets)
+    for name, value in first.items():
+        assert torch.equal(second[name], value), name
+
+
+def test_made_views__are_not_changed_again(monkeypatch):
+    monkeypatch.setattr("faiss_pqvae.training.objectives.view_task.random_views", None)
+    assert learned_from(made())
