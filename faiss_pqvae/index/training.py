@@ -169,15 +169,18 @@ def trained(
         raise ValueError("this index only serves: make one that trains by index_factory")
     _check_residuals(parts, fit, ready=ready)
     x = check_items(x, parts.encoding.input_shape, WHAT)
+    # A fit of somebody need not know of views.
+    given = {what: some for what, some in given.items() if what != "views" or some is not None}
     queries, views = given.get("queries"), given.get("views")
     for what, some in (("queries", queries), ("views", views)):
         if some is not None and ready:
             raise ValueError(f"expected no {what}, got some: the model is trained and stays as is")
     if queries is not None:
         queries = check_items(queries, parts.encoding.input_shape, QUERIES)
+    given = {**given, "queries": queries}
     if views is not None:
         views = flat_views(views, len(x), parts.encoding.input_shape)
-    given = {**given, "queries": queries, "views": views}
+        given = {**given, "views": views}
     folder, fit_model = None if folder is None else Path(folder), None
     if fit is not None and not ready:  # wrong labels are found before anything is trained
         checked = dict(fit.check(len(x), **given))
