@@ -128,7 +128,7 @@ def _memory(options: Options, index: LatentIndex) -> Figure:
         peaks.append(round(memory.peak_bytes / 1e6, 1))
     return Figure(
         name=f"peak memory of add beside the {n:,} vectors, effort {index.effort}",
-        values=[round(memory.peak_bytes / 1e6, 1)],
+        values=peaks,
         target=None if options.quick else ADD_MB,
         unit="MB",
         limit="batches of codes in the making, whose number depends on no number of vectors",

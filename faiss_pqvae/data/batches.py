@@ -139,6 +139,12 @@ def read_batches(x: Any, batch_size: int, what: str) -> Iterator[Tensor]:
         _let_go(getattr(x, "source", x))
 
 
+def read_any_rows(x: Any, rows: npt.NDArray[np.int64], what: str) -> Tensor:
+    """As `read_rows`, in any order, also twice, of what may have rows in rising order alone."""
+    rising, place = np.unique(rows, return_inverse=True)
+    return read_rows(x, rising, what)[torch.from_numpy(place)]
+
+
 def content_key(x: Any, what: str, *, progress: bool = True) -> str:
     """A key of all the content of items, see `key_of_parts`: equal values have the same one.
 

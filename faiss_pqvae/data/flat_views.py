@@ -8,7 +8,7 @@ import numpy as np
 
 from faiss_pqvae.data.as_rows import as_rows
 from faiss_pqvae.data.batches import check_items
-from faiss_pqvae.data.source import Rows
+from faiss_pqvae.data.source import Rows, row_ids
 
 WHAT = "views"  # their name in messages
 
@@ -25,10 +25,9 @@ class _Flat:
         return int(self.shape[0])
 
     def __getitem__(self, rows: Rows, /) -> Any:
-        if isinstance(rows, slice):
-            rows = np.arange(*rows.indices(len(self)))
-        items, place = np.unique(np.asarray(rows) // self._n_views, return_inverse=True)
-        return np.asarray(self.views[items])[place, np.asarray(rows) % self._n_views]
+        wanted = row_ids(rows, len(self))
+        items, place = np.unique(wanted // self._n_views, return_inverse=True)
+        return np.asarray(self.views[items])[place, wanted % self._n_views]
 
 
 def flat_views(views: Any, n: int, item_shape: tuple[int, ...]) -> Any:

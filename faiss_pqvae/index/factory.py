@@ -253,22 +253,8 @@ class Training:
         """Whether the objective can learn codewords of what coarse centroids leave over."""
         return "coarse" in self.objective.learns_from
 
-    def check(
-        self,
-        n: int,
-        *,
-        labels: Any = None,
-        word_vectors: Any = None,
-        queries: Any = None,
-        views: Any = None,
-    ) -> dict[str, Any]:
+    def check(self, n: int, **given: Any) -> dict[str, Any]:
         """What the objective learns from besides n items; linear codes to start at are FAISS's."""
-        given = {
-            "labels": labels,
-            "word_vectors": word_vectors,
-            "queries": queries,
-            "views": views,
-        }
         if "starts" in self.objective.learns_from:
             given["starts"] = linear_starts
         if "codebooks" in self.objective.learns_from:

@@ -93,6 +93,11 @@ class _Done(NamedTuple):
     digest: str = ""
     dtype: str = "<f2"
 
+    def end(self, shape: tuple[int, int]) -> int:
+        """The place behind these rows in a file of features of a shape."""
+        row_bytes = shape[1] * np.dtype(self.dtype).itemsize
+        return _write_header(io.BytesIO(), self.dtype, shape) + self.rows * row_bytes
+
 
 class _OtherItemsError(Exception):
     """What is there of an earlier call is of other items."""
@@ -164,11 +169,8 @@ class _Computing:
         """
         digest, row = self._hash(), 0
         file.seek(0)
-        start, row_bytes = (
-            _write_header(file, done.dtype, self.shape),
-            self.shape[1] * np.dtype(done.dtype).itemsize,
-        )
-        file.seek(start + done.rows * row_bytes)
+        _write_header(file, done.dtype, self.shape)
+        file.seek(done.end(self.shape))
         file.truncate()
         saved = time.monotonic()
         if done.rows:
@@ -245,16 +247,7 @@ def _read_state(state: Path, size: int, shape: tuple[int, int]) -> _Done:
     if not isinstance(about, dict) or about.keys() != set(_Done._fields):  # of another version
         return _Done()
     done = _Done(**about)
-    n_bytes = (
-        _header_bytes(done.dtype, shape) + done.rows * shape[1] * np.dtype(done.dtype).itemsize
-    )
-    return done if done.rows <= shape[0] and size >= n_bytes else _Done()
-
-
-def _header_bytes(dtype: str, shape: tuple[int, int]) -> int:
-    """Before the first feature in a file."""
-    header = io.BytesIO()
-    return _write_header(header, dtype, shape)
+    return done if done.rows <= shape[0] and size >= done.end(shape) else _Done()
 
 
 def _write_header(file: Any, dtype: str, shape: tuple[int, int]) -> int:

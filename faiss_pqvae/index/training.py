@@ -57,23 +57,13 @@ class Fit(Protocol):
     def takes_coarse(self) -> bool:
         """Whether it can be given coarse centroids, to learn codewords of what they leave over."""
 
-    def check(
-        self,
-        n: int,
-        *,
-        labels: Any = None,
-        word_vectors: Any = None,
-        queries: Any = None,
-        views: Any = None,
-    ) -> dict[str, Any]:
+    def check(self, n: int, **given: Any) -> dict[str, Any]:
         """Checks what a training gets besides its items, before anything is read or trained.
 
         Args:
             n: number of items.
-            labels: as `LatentIndex.train` gets them.
-            word_vectors: likewise.
-            queries: likewise, of the shape of the items.
-            views: likewise, see `flat_views`.
+            **given: what there is of what `LatentIndex.train` gets, by its names: labels and
+                word_vectors, queries of the shape of the items, and views, see `flat_views`.
 
         Returns:
             What the call takes as further keyword arguments; queries and views as they came.
@@ -169,18 +159,15 @@ def trained(
         raise ValueError("this index only serves: make one that trains by index_factory")
     _check_residuals(parts, fit, ready=ready)
     x = check_items(x, parts.encoding.input_shape, WHAT)
-    # A fit of somebody need not know of views.
-    given = {what: some for what, some in given.items() if what != "views" or some is not None}
+    given = {what: some for what, some in given.items() if some is not None}
     queries, views = given.get("queries"), given.get("views")
     for what, some in (("queries", queries), ("views", views)):
         if some is not None and ready:
             raise ValueError(f"expected no {what}, got some: the model is trained and stays as is")
     if queries is not None:
-        queries = check_items(queries, parts.encoding.input_shape, QUERIES)
-    given = {**given, "queries": queries}
+        given["queries"] = check_items(queries, parts.encoding.input_shape, QUERIES)
     if views is not None:
-        views = flat_views(views, len(x), parts.encoding.input_shape)
-        given = {**given, "views": views}
+        given["views"] = flat_views(views, len(x), parts.encoding.input_shape)
     folder, fit_model = None if folder is None else Path(folder), None
     if fit is not None and not ready:  # wrong labels are found before anything is trained
         checked = dict(fit.check(len(x), **given))

@@ -11,7 +11,7 @@ import torch
 
 from faiss_pqvae.arguments import instance
 from faiss_pqvae.data.as_rows import as_rows
-from faiss_pqvae.data.batches import check_items, read_rows
+from faiss_pqvae.data.batches import check_items, read_any_rows
 from faiss_pqvae.data.source import Rows, row_ids
 from faiss_pqvae.model.pqvae import to_float
 
@@ -63,16 +63,11 @@ class PictureViews:
         return self.shape[0]
 
     def __getitem__(self, rows: Rows, /) -> npt.NDArray[np.uint8]:
-        if isinstance(rows, slice):
-            wanted = np.arange(*rows.indices(len(self)))
-        else:
-            wanted = row_ids(rows, len(self))
+        wanted = row_ids(rows, len(self))
         found = np.empty((len(wanted), *self.shape[1:]), np.uint8)
-        images, place = np.unique(wanted // self.n_views, return_inverse=True)
-        x = to_float(read_rows(self.x, images, _WHAT))
+        x = to_float(read_any_rows(self.x, wanted // self.n_views, _WHAT))
         for number, row in enumerate(wanted.tolist()):
             generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed}/{row}".encode()))
-            image = x[place[number]].unsqueeze(0)
-            view = random_views(image, self.views, generator)[0]
+            view = random_views(x[number : number + 1], self.views, generator)[0]
             found[number] = view.mul(255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
         return found

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from faiss_pqvae.data.batches import content_key, read_rows
+from faiss_pqvae.data.batches import content_key, read_any_rows
 from faiss_pqvae.data.flat_views import WHAT as MADE
 from faiss_pqvae.data.flat_views import flat_views
 from faiss_pqvae.model import team
@@ -258,19 +258,20 @@ def own_views(
         item after another.
     """
     own = team.share(len(rows))
-    of_all = views.of_vectors  # which are disturbed by what the batch is like
-    if of_all or nearest_rows is not None or made is not None:
-        read = items.read(rows)
-        choices = _choices(len(rows), 0 if made is None else len(made) // len(items), generator)
-        found = []
+    n_made = 0 if made is None else len(made) // len(items)
+    # Vectors are disturbed by what the whole batch is like.
+    if views.of_vectors or nearest_rows is not None or n_made:
+        read, found = items.read(rows), []
+        choices = _choices(len(rows), n_made, generator) if n_made else None
         for view in range(n_views):
-            seen, choice = rows, choices[:, view % choices.shape[1]]
+            seen = rows
             if nearest_rows is not None and view % 2:
                 place = torch.randint(nearest_rows.shape[1], (len(rows),), generator=generator)
                 seen = nearest_rows[rows, place.numpy()]
-            x = to_float(read if seen is rows else _read_any(items.x, seen, WHAT).to(read.device))
-            if made is not None:
-                x = _chosen(x, made, seen, choice, len(made) // len(items))
+            beside = seen is not rows
+            x = to_float(read_any_rows(items.x, seen, WHAT).to(read.device) if beside else read)
+            if choices is not None:
+                x = _chosen(x, made, seen, choices[:, view % (n_made + 1)], n_made)
             else:
                 x = random_views(x, views, generator, size=size)
             found.append(x[own])
@@ -288,8 +289,6 @@ def _choices(n: int, n_made: int, generator: torch.Generator) -> Rows:
 
     (n, n_made + 1) int64, a permutation in every row.
     """
-    if not n_made:
-        return np.zeros((n, 1), np.int64)
     order: Rows = torch.rand(n, n_made + 1, generator=generator).argsort(1).numpy()
     return order
 
@@ -299,16 +298,10 @@ def _chosen(x: Tensor, made: Any, rows: Rows, choice: Rows, n_made: int) -> Tens
     there = np.flatnonzero(choice)
     if not len(there):
         return x
-    views = _read_any(made, rows[there] * n_made + choice[there] - 1, MADE).to(x.device)
+    views = read_any_rows(made, rows[there] * n_made + choice[there] - 1, MADE).to(x.device)
     x = x.clone()
     x[torch.from_numpy(there).to(x.device)] = to_float(views)
     return x
-
-
-def _read_any(x: Any, rows: Rows, what: str) -> Tensor:
-    """Rows in any order, also twice, of a source that may have them in rising order alone."""
-    rising, place = np.unique(rows, return_inverse=True)
-    return read_rows(x, rising, what)[torch.from_numpy(place)]
 
 
 def encoded(model: PQVAE, items: Items, rows: Rows) -> Tensor:

@@ -297,7 +297,7 @@ def _interrupted(x: np.ndarray, folder: Path) -> None:
 
 @pytest.mark.parametrize(
     "other",
-    [*("items", "network", "fewer", "cut", "cut a little", "no state", "other state", "newer")],
+    ["items", "network", "fewer", "cut", "cut a little", "no state", "other state", "newer"],
 )
 def test_keep_features__of_something_else_begin_anew(tmp_path: Path, other: str) -> None:
     x, front = _images(25), _front(seed=1 if other == "network" else 0)
