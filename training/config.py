@@ -26,6 +26,11 @@ class TrainingConfig:
         lr: highest learning rate of Adam; it rises over the first 5 % of the steps and falls to
             zero along a cosine. The paper's 2e-4 is for far longer trainings.
         weight_decay: decoupled (AdamW).
+        fine_tuning_lr: highest learning rate of a network that others have trained and that learns
+            along; None takes what its `Backbone` says, 1e-4 if it was not asked.
+        thawing: share of the training over which the parts of a fine-tuned network (see
+            `ModelConfig.fine_tuned`) begin to learn, the last one first; until then what follows
+            them learns alone, and steps take less time. 0 lets all learn from the start.
         views: what is done to the encoder's input; the decoder's target stays the clean item.
             None takes `Views.for_shape` of the items.
         augment: views by name, "natural", "digits" or "vectors", in place of `views`.
@@ -48,6 +53,8 @@ class TrainingConfig:
     batch_size: int = 256
     lr: float = 2e-3
     weight_decay: float = 1e-4
+    fine_tuning_lr: float | None = None
+    thawing: float = 0.2
     views: Views | None = None
     augment: Preset | None = None
     validation_fraction: float = 0.05
@@ -81,6 +88,12 @@ class TrainingConfig:
             value = getattr(self, name)
             if not (math.isfinite(value) and value >= 0):
                 raise ValueError(f"expected {name} >= 0, got {value}")
+        if self.fine_tuning_lr is not None and not (
+            math.isfinite(self.fine_tuning_lr) and self.fine_tuning_lr >= 0
+        ):
+            raise ValueError(f"expected fine_tuning_lr >= 0, got {self.fine_tuning_lr}")
+        if not 0 <= self.thawing <= 1:
+            raise ValueError(f"expected thawing in [0, 1], got {self.thawing}")
         budget = self.budget_minutes
         if budget is not None and not (math.isfinite(budget) and budget > 0):
             raise ValueError(f"expected budget_minutes > 0, got {budget}")

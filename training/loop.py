@@ -19,6 +19,7 @@ from faiss_pqvae.data.batches import check_items, content_key, read_rows
 from faiss_pqvae.files import replace_bytes
 from faiss_pqvae.model import team
 from faiss_pqvae.model.clustering import histogram, perplexity, usage
+from faiss_pqvae.model.fine_tuned import thaw
 from faiss_pqvae.model.pqvae import PQVAE, have_distances
 from faiss_pqvae.progress import Progress
 from faiss_pqvae.registry import objectives
@@ -343,6 +344,8 @@ class Trainer:
         way, generator = self._way, self.items.generator("step", self.step)
         for group in self.optimizer.param_groups:
             group["lr"] = group.get("highest", self.config.lr) * schedule(*way)
+        thawing = self.config.thawing * way.end
+        thaw(self.model.backbone, min(1.0, way.at / thawing) if thawing else 1.0)
         terms = self.task.terms(examples, self.step, way, generator)
         values = values_of(terms)
         if not math.isfinite(values["loss"]):
@@ -463,6 +466,7 @@ class Trainer:
     def _as_trained(self) -> None:
         """Leaves the model as one whose training is over."""
         self.task.release()
+        thaw(self.model.backbone, 1.0)
         self.model.eval()
         self.model.fitted.fill_(True)
 

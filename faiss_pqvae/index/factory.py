@@ -26,6 +26,7 @@ from faiss_pqvae.index.residual_start import residual_codebooks
 from faiss_pqvae.index.transforms import Transforms
 from faiss_pqvae.model.backbone import Backbone
 from faiss_pqvae.model.config import ModelConfig
+from faiss_pqvae.model.fine_tuned import in_two
 from faiss_pqvae.model.networks import is_named_ours, resolved_decoder, resolved_encoder
 from faiss_pqvae.model.pqvae import PQVAE, latent_dim_of
 from faiss_pqvae.native import faiss
@@ -130,7 +131,14 @@ def index_factory(
     items = shape if front is None else (front.d_out,)
     transforms = _transforms(parsed, items)
     inputs = items if transforms is None else (transforms.d_out,)
-    if backbone is not None and inputs != shape:  # it learns along behind the transforms
+    if backbone is not None and front is not None and transforms is not None:
+        raise error(
+            parsed.text,
+            parsed.transforms[0].start,
+            f"expected no transforms between the parts of {front.backbone.reference}, the last "
+            f"{config.fine_tuned} of which learn",
+        )
+    if backbone is not None and inputs != shape and front is None:  # behind the transforms
         config, _, backbone = _encoder(encoder, config, parsed, inputs)
     config, given_decoder = _decoder(decoder, config, parsed, inputs)
     learned = _objective(objective, config, parsed, inputs)
@@ -171,12 +179,26 @@ def _encoder(
     """The settings with the encoder's name, and somebody's network: frozen, or learning along."""
     key = config.encoder if encoder is None else encoder
     if key is None or is_named_ours(encoders, key):
+        if config.fine_tuned:
+            raise ValueError(
+                f"expected an encoder that others have trained to fine-tune {config.fine_tuned} "
+                f"parts of, such as 'efficientnet-lite0', got {key!r}"
+            )
         return replace(config, encoder=key), None, None
     # Somebody's network is no matrix of ours, which would be a rotation.
     sizes = _latent_dim(replace(config, encoder="of somebody"), parsed, shape)
     backbone = resolved_encoder(key, shape, sizes, width=config.width)
+    front = None
+    if config.fine_tuned and backbone.trainable:
+        raise ValueError(
+            f"expected a frozen network to fine-tune the last {config.fine_tuned} parts of, "
+            "Backbone(..., trainable=False), got one all of which learns"
+        )
+    if config.fine_tuned:
+        frozen, backbone = in_two(backbone, config.fine_tuned, shape)
+        front = None if frozen is None else Front(frozen, shape)
     if backbone.trainable:
-        return replace(config, encoder=backbone.reference), None, backbone
+        return replace(config, encoder=backbone.reference), front, backbone
     # What is learned is a code of its features, by a network of ours that the settings may name.
     head = config.encoder if is_named_ours(encoders, config.encoder) else None
     return replace(config, encoder=head), Front(backbone, shape), None

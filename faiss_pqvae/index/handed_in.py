@@ -11,6 +11,7 @@ from faiss_pqvae.index.front import Front
 from faiss_pqvae.index.latent_index import LatentIndex
 from faiss_pqvae.model.backbone import Backbone, alike
 from faiss_pqvae.model.config import ModelConfig
+from faiss_pqvae.model.fine_tuned import in_two
 from faiss_pqvae.model.networks import is_pretrained, resolved_decoder, resolved_encoder
 from faiss_pqvae.model.pqvae import PQVAE, latent_dim_of
 from faiss_pqvae.model.spec import CodeSpec
@@ -42,12 +43,15 @@ def record_of_encoder(index: LatentIndex) -> Record | None:
                 f"the frozen encoder {front.backbone.reference} has other weights than when the "
                 "codes were learned behind it: give it those again, or train anew"
             )
-        return {
+        found = {
             **front.backbone.record(),
             "input_shape": list(front.input_shape),
             "sha256": fingerprint,
             "probe": front.probe(),
         }
+        if backbone is not None:  # the last parts of the same network
+            found["learned_probe"] = backbone.probe(index.model.input_shape)
+        return found
     if backbone is None:
         return None
     return {**backbone.record(), "probe": backbone.probe(index.model.input_shape)}
@@ -122,9 +126,13 @@ class Given(NamedTuple):
         """
         latent_dim = latent_dim_of(config, spec.structure, M)
         found = HandedIn()
-        if self.encoder_record is not None and self.encoder_record["trainable"]:
-            backbone = _resolved(self.encoder, self.encoder_record, shape)
-            found["encoder"] = _as_recorded(copy.deepcopy(backbone), self.encoder_record)
+        record = self.encoder_record
+        if record is not None and (record["trainable"] or config.fine_tuned):
+            seen = shape if record["trainable"] else tuple(record["input_shape"])
+            backbone = self._whole(record, seen)
+            if config.fine_tuned:
+                backbone = in_two(backbone, config.fine_tuned, seen).learning
+            found["encoder"] = copy.deepcopy(backbone)
         if self.decoder_record is not None:
             try:
                 made = resolved_decoder(self.decoder, shape, latent_dim, width=config.width)
@@ -132,6 +140,10 @@ class Given(NamedTuple):
                 raise ValueError(f"{error}; pass {_described(self.decoder_record)}") from error
             found["decoder"] = copy.deepcopy(made)
         return found
+
+    def _whole(self, record: Record, shape: tuple[int, ...]) -> Backbone:
+        """The encoder that was handed in, seeing what it saw when the bundle was written."""
+        return _as_recorded(_resolved(self.encoder, record, shape), record)
 
     def check_probe(self, model: PQVAE) -> None:
         """Refuses an encoder that computes something else than the one that was written.
@@ -142,7 +154,8 @@ class Given(NamedTuple):
         record = self.encoder_record
         if record is None or model.backbone is None:
             return
-        _check_probe(model.backbone, model.input_shape, record)
+        probe = record["probe"] if record["trainable"] else record["learned_probe"]
+        _check_probe(model.backbone, model.input_shape, probe, record)
 
     def front(self, model: PQVAE) -> Front | None:
         """The frozen network before the model, where there is one.
@@ -154,8 +167,10 @@ class Given(NamedTuple):
         if record is None or record["trainable"]:
             return None
         shape = tuple(record["input_shape"])
-        found = _resolved(self.encoder, record, shape)
-        front = Front(_as_recorded(found, record), shape)
+        found = self._whole(record, shape)
+        if n_learning := model.config.fine_tuned:
+            found = in_two(found, n_learning, shape).frozen or found
+        front = Front(found, shape)
         fingerprint = front.fingerprint()
         if fingerprint != record["sha256"]:
             raise ValueError(
@@ -164,7 +179,7 @@ class Given(NamedTuple):
                 f"{record['sha256'][:12]}...; pass {_described(record)} with its weights as they "
                 "were, as read_index(path, encoder=...), or in a shell --encoder"
             )
-        _check_probe(front.backbone, shape, record)
+        _check_probe(front.backbone, shape, record["probe"], record)
         front.learned_behind = fingerprint
         return front
 
@@ -188,8 +203,10 @@ def _resolved(encoder: Any, record: Record, shape: tuple[int, ...]) -> Backbone:
         raise ValueError(f"{error}; pass {_described(record)}") from error
 
 
-def _check_probe(backbone: Backbone, shape: tuple[int, ...], record: Record) -> None:
-    if not alike(record["probe"], backbone.probe(shape)):
+def _check_probe(
+    backbone: Backbone, shape: tuple[int, ...], probe: list[float], record: Record
+) -> None:
+    if not alike(probe, backbone.probe(shape)):
         raise ValueError(
             "the encoder has the weights that it had, but gives other features than the one that "
             f"the codes were learned with: pass {_described(record)}"
@@ -197,7 +214,6 @@ def _check_probe(backbone: Backbone, shape: tuple[int, ...], record: Record) -> 
 
 
 def _as_recorded(found: Backbone, record: Record) -> Backbone:
-    """The network, seeing what it saw when the bundle was written."""
     backbone = Backbone(
         found.module,
         trainable=record["trainable"],

@@ -6,6 +6,7 @@ import copy
 import hashlib
 import itertools
 import json
+import math
 import numbers
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -123,6 +124,10 @@ class Backbone(nn.Module):
         Raises:
             ValueError: a network that gives something else than a tensor with a row an item.
         """
+        return self._maps(x).flatten(1).float()
+
+    def _maps(self, x: Tensor) -> Tensor:
+        """Features as the network gives them, (n, ...)."""
         features = self.module(self.prepare(x))
         fits = isinstance(features, Tensor) and features.ndim >= 2 and len(features) == len(x)
         if not fits or not features.numel() or features.is_complex() or features.is_sparse:
@@ -132,24 +137,28 @@ class Backbone(nn.Module):
                 f"expected an encoder that gives a tensor ({len(x)}, ...) of real features for "
                 f"{len(x)} items, got {kind}"
             )
-        dense: Tensor = features.flatten(1).float()
-        return dense
+        found: Tensor = features
+        return found
+
+    def features_of(self, input_shape: tuple[int, ...]) -> int:
+        """How many features an item of a shape has, see `shape_of`."""
+        return math.prod(self.shape_of(input_shape))
 
     @torch.no_grad()
-    def features_of(self, input_shape: tuple[int, ...]) -> int:
-        """How many features an item of a shape has; the network is run once, on zeros.
+    def shape_of(self, input_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """Shape of an item's features, not yet flattened; the network is run once, on zeros.
 
         Raises:
             ValueError: a network that cannot take such items, with what it said.
         """
         try:
-            found = self._trial()(torch.zeros(2, *input_shape, device=self.device))
+            found = self._trial()._maps(torch.zeros(2, *input_shape, device=self.device))
         except Exception as error:  # whatever somebody's network raises
             raise ValueError(
                 f"expected an encoder for items of shape {input_shape}, but {self.reference} "
                 f"cannot take them: {type(error).__name__}: {error}"
             ) from error
-        return int(found.shape[1])
+        return tuple(found.shape[1:])
 
     @torch.no_grad()
     def probe(self, input_shape: tuple[int, ...]) -> list[float]:

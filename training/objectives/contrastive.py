@@ -48,7 +48,8 @@ class Contrastive:
         neighbours: of vectors that say what an item is, such as a pretrained network's features:
             every second view is one of one of so many nearest items, by the cosine of what is
             beside the mean, in place of the item itself; what neighbours differ in, the code
-            forgets. 0 compares an item with itself alone.
+            forgets. Where a network that others have trained learns along, they are the nearest by
+            the features that it begins with. 0 compares an item with itself alone.
         small_views: share of a training of images, from its start on, in which views have 5/8 of
             the height and width: a step then takes little more than half the time. None takes 0.7
             for the residual encoders, and 0 for others, most of which take one size only.
@@ -115,7 +116,7 @@ class Contrastive:
                 what is alike.
         """
         config = config.for_shape(model.input_shape, strong=True)
-        if self.neighbours and len(model.input_shape) == 3:
+        if self.neighbours and len(model.input_shape) == 3 and model.backbone is None:
             raise ValueError(
                 f"expected neighbours with vectors, such as features of a frozen network before "
                 f"the model, got {self.neighbours} for images of {model.input_shape}"

@@ -43,7 +43,7 @@ class DPQ:
 
     title: ClassVar[str] = "DPQ"
     code: ClassVar[str] = "DPQ"
-    learns_from: ClassVar[tuple[str, ...]] = ("labels", "word_vectors")
+    learns_from: ClassVar[tuple[str, ...]] = ("labels", "word_vectors", "views")
 
     quantization: float = 0.3
     soft: float = 1.0
@@ -77,13 +77,14 @@ class DPQ:
         return learned_apart("dpq", config, input_shape, update="gradient", fits_decoder=True)
 
     def check(self, n: int, given: dict[str, Any]) -> dict[str, Any]:
-        """Labels, and word vectors of the classes if there are any."""
+        """Labels, and word vectors of the classes and views made before if there are any."""
         if given.get("labels") is None:
             raise ValueError("expected labels for the objective 'dpq', got none")
         labels, vectors = check_labels(given["labels"], n), given.get("word_vectors")
-        if vectors is None:
-            return {"labels": labels}
-        return {"labels": labels, "word_vectors": check_word_vectors(vectors, labels.n_classes)}
+        found = {"labels": labels, "views": given.get("views")}
+        if vectors is not None:
+            found["word_vectors"] = check_word_vectors(vectors, labels.n_classes)
+        return {name: value for name, value in found.items() if value is not None}
 
     def settled(self, model: PQVAE, config: TrainingConfig) -> tuple[DPQ, TrainingConfig]:
         """Views that differ, and how long they are small."""
@@ -103,7 +104,7 @@ class DPQ:
             )
             return _Prefixes(setup.model, self, classes)
 
-        return LabelTask(setup, labels, self.labels, make_loss)
+        return LabelTask(setup, labels, self.labels, make_loss, made=given.get("views"))
 
 
 class _Prefixes:

@@ -37,7 +37,7 @@ class DQN:
 
     title: ClassVar[str] = "DQN"
     code: ClassVar[str] = "DQN"
-    learns_from: ClassVar[tuple[str, ...]] = ("labels",)
+    learns_from: ClassVar[tuple[str, ...]] = ("labels", "views")
 
     quantization: float = 0.1
     labels: LabelTraining = field(default_factory=LabelTraining)
@@ -56,10 +56,11 @@ class DQN:
         return learned_apart("dqn", config, input_shape, update="ema", fits_decoder=True)
 
     def check(self, n: int, given: dict[str, Any]) -> dict[str, Any]:
-        """Labels, as `check_labels` takes them."""
+        """Labels, as `check_labels` takes them, and views made before if there are any."""
         if given.get("labels") is None:
             raise ValueError("expected labels for the objective 'dqn', got none")
-        return {"labels": check_labels(given["labels"], n)}
+        found, views = {"labels": check_labels(given["labels"], n)}, given.get("views")
+        return found if views is None else {**found, "views": views}
 
     def settled(self, model: PQVAE, config: TrainingConfig) -> tuple[DQN, TrainingConfig]:
         """Views that differ, and how long they are small."""
@@ -72,7 +73,7 @@ class DQN:
         def make_loss(generator: torch.Generator) -> LabelLoss:
             return _Pairs(setup.model, self)
 
-        return LabelTask(setup, given["labels"], self.labels, make_loss)
+        return LabelTask(setup, given["labels"], self.labels, make_loss, made=given.get("views"))
 
 
 class _Pairs:

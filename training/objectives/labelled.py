@@ -29,8 +29,10 @@ from .contrastive import nt_xent
 from .protocol import Setup, Terms, Validation, Way, items_of
 from .view_task import (
     NORMALIZATION_ITEMS,
+    as_made,
     encoded,
     groups_of,
+    key_of_made,
     own_views,
     settled_small_views,
     view_size,
@@ -145,6 +147,7 @@ class LabelTask:
         labels: of all items.
         settings: settled.
         make_loss: makes the loss, of the task's generator for what it draws.
+        made: views that were made before, see `ViewTask`.
     """
 
     resumes_within_epochs = True
@@ -156,12 +159,15 @@ class LabelTask:
         labels: Labels,
         settings: LabelTraining,
         make_loss: Callable[[torch.Generator], LabelLoss],
+        *,
+        made: Any = None,
     ) -> None:
         assert setup.config.views is not None  # settled
         self.model, self.config, self.labels = setup.model, setup.config, labels
         self.settings, self.views, self.progress = settings, setup.config.views, setup.progress
         labelled = labels.labelled
         self.items = items_of(setup, labelled=labelled)
+        self.made = as_made(made, self.items, self.model)
         self.examples = self.items.train_rows
         self.batch_size = min(self.config.batch_size, len(self.examples))
         self.epochs, self.patience = self.config.epochs, self.config.patience
@@ -185,7 +191,7 @@ class LabelTask:
     def parameter_groups(self) -> list[dict[str, Any]]:
         """All weights; residual codewords move at a rate of their own."""
         residual = self.model.structure == "residual"
-        groups = groups_of(self.model, self.config.lr, own_rate=residual)
+        groups = groups_of(self.model, self.config, own_rate=residual)
         if self.loss.module is not None:
             groups[0]["params"] += list(self.loss.module.parameters())
         return groups
@@ -214,7 +220,8 @@ class LabelTask:
     def fingerprint(self) -> dict[str, Any]:
         """A hash of what is learned from besides the items."""
         digest = zlib.crc32(self.labels.classes.tobytes() + self.labels.starts.tobytes())
-        return {"labels": f"{zlib.crc32(self.loss.fingerprint(), digest):08x}"}
+        found = {"labels": f"{zlib.crc32(self.loss.fingerprint(), digest):08x}"}
+        return found | key_of_made(self.made, progress=self.progress)
 
     def terms(self, examples: Rows, step: int, way: Way, generator: torch.Generator) -> Terms:
         """The objective of a batch: `examples`, and labelled items in place of some of them."""
@@ -231,7 +238,13 @@ class LabelTask:
         enabled, device = self.precision == "bfloat16", self.items.device.type
         with torch.autocast(device, torch.bfloat16, enabled=enabled):
             _, views = own_views(
-                self.items, rows, self.views, generator, n_views=n_views, size=size
+                self.items,
+                rows,
+                self.views,
+                generator,
+                n_views=n_views,
+                size=size,
+                made=self.made,
             )
             z = team.gathered(self.model.encode(views), len(rows), groups=n_views)
         y = class_matrix(self.labels, rows).to(z.device)

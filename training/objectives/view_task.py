@@ -14,10 +14,12 @@ from faiss_pqvae.data.batches import content_key, read_any_rows
 from faiss_pqvae.data.flat_views import WHAT as MADE
 from faiss_pqvae.data.flat_views import flat_views
 from faiss_pqvae.model import team
+from faiss_pqvae.model.fine_tuned import thaw
 from faiss_pqvae.model.networks.resnet import ResNet
 from faiss_pqvae.model.pqvae import PQVAE, to_float
 from faiss_pqvae.progress import Progress
 
+from ..config import TrainingConfig
 from ..data.items import PART, WHAT, Items, Rows, parts
 from ..data.views import Views, random_views
 from ..device import faster_precision
@@ -93,16 +95,14 @@ class ViewTask:
         self._by_batch, self._own_rate = by_batch, own_rate
         self._whitener = whitener
         self._kept, self._neighbours = setup.kept, neighbours
-        if made is not None:
-            made = flat_views(made, len(self.items), self.model.input_shape)
-        self._made = made
+        self._made = as_made(made, self.items, self.model)
         self._nearest: Rows | None = None  # (len(items), neighbours), once they are found
         self._bypass = True  # until there are codewords
         self._small = False  # whether the last step's views were
 
     def parameter_groups(self) -> list[dict[str, Any]]:
         """See `groups_of`."""
-        return groups_of(self.model, self.config.lr, own_rate=self._own_rate)
+        return groups_of(self.model, self.config, own_rate=self._own_rate)
 
     def start(self) -> tuple[dict[str, Any], float | None]:
         """Fits the normalisation and what the objective prepares, and chooses the precision."""
@@ -127,7 +127,7 @@ class ViewTask:
     @torch.no_grad()
     def _found_nearest(self) -> dict[str, Any]:
         items = self.items
-        held, train = (items.vectors(rows) for rows in (items.validation_rows, items.train_rows))
+        held, train = (self._told_by(rows) for rows in (items.validation_rows, items.train_rows))
         mean = train.mean(0)
         held, train = (functional.normalize(x - mean) for x in (held, train))
         k = min(self._neighbours, len(train) - 1)
@@ -139,6 +139,19 @@ class ViewTask:
         rows[items.validation_rows] = items.train_rows[of_held.cpu().numpy()]
         rows[items.train_rows] = items.train_rows[of_train.cpu().numpy()]
         return {"rows": torch.from_numpy(rows)}
+
+    def _told_by(self, rows: Rows) -> Tensor:
+        """What says how near items are: vectors, or features of a network that learns along."""
+        network = self.model.backbone
+        if network is None:
+            return self.items.vectors(rows)
+        self.model.eval()
+        found = []
+        with Progress("features", len(rows), unit="items", shown=self.progress) as bar:
+            for part in parts(rows):
+                found.append(network(to_float(self.items.read(part))))
+                bar.update(len(part))
+        return torch.cat(found)
 
     def state(self) -> dict[str, Any]:
         """See `Task.state`."""
@@ -155,9 +168,7 @@ class ViewTask:
 
     def fingerprint(self) -> dict[str, Any]:
         """Views that were made before: items and settings are all else."""
-        if self._made is None:
-            return {}
-        return {"views": content_key(self._made, MADE, progress=self.progress)}
+        return key_of_made(self._made, progress=self.progress)
 
     def terms(self, examples: Rows, step: int, way: Way, generator: torch.Generator) -> Terms:
         """The objective of views of the items in rows `examples`."""
@@ -304,6 +315,21 @@ def _chosen(x: Tensor, made: Any, rows: Rows, choice: Rows, n_made: int) -> Tens
     return x
 
 
+def as_made(views: Any, items: Items, model: PQVAE) -> Any:
+    """Views that were made before, if there are any, in one row after another."""
+    return None if views is None else flat_views(views, len(items), model.input_shape)
+
+
+def key_of_made(made: Any, *, progress: bool) -> dict[str, str]:
+    """What a checkpoint has to know of views that were made before; nothing where there are none.
+
+    Args:
+        made: see `as_made`.
+        progress: draw a bar.
+    """
+    return {} if made is None else {"views": content_key(made, MADE, progress=progress)}
+
+
 def encoded(model: PQVAE, items: Items, rows: Rows) -> Tensor:
     """Latents (n, latent_dim) of a batch's rows (n,), of which every process encodes its share."""
     return team.gathered(model.encode(items.read(rows[team.share(len(rows))])), len(rows))
@@ -338,12 +364,12 @@ def view_size(small_views: float, shape: tuple[int, ...], way: Way) -> tuple[int
     return max(1, round(_SMALL * height)), max(1, round(_SMALL * width))
 
 
-def groups_of(model: PQVAE, lr: float, *, own_rate: bool) -> list[dict[str, Any]]:
+def groups_of(model: PQVAE, config: TrainingConfig, *, own_rate: bool) -> list[dict[str, Any]]:
     """Parameter groups: what moves at a rate of its own, and the rest.
 
     Args:
         model: to be trained. An encoder that was handed in has its own learning rate.
-        lr: highest learning rate of everything else.
+        config: has the highest learning rates.
         own_rate: whether codewords learn by gradient at a rate that suits their size.
     """
     codewords = model.quantizer.codewords
@@ -353,9 +379,12 @@ def groups_of(model: PQVAE, lr: float, *, own_rate: bool) -> list[dict[str, Any]
     groups: list[dict[str, Any]] = [{"params": rest}]
     if own_rate:
         # Their components are of that size: a step turns them as far as it turns larger weights.
-        highest = lr * model.latent_dim**-0.5
+        highest = config.lr * model.latent_dim**-0.5
         groups.append({"params": [codewords], "highest": highest, "weight_decay": 0.0})
     if model.backbone is not None:
+        thaw(model.backbone, 1.0)
         learning = [p for p in backbone if p.requires_grad]
-        groups.append({"params": learning, "highest": model.backbone.lr, "weight_decay": 0.0})
+        own = config.fine_tuning_lr
+        highest = model.backbone.lr if own is None else own
+        groups.append({"params": learning, "highest": highest, "weight_decay": 0.0})
     return groups

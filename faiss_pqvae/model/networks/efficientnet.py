@@ -6,7 +6,6 @@ them (Apache licence, 17 MB); the extra `backbone` brings it.
 
 from __future__ import annotations
 
-from itertools import pairwise
 from typing import NamedTuple
 
 import torch
@@ -91,28 +90,35 @@ class Block(nn.Module):
         return x + out if self.is_residual else out
 
 
-class EfficientNetLite0(nn.Module):
-    """Images (n, 3, h, w), of mean 0 and deviation 1, to features (n, 1280), all positive."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        widths = [32, *(stage.channels for stage in _STAGES)]
-        blocks = []
-        for (c_in, c_out), stage in zip(pairwise(widths), _STAGES, strict=True):
-            for at in range(stage.blocks):
-                first = at == 0
-                stride = stage.stride if first else 1
-                blocks.append(
-                    Block(c_in if first else c_out, c_out, stage.kernel, stride, stage.widening)
-                )
-        self.layers = nn.Sequential(
-            *_layers(3, widths[0], 3, stride=2), *blocks, *_layers(widths[-1], N_FEATURES, 1)
-        )
+class Pooled(nn.Sequential):
+    """Layers, and then the mean of every channel over the picture."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """The mean of every channel over the picture."""
-        out: Tensor = self.layers(x).mean((2, 3))
+        """(n, c, h, w) to (n, channels)."""
+        out: Tensor = super().forward(x).mean((2, 3))
         return out
+
+
+class EfficientNetLite0(nn.Sequential):
+    """Images (n, 3, h, w), of mean 0 and deviation 1, to features (n, 1280), all positive.
+
+    It has 9 parts: the stem, seven stages, and what makes features of the last one's.
+    """
+
+    def __init__(self) -> None:
+        widths = [32, *(stage.channels for stage in _STAGES)]
+        super().__init__(
+            nn.Sequential(*_layers(3, widths[0], 3, stride=2)),
+            *(_stage(c_in, stage) for c_in, stage in zip(widths, _STAGES, strict=False)),
+            Pooled(*_layers(widths[-1], N_FEATURES, 1)),
+        )
+
+
+def _stage(c_in: int, stage: _Stage) -> nn.Sequential:
+    _, kernel, stride, widening, c_out = stage
+    first = Block(c_in, c_out, kernel, stride, widening)
+    others = (Block(c_out, c_out, kernel, 1, widening) for _ in range(stage.blocks - 1))
+    return nn.Sequential(first, *others)
 
 
 def pretrained() -> EfficientNetLite0:

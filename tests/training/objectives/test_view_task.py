@@ -129,7 +129,7 @@ def test_fit__what_a_backbone_sees_is_not_standardised():
 def test_groups__a_backbone_has_its_own_rate_and_all_learn_once():
     backbone = Backbone(pretrained(), lr=1e-5)
     net = new_model(SHAPE, 2, 3, ModelConfig(dsub=4), objective="contrastive", encoder=backbone)
-    groups = groups_of(net, 1e-3, own_rate=True)
+    groups = groups_of(net, config(lr=1e-3), own_rate=True)
     rest, codewords, own = groups
     assert "highest" not in rest
     assert [id(p) for p in codewords["params"]] == [id(net.quantizer.codewords)]
@@ -146,13 +146,13 @@ def test_groups__frozen_parts_of_a_backbone_are_left_out():
     network = pretrained()
     network[1].requires_grad_(False)
     net = new_model(SHAPE, 2, 3, ModelConfig(dsub=4), encoder=Backbone(network))
-    own = groups_of(net, 1e-3, own_rate=False)[-1]
+    own = groups_of(net, config(lr=1e-3), own_rate=False)[-1]
     assert {id(p) for p in own["params"]} == {id(p) for p in network[3].parameters()}
 
 
 def test_groups__without_a_backbone_there_is_one():
     net = model("reconstruction")
-    (group,) = groups_of(net, 1e-3, own_rate=False)
+    (group,) = groups_of(net, config(lr=1e-3), own_rate=False)
     assert {id(p) for p in group["params"]} == {id(p) for p in net.parameters()}
 
 

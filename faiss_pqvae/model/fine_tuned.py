@@ -1,0 +1,113 @@
+"""A network that others have trained, in two: what stays as it is, and its last parts, which learn.
+
+What stays runs once over the items of a training; what it makes of them is kept. Learning then
+costs what the last parts do.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from faiss_pqvae.model.backbone import Backbone
+
+
+class InTwo(NamedTuple):
+    """The parts of a network.
+
+    Attributes:
+        frozen: the first ones, which give their output flattened; None where all learn.
+        learning: the last ones, from that to the network's features.
+    """
+
+    frozen: Backbone | None
+    learning: Backbone
+
+
+class Parts(nn.Sequential):
+    """The last parts of a network, which begin to learn one after another, the last one first.
+
+    Statistics of batch normalisation stay those of the data that the network was trained with: a
+    batch has fewer items, and codes are those of single ones.
+
+    Args:
+        shape: of what they take, which comes flattened; None takes it as it comes.
+        parts: of the network, in its order.
+    """
+
+    def __init__(self, shape: tuple[int, ...] | None, *parts: nn.Module) -> None:
+        super().__init__(*parts)
+        self.shape = shape
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Inputs (n, ...) to features (n, f)."""
+        if self.shape is not None:
+            x = x.view(-1, *self.shape)
+        if x.ndim == 4:
+            x = x.contiguous(memory_format=torch.channels_last)
+        out: Tensor = super().forward(x)
+        return out
+
+    def train(self, mode: bool = True) -> Parts:
+        """Weights learn in either mode: what a training changes besides stays as it is."""
+        return super().train(False)
+
+    def thaw(self, share: float) -> None:
+        """Lets the last parts learn, and no others.
+
+        Args:
+            share: of the way until all of them do, from 0, where none does.
+        """
+        n_learning = min(len(self), int(share * len(self)))
+        for number, part in enumerate(self):
+            part.requires_grad_(number >= len(self) - n_learning)
+
+
+def in_two(backbone: Backbone, n_learning: int, input_shape: tuple[int, ...]) -> InTwo:
+    """The first parts of a network, and the last ones, which share its weights.
+
+    Args:
+        backbone: of a torch.nn.Sequential, whose children are the parts.
+        n_learning: of them learn; 1 or more, and at most all.
+        input_shape: of an item.
+
+    Raises:
+        ValueError: a network that is no Sequential, or one of fewer parts.
+    """
+    module = backbone.module
+    if not isinstance(module, nn.Sequential):
+        raise ValueError(
+            "expected a torch.nn.Sequential to fine-tune the last parts of, got "
+            f"{type(module).__name__}: hand in Backbone(network), all of which learns"
+        )
+    parts, reference = list(module), backbone.reference
+    if n_learning > len(parts):
+        raise ValueError(
+            f"expected fine_tuned <= {len(parts)}, the parts of {reference}, got {n_learning}"
+        )
+    seen = {"size": backbone.size, "mean": backbone.mean, "deviation": backbone.deviation}
+    named = {"reference": reference, "arguments": backbone.arguments}
+    if n_learning == len(parts):
+        whole = Backbone(Parts(None, *parts), lr=backbone.lr, **seen, **named)
+        whole.made_with = backbone.made_with
+        return InTwo(None, whole)
+    first = nn.Sequential(*parts[:-n_learning])
+    frozen = Backbone(first, trainable=False, **seen, **named)
+    frozen.made_with = backbone.made_with
+    shape = frozen.shape_of(input_shape)
+    learning = Backbone(Parts(shape, *parts[-n_learning:]), lr=backbone.lr, reference=reference)
+    learning.made_with = backbone.made_with
+    return InTwo(frozen, learning)
+
+
+def thaw(network: nn.Module | None, share: float) -> None:
+    """Lets the last parts of a fine-tuned network learn, see `Parts.thaw`; others are as they are.
+
+    Args:
+        network: a model's `Backbone`, or None.
+        share: of the way until all parts learn.
+    """
+    if isinstance(network, Backbone) and isinstance(network.module, Parts):
+        network.module.thaw(share)
