@@ -225,15 +225,16 @@ def _measure(
 def _searches(job: _Job, method: Method, keys: Sequence[str]) -> Iterator[_Search]:
     """The same of an index that is built once for all search settings, where it is needed."""
     made: Built | None = None
+    seen = job if method.data is None else job._replace(data=method.data)
     for (search, among), key in zip(_asked_of(job.data, method), keys, strict=True):
         raw = None if job.fresh else _reusable(job.out, key, method, search)
         if raw is not None:
             yield _Search(search, among, key, raw, True)
             continue
         if made is None:
-            made = built(job.data, method)
+            made = built(seen.data, method)
         set_search(made.index, search, of_several=len(method.searches) > 1)
-        raw = _of_all(job, made, search) if among is None else _of_some(job, made, among)
+        raw = _of_all(seen, made, search) if among is None else _of_some(seen, made, among)
         write_raw(raw, job.out, key)
         yield _Search(search, among, key, raw, False)
 

@@ -26,6 +26,11 @@ def rows(request: Request) -> Iterator[Method]:
     settings = request.learned
     if settings is None:
         return
+    if settings.tuned is not None:
+        shape = tuple(settings.tuned.data.database.shape[1:])
+        request = dataclasses.replace(request, shape=shape)
+        yield from _of_code(_code(request, settings), request)
+        return
     own = getattr(settings.objective, "lambda_", None)
     if settings.product is not None:
         yield from _sums_and_products(request, settings)
@@ -144,6 +149,7 @@ def _code(
         pretrained=settings.pretrained,
         queries=settings.queries,
         views=settings.views if "views" in objective.learns_from else None,
+        tuned=settings.tuned,
         metric=request.metric,
         lengths=lengths,
         shown=lambda_ is None and request.seed == request.seeds[0],

@@ -32,7 +32,7 @@ from .code_shape import is_residual, reads_labels
 from .inverted import NPROBES, list_bytes
 from .learned_index import Behind, Scanned, kept_bytes
 from .method import Finished, Method, Shape, check_enough
-from .settings import is_foreign, read_bundle
+from .settings import Tuned, is_foreign, read_bundle
 
 LEAST_ITEMS = 4  # that a training takes: some are held out
 
@@ -54,6 +54,7 @@ class LearnedCode:
         pretrained: whose encoder the training starts from.
         queries: real ones to learn from besides, see `LatentIndex.train`.
         views: of the training items, made before, likewise.
+        tuned: the encoder, and the items as it gets them.
         lengths: in bits; what there are rows of. Of residual codes multiples of nbits up to
             M * nbits, of others M * nbits alone, which is the default.
         shown: whether the index is kept, and how often it has its codewords goes into the report.
@@ -79,6 +80,7 @@ class LearnedCode:
         pretrained: PQVAE | None = None,
         queries: Any = None,
         views: Any = None,
+        tuned: Tuned | None = None,
         lengths: tuple[int, ...] = (),
         shown: bool = True,
         reranked: bool = False,
@@ -97,7 +99,7 @@ class LearnedCode:
                 f"expected lengths of {self.code} of {[*possible]} bits, got {self.lengths}"
             )
         self.model, self.training, self.pretrained = model, training, pretrained
-        self.queries, self.views = queries, views
+        self.queries, self.views, self.tuned = queries, views, tuned
         self.metric: Metric = metric
         self.folder, self.shown = folder, shown
         self.name = (name or self.objective.title) + (", re-ranked" if reranked else "")
@@ -167,6 +169,7 @@ class LearnedCode:
                     **dataclasses.asdict(objective),
                 },
                 **({"pretrained": self.pretrained.fingerprint()} if self.pretrained else {}),
+                **({"items": self.tuned.key} if self.tuned else {}),
                 **{
                     what: _key_of_given(given, what)
                     for what, given in (("queries", self.queries), ("views", self.views))
@@ -179,6 +182,7 @@ class LearnedCode:
             finish=self.finish,
             marked=True,
             code=self.foreign,
+            data=None if self.tuned is None else self.tuned.data,
         )
 
     def new(self, item_shape: Shape, factory: str) -> LatentIndex:
@@ -190,6 +194,7 @@ class LearnedCode:
             training=self.training,
             objective=self.objective,
             pretrained=self.pretrained,
+            encoder=None if self.tuned is None else self.tuned.encoder,
             metric_type=None if self.metric == "l2" else self.metric,
         )
 
@@ -264,6 +269,7 @@ class LearnedCode:
         """Writes the index, where it is shown, and counts its codewords."""
         if not self.shown:
             return Finished(self.label, self.log)
+        data = data if self.tuned is None else self.tuned.data
         usage = codeword_counts(self.index(data), self.M, self.nbits)
         return Finished(self.label, self.log, usage, self.folder)
 
@@ -280,7 +286,8 @@ class LearnedCode:
             return None
         if held != {"items": _key_of(x)}:
             return None
-        found = read_bundle(self.folder, self.model)
+        encoder = None if self.tuned is None else self.tuned.encoder
+        found = read_bundle(self.folder, self.model, encoder=encoder)
         return found if found.ntotal == len(x) else None
 
 

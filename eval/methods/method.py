@@ -105,6 +105,8 @@ class Method:
         finish: called once after the run with the data, for all rows that have the same one: keeps
             what was trained, and says what the report may show of it.
         marked: reports mark its rows: what the others are there to be compared with.
+        data: the same items, queries and relevance as this method gets them, where it does not get
+            what all others do: `config` has to say how these differ.
         code: classes and functions besides `build` whose source decides the result: where one of
             them or `build` changes, stored results are not used again.
 
@@ -123,6 +125,7 @@ class Method:
     supervised: bool = False
     finish: Callable[[Evaluated], Finished] | None = None
     marked: bool = False
+    data: Evaluated | None = None
     code: tuple[Any, ...] = ()
 
     def __post_init__(self) -> None:

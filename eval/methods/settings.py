@@ -4,10 +4,26 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from faiss_pqvae import PQVAE, Backbone, LatentIndex, ModelConfig, TrainingConfig, read_index
 from faiss_pqvae.registry import decoders, encoders, is_ours
+
+from ..data.protocol import Evaluated
+
+
+class Tuned(NamedTuple):
+    """A network whose last parts learn along, where all others get its features as they were.
+
+    Attributes:
+        data: the same items, as its first parts, which stay as they are, give them.
+        encoder: the last parts, which learn.
+        key: of these items.
+    """
+
+    data: Evaluated
+    encoder: Backbone
+    key: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -28,6 +44,7 @@ class CodeSettings:
         pretrained: whose encoder every training starts from.
         queries: (nq, d) real ones to learn from, none of those that measure; or None.
         views: (n * K, ...) of the training items, made before; or None.
+        tuned: what learns along, and what is learned from then; None takes what all others get.
     """
 
     objective: Any
@@ -40,16 +57,27 @@ class CodeSettings:
     reranked: Any = None
     queries: Any = None
     views: Any = None
+    tuned: Tuned | None = None
 
 
-def read_bundle(folder: Path, model: ModelConfig) -> LatentIndex:
-    """A bundle of this model's: somebody's network, which it names, is handed in again."""
+def read_bundle(
+    folder: Path, model: ModelConfig, *, encoder: Backbone | None = None
+) -> LatentIndex:
+    """A bundle of this model's: somebody's network, which it names, is handed in again.
+
+    Args:
+        folder: of the bundle.
+        model: its settings.
+        encoder: that was handed in by itself, and not by a name.
+    """
     named = {"encoder": (encoders, model.encoder), "decoder": (decoders, model.decoder)}
     others: dict[str, Any] = {
         part: name
         for part, (registry, name) in named.items()
         if name is not None and is_foreign(registry.get(name))
     }
+    if encoder is not None:
+        others["encoder"] = encoder
     return read_index(folder, **others)
 
 

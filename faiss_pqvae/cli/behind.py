@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+from faiss_pqvae.data.batches import content_key
 from faiss_pqvae.data.images.decoder import OtherSizeError
 from faiss_pqvae.data.source import Source
 from faiss_pqvae.eval.data.labelled import LabelledData
 from faiss_pqvae.eval.data.protocol import Evaluated
+from faiss_pqvae.eval.methods.settings import Tuned
 from faiss_pqvae.index.features import keep_features
 from faiss_pqvae.index.front import Front
+from faiss_pqvae.model.backbone import Backbone
+from faiss_pqvae.model.config import ModelConfig
+from faiss_pqvae.model.fine_tuned import in_two
 from faiss_pqvae.model.networks import resolved_encoder
 from faiss_pqvae.model.networks.efficientnet import SIZE
 from faiss_pqvae.training import PictureViews, TrainingConfig
@@ -61,29 +67,43 @@ class Behind(NamedTuple):
 
     Attributes:
         data: of features.
-        views: (n * K, d) features of views of the training images, or None.
-        training: settings of the loop for features.
+        tuned: what learns along, where something does.
+        views: (n * K, d) features of views of the training images, or None; where something learns
+            along, as it gets them.
+        model: settings of the model for features.
+        training: those of the loop.
     """
 
     data: LabelledData
+    tuned: Tuned | None
     views: Source | None
+    model: ModelConfig
     training: TrainingConfig
 
 
 def behind(
-    data: Evaluated, encoder: str, folder: Path, kept_views: int, training: TrainingConfig
+    data: Evaluated,
+    encoder: str,
+    folder: Path,
+    kept_views: int,
+    model: ModelConfig,
+    training: TrainingConfig,
 ) -> Behind:
     """The same data as features, computed once, which are then what every method gets.
+
+    Where the last parts of the network learn along, the learned code gets what its first parts
+    give, which is kept, too.
 
     Args:
         data: images with labels.
         encoder: a name of a registered encoder or package.module:attribute, of a frozen network.
         folder: where features are kept.
         kept_views: of every training image, which the network sees, too.
+        model: says how many parts learn along.
         training: see `made_before`.
 
     Raises:
-        ValueError: no images with labels; a network that learns along.
+        ValueError: no images with labels; a network that learns along as a whole.
     """
     shape = tuple(data.database.shape[1:])
     if not isinstance(data, LabelledData) or len(shape) != 3:
@@ -94,23 +114,46 @@ def behind(
             f"expected a frozen network to make features, Backbone(..., trainable=False), got "
             f"{encoder}, which learns along: --encoder trains it"
         )
-    front = Front(backbone, shape)
-
-    def features(source: Source, what: str) -> Source:
-        return keep_features(source, front, folder / what, what=f"images ({what})")
-
-    database = features(data.database, "database")
-    train = database if data.train is data.database else features(data.train, "train")
-    views = None
+    views: Source | None = None
+    tuned = None
     if kept_views:
-        made, training = made_before(data.train, kept_views, training)
-        views = features(made, "views")
+        views, training = made_before(data.train, kept_views, training)
+    front, seen = Front(backbone, shape), data
+    if model.fine_tuned:
+        first, last = in_two(backbone, model.fine_tuned, shape)
+        if first is None:
+            raise ValueError(
+                f"expected --model.fine-tuned below {model.fine_tuned}, all parts of {encoder}, "
+                "with --features: --encoder trains all of it"
+            )
+        maps = Front(first, shape)
+        seen = _seen_by(maps, data, folder, "-maps")
+        if views is not None:
+            views = _kept(views, maps, folder / "views-maps")
+        key = content_key(seen.database, "images (database)")
+        tuned = Tuned(seen, last, key)
+        model = replace(model, encoder=None, fine_tuned=0)
+        # What follows has seen nothing of any item yet: all others get features as they were.
+        module = copy.deepcopy(last.module)
+        front = Front(Backbone(module, trainable=False, reference=encoder), (maps.d_out,))
+    elif views is not None:
+        views = _kept(views, front, folder / "views")
     found = replace(
-        data,
+        _seen_by(front, seen, folder),
         name=f"{data.name}, features of {encoder}",
         description=f"{data.description}; {front.d_out} features an image, of {encoder}",
-        train=train,
-        database=database,
-        queries=features(data.queries, "queries"),
     )
-    return Behind(found, views, training)
+    return Behind(found, tuned, views, model, training)
+
+
+def _seen_by(front: Front, data: LabelledData, folder: Path, suffix: str = "") -> LabelledData:
+    """The data as a network gives them, in folders by what they are."""
+    database = _kept(data.database, front, folder / f"database{suffix}")
+    same = data.train is data.database
+    train = database if same else _kept(data.train, front, folder / f"train{suffix}")
+    queries = _kept(data.queries, front, folder / f"queries{suffix}")
+    return replace(data, train=train, database=database, queries=queries)
+
+
+def _kept(source: Source, front: Front, folder: Path) -> Source:
+    return keep_features(source, front, folder, what=f"images ({folder.name})")

@@ -133,8 +133,9 @@ def evaluate(
         features: of images with labels: a frozen network, such as efficientnet-lite0 or
             package.module:attribute, whose features all methods get in their place, exact search
             among them. They are computed once and kept in OUT/features.
-        kept_views: with --features and --model.objective contrastive: so many augmented views of
-            every training image go through the network, too, and the learned code learns from them.
+        kept_views: with --features and --model.objective contrastive, dqn or dpq: so many augmented
+            views of every training image go through the network, too, and the learned code learns
+            from them.
         pretrained: folder of a trained index whose encoder every training starts from.
         train_queries: for vectors: a file of real queries that the learned code learns from, as
             `train --queries` does; none of those that measure.
@@ -166,9 +167,11 @@ def evaluate(
 
     of_photographs = own.size is None and is_pretrained(encoders, features)
     data = in_some_size(opened_in, Path(dataset)) if of_photographs else opened_in(None)
-    made = None
+    made = tuned = None
     if features is not None:
-        data, made, training = behind(data, features, out / "features", kept_views, training)
+        data, tuned, made, model, training = behind(
+            data, features, out / "features", kept_views, model, training
+        )
     shape = tuple(data.database.shape[1:])
     wanted, k = k, data.default_k if k is None else k
     rows = [] if index is None else [given(stored, index, shape, len(data.database))]
@@ -189,6 +192,7 @@ def evaluate(
             pretrained=None if pretrained is None else read_bundle(pretrained, model).model,
             queries=None if train_queries is None else _train_queries(train_queries, data),
             views=made,
+            tuned=tuned,
         )
     lengths = bits or tuple(row.bits for row in rows)
     rows += rows_of(data, names=methods, lengths=lengths, seeds=seeds, nlist=nlist, learned=learned)
@@ -239,7 +243,7 @@ def _check_kept_views(features: str | None, model: ModelConfig, learns: bool) ->
         raise ValueError("expected --kept-views with a learned code to train, got no such row")
     if model.objective is None or "views" not in resolved_objective(model.objective).learns_from:
         raise ValueError(
-            "expected --kept-views with --model.objective contrastive, which learns from them, got "
+            "expected --kept-views with --model.objective contrastive, dqn or dpq, got "
             f"{model.objective or 'none'}"
         )
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from faiss_pqvae.model.backbone import Backbone
+from faiss_pqvae.model.networks import evaluating_fast
 
 
 class Front:
@@ -23,7 +24,8 @@ class Front:
         backbone: with `trainable=False`.
         input_shape: of one item, (c, h, w) or (d,).
         chunk_bytes: of float32 inputs that the network sees together, whose activations take many
-            times their memory.
+            times their memory. None takes 2 MiB on a CPU, whose caches then hold what is between
+            two layers (a third of the time with all at once), and 64 MiB elsewhere.
 
     Attributes:
         d_out: features of an item.
@@ -35,7 +37,7 @@ class Front:
     """
 
     def __init__(
-        self, backbone: Backbone, input_shape: tuple[int, ...], *, chunk_bytes: int = 2**26
+        self, backbone: Backbone, input_shape: tuple[int, ...], *, chunk_bytes: int | None = None
     ) -> None:
         if not isinstance(backbone, Backbone):
             raise TypeError(f"expected a Backbone, got {type(backbone).__name__}")
@@ -45,6 +47,7 @@ class Front:
                 "learns along is the model's own encoder"
             )
         self.backbone, self.input_shape = backbone, tuple(input_shape)
+        self._runs = evaluating_fast(backbone)
         self.chunk_bytes = chunk_bytes
         self.d_out = backbone.features_of(self.input_shape)
         self.learned_behind: str | None = None
@@ -76,6 +79,7 @@ class Front:
         """A copy with a network of its own on a device."""
         other = copy.copy(self)
         other.backbone = copy.deepcopy(self.backbone).to(device)
+        other._runs = evaluating_fast(other.backbone)
         return other
 
     @torch.inference_mode()
@@ -89,8 +93,8 @@ class Front:
             ValueError: NaN or infinity in them, or another number of them.
         """
         device = self.backbone.device
-        with evaluating(self.backbone):
-            parts = [self.backbone(part.to(device)) for part in torch.split(items, self._chunk())]
+        with evaluating(self._runs):
+            parts = [self._runs(part.to(device)) for part in torch.split(items, self._chunk())]
         features = torch.cat(parts)
         if features.shape[1] != self.d_out:
             raise ValueError(
@@ -110,7 +114,10 @@ class Front:
         shape = self.input_shape
         if self.backbone.size is not None and len(shape) == 3:
             shape = (shape[0], *self.backbone.size)
-        return max(1, self.chunk_bytes // (4 * math.prod(shape)))
+        chunk_bytes = self.chunk_bytes
+        if chunk_bytes is None:
+            chunk_bytes = 2**21 if self.backbone.device.type == "cpu" else 2**26
+        return max(1, chunk_bytes // (4 * math.prod(shape)))
 
 
 @contextmanager

@@ -71,7 +71,7 @@ class Backbone(nn.Module):
             raise TypeError(f"expected arguments that JSON can hold: {error}") from error
         lr = number("lr", lr, 0)
         self.module, self.lr, self._trainable = module, lr, trainable
-        self.size = None if sizes is None else tuple(sizes)
+        self.size = None if sizes is None else (sizes[0], sizes[1])
         self.mean, self.deviation = _numbers("mean", mean), _numbers("deviation", deviation)
         if min(self.deviation) <= 0:
             raise ValueError(f"expected a deviation > 0, got {deviation}")
@@ -91,6 +91,21 @@ class Backbone(nn.Module):
         """Where the weights are; the CPU where there are none."""
         weights = itertools.chain(self.parameters(), self.buffers())
         return next((weight.device for weight in weights), torch.device("cpu"))
+
+    def with_module(self, module: nn.Module, *, trainable: bool) -> Backbone:
+        """Another network that sees items as this one does, under the same name."""
+        found = Backbone(
+            module,
+            trainable=trainable,
+            lr=self.lr,
+            size=self.size,
+            mean=self.mean,
+            deviation=self.deviation,
+            reference=self.reference,
+            arguments=self.arguments,
+        )
+        found.made_with = self.made_with
+        return found
 
     def _trial(self) -> Backbone:
         """A copy in evaluation mode, whose runs leave no trace."""

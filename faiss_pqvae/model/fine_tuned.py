@@ -47,8 +47,9 @@ class Parts(nn.Sequential):
             x = x.view(-1, *self.shape)
         if x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
-        out: Tensor = super().forward(x)
-        return out
+        for part in self:
+            x = part(x)
+        return x
 
     def train(self, mode: bool = True) -> Parts:
         """Weights learn in either mode: what a training changes besides stays as it is."""
@@ -87,18 +88,12 @@ def in_two(backbone: Backbone, n_learning: int, input_shape: tuple[int, ...]) ->
         raise ValueError(
             f"expected fine_tuned <= {len(parts)}, the parts of {reference}, got {n_learning}"
         )
-    seen = {"size": backbone.size, "mean": backbone.mean, "deviation": backbone.deviation}
-    named = {"reference": reference, "arguments": backbone.arguments}
     if n_learning == len(parts):
-        whole = Backbone(Parts(None, *parts), lr=backbone.lr, **seen, **named)
-        whole.made_with = backbone.made_with
-        return InTwo(None, whole)
+        return InTwo(None, backbone.with_module(Parts(None, *parts), trainable=True))
     first = nn.Sequential(*parts[:-n_learning])
-    frozen = Backbone(first, trainable=False, **seen, **named)
-    frozen.made_with = backbone.made_with
+    frozen = backbone.with_module(first, trainable=False)
     shape = frozen.shape_of(input_shape)
     learning = Backbone(Parts(shape, *parts[-n_learning:]), lr=backbone.lr, reference=reference)
-    learning.made_with = backbone.made_with
     return InTwo(frozen, learning)
 
 

@@ -27,6 +27,7 @@ from ..device import faster_precision
 from ..latents import fit_decoder, initialize_codewords, move_dead, refine_codewords
 from .contrastive import nt_xent
 from .protocol import Setup, Terms, Validation, Way, items_of
+from .pseudo_labels import PseudoLabels, least_agreement, vote, with_classes
 from .view_task import (
     NORMALIZATION_ITEMS,
     as_made,
@@ -38,6 +39,7 @@ from .view_task import (
     view_size,
 )
 
+_HALF_WAY = 0.5
 _QUERIES, _STORED = 500, 1000  # held-out items that are searched for, and among how many
 
 
@@ -55,6 +57,9 @@ class LabelTraining:
         temperature: of the contrast.
         small_views: share of a training of images, from its start on, in which views have 5/8 of
             the height and width. None takes 0.7 for the residual encoders, and 0 for others.
+        pseudo_labels: half way through the training, items without a label take the class that the
+            nearest labelled ones vote for, as many as agree so far that of held-out labelled items
+            this share is right, such as 0.95; none where no agreement is enough. 0 gives none.
     """
 
     labelled: float = 0.9
@@ -62,6 +67,7 @@ class LabelTraining:
     n_views: int = 4
     temperature: float = 0.5
     small_views: float | None = None
+    pseudo_labels: float = 0.0
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -73,6 +79,8 @@ class LabelTraining:
             raise ValueError(f"expected n_views >= 2, got {self.n_views}")
         if not (math.isfinite(self.temperature) and self.temperature > 0):
             raise ValueError(f"expected temperature > 0, got {self.temperature}")
+        if not 0 <= self.pseudo_labels <= 1:
+            raise ValueError(f"expected pseudo_labels in [0, 1], got {self.pseudo_labels}")
         if self.small_views is not None and not 0 <= self.small_views <= 1:
             raise ValueError(f"expected small_views in [0, 1], got {self.small_views}")
 
@@ -164,6 +172,7 @@ class LabelTask:
     ) -> None:
         assert setup.config.views is not None  # settled
         self.model, self.config, self.labels = setup.model, setup.config, labels
+        self.learned = labels  # with those of items that had none
         self.settings, self.views, self.progress = settings, setup.config.views, setup.progress
         labelled = labels.labelled
         self.items = items_of(setup, labelled=labelled)
@@ -184,6 +193,13 @@ class LabelTask:
         # An epoch of labelled items has every pair of classes often enough, unless they are many.
         everything = len(self.known) == len(self.examples)
         self.draws = not everything or 4 * labels.n_classes > self.batch_size
+        if settings.pseudo_labels and int(np.diff(labels.starts).max()) > 1:
+            raise ValueError(
+                "expected one class an item for pseudo-labels, got items of several: "
+                "--labels.pseudo-labels 0"
+            )
+        self.pseudo: PseudoLabels | None = None
+        self.share = 0.0  # of the way
         self.loss = make_loss(self.items.generator("classes"))
         if self.loss.module is not None:
             self.loss.module.to(self.items.device)
@@ -209,13 +225,20 @@ class LabelTask:
     def state(self) -> dict[str, Any]:
         """See `Task.state`."""
         module = {} if self.loss.module is None else self.loss.module.state_dict()
-        return {"precision": self.precision, "ready": self.ready, "classes": dict(module)}
+        return {
+            "precision": self.precision,
+            "ready": self.ready,
+            "classes": dict(module),
+            "pseudo": None if self.pseudo is None else self.pseudo.state(),
+        }
 
     def load(self, state: dict[str, Any]) -> None:
         """See `Task.load`."""
         self.precision, self.ready = state["precision"], state["ready"]
         if self.loss.module is not None:
             self.loss.module.load_state_dict(state["classes"])
+        if state["pseudo"] is not None:
+            self._take(PseudoLabels.of_state(state["pseudo"]))
 
     def fingerprint(self) -> dict[str, Any]:
         """A hash of what is learned from besides the items."""
@@ -231,6 +254,7 @@ class LabelTask:
             )
             self.ready = True
         self.model.train()
+        self.share = way.at / way.end
         rows = np.sort(self._batch(examples, generator))
         size = view_size(self.settings.small_views or 0.0, self.model.input_shape, way)
         contrast = self.settings.contrast
@@ -247,7 +271,7 @@ class LabelTask:
                 made=self.made,
             )
             z = team.gathered(self.model.encode(views), len(rows), groups=n_views)
-        y = class_matrix(self.labels, rows).to(z.device)
+        y = class_matrix(self.learned, rows).to(z.device)
         found = self.loss.terms(z, y.repeat(n_views, 1), y.any(1).repeat(n_views), way)
         loss = found.loss
         if contrast:
@@ -274,9 +298,35 @@ class LabelTask:
         move_dead(self.model, self.config, terms.latents, terms.ids, step, generator)
 
     def after_epoch(self) -> None:
-        """Codebooks and codes are estimated again, where no gradient moves the codewords."""
+        """Codebooks and codes are estimated again, where no gradient moves the codewords.
+
+        Half way items without a label may get one.
+        """
+        if self.settings.pseudo_labels and self.pseudo is None and self.share >= _HALF_WAY:
+            self._take(self._voted())
         if self.loss.refines:
             refine_codewords(self.model, self.items, progress=self.progress)
+
+    @torch.no_grad()
+    def _voted(self) -> PseudoLabels:
+        """The classes of items without, as far as held-out items say that they are right."""
+        train = self.items.train_rows
+        unknown = train[~self.labels.labelled[train]]
+        z, y = self._encoded(self.known), class_matrix(self.labels, self.known)
+        y = y.to(z.device)
+        of_held = vote(self._encoded(self.held), z, y)
+        truth = class_matrix(self.labels, self.held).argmax(1).to(z.device)
+        least, right, held = least_agreement(of_held, truth, self.settings.pseudo_labels)
+        found = vote(self._encoded(unknown), z, y, progress=self.progress)
+        agrees = (found.agreement >= least).cpu().numpy()
+        return PseudoLabels(unknown[agrees], found.classes.cpu().numpy()[agrees], right, held)
+
+    def _take(self, found: PseudoLabels) -> None:
+        """Learns from the classes of items that had none, too."""
+        self.pseudo = found
+        self.learned = with_classes(self.labels, found)
+        train = self.items.train_rows
+        self.sampler = Sampler(self.learned, train[self.learned.labelled[train]])
 
     @torch.no_grad()
     def validate(self) -> Validation:
@@ -292,7 +342,10 @@ class LabelTask:
             "quantization": float(self.model.quantizer(z).commitment_loss),
         }
         ratio = self.model.quantizer.distance_ratio(z)
-        facts = {} if precision is None else {"validation_mAP": precision}
+        facts: dict[str, Any] = {} if precision is None else {"validation_mAP": precision}
+        if self.pseudo is not None:
+            facts["pseudo_labels"] = len(self.pseudo.rows)
+            facts["pseudo_labels_right"] = {"of": self.pseudo.held, "share": self.pseudo.right}
         # Where there is no precision, the last weights are as good as any.
         return Validation(values, ratio, counts=precision is not None, facts=facts)
 

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from faiss_pqvae.model.backbone import Backbone
+from faiss_pqvae.model.folding import fold_norms
 from faiss_pqvae.model.networks import (  # noqa: F401 - they register
     conv,
     efficientnet,
@@ -45,6 +46,20 @@ class Headed(nn.Module):
         """(n, *input_shape) uint8 or float to (n, latent_dim) float."""
         out: torch.Tensor = self.head(self.backbone(x))
         return out
+
+
+def evaluating_fast(backbone: Backbone) -> Backbone:
+    """A frozen network that gives the same features, but for rounding, in about half the time.
+
+    Of a network of ours, whose batch normalisation is folded into its convolutions, a copy; any
+    other as it is.
+    """
+    convolutions = (efficientnet.SamePadded,)
+    if not any(isinstance(module, convolutions) for module in backbone.modules()):
+        return backbone
+    found = copy.deepcopy(backbone)
+    fold_norms(found, convolutions)
+    return found
 
 
 def is_named_ours(registry: Registry[Any], key: Any) -> bool:

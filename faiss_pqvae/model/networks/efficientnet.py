@@ -90,13 +90,12 @@ class Block(nn.Module):
         return x + out if self.is_residual else out
 
 
-class Pooled(nn.Sequential):
-    """Layers, and then the mean of every channel over the picture."""
+class Mean(nn.Module):
+    """The mean of every channel over the picture."""
 
     def forward(self, x: Tensor) -> Tensor:
-        """(n, c, h, w) to (n, channels)."""
-        out: Tensor = super().forward(x).mean((2, 3))
-        return out
+        """(n, c, h, w) to (n, c)."""
+        return x.mean((2, 3))
 
 
 class EfficientNetLite0(nn.Sequential):
@@ -110,7 +109,7 @@ class EfficientNetLite0(nn.Sequential):
         super().__init__(
             nn.Sequential(*_layers(3, widths[0], 3, stride=2)),
             *(_stage(c_in, stage) for c_in, stage in zip(widths, _STAGES, strict=False)),
-            Pooled(*_layers(widths[-1], N_FEATURES, 1)),
+            nn.Sequential(*_layers(widths[-1], N_FEATURES, 1), Mean()),
         )
 
 

@@ -415,6 +415,44 @@ def test_evaluate__of_what_a_frozen_network_makes_of_images(photos, tmp_path, mo
     assert {len(np.load(path)) for path in tmp_path.glob("views/features/views/*.npy")} == {96}
 
 
+@pytest.mark.parametrize("objective", ["contrastive", "dqn", "dpq"])
+def test_evaluate__the_last_parts_of_a_network_learn_along(
+    photos, tmp_path, monkeypatch, capsys, objective
+):
+    (tmp_path / "two_parts.py").write_text(
+        "import torch\n"
+        "from faiss_pqvae import Backbone\n"
+        "def make(input_shape, latent_dim, *, width):\n"
+        "    torch.manual_seed(0)\n"
+        "    parts = torch.nn.Conv2d(3, 4, 3, stride=2), torch.nn.Flatten()\n"
+        "    net = torch.nn.Sequential(parts[0], torch.nn.Sequential(parts[1], "
+        "torch.nn.Linear(36, 10)))\n"
+        "    return Backbone(net, trainable=False)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    arguments = ["--dataset", str(photos), "--size", "8", "8", "--n-queries", "12", "--bits", "32"]
+    arguments += ["--features", "two_parts:make", "--kept-views", "2", *FAST]
+    arguments += ["--methods", "Exact L2", "PQ", "learned", "--model.objective", objective]
+    results = evaluated(*arguments, "--model.fine-tuned", "1", out=tmp_path / "run")
+    rows = {row["method"]: row for row in results["rows"]}
+    assert rows["Exact L2"]["bytes_per_vector"] == 4 * 10  # features of the whole network
+    learned = next(row for name, row in rows.items() if name not in ("Exact L2", "PQ"))
+    assert learned["config"]["model"]["encoder"] == "two_parts:make"
+    shapes = {path.parent.name: np.load(path).shape for path in tmp_path.glob("run/features/*/*")}
+    assert shapes == {
+        "database": (48, 10),
+        "queries": (12, 10),
+        "database-maps": (48, 36),
+        "queries-maps": (12, 36),
+        "views-maps": (96, 36),
+    }
+    again = evaluated(*arguments, "--model.fine-tuned", "1", out=tmp_path / "run")
+    assert again["rows"] == results["rows"]
+    with pytest.raises(SystemExit):
+        main(["evaluate", *arguments, "--model.fine-tuned", "2", "--out", str(tmp_path / "all")])
+    assert "expected --model.fine-tuned below 2" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize("kind", ["vectors", "learns along"])
 def test_evaluate__features_are_refused(photos, tmp_path, monkeypatch, capsys, kind):
     (tmp_path / "tuned.py").write_text(
@@ -438,10 +476,10 @@ def test_evaluate__features_are_refused(photos, tmp_path, monkeypatch, capsys, k
     [
         ((), "expected --kept-views with --features, got it without"),
         (("--features", "x:y", "--methods", "PQ"), "expected --kept-views with a learned code"),
-        (("--features", "x:y"), "expected --kept-views with --model.objective contrastive"),
+        (("--features", "x:y"), "expected --kept-views with --model.objective contrastive, dqn"),
         (
             ("--features", "x:y", "--model.objective", "ranking"),
-            "--model.objective contrastive, which learns from them, got ranking",
+            "contrastive, dqn or dpq, got ranking",
         ),
     ],
 )

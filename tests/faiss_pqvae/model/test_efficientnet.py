@@ -10,6 +10,7 @@ from sklearn.datasets import load_sample_images
 
 import faiss_pqvae as fpq
 from faiss_pqvae.cli import main
+from faiss_pqvae.index.front import Front
 from faiss_pqvae.model.networks import is_named_ours, is_pretrained
 from faiss_pqvae.model.networks.efficientnet import (
     N_FEATURES,
@@ -52,6 +53,18 @@ def test_pretrained__knows_what_is_on_a_photograph(photographs) -> None:
     palace, flower = _classified(features)
     assert palace in _PALACE
     assert flower == _DAISY
+
+
+@torch.no_grad()
+def test_front__runs_it_folded_and_gives_its_features(photographs) -> None:
+    backbone = efficientnet_lite0((3, 427, 427), 1, width=1)
+    fingerprint = backbone.fingerprint()
+    front = Front(backbone, (3, 427, 427))
+    backbone.module.eval()
+    found, wanted = front.apply(photographs), backbone(photographs)
+    torch.testing.assert_close(found, wanted, rtol=1e-3, atol=1e-3)
+    assert not torch.equal(found, wanted)  # rounded otherwise: it is not the same network
+    assert front.fingerprint() == fingerprint
 
 
 @pytest.mark.parametrize(("n", "kernel", "stride"), [(7, 3, 2), (8, 3, 2), (9, 5, 2), (6, 5, 1)])
