@@ -23,7 +23,9 @@ def fold_norms(network: nn.Module, convolutions: tuple[type[nn.Conv2d], ...]) ->
             continue
         for place in range(len(chain) - 1):
             convolution, norm = chain[place], chain[place + 1]
-            if type(convolution) not in convolutions or not isinstance(norm, nn.BatchNorm2d):
+            if not isinstance(convolution, nn.Conv2d) or type(convolution) not in convolutions:
+                continue
+            if not isinstance(norm, nn.BatchNorm2d):
                 continue
             factor, offset = _affine(norm)
             weight = convolution.weight.double() * factor.view(-1, 1, 1, 1)
