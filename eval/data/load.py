@@ -127,9 +127,11 @@ def _found(data: str | Path | Callable[[], Any], own: OwnData) -> Any:
         if is_meant(path) and own == OwnData():
             return opened(path)
     if has_lists(path):
-        plain = OwnData(size=own.size, mode=own.mode, orient=own.orient)
+        plain = OwnData(size=own.size, crop=own.crop, mode=own.mode, orient=own.orient)
         if own != plain:
-            raise ValueError(f"expected --size and --mode alone for the lists in {path}, got {own}")
+            raise ValueError(
+                f"expected --size, --crop and --mode alone for the lists in {path}, got {own}"
+            )
         return open_lists(path, own.images)
     if path.exists() or any(folder.is_file() for folder in path.parents):  # or a part of a file
         return open_own(path, own)

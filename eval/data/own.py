@@ -82,6 +82,8 @@ class OwnData:
         orient: turn images as their EXIF orientation says, as every viewer does.
         skip_broken: leave out images that cannot be read, and name them, instead of an error that
             lists them all. The rows of labels are places among all files.
+        crop: where they are resized, cut the middle out in the proportions of that size first, in
+            place of stretching them.
     """
 
     queries: Path | None = None
@@ -103,11 +105,19 @@ class OwnData:
     mode: Mode | None = None
     orient: bool = True
     skip_broken: bool = False
+    crop: bool = False
 
     @property
     def images(self) -> ImageOptions:
         """What of this is said of images."""
-        return ImageOptions(self.size, self.mode, self.orient, self.skip_broken, self.column)
+        return ImageOptions(
+            size=self.size,
+            crop=self.crop,
+            mode=self.mode,
+            orient=self.orient,
+            skip_broken=self.skip_broken,
+            column=self.column,
+        )
 
 
 class _Part(NamedTuple):

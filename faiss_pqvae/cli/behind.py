@@ -19,29 +19,58 @@ from faiss_pqvae.index.front import Front
 from faiss_pqvae.model.backbone import Backbone
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.fine_tuned import in_two
-from faiss_pqvae.model.networks import resolved_encoder
+from faiss_pqvae.model.networks import is_named_ours, resolved_encoder
 from faiss_pqvae.model.networks.efficientnet import SIZE
+from faiss_pqvae.registry import encoders
 from faiss_pqvae.training import PictureViews, TrainingConfig
 
 Opened = TypeVar("Opened")
 
 
-def in_some_size(opened: Callable[[tuple[int, int] | None], Opened], path: Path) -> Opened:
-    """Images as they are, or in the size of a network of photographs where they have several.
+class Wanted(NamedTuple):
+    """How a network wants photographs.
+
+    Attributes:
+        size: height and width.
+        crop: see `Backbone.crop`.
+    """
+
+    size: tuple[int, int]
+    crop: bool
+
+
+def wanted_by(encoder: str | None) -> Wanted | None:
+    """How an encoder wants photographs; None for one of ours, or where it does not say.
+
+    Args:
+        encoder: a name or a reference, as `--encoder` takes it.
+    """
+    if encoder is None or is_named_ours(encoders, encoder):
+        return None
+    backbone = resolved_encoder(encoder, (3, SIZE, SIZE), 1, width=1)
+    return None if backbone.size is None else Wanted(backbone.size, backbone.crop)
+
+
+def in_some_size(
+    opened: Callable[[Wanted | None], Opened], path: Path, encoder: str | None
+) -> Opened:
+    """Images as they are, or as an encoder wants them where they have several sizes.
 
     Args:
         opened: opens them, in a size or as they are.
         path: of what is opened; where nothing is there it is a data set's name, which has a size.
+        encoder: as `--encoder` takes it, or None.
 
     Raises:
-        OtherSizeError: those of a data set have several sizes.
+        OtherSizeError: those of a data set have several sizes, or nobody says what size is wanted.
     """
     try:
         return opened(None)
     except OtherSizeError:
-        if not path.exists():
+        wanted = wanted_by(encoder) if path.exists() else None
+        if wanted is None:
             raise
-        return opened((SIZE, SIZE))
+        return opened(wanted)
 
 
 def made_before(

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from faiss_pqvae.cli.behind import behind, in_some_size
+from faiss_pqvae.cli.behind import Wanted, behind, in_some_size
 from faiss_pqvae.cli.options import Learning
 from faiss_pqvae.cli.recipes import DATASET, QUICK, demo_recipes, note_on_seeds
 from faiss_pqvae.data.batches import check_items, read_batches
@@ -36,8 +36,6 @@ from faiss_pqvae.eval.methods.method import Method
 from faiss_pqvae.eval.methods.settings import CodeSettings, read_bundle
 from faiss_pqvae.files import check_folder
 from faiss_pqvae.model.config import ModelConfig
-from faiss_pqvae.model.networks import is_pretrained
-from faiss_pqvae.registry import encoders
 from faiss_pqvae.training import TrainingConfig
 from faiss_pqvae.training.build import resolved_objective
 
@@ -154,7 +152,7 @@ def evaluate(
     if kept_views:
         _check_kept_views(features, model, learns)
 
-    def opened_in(size: tuple[int, int] | None) -> Evaluated:
+    def opened_in(wanted: Wanted | None) -> Evaluated:
         return load(
             dataset,
             protocol=protocol,
@@ -162,11 +160,10 @@ def evaluate(
             n_queries=n_queries,
             train_on=train_on,
             filters=filters,
-            own=own if size is None else replace(own, size=size),
+            own=own if wanted is None else replace(own, **wanted._asdict()),
         )
 
-    of_photographs = own.size is None and is_pretrained(encoders, features)
-    data = in_some_size(opened_in, Path(dataset)) if of_photographs else opened_in(None)
+    data = in_some_size(opened_in, Path(dataset), None if own.size else features)
     made = tuned = None
     if features is not None:
         data, tuned, made, model, training = behind(

@@ -33,7 +33,7 @@ Queries = Annotated[
 ]
 Bundle = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="BUNDLE")]
 Out = Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
-# Options without a prefix: --size, --mode, --no-orient, --skip-broken, --column.
+# Options without a prefix: --size, --crop, --mode, --no-orient, --skip-broken, --column.
 Images = Annotated[ImageOptions, tyro.conf.arg(name="")]
 
 
@@ -68,6 +68,7 @@ def open_for(
     """The items that an argument names, with images in the size and the channels of the index."""
     from faiss_pqvae.data.batches import check_items  # here, because it imports torch
 
+    images = replace(images, crop=images.crop or index.crops)
     source = open_labelled(data, images, like=index.input_shape).items
     check_items(source, index.input_shape, f"items of {data}")
     return source
@@ -118,7 +119,8 @@ def labels_of_places(source: Source, labels: npt.NDArray[Any]) -> npt.NDArray[An
 def image_arguments(images: ImageOptions) -> list[str]:
     """The options of a command line that say how images are read."""
     size = [] if images.size is None else ["--size", *map(str, images.size)]
+    crop = ["--crop"] * images.crop
     mode = [] if images.mode is None else ["--mode", images.mode]
     column = [] if images.column is None else ["--column", images.column]
     flags = ["--no-orient"] * (not images.orient) + ["--skip-broken"] * images.skip_broken
-    return [*size, *mode, *column, *flags]
+    return [*size, *crop, *mode, *column, *flags]

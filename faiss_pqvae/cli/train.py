@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from faiss_pqvae.arguments import metric_name
-from faiss_pqvae.cli.behind import in_some_size, made_before
+from faiss_pqvae.cli.behind import Wanted, in_some_size, made_before, wanted_by
 from faiss_pqvae.cli.next_command import print_next
 from faiss_pqvae.cli.options import Learning
 from faiss_pqvae.cli.reading import (
@@ -36,7 +36,6 @@ from faiss_pqvae.messages import counted
 from faiss_pqvae.model import team
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.networks import is_pretrained
-from faiss_pqvae.model.networks.efficientnet import SIZE
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.registry import encoders
 from faiss_pqvae.training import TrainingConfig
@@ -99,9 +98,10 @@ def train(
         encoder: a name of a registered encoder, or package.module:attribute for one of your own: a
             torch module, or a function make(input_shape, latent_dim, width=...) that makes one. It
             keeps its weights; a Backbone(..., trainable=False) is left as it is, and codes of its
-            features are learned. efficientnet-lite0 is such a one, with weights of ImageNet:
-            photographs of several sizes, or of more than 224 x 224, are then read in this one
-            where --size says nothing else.
+            features are learned, or with --model.fine-tuned its last parts learn along.
+            efficientnet-lite0 is such a one, with weights of ImageNet. Photographs of several
+            sizes, for it also those of more than 224 x 224, are read in the size that it wants,
+            cropped if it wants that, where --size says nothing else.
         model: networks and bottleneck; --decoder is short for --model.decoder.
         training: the loop.
         learning: the objective.
@@ -145,13 +145,22 @@ def train(
 
 def _opened(data: str, images: ImageOptions, encoder: str | None) -> Labelled:
     """What to train on; photographs in the size of a network that saw such, where none is named."""
-    if images.size is not None or not is_pretrained(encoders, encoder):
-        return open_labelled(data, images)
-    found = in_some_size(lambda size: open_labelled(data, replace(images, size=size)), Path(data))
+
+    def opened(wanted: Wanted | None) -> Labelled:
+        return open_labelled(
+            data, images if wanted is None else replace(images, **wanted._asdict())
+        )
+
+    if images.size is not None:
+        return opened(None)
+    found = in_some_size(opened, Path(data), encoder)
     are_pictures = isinstance(found.items, (ImageFolder, ParquetImages))
-    if are_pictures and max(found.items.shape[2:]) > SIZE:
-        return open_labelled(data, replace(images, size=(SIZE, SIZE)))
-    return found
+    if not (are_pictures and is_pretrained(encoders, encoder)):
+        return found
+    # Larger ones would be made smaller for the network, again and again.
+    wanted = wanted_by(encoder)
+    assert wanted is not None
+    return opened(wanted) if max(found.items.shape[2:]) > max(wanted.size) else found
 
 
 def _check_out(out: Path) -> None:

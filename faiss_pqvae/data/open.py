@@ -222,6 +222,6 @@ def check_used(
         raise ValueError(f"expected no column for {path}, which has none, got {images.column!r}")
     if not of_images and replace(images, column=None) != ImageOptions():
         raise ValueError(
-            f"expected options of images (size, mode, orient, skip_broken) for images in a folder "
-            f"or in Parquet only, got {what_is_set(replace(images, column=None))} for {path}"
+            f"expected options of images (size, crop, mode, orient, skip_broken) for images in a "
+            f"folder or in Parquet only, got {what_is_set(replace(images, column=None))} for {path}"
         )

@@ -219,6 +219,7 @@ def _as_recorded(found: Backbone, record: Record) -> Backbone:
         trainable=record["trainable"],
         lr=found.lr,
         size=None if record["size"] is None else tuple(record["size"]),
+        crop=record.get("crop", False),
         mean=record["mean"],
         deviation=record["deviation"],
         reference=record["reference"],

@@ -258,6 +258,12 @@ class LatentIndex:
         graph.efSearch = integer("efSearch", n, 1, MAX_EF)
 
     @property
+    def crops(self) -> bool:
+        """Whether its encoder wants the middle of photographs, see `Backbone.crop`."""
+        backbone = self.model.backbone if self.front is None else self.front.backbone
+        return backbone is not None and backbone.crop
+
+    @property
     def train_s(self) -> float:
         """Seconds that the training took, those before an interruption included."""
         return float(self.history[-1]["elapsed_s"]) if self.history else 0.0

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from faiss_pqvae.arguments import number
+from faiss_pqvae.middle import middle
 
 _PROBED = 64  # features that tell a network from another one
 
@@ -32,6 +33,8 @@ class Backbone(nn.Module):
             its features are what codes are learned of; it always runs in evaluation mode.
         lr: highest learning rate of its weights, where they learn.
         size: height and width that images are resized to; one number for squares. None leaves them.
+        crop: whether images of other proportions than `size` lose what is beyond these on both
+            sides; else they are stretched. So are photographs in files that an index reads.
         mean: what is taken from every channel (or from every dimension) of the floats.
         deviation: what the rest is divided by.
         reference: where it comes from, such as "timm:create_model", for the one who has to make it
@@ -50,6 +53,7 @@ class Backbone(nn.Module):
         trainable: bool = True,
         lr: float = 1e-4,
         size: int | tuple[int, int] | None = None,
+        crop: bool = False,
         mean: float | Sequence[float] = 0.0,
         deviation: float | Sequence[float] = 1.0,
         reference: str | None = None,
@@ -72,6 +76,7 @@ class Backbone(nn.Module):
         lr = number("lr", lr, 0)
         self.module, self.lr, self._trainable = module, lr, trainable
         self.size = None if sizes is None else (sizes[0], sizes[1])
+        self.crop = crop
         self.mean, self.deviation = _numbers("mean", mean), _numbers("deviation", deviation)
         if min(self.deviation) <= 0:
             raise ValueError(f"expected a deviation > 0, got {deviation}")
@@ -99,6 +104,7 @@ class Backbone(nn.Module):
             trainable=trainable,
             lr=self.lr,
             size=self.size,
+            crop=self.crop,
             mean=self.mean,
             deviation=self.deviation,
             reference=self.reference,
@@ -123,6 +129,9 @@ class Backbone(nn.Module):
     def prepare(self, x: Tensor) -> Tensor:
         """Items (n, *input_shape), uint8 images or floats, as the network wants them: float32."""
         x = x.float() / 255 if x.dtype == torch.uint8 and x.ndim == 4 else x.float()
+        if self.size is not None and x.ndim == 4 and self.crop:
+            top, left, height, width = middle((x.shape[2], x.shape[3]), self.size)
+            x = x[:, :, top : top + height, left : left + width]
         if self.size is not None and x.ndim == 4 and tuple(x.shape[-2:]) != self.size:
             x = functional.interpolate(
                 x, size=self.size, mode="bilinear", antialias=True, align_corners=False
@@ -211,6 +220,7 @@ class Backbone(nn.Module):
             "arguments": self.arguments,
             "trainable": self.trainable,
             "size": None if self.size is None else list(self.size),
+            "crop": self.crop,
             "mean": list(self.mean),
             "deviation": list(self.deviation),
             "made_with": self.made_with,

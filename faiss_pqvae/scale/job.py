@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -143,6 +143,7 @@ def begin(
         )
     if images.skip_broken:
         raise ValueError("expected images that can all be read for shards, got --skip-broken")
+    images = replace(images, crop=images.crop or index.crops)
     source = _opened(paths, images, index.input_shape)
     check_items(source, index.input_shape, f"items of {paths[0]}")
     begun = read_job(folder) if (folder / "job.json").exists() else None

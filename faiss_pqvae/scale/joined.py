@@ -180,6 +180,11 @@ class OpenShards:
         """Of one item."""
         return self.shards[0].input_shape
 
+    @property
+    def crops(self) -> bool:
+        """See `LatentIndex.crops`."""
+        return self.shards[0].crops
+
     def close(self) -> None:
         """Ends the threads; the next search begins them again."""
         if self._pool is not None:

@@ -154,6 +154,11 @@ class RayShards:
         """Of one item."""
         return self._model.input_shape
 
+    @property
+    def crops(self) -> bool:
+        """See `LatentIndex.crops`."""
+        return self._model.crops
+
     def search(self, x: Any, k: int) -> tuple[FloatArray, IdArray]:
         """As `OpenShards.search`.
 

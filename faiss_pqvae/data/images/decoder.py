@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from faiss_pqvae.data.images.image_options import CHANNELS, Mode
 from faiss_pqvae.extras import import_extra
+from faiss_pqvae.middle import middle
 
 # A file, or its content.
 Encoded: TypeAlias = Path | io.BytesIO
@@ -60,6 +61,7 @@ class Decoder:
     Attributes:
         size: (height, width) in pixels of every picture that comes out.
         mode: "RGB" or "L".
+        crop: whether only the middle is resized, in the proportions of `size`.
         resize: whether pictures of another size are resized (bilinear, antialiased), or refused.
         orient: whether EXIF orientation is applied.
     """
@@ -68,6 +70,7 @@ class Decoder:
     mode: Mode
     resize: bool
     orient: bool = True
+    crop: bool = False
 
     def __post_init__(self) -> None:
         if self.mode not in CHANNELS:
@@ -100,7 +103,8 @@ class Decoder:
                     image.draft(None, (2 * width, 2 * height))
                 image = _to_mode(image, self.mode)
                 if self.resize:
-                    image = image.resize((width, height), pillow.Resampling.BILINEAR)
+                    box = _box(image, (height, width)) if self.crop else None
+                    image = image.resize((width, height), pillow.Resampling.BILINEAR, box=box)
                 if turn is not None:
                     image = image.transpose(pillow.Transpose[turn])
                 pixels = np.asarray(image)
@@ -130,6 +134,12 @@ def image_size(file: Encoded, name: str, *, orient: bool = True) -> tuple[int, i
     except Exception as error:
         raise _broken(name, error) from error
     return _turned((height, width), turn)
+
+
+def _box(image: Any, size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The middle of an image, as Pillow has it: left, top, right and bottom."""
+    top, left, height, width = middle((image.height, image.width), size)
+    return left, top, left + width, top + height
 
 
 def _turned(size: tuple[int, int], turn: str | None) -> tuple[int, int]:

@@ -33,6 +33,7 @@ class ImageFiles:
         files: Sequence[Path],
         size: tuple[int, int] | None = None,
         *,
+        crop: bool = False,
         mode: Mode = "RGB",
         orient: bool = True,
         skip_broken: bool = False,
@@ -43,6 +44,7 @@ class ImageFiles:
             files: one or more.
             size: (height, width) in pixels to which every image is resized (bilinear,
                 antialiased); None requires that all have one size.
+            crop: cut out the middle in the proportions of `size` first, in place of stretching.
             mode: "RGB", 3 channels, or "L", 1.
             orient: apply EXIF orientation.
             skip_broken: decode every image now, and leave out those that cannot be.
@@ -58,7 +60,7 @@ class ImageFiles:
             len(self._files),
             self._read,
             self._stamp,
-            Decoder(size or (1, 1), mode, resize=True, orient=orient),
+            Decoder(size or (1, 1), mode, resize=True, orient=orient, crop=crop),
         )
         if size is None:
             pictures = pictures.of_one_size(skip_broken=skip_broken)

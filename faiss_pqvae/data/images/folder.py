@@ -37,6 +37,7 @@ class ImageFolder(ImageFiles):
         path: str | Path,
         size: tuple[int, int] | None = None,
         *,
+        crop: bool = False,
         mode: Mode = "RGB",
         orient: bool = True,
         skip_broken: bool = False,
@@ -47,6 +48,7 @@ class ImageFolder(ImageFiles):
             path: the folder; or one image, alone.
             size: (height, width) in pixels to which every image is resized (bilinear,
                 antialiased); None requires that all have one size.
+            crop: cut out the middle in the proportions of `size` first, in place of stretching.
             mode: "RGB", 3 channels, or "L", 1.
             orient: apply EXIF orientation.
             skip_broken: decode every image now, and leave out those that cannot be.
@@ -70,7 +72,7 @@ class ImageFolder(ImageFiles):
         if self.skipped:
             n = len(self.skipped)
             _log.warning("%s: %s skipped that are no images: %s", root, f"{n:,}", skipped)
-        super().__init__(found, size, mode=mode, orient=orient, skip_broken=skip_broken)
+        super().__init__(found, size, crop=crop, mode=mode, orient=orient, skip_broken=skip_broken)
         self.class_names, labels = _folder_classes(root, found)
         self.labels = None if labels is None else labels[self.pictures.ids]
 

@@ -25,6 +25,8 @@ class ImageOptions:
             lists them all. Ids, and the rows of --labels, are places among all files.
         column: the column of a Parquet file to read; by default the only one of images, or of
             vectors.
+        crop: where they are resized, cut the middle out in the proportions of that size first, in
+            place of stretching them; by default as the encoder of the index wants it.
     """
 
     size: tuple[int, int] | None = None
@@ -32,6 +34,7 @@ class ImageOptions:
     orient: bool = True
     skip_broken: bool = False
     column: str | None = None
+    crop: bool = False
 
     def like(self, item_shape: tuple[int, ...] | None) -> ImageOptions:
         """With size and mode of an index's items (channels, height, width), where it has such.
@@ -56,6 +59,7 @@ class ImageOptions:
         """What `ImageFolder` and `ParquetImages` take."""
         return {
             "size": self.size,
+            "crop": self.crop,
             "mode": self.mode or "RGB",
             "orient": self.orient,
             "skip_broken": self.skip_broken,

@@ -49,6 +49,7 @@ class ParquetImages:
         path: str | Path | Sequence[str | Path],
         size: tuple[int, int] | None = None,
         *,
+        crop: bool = False,
         mode: Mode = "RGB",
         orient: bool = True,
         skip_broken: bool = False,
@@ -60,6 +61,7 @@ class ParquetImages:
         Args:
             path: a file, several in order, or a folder whose *.parquet are taken in sorted order.
             size: (height, width) in pixels to which every image is resized; None keeps sizes.
+            crop: cut out the middle in the proportions of `size` first, in place of stretching.
             mode: "RGB", 3 channels, or "L", 1.
             orient: apply EXIF orientation.
             skip_broken: decode every image now, and leave out those that cannot be, and nulls.
@@ -90,7 +92,7 @@ class ParquetImages:
             raise ValueError(f"no images in {path}: expected at least one row")
         resize = size is not None
         size = size or self._first_size(orient=orient, skip_broken=skip_broken)
-        decoder = Decoder(size, mode, resize=resize, orient=orient)
+        decoder = Decoder(size, mode, resize=resize, orient=orient, crop=crop)
         pictures = Pictures(np.arange(self.total), self.total, self._read, self._stamp, decoder)
         self.pictures = pictures.without_broken() if skip_broken else pictures
         self.shape, self.ids = self.pictures.shape, self.pictures.left_out

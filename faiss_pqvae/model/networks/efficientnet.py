@@ -151,6 +151,7 @@ def efficientnet_lite0(input_shape: tuple[int, ...], latent_dim: int, *, width: 
         channels_last(pretrained()),
         trainable=False,
         size=_SIZE_OF_SMALL if max(input_shape[1:]) < _SIZE_OF_SMALL else SIZE,
+        crop=True,
         mean=127 / 255,
         deviation=128 / 255,
         reference=NAME,

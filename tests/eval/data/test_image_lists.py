@@ -118,7 +118,7 @@ def test_lists__images_that_are_not_there(tmp_path):
 
 def test_lists__options_that_say_nothing_of_them(tmp_path):
     write_lists(tmp_path)
-    with pytest.raises(ValueError, match="--size and --mode alone for the lists"):
+    with pytest.raises(ValueError, match="--size, --crop and --mode alone for the lists"):
         load(tmp_path, own=OwnData(label_column="label"))
 
 

@@ -15,6 +15,7 @@ from faiss_pqvae.data.images.decoder import (
     image_size,
     quiet_pillow,
 )
+from faiss_pqvae.middle import middle
 
 ORIENTATION = 0x0112
 
@@ -193,3 +194,35 @@ def test_decoder__rejects_an_unknown_mode() -> None:
     mode: Any = "CMYK"
     with pytest.raises(ValueError, match=r"mode of \['L', 'RGB'\], got 'CMYK'"):
         Decoder((4, 4), mode, resize=True)
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted", "expected"),
+    [
+        ((10, 20), (5, 5), (0, 5, 10, 10)),
+        ((20, 10), (5, 5), (5, 0, 10, 10)),
+        ((10, 20), (5, 10), (0, 0, 10, 20)),
+        ((9, 9), (3, 6), (2, 0, 4, 9)),
+        ((1, 100), (7, 3), (0, 49, 1, 1)),
+    ],
+)
+def test_middle__is_the_largest_part_of_the_wanted_proportions(size, wanted, expected):
+    top, left, height, width = middle(size, wanted)
+    assert (top, left, height, width) == expected
+    assert 0 <= top <= size[0] - height
+    assert 0 <= left <= size[1] - width
+
+
+def test_decoder__cuts_the_middle_out_of_a_photograph(tmp_path):
+    pixels = np.zeros((8, 24, 3), np.uint8)
+    pixels[:, 8:16] = 200  # the middle third
+    path = tmp_path / "wide.png"
+    Image.fromarray(pixels).save(path)
+    cropped = Decoder((8, 8), "RGB", resize=True, crop=True).image(path, "wide")
+    np.testing.assert_array_equal(cropped, np.full((3, 8, 8), 200, np.uint8))
+    stretched = Decoder((8, 8), "RGB", resize=True).image(path, "wide")
+    assert stretched[:, :, 0].max() < 50
+    tall = tmp_path / "tall.png"
+    Image.fromarray(pixels.transpose(1, 0, 2)).save(tall)
+    again = Decoder((8, 8), "RGB", resize=True, crop=True).image(tall, "tall")
+    np.testing.assert_array_equal(again, cropped)
