@@ -8,8 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
+import numpy as np
+
 from faiss_pqvae.data.batches import content_key
 from faiss_pqvae.data.images.decoder import OtherSizeError
+from faiss_pqvae.data.row_range import RowRange
 from faiss_pqvae.data.source import Source
 from faiss_pqvae.eval.data.labelled import LabelledData
 from faiss_pqvae.eval.data.protocol import Evaluated
@@ -177,11 +180,27 @@ def behind(
 
 def _seen_by(front: Front, data: LabelledData, folder: Path, suffix: str = "") -> LabelledData:
     """The data as a network gives them, in folders by what they are."""
-    database = _kept(data.database, front, folder / f"database{suffix}")
-    same = data.train is data.database
-    train = database if same else _kept(data.train, front, folder / f"train{suffix}")
+    start = _start_of(data.database, data.train)
+    name = "database" if start == 0 else "train"
+    train = _kept(data.train, front, folder / f"{name}{suffix}")
+    if start is None:
+        database = _kept(data.database, front, folder / f"database{suffix}")
+    else:
+        database = train if start == 0 else RowRange(train, slice(start, None))
     queries = _kept(data.queries, front, folder / f"queries{suffix}")
     return replace(data, train=train, database=database, queries=queries)
+
+
+def _start_of(database: Source, train: Source) -> int | None:
+    """The row from which on training items are those of the database, in memory; None: others."""
+    if database is train:
+        return 0
+    if not isinstance(database, np.ndarray) or not isinstance(train, np.ndarray):
+        return None
+    start = len(train) - len(database)
+    end = train[start:] if start >= 0 else database
+    same = end.__array_interface__ == database.__array_interface__
+    return start if start >= 0 and same else None
 
 
 def _kept(source: Source, front: Front, folder: Path) -> Source:

@@ -24,6 +24,7 @@ N_FEATURES = 1280
 # with 128, .58 with 192).
 SIZE = 224
 _SIZE_OF_SMALL = 160
+_LR = 5e-4  # highest, of its last parts where they learn along: at 2e-3 nothing is left of them
 _EPS = 1e-3  # of batch normalisation, as TensorFlow has it
 
 
@@ -150,6 +151,7 @@ def efficientnet_lite0(input_shape: tuple[int, ...], latent_dim: int, *, width: 
     return Backbone(
         channels_last(pretrained()),
         trainable=False,
+        lr=_LR,
         size=_SIZE_OF_SMALL if max(input_shape[1:]) < _SIZE_OF_SMALL else SIZE,
         crop=True,
         mean=127 / 255,

@@ -415,6 +415,35 @@ def test_evaluate__of_what_a_frozen_network_makes_of_images(photos, tmp_path, mo
     assert {len(np.load(path)) for path in tmp_path.glob("views/features/views/*.npy")} == {96}
 
 
+def test_evaluate__features_of_the_database_are_those_of_training_items_that_it_ends(
+    tmp_path, monkeypatch
+):
+    """With few labels the database is a view of the end of what is trained with."""
+    (tmp_path / "pictures.py").write_text(
+        "import numpy as np\n"
+        "import torch\n"
+        "from faiss_pqvae import Backbone\n"
+        "from faiss_pqvae.eval.data.labelled import LabelledData\n"
+        "def data():\n"
+        "    generator = np.random.default_rng(0)\n"
+        "    x = generator.integers(0, 256, (90, 3, 4, 4), dtype=np.uint8)\n"
+        "    y = np.arange(90) % 3\n"
+        "    known = np.where(np.arange(70) < 30, y[:70], -1)\n"
+        "    return LabelledData(name='few', protocol='few', description='', train=x[:70],\n"
+        "        database=x[30:70], database_labels=y[30:70], queries=x[70:],\n"
+        "        query_labels=y[70:], class_names=('a', 'b', 'c'), train_labels=known)\n"
+        "def make(input_shape, latent_dim, *, width):\n"
+        "    return Backbone(torch.nn.Flatten(), trainable=False)\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    arguments = ["--dataset", "pictures:data", "--features", "pictures:make", "--bits", "16"]
+    arguments += ["--methods", "Exact L2", "learned", "--model.objective", "dqn", *FAST]
+    results = evaluated(*arguments, out=tmp_path / "run")
+    assert results["n_database"] == 40
+    found = {path.parent.name: np.load(path) for path in tmp_path.glob("run/features/*/*.npy")}
+    assert {name: len(features) for name, features in found.items()} == {"train": 70, "queries": 20}
+
+
 @pytest.mark.parametrize("objective", ["contrastive", "dqn", "dpq"])
 def test_evaluate__the_last_parts_of_a_network_learn_along(
     photos, tmp_path, monkeypatch, capsys, objective
