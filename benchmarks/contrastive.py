@@ -196,12 +196,22 @@ def ablation(
 
 def traced(
     model: fpq.PQVAE,
-    x: npt.NDArray[np.uint8],
+    x: Any,
     learned: tuple[Any, TrainingConfig],
     folder: Path,
     score: Callable[[fpq.PQVAE], dict[str, float]],
+    **given: Any,
 ) -> list[dict[str, float]]:
-    """Trains and scores about every twelfth of the time, with the clock of the training stopped."""
+    """Trains and scores about every twelfth of the time, with the clock of the training stopped.
+
+    Args:
+        model: to be trained.
+        x: (n, ...) items.
+        learned: the objective, and the loop's settings.
+        folder: of the training.
+        score: of the model as it stands.
+        **given: what the objective learns from besides.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "points.json"
     points: list[dict[str, float]] = json.loads(path.read_text()) if path.exists() else []
@@ -217,7 +227,7 @@ def traced(
             replace_bytes(path, json.dumps(points).encode())
         return True
 
-    history = fit(model, x, training, objective=objective, folder=folder, go_on=measure)
+    history = fit(model, x, training, objective=objective, folder=folder, go_on=measure, **given)
     end = history[-1]
     return [*points, {"elapsed_s": end["elapsed_s"], "step": end["step"], **score(model)}]
 
@@ -225,14 +235,14 @@ def traced(
 @torch.inference_mode()
 def scores(
     model: fpq.PQVAE,
-    images: tuple[npt.NDArray[np.uint8], npt.NDArray[np.uint8]],
+    images: tuple[npt.NDArray[Any], npt.NDArray[Any]],
     labels: tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]],
 ) -> dict[str, float]:
     """mAP@1000 by ADC with half of its interval, and the share of the codewords in use.
 
     Args:
         model: as it stands.
-        images: database and queries, (n, c, h, w) and (nq, c, h, w).
+        images: database and queries, (n, c, h, w) and (nq, c, h, w), or features (n, d), (nq, d).
         labels: theirs.
     """
     model.eval()
