@@ -15,9 +15,10 @@ from faiss_pqvae.data.batches import check_items, read_any_rows
 from faiss_pqvae.data.source import Rows, row_ids
 from faiss_pqvae.model.pqvae import to_float
 
-from .views import Views, random_views
+from .views import EachItsOwn, Views, image_views
 
 _WHAT = "images to make views of"
+_AT_A_TIME = 128  # whose pixels stay in the cache
 
 
 class PictureViews:
@@ -66,8 +67,12 @@ class PictureViews:
         wanted = row_ids(rows, len(self))
         found = np.empty((len(wanted), *self.shape[1:]), np.uint8)
         x = to_float(read_any_rows(self.x, wanted // self.n_views, _WHAT))
-        for number, row in enumerate(wanted.tolist()):
-            generator = torch.Generator().manual_seed(zlib.crc32(f"{self.seed}/{row}".encode()))
-            view = random_views(x[number : number + 1], self.views, generator)[0]
-            found[number] = view.mul(255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
+        for start in range(0, len(wanted), _AT_A_TIME):
+            part = slice(start, start + _AT_A_TIME)
+            generators = [
+                torch.Generator().manual_seed(zlib.crc32(f"{self.seed}/{row}".encode()))
+                for row in wanted[part].tolist()
+            ]
+            views = image_views(x[part], self.views, EachItsOwn(generators, x.device))
+            found[part] = views.mul(255).round().clamp(0, 255).to(torch.uint8).cpu().numpy()
         return found

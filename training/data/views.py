@@ -6,6 +6,7 @@ Codes stop describing what the views change: a shift, a rotation, a crop, colour
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -139,6 +140,24 @@ class Draws:
         return (draws * (high - low) + low).to(self.device)
 
 
+class EachItsOwn(Draws):
+    """Random numbers of which an item gets the same whatever batch it is in.
+
+    Args:
+        generators: one an item, on the CPU.
+        device: where the numbers go.
+    """
+
+    def __init__(self, generators: Sequence[torch.Generator], device: torch.device) -> None:
+        super().__init__(generators[0], device, len(generators))
+        self.generators = generators
+
+    def uniform(self, low: float, high: float) -> Tensor:
+        """A number in [low, high) of every item."""
+        draws = torch.cat([torch.rand(1, generator=generator) for generator in self.generators])
+        return (draws * (high - low) + low).to(self.device)
+
+
 def random_views(
     x: Tensor,
     views: Views,
@@ -165,8 +184,13 @@ def random_views(
     draws = Draws(generator, x.device, len(x) if n is None else n, own)
     if views.of_vectors:
         x = _disturb(x, views, draws)
-    if not views.of_images:
-        return x
+    return image_views(x, views, draws, size) if views.of_images else x
+
+
+def image_views(
+    x: Tensor, views: Views, draws: Draws, size: tuple[int, int] | None = None
+) -> Tensor:
+    """One view of every image, see `random_views`, with numbers that are drawn as one likes."""
     x = _warp(x, views, draws, size or (x.shape[2], x.shape[3]))
     if views.color or views.hue or views.grayscale:
         x = _recolor(x, views, draws)

@@ -28,6 +28,7 @@ from .neighbours import nearest
 from .protocol import Setup, Terms, Validation, Way, items_of, values_of
 
 NORMALIZATION_ITEMS = 10_000
+_DIRECTIONS = 128  # in which neighbours are looked for, in a tenth of the time of 1,280
 _SMALL = 5 / 8  # of the height and width of images
 _SMALL_SHARE = 0.7  # of a training with a residual encoder
 
@@ -136,7 +137,11 @@ class ViewTask:
         items = self.items
         held, train = (told_by(rows) for rows in (items.validation_rows, items.train_rows))
         mean = train.mean(0)
-        held, train = (functional.normalize(x - mean) for x in (held, train))
+        held, train = held - mean, train - mean
+        if train.shape[1] > _DIRECTIONS:
+            main = torch.linalg.eigh(train.T @ train).eigenvectors[:, -_DIRECTIONS:]
+            held, train = held @ main, train @ main
+        held, train = functional.normalize(held), functional.normalize(train)
         k = min(self._neighbours, len(train) - 1)
         own = torch.arange(len(train), device=train.device)
         rows = np.empty((len(items), k), np.int64)
