@@ -47,9 +47,10 @@ class Contrastive:
         n_views: of every item in a step, at least 2.
         neighbours: of vectors that say what an item is, such as a pretrained network's features:
             every second view is one of one of so many nearest items, by the cosine of what is
-            beside the mean, in its 128 main directions, in place of the item itself; what neighbours differ in, the code
-            forgets. Where a network that others have trained learns along, they are the nearest by
-            the features that it begins with. 0 compares an item with itself alone.
+            beside the mean, in its 128 main directions, in place of the item itself; what
+            neighbours differ in, the code forgets. Where a network that others have trained learns
+            along, they are the nearest by the features that it begins with. 0 compares an item with
+            itself alone.
         renewed: how often, at even distances, neighbours are found anew: by the cosines of latents,
             as far as these have been learned then.
         mutual: whether only such neighbours count as have each other among theirs; an item without
