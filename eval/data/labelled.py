@@ -46,6 +46,7 @@ class LabelledData:
         train_labels: of the training items, -1 or no class where a method may not read the label.
             None: those of the database, when it is what is trained on.
         ranks: how many results a query gets by default; None ranks the whole database.
+        looks: of database and queries, which are features then, the images that a report shows.
 
     Raises:
         TypeError: labels are neither int64 nor bool, or of two kinds, or the three sources differ
@@ -65,6 +66,7 @@ class LabelledData:
     class_names: tuple[str, ...]
     train_labels: LabelArray | None = None
     ranks: int | None = 1000
+    looks: tuple[Source, Source] | None = None
 
     def __post_init__(self) -> None:
         for part in ("train", "database", "queries"):

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from faiss_pqvae.data.source import Source
 from faiss_pqvae.data.thumbnails import thumbnail
 from faiss_pqvae.types import IdArray
 
@@ -65,7 +66,8 @@ class _Images:
     """Images as they are on the page, each once."""
 
     def __init__(self, data: LabelledData) -> None:
-        self.sources = {"q": data.queries, "d": data.database}
+        database, queries = _looks(data)
+        self.sources = {"q": queries, "d": database}
         self.numbers: dict[tuple[str, int], int] = {}
         self.encoded: list[str] = []
 
@@ -124,9 +126,15 @@ def spread(labels: LabelArray, n: int, seed: int) -> IdArray:
     return order[np.argsort(turns, kind="stable")][:n]
 
 
+def _looks(data: LabelledData) -> tuple[Source, Source]:
+    """Database and queries as one looks at them."""
+    return data.looks or (data.database, data.queries)
+
+
 def _has_images(data: LabelledData) -> bool:
-    shape = data.database.shape
-    return data.database.dtype == np.uint8 and len(shape) == 4 and shape[1] in (1, 3)
+    database, _ = _looks(data)
+    shape = database.shape
+    return database.dtype == np.uint8 and len(shape) == 4 and shape[1] in (1, 3)
 
 
 def nearest_by_method(

@@ -174,6 +174,7 @@ def behind(
         _seen_by(front, seen, folder),
         name=f"{data.name}, features of {encoder}",
         description=f"{data.description}; {front.d_out} features an image, of {encoder}",
+        looks=(data.database, data.queries),
     )
     return Behind(found, tuned, views, model, training)
 

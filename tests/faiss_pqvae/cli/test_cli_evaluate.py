@@ -397,6 +397,8 @@ def test_evaluate__of_what_a_frozen_network_makes_of_images(photos, tmp_path, mo
     assert results["data"].endswith("12 features an image, of frozen_network:make")
     rows = {row["method"]: row for row in results["rows"]}
     assert rows["Exact L2"]["bytes_per_vector"] == 4 * 12
+    shown = json.loads((tmp_path / "run" / "report_inputs.json").read_text())
+    assert len(shown["gallery"]["queries"]) == 10  # the pictures, beside what was found
     assert {"LSH", "PQ-VAE"} <= set(rows)
     found = {path.parent.name: np.load(path) for path in tmp_path.glob("run/features/*/*.npy")}
     assert {name: len(features) for name, features in found.items()} == {
