@@ -69,8 +69,6 @@ PARTS = {
     "neither": Change({"neighbours": 0}, kept_views=0),
     "30 neighbours": Change({"neighbours": 30}),
     "mutual neighbours": Change({"mutual": True}),
-    "neighbours renewed": Change({"renewed": 3}),
-    "neighbours renewed, mutual": Change({"renewed": 3, "mutual": True}),
     "2 views a step": Change({"n_views": 2}),
     "temperature 0.2": Change({"temperature": 0.2}),
     "linear head": Change(model={"encoder": "linear", "dsub": 16}),

@@ -51,8 +51,6 @@ class Contrastive:
             neighbours differ in, the code forgets. Where a network that others have trained learns
             along, they are the nearest by the features that it begins with. 0 compares an item with
             itself alone.
-        renewed: how often, at even distances, neighbours are found anew: by the cosines of latents,
-            as far as these have been learned then.
         mutual: whether only such neighbours count as have each other among theirs; an item without
             one is compared with itself.
         small_views: share of a training of images, from its start on, in which views have 5/8 of
@@ -72,7 +70,6 @@ class Contrastive:
     diversity: float = 0.1
     n_views: int = 4
     neighbours: int = 0
-    renewed: int = 0
     mutual: bool = False
     small_views: float | None = None
     reconstruction_weight: float = 0.0
@@ -90,9 +87,8 @@ class Contrastive:
                 raise ValueError(f"expected {name} >= 0, got {value}")
         if self.n_views < 2:
             raise ValueError(f"expected n_views >= 2, got {self.n_views}")
-        for name in ("neighbours", "renewed"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"expected {name} >= 0, got {getattr(self, name)}")
+        if self.neighbours < 0:
+            raise ValueError(f"expected neighbours >= 0, got {self.neighbours}")
         if self.small_views is not None and not 0 <= self.small_views <= 1:
             raise ValueError(f"expected small_views in [0, 1], got {self.small_views}")
 
@@ -152,7 +148,6 @@ class Contrastive:
             terms,
             n_views=self.n_views,
             neighbours=self.neighbours,
-            renewed=self.renewed,
             mutual=self.mutual,
             small_views=self.small_views or 0.0,
             trains_decoder=reconstructs,

@@ -54,7 +54,6 @@ class ViewTask:
             has to be given the latents of all, see `faiss_pqvae.model.team.gathered`.
         n_views: V.
         neighbours: nearest items of a vector, one of which every second view is of; 0: none.
-        renewed: how often they are found anew, by latents.
         mutual: whether neighbours have each other among theirs.
         small_views: share of the training, from its start on, in which views are small.
         warmup_steps: steps without the bottleneck before there are codewords, a tenth of all at
@@ -77,7 +76,6 @@ class ViewTask:
         *,
         n_views: int = 1,
         neighbours: int = 0,
-        renewed: int = 0,
         mutual: bool = False,
         small_views: float = 0.0,
         warmup_steps: int = 0,
@@ -100,9 +98,7 @@ class ViewTask:
         self._by_batch, self._own_rate = by_batch, own_rate
         self._whitener = whitener
         self._kept, self._neighbours = setup.kept, neighbours
-        self._renewed, self._mutual = renewed, mutual
-        self._times_found = 0  # neighbours, of 1 + renewed
-        self._share = 0.0  # of the way
+        self._mutual = mutual
         self._made = as_made(made, self.items, self.model)
         self._nearest: Rows | None = None  # (len(items), neighbours), once they are found
         self._bypass = True  # until there are codewords
@@ -129,13 +125,13 @@ class ViewTask:
     def _find_nearest(self) -> None:
         """Finds every item's neighbours in the training part, or takes those that are kept."""
         if self._neighbours:
-            found = self._kept.made("neighbours", lambda: self._found_nearest(self._told_by))
-            self._nearest, self._times_found = found["rows"].numpy(), 1
+            found = self._kept.made("neighbours", self._found_nearest)
+            self._nearest = found["rows"].numpy()
 
     @torch.no_grad()
-    def _found_nearest(self, told_by: Callable[[Rows], Tensor]) -> dict[str, Any]:
+    def _found_nearest(self) -> dict[str, Any]:
         items = self.items
-        held, train = (told_by(rows) for rows in (items.validation_rows, items.train_rows))
+        held, train = (self._told_by(rows) for rows in (items.validation_rows, items.train_rows))
         mean = train.mean(0)
         held, train = held - mean, train - mean
         if train.shape[1] > _DIRECTIONS:
@@ -154,16 +150,6 @@ class ViewTask:
             rows = mutual(rows)
         return {"rows": torch.from_numpy(rows)}
 
-    @torch.no_grad()
-    def _latents_of(self, rows: Rows) -> Tensor:
-        self.model.eval()
-        found = []
-        with Progress("latents", len(rows), unit="items", shown=self.progress) as bar:
-            for part in parts(rows):
-                found.append(encoded(self.model, self.items, part))
-                bar.update(len(part))
-        return torch.cat(found)
-
     def _told_by(self, rows: Rows) -> Tensor:
         """What says how near items are: vectors, or features of a network that learns along."""
         network = self.model.backbone
@@ -180,16 +166,7 @@ class ViewTask:
     def state(self) -> dict[str, Any]:
         """See `Task.state`."""
         whitener = None if self._whitener is None else self._whitener.matrix
-        renewed = None
-        if self._times_found > 1 and self._nearest is not None:
-            renewed = torch.from_numpy(self._nearest)
-        return {
-            "precision": self.precision,
-            "whitener": whitener,
-            "bypass": self._bypass,
-            "neighbours": renewed,
-            "times_found": self._times_found,
-        }
+        return {"precision": self.precision, "whitener": whitener, "bypass": self._bypass}
 
     def load(self, state: dict[str, Any]) -> None:
         """See `Task.load`."""
@@ -197,11 +174,7 @@ class ViewTask:
         whitener: Tensor | None = state["whitener"]
         if self._whitener is not None and whitener is not None:
             self._whitener.matrix = whitener.to(self.items.device)
-        if state["neighbours"] is None:
-            self._find_nearest()
-        else:
-            self._nearest = state["neighbours"].numpy()
-        self._times_found = state["times_found"]
+        self._find_nearest()
 
     def fingerprint(self) -> dict[str, Any]:
         """Views that were made before: items and settings are all else."""
@@ -216,7 +189,6 @@ class ViewTask:
             )
             self._bypass = False
         self.model.train()
-        self._share = way.at / way.end
         size = view_size(self._small_views, self.model.input_shape, way)
         self._small = size is not None
         return self._of_batch(np.sort(examples), generator, size)
@@ -226,11 +198,7 @@ class ViewTask:
         move_dead(self.model, self.config, terms.latents, terms.ids, step, generator)
 
     def after_epoch(self) -> None:
-        """Neighbours are found anew, where it is time; the codewords moved with every step."""
-        left = self._neighbours > 0 and self._times_found <= self._renewed
-        if left and self._share * (1 + self._renewed) >= self._times_found:
-            self._nearest = self._found_nearest(self._latents_of)["rows"].numpy()
-            self._times_found += 1
+        """Nothing: the codewords moved with every step."""
 
     def _of_batch(
         self, rows: Rows, generator: torch.Generator, size: tuple[int, int] | None = None

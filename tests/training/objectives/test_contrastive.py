@@ -196,7 +196,6 @@ def test_networks__have_codewords_that_learn_by_gradient(shape, encoder) -> None
         {"reconstruction_weight": float("nan")},
         {"n_views": 1},
         {"neighbours": -1},
-        {"renewed": -1},
         {"small_views": 1.5},
     ],
     ids=str,
@@ -344,9 +343,9 @@ def test_neighbours__are_the_nearest_of_the_training_part(monkeypatch):
     tasks = []
     found = ViewTask._found_nearest
 
-    def watched(task, told_by):
+    def watched(task):
         tasks.append(task)
-        return found(task, told_by)
+        return found(task)
 
     monkeypatch.setattr(ViewTask, "_found_nearest", watched)
     learned(Contrastive(neighbours=3), epochs=1)
@@ -371,35 +370,6 @@ def test_neighbours__are_kept_for_a_training_that_goes_on(tmp_path, monkeypatch)
         learned(objective, tmp_path, stop)
     monkeypatch.setattr(ViewTask, "_found_nearest", None)  # not found again
     resumed, history = learned(objective, tmp_path)
-    assert timeless(history) == timeless(expected)
-    for name, value in straight.state_dict().items():
-        assert torch.equal(resumed.state_dict()[name], value), name
-
-
-def test_neighbours__are_found_anew_by_latents_and_kept_for_a_training_that_goes_on(
-    tmp_path, monkeypatch
-):
-    asked = []
-    found = ViewTask._found_nearest
-
-    def watched(task, told_by):
-        asked.append(told_by.__name__)
-        return found(task, told_by)
-
-    monkeypatch.setattr(ViewTask, "_found_nearest", watched)
-    objective = Contrastive(neighbours=4, renewed=3, mutual=True)
-    straight, expected = learned(objective)
-    assert asked == ["_told_by", *(["_latents_of"] * 3)]
-
-    def stop(event):
-        if event["epoch"] == 4:
-            raise KeyboardInterrupt
-        return True
-
-    with pytest.raises(KeyboardInterrupt):
-        learned(objective, tmp_path, stop)
-    resumed, history = learned(objective, tmp_path)
-    assert asked.count("_told_by") == 2  # once each
     assert timeless(history) == timeless(expected)
     for name, value in straight.state_dict().items():
         assert torch.equal(resumed.state_dict()[name], value), name
