@@ -68,7 +68,6 @@ PARTS = {
     "no neighbours": Change({"neighbours": 0}),
     "neither": Change({"neighbours": 0}, kept_views=0),
     "30 neighbours": Change({"neighbours": 30}),
-    "mutual neighbours": Change({"mutual": True}),
     "2 views a step": Change({"n_views": 2}),
     "temperature 0.2": Change({"temperature": 0.2}),
     "linear head": Change(model={"encoder": "linear", "dsub": 16}),

@@ -51,8 +51,6 @@ class Contrastive:
             neighbours differ in, the code forgets. Where a network that others have trained learns
             along, they are the nearest by the features that it begins with. 0 compares an item with
             itself alone.
-        mutual: whether only such neighbours count as have each other among theirs; an item without
-            one is compared with itself.
         small_views: share of a training of images, from its start on, in which views have 5/8 of
             the height and width: a step then takes little more than half the time. None takes 0.7
             for the residual encoders, and 0 for others, most of which take one size only.
@@ -70,7 +68,6 @@ class Contrastive:
     diversity: float = 0.1
     n_views: int = 4
     neighbours: int = 0
-    mutual: bool = False
     small_views: float | None = None
     reconstruction_weight: float = 0.0
     reconstruction: Reconstruction = field(default_factory=Reconstruction)
@@ -148,7 +145,6 @@ class Contrastive:
             terms,
             n_views=self.n_views,
             neighbours=self.neighbours,
-            mutual=self.mutual,
             small_views=self.small_views or 0.0,
             trains_decoder=reconstructs,
             by_batch=True,

@@ -54,7 +54,6 @@ class ViewTask:
             has to be given the latents of all, see `faiss_pqvae.model.team.gathered`.
         n_views: V.
         neighbours: nearest items of a vector, one of which every second view is of; 0: none.
-        mutual: whether neighbours have each other among theirs.
         small_views: share of the training, from its start on, in which views are small.
         warmup_steps: steps without the bottleneck before there are codewords, a tenth of all at
             most; 0 has codewords from the first step on.
@@ -76,7 +75,6 @@ class ViewTask:
         *,
         n_views: int = 1,
         neighbours: int = 0,
-        mutual: bool = False,
         small_views: float = 0.0,
         warmup_steps: int = 0,
         trains_decoder: bool = True,
@@ -98,7 +96,6 @@ class ViewTask:
         self._by_batch, self._own_rate = by_batch, own_rate
         self._whitener = whitener
         self._kept, self._neighbours = setup.kept, neighbours
-        self._mutual = mutual
         self._made = as_made(made, self.items, self.model)
         self._nearest: Rows | None = None  # (len(items), neighbours), once they are found
         self._bypass = True  # until there are codewords
@@ -146,8 +143,6 @@ class ViewTask:
             of_train, _ = nearest(train, train, k, metric="inner_product", skip=own, bar=bar)
         rows[items.validation_rows] = items.train_rows[of_held.cpu().numpy()]
         rows[items.train_rows] = items.train_rows[of_train.cpu().numpy()]
-        if self._mutual:
-            rows = mutual(rows)
         return {"rows": torch.from_numpy(rows)}
 
     def _told_by(self, rows: Rows) -> Tensor:
@@ -323,22 +318,6 @@ def _chosen(x: Tensor, made: Any, rows: Rows, choice: Rows, n_made: int) -> Tens
     x = x.clone()
     x[torch.from_numpy(there).to(x.device)] = to_float(views)
     return x
-
-
-def mutual(rows: Rows) -> Rows:
-    """Neighbours (n, k) of every row; those that do not have it among theirs give way to others.
-
-    Others that do, over and over, or the row itself where there are none.
-    """
-    n, k = rows.shape
-    asked = np.repeat(np.arange(n), k)
-    there = np.isin(rows.ravel() * n + asked, asked * n + rows.ravel()).reshape(n, k)
-    # Those that count come first, and then again.
-    order = np.argsort(~there, axis=1, kind="stable")
-    counts = there.sum(1, keepdims=True)
-    places = np.take_along_axis(order, np.arange(k) % np.maximum(counts, 1), 1)
-    found: Rows = np.take_along_axis(rows, places, 1)
-    return np.where(counts > 0, found, np.arange(n)[:, None])
 
 
 def as_made(views: Any, items: Items, model: PQVAE) -> Any:

@@ -1,6 +1,5 @@
 """What trainings on views have in common: sizes of views, and which weights learn how fast."""
 
-import numpy as np
 import pytest
 import torch
 from blobs import SHAPE, images
@@ -11,7 +10,7 @@ from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.training import Contrastive, Reconstruction, TrainingConfig, Views, fit, new_model
 from faiss_pqvae.training.objectives.protocol import Way
-from faiss_pqvae.training.objectives.view_task import groups_of, mutual, view_size
+from faiss_pqvae.training.objectives.view_task import groups_of, view_size
 
 RECONSTRUCTION = Reconstruction(warmup_steps=5)
 
@@ -164,20 +163,3 @@ def test_fit__a_decoder_that_was_handed_in_learns_from_its_own_weights():
     fit(net, images(), config(epochs=1, lr=1e-4), objective=RECONSTRUCTION)
     change = (decoder[0].weight.detach() - before).abs().max()
     assert 0 < change < 0.01
-
-
-def test_mutual__are_neighbours_that_have_each_other():
-    # 0 and 1 have each other, 2 has 0 but is nobody's, 3 and 4 have each other, and 3 has 1, too.
-    rows = np.array([[1, 3], [0, 2], [0, 4], [4, 1], [3, 0]])
-    found = mutual(rows)
-    assert found.shape == rows.shape
-    assert set(found[0]) == {1}
-    assert set(found[1]) == {0}
-    assert set(found[2]) == {2}  # itself
-    assert set(found[3]) == {4}
-    assert set(found[4]) == {3}
-
-
-def test_mutual__keeps_all_where_all_are():
-    rows = np.array([[1, 2], [2, 0], [0, 1]])
-    np.testing.assert_array_equal(np.sort(mutual(rows), 1), np.sort(rows, 1))
