@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from faiss_pqvae.model.backbone import Backbone
 
 
+_CACHED_BYTES = 2**19  # of what the parts take
+
+
 class InTwo(NamedTuple):
     """The parts of a network.
 
@@ -47,6 +50,13 @@ class Parts(nn.Sequential):
             x = x.view(-1, *self.shape)
         if x.ndim == 4:
             x = x.contiguous(memory_format=torch.channels_last)
+        if torch.is_grad_enabled() or x.device.type != "cpu":
+            return self._through(x)
+        # So few that what is between two layers stays in the cache.
+        at_a_time = max(1, _CACHED_BYTES * len(x) // max(1, x.numel() * x.element_size()))
+        return torch.cat([self._through(some) for some in torch.split(x, at_a_time)])
+
+    def _through(self, x: Tensor) -> Tensor:
         for part in self:
             x = part(x)
         return x
