@@ -135,7 +135,8 @@ def curve(
         }
         record["curves"].append({"objective": name, **settings, "points": points})
     write(out, record)
-    for path in draw(record, out.parent / "figures" / out.stem):
+    figures = out.parent / "figures" / out.stem
+    for path in draw(record, figures, name="objective", levels={"PCA+OPQ": record["PCA+OPQ"]}):
         print(path)
 
 
@@ -265,20 +266,30 @@ def scores(
     }
 
 
-def draw(record: dict[str, Any], stem: Path) -> tuple[Path, Path]:
-    """The figure of a curve's record."""
+def draw(
+    record: dict[str, Any], stem: Path, *, name: str, levels: dict[str, float]
+) -> tuple[Path, Path]:
+    """The figure of a curve's record.
+
+    Args:
+        record: with "curves" and "threads".
+        stem: of the figure's files.
+        name: the key of a curve's name.
+        levels: mAP of what takes no such time, by name: lines.
+    """
     traces = [
         Trace(
-            entry["objective"],
+            entry[name],
             np.array([point["elapsed_s"] / 60 for point in entry["points"]]),
             np.array([100 * point[f"map@{K}"] for point in entry["points"]]),
         )
         for entry in record["curves"]
     ]
+    threads = record["threads"]
     figure = traces_figure(
         traces,
-        levels={"PCA+OPQ": 100 * record["PCA+OPQ"]},
-        xlabel=f"minutes of training, {record['threads']} threads",
+        levels={name: 100 * level for name, level in levels.items()},
+        xlabel=f"minutes of training, {threads} thread{'s' * (threads > 1)}",
         ylabel=f"mAP@{K} at {BITS} bits [%]",
     )
     return save_figure(figure, stem)

@@ -19,8 +19,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import tyro
-from contrastive import BITS, HELD_OUT, K, head, scores, set_threads, slug, traced, write
-from paper.figures import Trace, save_figure, traces_figure
+from contrastive import BITS, HELD_OUT, K, draw, head, scores, set_threads, slug, traced, write
 
 import faiss_pqvae as fpq
 from faiss_pqvae.data.row_range import RowRange
@@ -273,21 +272,8 @@ def curve(
         )
         record["curves"].append({"name": name, **asdict(change), "points": points})
         write(out, record)
-    traces = [
-        Trace(
-            entry["name"],
-            np.array([point["elapsed_s"] / 60 for point in entry["points"]]),
-            np.array([100 * point[f"map@{K}"] for point in entry["points"]]),
-        )
-        for entry in record["curves"]
-    ]
-    figure = traces_figure(
-        traces,
-        levels={name: 100 * level for name, level in levels.items()},
-        xlabel=f"minutes of training, {threads} thread{'s' * (threads > 1)}",
-        ylabel=f"mAP@{K} at {BITS} bits [%]",
-    )
-    for path in save_figure(figure, out.parent / "figures" / out.stem):
+    figures = out.parent / "figures" / out.stem
+    for path in draw(record, figures, name="name", levels=levels):
         print(path)
 
 
