@@ -193,9 +193,11 @@ def _seen_by(front: Front, data: LabelledData, folder: Path, suffix: str = "") -
 
 
 def _start_of(database: Source, train: Source) -> int | None:
-    """The row from which on training items are those of the database, in memory; None: others."""
+    """The row from which on training items are those of the database; None: they are others."""
     if database is train:
         return 0
+    if isinstance(database, RowRange) and database.source is train:  # made below, of such
+        return len(train) - len(database)
     if not isinstance(database, np.ndarray) or not isinstance(train, np.ndarray):
         return None
     start = len(train) - len(database)

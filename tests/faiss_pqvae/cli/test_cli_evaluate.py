@@ -435,7 +435,9 @@ def test_evaluate__features_of_the_database_are_those_of_training_items_that_it_
         "        database=x[30:70], database_labels=y[30:70], queries=x[70:],\n"
         "        query_labels=y[70:], class_names=('a', 'b', 'c'), train_labels=known)\n"
         "def make(input_shape, latent_dim, *, width):\n"
-        "    return Backbone(torch.nn.Flatten(), trainable=False)\n"
+        "    torch.manual_seed(0)\n"
+        "    layers = torch.nn.Flatten(), torch.nn.Linear(48, 8)\n"
+        "    return Backbone(torch.nn.Sequential(*layers), trainable=False)\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     arguments = ["--dataset", "pictures:data", "--features", "pictures:make", "--bits", "16"]
@@ -444,6 +446,10 @@ def test_evaluate__features_of_the_database_are_those_of_training_items_that_it_
     assert results["n_database"] == 40
     found = {path.parent.name: np.load(path) for path in tmp_path.glob("run/features/*/*.npy")}
     assert {name: len(features) for name, features in found.items()} == {"train": 70, "queries": 20}
+    # Likewise where its last parts learn along.
+    evaluated(*arguments, "--model.fine-tuned", "1", out=tmp_path / "tuned")
+    names = {path.parent.name for path in tmp_path.glob("tuned/features/*/*.npy")}
+    assert names == {"train", "queries", "train-maps", "queries-maps"}
 
 
 @pytest.mark.parametrize("objective", ["contrastive", "dqn", "dpq"])
