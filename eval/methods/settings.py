@@ -18,7 +18,7 @@ class Tuned(NamedTuple):
     Attributes:
         data: the same items, as its first parts, which stay as they are, give them.
         encoder: the last parts, which learn.
-        key: of these items.
+        key: of these items, and of the weights that learning begins with.
     """
 
     data: Evaluated

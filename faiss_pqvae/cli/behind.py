@@ -163,7 +163,7 @@ def behind(
         if views is not None:
             views = _kept(views, maps, folder / "views-maps")
         key = content_key(seen.database, "images (database)")
-        tuned = Tuned(seen, last, key)
+        tuned = Tuned(seen, last, f"{key} {last.fingerprint()}")
         model = replace(model, encoder=None, fine_tuned=0)
         # What follows has seen nothing of any item yet: all others get features as they were.
         module = copy.deepcopy(last.module)
