@@ -68,7 +68,7 @@ def opened(path: Path) -> Image.Image | None:
         with Image.open(path) as image:
             image.draft("RGB", (1024, 1024))
             picture = ImageOps.exif_transpose(image).convert("RGB")
-    except OSError as error:
+    except (OSError, Image.DecompressionBombError) as error:
         print(f"left out: {path}: {error}")
         return None
     picture.thumbnail((1024, 1024))
@@ -133,6 +133,8 @@ def main(
     asked_windows, queries = read(sorted(asked))
     asked_windows, queries = asked_windows[::WINDOWS], queries[::WINDOWS]  # the middle ones
 
+    if not len(stored) or not len(queries):
+        raise SystemExit(f"none of the photographs in {photos} could be read")
     index = fpq.index_factory((3, SIDE, SIDE), FACTORY, encoder="efficientnet-lite0")
     index.train(stored)
     index.add(stored)

@@ -20,6 +20,7 @@ from faiss_pqvae.files import replace_bytes
 from faiss_pqvae.model import team
 from faiss_pqvae.model.clustering import histogram, perplexity, usage
 from faiss_pqvae.model.fine_tuned import thaw
+from faiss_pqvae.model.networks import Headed
 from faiss_pqvae.model.pqvae import PQVAE, have_distances
 from faiss_pqvae.progress import Progress
 from faiss_pqvae.registry import objectives
@@ -345,7 +346,9 @@ class Trainer:
         for group in self.optimizer.param_groups:
             group["lr"] = group.get("highest", self.config.lr) * schedule(*way)
         thawing = self.config.thawing * way.end
-        thaw(self.model.backbone, min(1.0, way.at / thawing) if thawing else 1.0)
+        share = min(1.0, way.at / thawing) if thawing else 1.0
+        # Where no matrix follows them there may be nothing else that learns.
+        thaw(self.model.backbone, share, least=not isinstance(self.model.encoder, Headed))
         terms = self.task.terms(examples, self.step, way, generator)
         values = values_of(terms)
         if not math.isfinite(values["loss"]):

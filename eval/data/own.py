@@ -83,7 +83,8 @@ class OwnData:
         skip_broken: leave out images that cannot be read, and name them, instead of an error that
             lists them all. The rows of labels are places among all files.
         crop: where they are resized, cut the middle out in the proportions of that size first, in
-            place of stretching them.
+            place of stretching them; by default where the network of --features, or the encoder of
+            --index, wants that.
     """
 
     queries: Path | None = None
@@ -105,7 +106,7 @@ class OwnData:
     mode: Mode | None = None
     orient: bool = True
     skip_broken: bool = False
-    crop: bool = False
+    crop: bool | None = None
 
     @property
     def images(self) -> ImageOptions:

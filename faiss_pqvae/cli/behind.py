@@ -12,6 +12,7 @@ import numpy as np
 
 from faiss_pqvae.data.batches import content_key
 from faiss_pqvae.data.images.decoder import OtherSizeError
+from faiss_pqvae.data.images.image_options import CHANNELS, Mode
 from faiss_pqvae.data.row_range import RowRange
 from faiss_pqvae.data.source import Source
 from faiss_pqvae.eval.data.labelled import LabelledData
@@ -42,16 +43,42 @@ class Wanted(NamedTuple):
     crop: bool
 
 
-def wanted_by(encoder: str | None) -> Wanted | None:
+def wanted_by(encoder: str | None, shape: tuple[int, ...] = (3, SIZE, SIZE)) -> Wanted | None:
     """How an encoder wants photographs; None for one of ours, or where it does not say.
 
     Args:
         encoder: a name or a reference, as `--encoder` takes it.
+        shape: (channels, height, width) of what it is made for.
     """
     if encoder is None or is_named_ours(encoders, encoder):
         return None
-    backbone = resolved_encoder(encoder, (3, SIZE, SIZE), 1, width=1)
+    backbone = resolved_encoder(encoder, shape, 1, width=1)
     return None if backbone.size is None else Wanted(backbone.size, backbone.crop)
+
+
+def crop_for(
+    encoder: str | None, size: tuple[int, int], mode: Mode | None, crop: bool | None
+) -> bool | None:
+    """Whether photographs that are resized are cropped: as the encoder wants, or as was said.
+
+    Args:
+        encoder: as `--encoder` takes it, or None.
+        size: height and width that they are resized to.
+        mode: their channels; None is RGB.
+        crop: what was said, if anything was.
+
+    Raises:
+        ValueError: something else than the encoder wants, which later searches would not know.
+    """
+    wanted = wanted_by(encoder, (CHANNELS[mode or "RGB"], *size))
+    if wanted is None:
+        return crop
+    if crop not in (None, wanted.crop):
+        raise ValueError(
+            f"expected photographs {'cropped' if wanted.crop else 'stretched'}, as {encoder} wants "
+            f"them, got --crop {crop}: leave it out"
+        )
+    return wanted.crop
 
 
 def in_some_size(
@@ -163,6 +190,8 @@ def behind(
         if views is not None:
             views = _kept(views, maps, folder / "views-maps")
         key = content_key(seen.database, "images (database)")
+        # What a bundle has is behind the first parts.
+        last.reference = f"{encoder}, its last {model.fine_tuned} parts alone"
         tuned = Tuned(seen, last, f"{key} {last.fingerprint()}")
         model = replace(model, encoder=None, fine_tuned=0)
         # What follows has seen nothing of any item yet: all others get features as they were.

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from faiss_pqvae.cli.behind import Wanted, behind, in_some_size
+from faiss_pqvae.cli.behind import Wanted, behind, crop_for, in_some_size
 from faiss_pqvae.cli.options import Learning
 from faiss_pqvae.cli.recipes import DATASET, QUICK, demo_recipes, note_on_seeds
 from faiss_pqvae.data.batches import check_items, read_batches
@@ -33,7 +33,7 @@ from faiss_pqvae.eval.methods.baselines import FAST
 from faiss_pqvae.eval.methods.choice import LEARNED, reference, rows_of
 from faiss_pqvae.eval.methods.given import given, opened
 from faiss_pqvae.eval.methods.method import Method
-from faiss_pqvae.eval.methods.settings import CodeSettings, read_bundle
+from faiss_pqvae.eval.methods.settings import CodeSettings, Tuned, read_bundle
 from faiss_pqvae.files import check_folder
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.training import TrainingConfig
@@ -152,6 +152,11 @@ def evaluate(
     if kept_views:
         _check_kept_views(features, model, learns)
 
+    if own.size is not None and features is not None:
+        own = replace(own, crop=crop_for(features, own.size, own.mode, own.crop))
+    elif own.size is not None and own.crop is None and getattr(stored, "crops", False):
+        own = replace(own, crop=True)
+
     def opened_in(wanted: Wanted | None) -> Evaluated:
         return load(
             dataset,
@@ -177,7 +182,7 @@ def evaluate(
         return
     learned = None
     if not methods or LEARNED in methods:
-        objective, product, reranked = _objectives(learning, model, shape)
+        objective, product, reranked = _objectives(learning, model, shape, tuned)
         learned = CodeSettings(
             objective=objective,
             product=product,
@@ -246,10 +251,12 @@ def _check_kept_views(features: str | None, model: ModelConfig, learns: bool) ->
 
 
 def _objectives(
-    learning: Learning, model: ModelConfig, shape: tuple[int, ...]
+    learning: Learning, model: ModelConfig, shape: tuple[int, ...], tuned: Tuned | None
 ) -> tuple[Any, Any, Any]:
     """What is learned, and, of vectors, what product codes learn, and where a decoder ranks."""
-    if len(shape) > 1:
+    if tuned is not None:  # it is no matrix that learns
+        model = replace(model, encoder=tuned.encoder.reference)
+    if len(shape) > 1 or tuned is not None:
         return learning.objective(_CODE, model, shape), None, None
     return learning.of_vectors(_CODE, model, shape)
 

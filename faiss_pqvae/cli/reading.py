@@ -13,6 +13,7 @@ import tyro
 
 from faiss_pqvae.arguments import what_is_set
 from faiss_pqvae.data.images.label_column import read_classes
+from faiss_pqvae.data.images.pictures import crop
 from faiss_pqvae.data.open import ImageOptions, Source, open_source
 
 if TYPE_CHECKING:
@@ -68,8 +69,9 @@ def open_for(
     """The items that an argument names, with images in the size and the channels of the index."""
     from faiss_pqvae.data.batches import check_items  # here, because it imports torch
 
-    images = replace(images, crop=images.crop or index.crops)
     source = open_labelled(data, images, like=index.input_shape).items
+    if images.crop is None and index.crops:
+        crop(source)
     check_items(source, index.input_shape, f"items of {data}")
     return source
 
@@ -119,8 +121,8 @@ def labels_of_places(source: Source, labels: npt.NDArray[Any]) -> npt.NDArray[An
 def image_arguments(images: ImageOptions) -> list[str]:
     """The options of a command line that say how images are read."""
     size = [] if images.size is None else ["--size", *map(str, images.size)]
-    crop = ["--crop"] * images.crop
+    cropped = [] if images.crop is None else ["--crop", str(images.crop)]
     mode = [] if images.mode is None else ["--mode", images.mode]
     column = [] if images.column is None else ["--column", images.column]
     flags = ["--no-orient"] * (not images.orient) + ["--skip-broken"] * images.skip_broken
-    return [*size, *crop, *mode, *column, *flags]
+    return [*size, *cropped, *mode, *column, *flags]

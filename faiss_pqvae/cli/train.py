@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from faiss_pqvae.arguments import metric_name
-from faiss_pqvae.cli.behind import Wanted, in_some_size, made_before, wanted_by
+from faiss_pqvae.cli.behind import Wanted, crop_for, in_some_size, made_before, wanted_by
 from faiss_pqvae.cli.next_command import print_next
 from faiss_pqvae.cli.options import Learning
 from faiss_pqvae.cli.reading import (
@@ -152,7 +152,8 @@ def _opened(data: str, images: ImageOptions, encoder: str | None) -> Labelled:
         )
 
     if images.size is not None:
-        return opened(None)
+        crop = crop_for(encoder, images.size, images.mode, images.crop)
+        return open_labelled(data, replace(images, crop=crop))
     found = in_some_size(opened, Path(data), encoder)
     are_pictures = isinstance(found.items, (ImageFolder, ParquetImages))
     if not (are_pictures and is_pretrained(encoders, encoder)):

@@ -47,7 +47,8 @@ class Front:
                 "learns along is the model's own encoder"
             )
         self.backbone, self.input_shape = backbone, tuple(input_shape)
-        self._runs = evaluating_fast(backbone)
+        self._runs, self._runs_as = evaluating_fast(backbone), ""
+        self._runs_as = self.fingerprint()
         self.chunk_bytes = chunk_bytes
         self.d_out = backbone.features_of(self.input_shape)
         self.learned_behind: str | None = None
@@ -60,7 +61,11 @@ class Front:
             return NotImplemented
         if self.input_shape != other.input_shape:
             return False
-        return self.backbone is other.backbone or self.fingerprint() == other.fingerprint()
+        if self.backbone is other.backbone:
+            return True
+        return (
+            self.backbone.crop == other.backbone.crop and self.fingerprint() == other.fingerprint()
+        )
 
     __hash__ = None  # type: ignore[assignment]  # compared by what they do
 
@@ -69,7 +74,11 @@ class Front:
 
     def fingerprint(self) -> str:
         """A hash of all weights and of what is done to items, see `Backbone.fingerprint`."""
-        return self.backbone.fingerprint()
+        found = self.backbone.fingerprint()
+        if found != self._runs_as and self._runs is not self.backbone:  # its owner changed it
+            self._runs = evaluating_fast(self.backbone)
+        self._runs_as = found
+        return found
 
     def probe(self) -> list[float]:
         """What it gives for made-up items, see `Backbone.probe`."""
@@ -80,6 +89,7 @@ class Front:
         other = copy.copy(self)
         other.backbone = copy.deepcopy(self.backbone).to(device)
         other._runs = evaluating_fast(other.backbone)
+        other._runs_as = other.backbone.fingerprint()
         return other
 
     @torch.inference_mode()

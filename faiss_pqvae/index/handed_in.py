@@ -256,6 +256,10 @@ def _record(config: dict[str, Any], name: str) -> Record | None:
         isinstance(record.get(key), kind) for key, kind in kinds.items()
     ):
         raise ValueError(f"damaged bundle: expected a record of its {name}, got {record!r}")
+    if not isinstance(record.get("learned_probe", []), list) or not isinstance(
+        record.get("crop", False), bool
+    ):
+        raise ValueError(f"damaged bundle: expected a record of its {name}, got {record!r}")
     size = record.get("size")
     if size is not None and not (isinstance(size, list) and all(type(v) is int for v in size)):
         raise ValueError(f"damaged bundle: expected the size of its {name}'s images, got {size!r}")

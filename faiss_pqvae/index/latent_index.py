@@ -261,7 +261,7 @@ class LatentIndex:
     def crops(self) -> bool:
         """Whether its encoder wants the middle of photographs, see `Backbone.crop`."""
         backbone = self.model.backbone if self.front is None else self.front.backbone
-        return backbone is not None and backbone.crop
+        return backbone is not None and backbone.size is not None and backbone.crop
 
     @property
     def train_s(self) -> float:

@@ -42,7 +42,7 @@ class Backbone(nn.Module):
         arguments: what it is made with, likewise: values that JSON can hold.
 
     Raises:
-        TypeError: no torch module.
+        TypeError: no torch module, or crop that is no bool.
         ValueError: sizes or numbers out of their range.
     """
 
@@ -76,6 +76,8 @@ class Backbone(nn.Module):
         lr = number("lr", lr, 0)
         self.module, self.lr, self._trainable = module, lr, trainable
         self.size = None if sizes is None else (sizes[0], sizes[1])
+        if not isinstance(crop, bool):
+            raise TypeError(f"expected crop as True or False, got {crop!r}")
         self.crop = crop
         self.mean, self.deviation = _numbers("mean", mean), _numbers("deviation", deviation)
         if min(self.deviation) <= 0:

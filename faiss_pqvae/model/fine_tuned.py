@@ -13,7 +13,6 @@ from torch import Tensor, nn
 
 from faiss_pqvae.model.backbone import Backbone
 
-
 _CACHED_BYTES = 2**19  # of what the parts take
 
 
@@ -65,15 +64,19 @@ class Parts(nn.Sequential):
         """Weights learn in either mode: what a training changes besides stays as it is."""
         return super().train(False)
 
-    def thaw(self, share: float) -> None:
+    def thaw(self, share: float, *, least: int = 0) -> None:
         """Lets the last parts learn, and no others.
 
         Args:
-            share: of the way until all of them do, from 0, where none does.
+            share: of the way until all of them do; in its first piece none does.
+            least: of those that have weights learn from the start.
         """
-        n_learning = min(len(self), int(share * len(self)))
-        for number, part in enumerate(self):
-            part.requires_grad_(number >= len(self) - n_learning)
+        weights = [[p for p in part.parameters() if p.is_floating_point()] for part in self]
+        weights = [of_part for of_part in weights if of_part]
+        n_learning = min(len(weights), max(least, int(share * (len(weights) + 1))))
+        for number, of_part in enumerate(weights):
+            for parameter in of_part:
+                parameter.requires_grad_(number >= len(weights) - n_learning)
 
 
 def in_two(backbone: Backbone, n_learning: int, input_shape: tuple[int, ...]) -> InTwo:
@@ -88,15 +91,22 @@ def in_two(backbone: Backbone, n_learning: int, input_shape: tuple[int, ...]) ->
         ValueError: a network that is no Sequential, or one of fewer parts.
     """
     module = backbone.module
-    if not isinstance(module, nn.Sequential):
+    plain = isinstance(module, nn.Sequential) and type(module).forward is nn.Sequential.forward
+    if not isinstance(module, nn.Sequential) or not plain or _has_hooks(module):
         raise ValueError(
-            "expected a torch.nn.Sequential to fine-tune the last parts of, got "
-            f"{type(module).__name__}: hand in Backbone(network), all of which learns"
+            "expected a torch.nn.Sequential to fine-tune the last parts of, whose forward is one "
+            f"part after another, got {type(module).__name__}: hand in Backbone(network), all of "
+            "which learns"
         )
     parts, reference = list(module), backbone.reference
     if n_learning > len(parts):
         raise ValueError(
             f"expected fine_tuned <= {len(parts)}, the parts of {reference}, got {n_learning}"
+        )
+    if not any(p.is_floating_point() for part in parts[-n_learning:] for p in part.parameters()):
+        raise ValueError(
+            f"expected weights in the last {n_learning} parts of {reference}, which are to learn, "
+            "got none"
         )
     if n_learning == len(parts):
         return InTwo(None, backbone.with_module(Parts(None, *parts), trainable=True))
@@ -107,12 +117,18 @@ def in_two(backbone: Backbone, n_learning: int, input_shape: tuple[int, ...]) ->
     return InTwo(frozen, learning)
 
 
-def thaw(network: nn.Module | None, share: float) -> None:
+def _has_hooks(module: nn.Module) -> bool:
+    """Whether something is done to what goes in or comes out, which parts would not know."""
+    return bool(module._forward_hooks or module._forward_pre_hooks)
+
+
+def thaw(network: nn.Module | None, share: float, *, least: int = 0) -> None:
     """Lets the last parts of a fine-tuned network learn, see `Parts.thaw`; others are as they are.
 
     Args:
         network: a model's `Backbone`, or None.
         share: of the way until all parts learn.
+        least: parts that learn from the start.
     """
     if isinstance(network, Backbone) and isinstance(network.module, Parts):
-        network.module.thaw(share)
+        network.module.thaw(share, least=least)

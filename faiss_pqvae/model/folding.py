@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import torch
 from torch import Tensor, nn
 
@@ -17,15 +19,22 @@ def fold_norms(network: nn.Module, convolutions: tuple[type[nn.Conv2d], ...]) ->
         network: with its weights, changed in place; a convolution and its normalisation are found
             where they follow each other in a torch.nn.Sequential.
         convolutions: the classes of those that add their bias to what they convolve, and no others.
+            One that is used in several places is left alone.
     """
-    for chain in network.modules():
+    modules = list(network.modules())
+    used = Counter(id(child) for module in modules for child in module._modules.values())
+    shared = Counter(id(p) for module in modules for p in module._parameters.values())
+    for chain in modules:
         if type(chain) is not nn.Sequential:
             continue
         for place in range(len(chain) - 1):
             convolution, norm = chain[place], chain[place + 1]
             if not isinstance(convolution, nn.Conv2d) or type(convolution) not in convolutions:
                 continue
-            if not isinstance(norm, nn.BatchNorm2d):
+            if not isinstance(norm, nn.BatchNorm2d) or norm.running_var is None:
+                continue
+            # What something else uses, too, would be changed for that.
+            if used[id(convolution)] > 1 or shared[id(convolution.weight)] > 1:
                 continue
             factor, offset = _affine(norm)
             weight = convolution.weight.double() * factor.view(-1, 1, 1, 1)
@@ -37,8 +46,8 @@ def fold_norms(network: nn.Module, convolutions: tuple[type[nn.Conv2d], ...]) ->
 
 def _affine(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """What a normalisation multiplies every channel by, and what it adds, in float64."""
-    if norm.running_var is None or norm.running_mean is None:
-        raise ValueError("expected batch normalisation with running statistics, got one without")
+    assert norm.running_var is not None
+    assert norm.running_mean is not None
     factor = 1 / (norm.running_var.double() + norm.eps).sqrt()
     if norm.affine:
         factor = norm.weight.double() * factor

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from faiss_pqvae.data.batches import check_items
+from faiss_pqvae.data.images.pictures import crop
 from faiss_pqvae.data.open import ImageOptions, open_several
 from faiss_pqvae.data.row_range import rows_of_part
 from faiss_pqvae.data.source import Source
@@ -143,8 +144,9 @@ def begin(
         )
     if images.skip_broken:
         raise ValueError("expected images that can all be read for shards, got --skip-broken")
-    images = replace(images, crop=images.crop or index.crops)
     source = _opened(paths, images, index.input_shape)
+    if images.crop is None and index.crops and crop(source):
+        images = replace(images, crop=True)  # for the workers
     check_items(source, index.input_shape, f"items of {paths[0]}")
     begun = read_job(folder) if (folder / "job.json").exists() else None
     if n_parts is None:

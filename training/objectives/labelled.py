@@ -195,8 +195,8 @@ class LabelTask:
         self.draws = not everything or 4 * labels.n_classes > self.batch_size
         if settings.pseudo_labels and int(np.diff(labels.starts).max()) > 1:
             raise ValueError(
-                "expected one class an item for pseudo-labels, got items of several: "
-                "--labels.pseudo-labels 0"
+                "expected one class an item for pseudo-labels, got items of several: leave "
+                "pseudo_labels at 0"
             )
         self.pseudo: PseudoLabels | None = None
         self.share = 0.0  # of the way
@@ -254,7 +254,7 @@ class LabelTask:
             )
             self.ready = True
         self.model.train()
-        self.share = way.at / way.end
+        self.share = (way.at + 1) / way.end  # when this step is done, or a second later
         rows = np.sort(self._batch(examples, generator))
         size = view_size(self.settings.small_views or 0.0, self.model.input_shape, way)
         contrast = self.settings.contrast
@@ -302,7 +302,8 @@ class LabelTask:
 
         Half way items without a label may get one.
         """
-        if self.settings.pseudo_labels and self.pseudo is None and self.share >= _HALF_WAY:
+        is_time = _HALF_WAY <= self.share < 1
+        if self.settings.pseudo_labels and self.pseudo is None and is_time:
             self._take(self._voted())
         if self.loss.refines:
             refine_codewords(self.model, self.items, progress=self.progress)

@@ -26,7 +26,7 @@ class ImageOptions:
         column: the column of a Parquet file to read; by default the only one of images, or of
             vectors.
         crop: where they are resized, cut the middle out in the proportions of that size first, in
-            place of stretching them; by default as the encoder of the index wants it.
+            place of stretching them; by default where the encoder of the index wants that.
     """
 
     size: tuple[int, int] | None = None
@@ -34,7 +34,7 @@ class ImageOptions:
     orient: bool = True
     skip_broken: bool = False
     column: str | None = None
-    crop: bool = False
+    crop: bool | None = None
 
     def like(self, item_shape: tuple[int, ...] | None) -> ImageOptions:
         """With size and mode of an index's items (channels, height, width), where it has such.
@@ -59,7 +59,7 @@ class ImageOptions:
         """What `ImageFolder` and `ParquetImages` take."""
         return {
             "size": self.size,
-            "crop": self.crop,
+            "crop": bool(self.crop),
             "mode": self.mode or "RGB",
             "orient": self.orient,
             "skip_broken": self.skip_broken,

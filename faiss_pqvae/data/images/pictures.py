@@ -7,7 +7,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -62,6 +62,10 @@ class Pictures:
     def left_out(self) -> npt.NDArray[np.int64] | None:
         """`ids`, where pictures were left out; None when all are there."""
         return None if len(self.ids) == self.total else self.ids
+
+    def cropped(self) -> Pictures:
+        """The pictures as the middle of each, where they are resized."""
+        return replace(self, decoder=replace(self.decoder, crop=True))
 
     def rows(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         """Some of the pictures, (len(rows), channels, height, width) uint8.
@@ -214,3 +218,11 @@ def in_threads(work: Callable[[int], _R], numbers: Sequence[int]) -> list[_R]:
         for start in range(0, len(numbers), _CHUNK):
             found += pool.map(work, numbers[start : start + _CHUNK])
     return found
+
+
+def crop(source: Any) -> bool:
+    """Lets images in files be cropped, see `Decoder.crop`; returns whether a source has such."""
+    if not isinstance(getattr(source, "pictures", None), Pictures):
+        return False
+    source.pictures = source.pictures.cropped()
+    return True

@@ -474,7 +474,7 @@ def test_evaluate__the_last_parts_of_a_network_learn_along(
     rows = {row["method"]: row for row in results["rows"]}
     assert rows["Exact L2"]["bytes_per_vector"] == 4 * 10  # features of the whole network
     learned = next(row for name, row in rows.items() if name not in ("Exact L2", "PQ"))
-    assert learned["config"]["model"]["encoder"] == "two_parts:make"
+    assert learned["config"]["model"]["encoder"] == "two_parts:make, its last 1 parts alone"
     shapes = {path.parent.name: np.load(path).shape for path in tmp_path.glob("run/features/*/*")}
     assert shapes == {
         "database": (48, 10),

@@ -8,8 +8,10 @@ import torch
 from torch import nn
 
 import faiss_pqvae as fpq
+from faiss_pqvae.index.front import Front
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.model.fine_tuned import Parts, in_two, thaw
+from faiss_pqvae.model.networks.efficientnet import SamePadded
 from faiss_pqvae.training import TrainingConfig
 
 N_PARTS = 4
@@ -52,7 +54,7 @@ def index_of(net, n_learning: int, description: str = "PQVAE4x3", **changes):
     )
 
 
-@pytest.mark.parametrize("n_learning", range(1, N_PARTS + 1))
+@pytest.mark.parametrize("n_learning", range(2, N_PARTS + 1))
 def test_in_two__both_are_the_whole(n_learning: int) -> None:
     whole = frozen(network())
     x = torch.from_numpy(images()[:5])
@@ -69,6 +71,59 @@ def test_in_two__of_another_network_or_of_too_many_parts_is_refused() -> None:
         in_two(frozen(nn.Linear(3, 3)), 1, (3,))
     with pytest.raises(ValueError, match=r"fine_tuned <= 4, the parts of .*, got 5"):
         in_two(frozen(network()), 5, SHAPE)
+
+
+def test_in_two__of_what_is_more_than_its_parts_is_refused() -> None:
+    class Odd(nn.Sequential):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return super().forward(x) * 100
+
+    hooked = network()
+    hooked.register_forward_hook(lambda module, args, out: out + 1)
+    for odd in (Odd(*network()), hooked):
+        with pytest.raises(ValueError, match="whose forward is one part after another"):
+            in_two(frozen(odd), 2, SHAPE)
+    with pytest.raises(ValueError, match="expected weights in the last 1 parts of"):
+        in_two(frozen(network()), 1, SHAPE)
+
+
+def test_index__learns_where_nothing_but_the_parts_does() -> None:
+    # As many features as latents have dimensions, so that no matrix follows them.
+    index = fpq.index_factory(
+        SHAPE,
+        "DQN2x3",
+        encoder=frozen(network()),
+        model=ModelConfig(fine_tuned=2, dsub=4),
+        training=TrainingConfig(epochs=2, batch_size=16, precision="float32"),
+    )
+    index.train(images(), np.arange(120) % 3, progress=False)
+    assert index.is_trained
+
+
+@torch.no_grad()
+def test_front__follows_weights_that_their_owner_changes() -> None:
+    net = nn.Sequential(
+        nn.Sequential(SamePadded(3, 4, 3), nn.BatchNorm2d(4)), nn.AdaptiveAvgPool2d(1)
+    ).eval()
+    front = Front(fpq.Backbone(net, trainable=False), SHAPE)
+    x = torch.from_numpy(images()[:5])
+    before = front.apply(x)
+    net[0][0].weight.mul_(3)
+    front.fingerprint()  # as every training asks for
+    wanted = fpq.Backbone(net, trainable=False)(x)
+    assert not torch.allclose(before, front.apply(x))
+    torch.testing.assert_close(front.apply(x), wanted)
+
+
+def test_front__that_crops_is_another_one() -> None:
+    fronts = [
+        Front(fpq.Backbone(network(), trainable=False, size=8, crop=crop), (3, 8, 16))
+        for crop in (False, True, True)
+    ]
+    assert fronts[0] != fronts[1]
+    assert fronts[1] == fronts[2]
+    with pytest.raises(TypeError, match="expected crop as True or False, got 'no'"):
+        fpq.Backbone(network(), size=8, crop="no")  # type: ignore[arg-type]
 
 
 def test_index__refuses_what_cannot_be_fine_tuned() -> None:
@@ -92,7 +147,8 @@ def test_thaw__parts_begin_to_learn_from_the_last_one_on() -> None:
         return [weight.requires_grad for weight in weights if weight is not None]
 
     assert learning(0.0) == [False, False]
-    assert learning(0.67) == [False, True]
+    assert learning(0.4) == [False, True]
+    assert learning(0.67) == [True, True]
     assert learning(1.0) == [True, True]
     thaw(None, 0.0)
     thaw(frozen(network()), 0.0)  # of no parts: as it was
@@ -106,7 +162,7 @@ def test_parts__keep_the_statistics_of_batches() -> None:
     assert all(torch.equal(value, before[name]) for name, value in parts.state_dict().items())
 
 
-@pytest.mark.parametrize("n_learning", [1, 3, N_PARTS])
+@pytest.mark.parametrize("n_learning", [2, 3, N_PARTS])
 @pytest.mark.parametrize("description", ["PQVAE4x3", "DQN4x3", "DPQ3x3"])
 def test_index__learns_the_last_parts_and_comes_back(tmp_path, description, n_learning) -> None:
     net = network()

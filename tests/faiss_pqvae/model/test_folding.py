@@ -48,7 +48,20 @@ def test_fold__leaves_other_kinds_alone() -> None:
     assert network.state_dict().keys() == before.keys()
 
 
-def test_fold__without_statistics_is_refused() -> None:
-    network = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, track_running_stats=False))
-    with pytest.raises(ValueError, match="expected batch normalisation with running statistics"):
-        fold_norms(network, (nn.Conv2d,))
+def test_fold__leaves_alone_what_cannot_be_folded_or_is_used_elsewhere() -> None:
+    torch.manual_seed(0)
+    shared, tied = nn.Conv2d(4, 4, 1), nn.Conv2d(4, 4, 1)
+    tied.weight = nn.Conv2d(4, 4, 1).weight
+    other = nn.Conv2d(4, 4, 1)
+    other.weight = tied.weight
+    network = nn.Sequential(
+        nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4, track_running_stats=False)),
+        nn.Sequential(shared, normed()),
+        nn.Sequential(shared, normed()),
+        nn.Sequential(tied, normed()),
+        nn.Sequential(other, nn.ReLU()),
+    ).eval()
+    folded = copy.deepcopy(network)
+    fold_norms(folded, (nn.Conv2d,))
+    x = torch.randn(5, 3, 8, 8)
+    assert torch.equal(folded(x), network(x))
