@@ -150,6 +150,7 @@ def _code(
         queries=settings.queries,
         views=settings.views if "views" in objective.learns_from else None,
         tuned=settings.tuned,
+        before=settings.before,
         metric=request.metric,
         lengths=lengths,
         shown=lambda_ is None and request.seed == request.seeds[0],

@@ -32,7 +32,7 @@ from .code_shape import is_residual, reads_labels
 from .inverted import NPROBES, list_bytes
 from .learned_index import Behind, Scanned, kept_bytes
 from .method import Finished, Method, Shape, check_enough
-from .settings import Tuned, is_foreign, read_bundle
+from .settings import Before, Tuned, is_foreign, read_bundle
 
 LEAST_ITEMS = 4  # that a training takes: some are held out
 
@@ -55,6 +55,7 @@ class LearnedCode:
         queries: real ones to learn from besides, see `LatentIndex.train`.
         views: of the training items, made before, likewise.
         tuned: the encoder, and the items as it gets them.
+        before: what made the items, before which no bundle needs to stand.
         lengths: in bits; what there are rows of. Of residual codes multiples of nbits up to
             M * nbits, of others M * nbits alone, which is the default.
         shown: whether the index is kept, and how often it has its codewords goes into the report.
@@ -81,6 +82,7 @@ class LearnedCode:
         queries: Any = None,
         views: Any = None,
         tuned: Tuned | None = None,
+        before: Before | None = None,
         lengths: tuple[int, ...] = (),
         shown: bool = True,
         reranked: bool = False,
@@ -100,6 +102,7 @@ class LearnedCode:
             )
         self.model, self.training, self.pretrained = model, training, pretrained
         self.queries, self.views, self.tuned = queries, views, tuned
+        self.before = before
         self.metric: Metric = metric
         self.folder, self.shown = folder, shown
         self.name = (name or self.objective.title) + (", re-ranked" if reranked else "")
@@ -261,9 +264,20 @@ class LearnedCode:
         if self._is_written:
             return index
         self._held.unlink(missing_ok=True)  # it is of the bundle before
-        write_index(index, self.folder)
+        self._write(index)
         replace_bytes(self._held, json.dumps({"items": _key_of(data.database)}).encode())
         return index
+
+    def _write(self, index: LatentIndex) -> None:
+        """Writes the bundle: behind what made the items, where something did."""
+        if self.tuned is not None:
+            config = index.model.config
+            index.model.config = dataclasses.replace(config, fine_tuned=self.tuned.n_parts)
+        index.front = None if self.before is None else self.before.front
+        try:
+            write_index(index, self.folder)
+        finally:
+            index.front = None
 
     def finish(self, data: Evaluated) -> Finished:
         """Writes the index, where it is shown, and counts its codewords."""
@@ -286,8 +300,9 @@ class LearnedCode:
             return None
         if held != {"items": _key_of(x)}:
             return None
-        encoder = None if self.tuned is None else self.tuned.encoder
+        encoder = None if self.before is None else self.before.encoder
         found = read_bundle(self.folder, self.model, encoder=encoder)
+        found.front = None  # the items are there as it made them
         return found if found.ntotal == len(x) else None
 
 

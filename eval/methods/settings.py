@@ -18,12 +18,26 @@ class Tuned(NamedTuple):
     Attributes:
         data: the same items, as its first parts, which stay as they are, give them.
         encoder: the last parts, which learn.
+        n_parts: how many these are.
         key: of these items, and of the weights that learning begins with.
     """
 
     data: Evaluated
     encoder: Backbone
+    n_parts: int
     key: str
+
+
+class Before(NamedTuple):
+    """A frozen network whose features are the items: bundles are written as of what it sees.
+
+    Attributes:
+        front: of the package, what it is in an index.
+        encoder: what it is made again by.
+    """
+
+    front: Any
+    encoder: str
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,6 +59,7 @@ class CodeSettings:
         queries: (nq, d) real ones to learn from, none of those that measure; or None.
         views: (n * K, ...) of the training items, made before; or None.
         tuned: what learns along, and what is learned from then; None takes what all others get.
+        before: what made the items; None where they are what they were.
     """
 
     objective: Any
@@ -58,17 +73,16 @@ class CodeSettings:
     queries: Any = None
     views: Any = None
     tuned: Tuned | None = None
+    before: Before | None = None
 
 
-def read_bundle(
-    folder: Path, model: ModelConfig, *, encoder: Backbone | None = None
-) -> LatentIndex:
+def read_bundle(folder: Path, model: ModelConfig, *, encoder: Any = None) -> LatentIndex:
     """A bundle of this model's: somebody's network, which it names, is handed in again.
 
     Args:
         folder: of the bundle.
         model: its settings.
-        encoder: that was handed in by itself, and not by a name.
+        encoder: what made the items, where `model` does not name it.
     """
     named = {"encoder": (encoders, model.encoder), "decoder": (decoders, model.decoder)}
     others: dict[str, Any] = {

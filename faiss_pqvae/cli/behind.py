@@ -17,7 +17,7 @@ from faiss_pqvae.data.row_range import RowRange
 from faiss_pqvae.data.source import Source
 from faiss_pqvae.eval.data.labelled import LabelledData
 from faiss_pqvae.eval.data.protocol import Evaluated
-from faiss_pqvae.eval.methods.settings import Tuned
+from faiss_pqvae.eval.methods.settings import Before, Tuned
 from faiss_pqvae.index.features import keep_features
 from faiss_pqvae.index.front import Front
 from faiss_pqvae.model.backbone import Backbone
@@ -126,6 +126,7 @@ class Behind(NamedTuple):
 
     Attributes:
         data: of features.
+        before: what made them, or what the learned code gets in their place.
         tuned: what learns along, where something does.
         views: (n * K, d) features of views of the training images, or None; where something learns
             along, as it gets them.
@@ -134,6 +135,7 @@ class Behind(NamedTuple):
     """
 
     data: LabelledData
+    before: Before
     tuned: Tuned | None
     views: Source | None
     model: ModelConfig
@@ -178,25 +180,24 @@ def behind(
     if kept_views:
         views, training = made_before(data.train, kept_views, training)
     front, seen = Front(backbone, shape), data
+    first = front
     if model.fine_tuned:
-        first, last = in_two(backbone, model.fine_tuned, shape)
-        if first is None:
+        frozen, last = in_two(backbone, model.fine_tuned, shape)
+        if frozen is None:
             raise ValueError(
                 f"expected --model.fine-tuned below {model.fine_tuned}, all parts of {encoder}, "
                 "with --features: --encoder trains all of it"
             )
-        maps = Front(first, shape)
-        seen = _seen_by(maps, data, folder, "-maps")
+        first = Front(frozen, shape)
+        seen = _seen_by(first, data, folder, "-maps")
         if views is not None:
-            views = _kept(views, maps, folder / "views-maps")
+            views = _kept(views, first, folder / "views-maps")
         key = content_key(seen.database, "images (database)")
-        # What a bundle has is behind the first parts.
-        last.reference = f"{encoder}, its last {model.fine_tuned} parts alone"
-        tuned = Tuned(seen, last, f"{key} {last.fingerprint()}")
+        tuned = Tuned(seen, last, model.fine_tuned, f"{key} {last.fingerprint()}")
         model = replace(model, encoder=None, fine_tuned=0)
         # What follows has seen nothing of any item yet: all others get features as they were.
         module = copy.deepcopy(last.module)
-        front = Front(Backbone(module, trainable=False, reference=encoder), (maps.d_out,))
+        front = Front(Backbone(module, trainable=False, reference=encoder), (first.d_out,))
     elif views is not None:
         views = _kept(views, front, folder / "views")
     found = replace(
@@ -205,7 +206,7 @@ def behind(
         description=f"{data.description}; {front.d_out} features an image, of {encoder}",
         looks=(data.database, data.queries),
     )
-    return Behind(found, tuned, views, model, training)
+    return Behind(found, Before(first, encoder), tuned, views, model, training)
 
 
 def _seen_by(front: Front, data: LabelledData, folder: Path, suffix: str = "") -> LabelledData:

@@ -169,9 +169,9 @@ def evaluate(
         )
 
     data = in_some_size(opened_in, Path(dataset), None if own.size else features)
-    made = tuned = None
+    made = tuned = before = None
     if features is not None:
-        data, tuned, made, model, training = behind(
+        data, before, tuned, made, model, training = behind(
             data, features, out / "features", kept_views, model, training
         )
     shape = tuple(data.database.shape[1:])
@@ -195,6 +195,7 @@ def evaluate(
             queries=None if train_queries is None else _train_queries(train_queries, data),
             views=made,
             tuned=tuned,
+            before=before,
         )
     lengths = bits or tuple(row.bits for row in rows)
     rows += rows_of(data, names=methods, lengths=lengths, seeds=seeds, nlist=nlist, learned=learned)

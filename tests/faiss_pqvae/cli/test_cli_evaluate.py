@@ -13,6 +13,8 @@ from PIL import Image
 
 from faiss_pqvae import LatentIndex
 from faiss_pqvae.cli import main
+from faiss_pqvae.eval.data.load import load
+from faiss_pqvae.eval.data.own import OwnData
 from faiss_pqvae.index.bundle import read_index, write_index
 from faiss_pqvae.native import faiss
 from faiss_pqvae.training.objectives import query_map
@@ -400,6 +402,8 @@ def test_evaluate__of_what_a_frozen_network_makes_of_images(photos, tmp_path, mo
     shown = json.loads((tmp_path / "run" / "report_inputs.json").read_text())
     assert len(shown["gallery"]["queries"]) == 10  # the pictures, beside what was found
     assert {"LSH", "PQ-VAE"} <= set(rows)
+    index = read_index(tmp_path / "run" / "pqvae-32", encoder="frozen_network:make")
+    assert index.input_shape == (3, 8, 8)  # what is left is an index of pictures
     found = {path.parent.name: np.load(path) for path in tmp_path.glob("run/features/*/*.npy")}
     assert {name: len(features) for name, features in found.items()} == {
         "database": 48,
@@ -474,7 +478,16 @@ def test_evaluate__the_last_parts_of_a_network_learn_along(
     rows = {row["method"]: row for row in results["rows"]}
     assert rows["Exact L2"]["bytes_per_vector"] == 4 * 10  # features of the whole network
     learned = next(row for name, row in rows.items() if name not in ("Exact L2", "PQ"))
-    assert learned["config"]["model"]["encoder"] == "two_parts:make, its last 1 parts alone"
+    assert learned["config"]["model"]["encoder"] == "two_parts:make"
+    # The bundle is one of pictures: it finds in them what the rows found in their features.
+    name = {"contrastive": "pqvae", "dqn": "dqn", "dpq": "dpq"}[objective]
+    index = read_index(tmp_path / "run" / f"{name}-32", encoder="two_parts:make")
+    assert index.input_shape == (3, 8, 8)
+    assert index.ntotal == 48
+    data = load(str(photos), n_queries=12, own=OwnData(size=(8, 8)))
+    codes = index.sa_encode(data.database)
+    kept = faiss.vector_to_array(index.faiss_index.codes).reshape(codes.shape)
+    assert (codes == kept).mean() > 0.9  # features were kept as float16
     shapes = {path.parent.name: np.load(path).shape for path in tmp_path.glob("run/features/*/*")}
     assert shapes == {
         "database": (48, 10),
