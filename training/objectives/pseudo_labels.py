@@ -18,8 +18,7 @@ from faiss_pqvae.progress import Progress
 
 from ..data.items import Rows
 
-_VOTERS = 50
-_SHARPNESS = 20.0  # of votes: exp of the cosine times this
+SHARPNESS = 10.0  # of votes: exp of the cosine times this
 _LEAST_HELD = 20  # held-out items below which a share says nothing
 _AT_A_TIME = 1024
 
@@ -29,7 +28,7 @@ class Vote(NamedTuple):
 
     Attributes:
         classes: (n,) int64, the class with the most votes.
-        agreement: (n,) float, its share of them.
+        agreement: (n,) float64, its share of them.
     """
 
     classes: Tensor
@@ -64,7 +63,10 @@ class PseudoLabels(NamedTuple):
 
 
 def vote(z: Tensor, labelled: Tensor, y: Tensor, *, progress: bool = False) -> Vote:
-    """The classes of the nearest labelled latents, by cosine.
+    """The classes of labelled latents, each of which counts the more the nearer it is, by cosine.
+
+    All of them vote, in float64: of the nearest alone most items would have the same agreement, 1,
+    and who may be wrong would not be told from who is right.
 
     Args:
         z: (n, d) float.
@@ -72,14 +74,12 @@ def vote(z: Tensor, labelled: Tensor, y: Tensor, *, progress: bool = False) -> V
         y: (m, C) float of zeros and a one: their classes.
         progress: draw a bar.
     """
-    labelled = functional.normalize(labelled)
+    labelled, y = functional.normalize(labelled), y.double()
     classes, agreement = [], []
     with Progress("votes", len(z), unit="items", shown=progress) as bar:
         for part in torch.split(z, _AT_A_TIME):
-            cosines = functional.normalize(part) @ labelled.T
-            nearest, places = cosines.topk(min(_VOTERS, len(labelled)), dim=1)
-            weights = (_SHARPNESS * (nearest - nearest[:, :1])).exp()
-            votes = (weights.unsqueeze(2) * y[places]).sum(1)
+            cosines = (functional.normalize(part) @ labelled.T).double()
+            votes = (SHARPNESS * cosines).exp() @ y
             most, winner = (votes / votes.sum(1, keepdim=True)).max(1)
             classes.append(winner)
             agreement.append(most)

@@ -8,6 +8,7 @@ from faiss_pqvae.data.labels import check_labels
 from faiss_pqvae.model.config import ModelConfig
 from faiss_pqvae.training import DPQ, DQN, LabelTraining, TrainingConfig, fit, new_model
 from faiss_pqvae.training.objectives.pseudo_labels import (
+    SHARPNESS,
     PseudoLabels,
     Vote,
     least_agreement,
@@ -30,9 +31,20 @@ def test_vote__is_that_of_the_nearest_by_cosine() -> None:
     z = torch.tensor([[5.0, 0.1], [0.1, 0.2]])
     found = vote(z, labelled, torch.eye(3))
     assert found.classes.tolist() == [0, 1]
-    weights = torch.exp(20 * torch.nn.functional.normalize(z) @ torch.diag(torch.tensor([1.0, 1])))
-    assert found.agreement[0] > found.agreement[1] > 0.5
-    assert found.agreement[1] == pytest.approx(float(weights[1, 1] / weights[1].sum()), rel=1e-3)
+    cosines = torch.nn.functional.normalize(z) @ torch.nn.functional.normalize(labelled).T
+    expected = (SHARPNESS * cosines).softmax(1).max(1).values
+    torch.testing.assert_close(found.agreement, expected.double(), rtol=1e-4, atol=1e-6)
+
+
+def test_vote__tells_the_sure_from_the_less_sure_where_all_that_are_near_agree() -> None:
+    generator = torch.Generator().manual_seed(0)
+    centres = torch.eye(3).repeat_interleave(100, 0)
+    labelled = centres + 0.01 * torch.randn(300, 3, generator=generator)
+    y = torch.eye(3).repeat_interleave(100, 0)
+    z = torch.tensor([[1.0, 0.0, 0.0], [1.0, 0.3, 0.0], [1.0, 0.6, 0.0]])
+    found = vote(z, labelled, y)
+    assert found.classes.tolist() == [0, 0, 0]
+    assert found.agreement[0] > found.agreement[1] > found.agreement[2]
 
 
 def test_least_agreement__is_where_held_out_items_are_still_right_often_enough() -> None:
