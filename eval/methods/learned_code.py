@@ -273,11 +273,13 @@ class LearnedCode:
         if self.tuned is not None:
             config = index.model.config
             index.model.config = dataclasses.replace(config, fine_tuned=self.tuned.n_parts)
-        index.front = None if self.before is None else self.before.front
+        front = index.front
+        if self.before is not None:
+            index.front = self.before.front
         try:
             write_index(index, self.folder)
         finally:
-            index.front = None
+            index.front = front
 
     def finish(self, data: Evaluated) -> Finished:
         """Writes the index, where it is shown, and counts its codewords."""
@@ -302,7 +304,8 @@ class LearnedCode:
             return None
         encoder = None if self.before is None else self.before.encoder
         found = read_bundle(self.folder, self.model, encoder=encoder)
-        found.front = None  # the items are there as it made them
+        if self.before is not None:
+            found.front = None  # the items are there as it made them
         return found if found.ntotal == len(x) else None
 
 
