@@ -91,6 +91,7 @@ def _reranked(request: Request, settings: CodeSettings) -> Iterator[Method]:
         pretrained=settings.pretrained,
         queries=settings.queries if "queries" in objective.learns_from else None,
         views=settings.views if "views" in objective.learns_from else None,
+        before=settings.before,
         shown=plain.shown,
         reranked=True,
         metric=request.metric,

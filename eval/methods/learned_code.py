@@ -55,7 +55,7 @@ class LearnedCode:
         queries: real ones to learn from besides, see `LatentIndex.train`.
         views: of the training items, made before, likewise.
         tuned: the encoder, and the items as it gets them.
-        before: what made the items, before which no bundle needs to stand.
+        before: what made the items, behind which bundles are written.
         lengths: in bits; what there are rows of. Of residual codes multiples of nbits up to
             M * nbits, of others M * nbits alone, which is the default.
         shown: whether the index is kept, and how often it has its codewords goes into the report.

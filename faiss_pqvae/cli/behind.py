@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -179,8 +178,7 @@ def behind(
     tuned = None
     if kept_views:
         views, training = made_before(data.train, kept_views, training)
-    front, seen = Front(backbone, shape), data
-    first = front
+    seen = data
     if model.fine_tuned:
         frozen, last = in_two(backbone, model.fine_tuned, shape)
         if frozen is None:
@@ -195,11 +193,13 @@ def behind(
         key = content_key(seen.database, "images (database)")
         tuned = Tuned(seen, last, model.fine_tuned, f"{key} {last.fingerprint()}")
         model = replace(model, encoder=None, fine_tuned=0)
-        # What follows has seen nothing of any item yet: all others get features as they were.
-        module = copy.deepcopy(last.module)
-        front = Front(Backbone(module, trainable=False, reference=encoder), (first.d_out,))
-    elif views is not None:
-        views = _kept(views, front, folder / "views")
+        # Trainings learn copies of the last parts: all others get features as they were.
+        as_it_was = Backbone(last.module, trainable=False, reference=encoder)
+        front = Front(as_it_was, (first.d_out,))
+    else:
+        first = front = Front(backbone, shape)
+        if views is not None:
+            views = _kept(views, front, folder / "views")
     found = replace(
         _seen_by(front, seen, folder),
         name=f"{data.name}, features of {encoder}",

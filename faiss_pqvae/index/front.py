@@ -47,8 +47,7 @@ class Front:
                 "learns along is the model's own encoder"
             )
         self.backbone, self.input_shape = backbone, tuple(input_shape)
-        self._runs, self._runs_as = evaluating_fast(backbone), ""
-        self._runs_as = self.fingerprint()
+        self._prepare()
         self.chunk_bytes = chunk_bytes
         self.d_out = backbone.features_of(self.input_shape)
         self.learned_behind: str | None = None
@@ -75,10 +74,18 @@ class Front:
     def fingerprint(self) -> str:
         """A hash of all weights and of what is done to items, see `Backbone.fingerprint`."""
         found = self.backbone.fingerprint()
-        if found != self._runs_as and self._runs is not self.backbone:  # its owner changed it
-            self._runs = evaluating_fast(self.backbone)
-        self._runs_as = found
+        if self._folded not in (None, found):  # its owner changed it
+            self._prepare()
         return found
+
+    def _prepare(self) -> None:
+        """Makes what runs: the network, or a copy that is folded, and then says of which weights.
+
+        Others are not hashed for that, which takes a second a gigabyte.
+        """
+        self._runs = evaluating_fast(self.backbone)
+        is_copy = self._runs is not self.backbone
+        self._folded = self.backbone.fingerprint() if is_copy else None
 
     def probe(self) -> list[float]:
         """What it gives for made-up items, see `Backbone.probe`."""
@@ -88,8 +95,7 @@ class Front:
         """A copy with a network of its own on a device."""
         other = copy.copy(self)
         other.backbone = copy.deepcopy(self.backbone).to(device)
-        other._runs = evaluating_fast(other.backbone)
-        other._runs_as = other.backbone.fingerprint()
+        other._prepare()
         return other
 
     @torch.inference_mode()

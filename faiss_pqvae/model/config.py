@@ -30,7 +30,7 @@ class ModelConfig:
         fine_tuned: of a frozen network in the encoder's place, a torch.nn.Sequential, so many of
             its last parts learn along, the last one first; what is before them stays as it is, and
             runs once. "efficientnet-lite0" has 9: the last 4 hold nine tenths of its weights, and
-            take a third of its time.
+            take a quarter of its time.
         decoder: "conv", "mlp" or "linear"; "linear" ties distances between latents to distances
             between reconstructions, which retrieval gains from.
         standardize: bring every image to zero mean and unit deviation first, so that codes describe

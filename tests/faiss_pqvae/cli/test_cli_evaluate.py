@@ -402,8 +402,11 @@ def test_evaluate__of_what_a_frozen_network_makes_of_images(photos, tmp_path, mo
     shown = json.loads((tmp_path / "run" / "report_inputs.json").read_text())
     assert len(shown["gallery"]["queries"]) == 10  # the pictures, beside what was found
     assert {"LSH", "PQ-VAE"} <= set(rows)
-    index = read_index(tmp_path / "run" / "pqvae-32", encoder="frozen_network:make")
-    assert index.input_shape == (3, 8, 8)  # what is left is an index of pictures
+    bundles = [path.parent for path in (tmp_path / "run").glob("*/config.json")]
+    assert bundles
+    for bundle in bundles:
+        index = read_index(bundle, encoder="frozen_network:make")
+        assert index.input_shape == (3, 8, 8)  # what is left is an index of pictures
     found = {path.parent.name: np.load(path) for path in tmp_path.glob("run/features/*/*.npy")}
     assert {name: len(features) for name, features in found.items()} == {
         "database": 48,
