@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from faiss_pqvae import index_factory
+from faiss_pqvae import Contrastive, index_factory
 from faiss_pqvae.registry import methods, objectives
 
 from .code_shape import is_residual, shape_of_learned_code
@@ -38,8 +38,19 @@ def rows(request: Request) -> Iterator[Method]:
         for lambda_ in dict.fromkeys((own, *settings.also_lambdas)):
             code = _code(request, settings, None if lambda_ == own else lambda_)
             yield from _of_code(code, request)
-    if len(request.shape) == 1 and settings.objective.code == "PQVAE":
+    if len(request.shape) == 1 and _has_decoder(settings):
         yield from _reranked(request, settings)
+
+
+def _has_decoder(settings: CodeSettings) -> bool:
+    """Whether a decoder ranks candidates: not one that was fitted behind a contrast.
+
+    Such a code was made to look beyond what is near by vectors, which is all that such a decoder
+    knows of: the second look finds less and takes many times as long.
+    """
+    learned = settings.objective if settings.reranked is None else settings.reranked
+    behind = isinstance(learned, Contrastive) and not learned.reconstruction_weight
+    return learned.code == "PQVAE" and not behind
 
 
 def _sums_and_products(request: Request, settings: CodeSettings) -> Iterator[Method]:

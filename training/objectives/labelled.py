@@ -294,23 +294,20 @@ class LabelTask:
         return np.concatenate([self.sampler.draw(n, generator), examples[n:]])
 
     def after_step(self, terms: Terms, step: int, generator: torch.Generator) -> None:
-        """Moves codewords that are not used any more."""
+        """Moves codewords that are not used any more. Half way items without a label may get one."""
         move_dead(self.model, self.config, terms.latents, terms.ids, step, generator)
+        if self.settings.pseudo_labels and self.pseudo is None and self.share >= _HALF_WAY:
+            self._take(self._voted())
 
     def after_epoch(self) -> None:
-        """Codebooks and codes are estimated again, where no gradient moves the codewords.
-
-        Half way items without a label may get one.
-        """
-        is_time = _HALF_WAY <= self.share < 1
-        if self.settings.pseudo_labels and self.pseudo is None and is_time:
-            self._take(self._voted())
+        """Codebooks and codes are estimated again, where no gradient moves the codewords."""
         if self.loss.refines:
             refine_codewords(self.model, self.items, progress=self.progress)
 
     @torch.no_grad()
     def _voted(self) -> PseudoLabels:
         """The classes of items without, as far as held-out items say that they are right."""
+        self.model.eval()
         train = self.items.train_rows
         unknown = train[~self.labels.labelled[train]]
         z, y = self._encoded(self.known), class_matrix(self.labels, self.known)

@@ -65,6 +65,16 @@ def test_rows__of_one_training_encode_once(data, tmp_path, monkeypatch):
     assert [row.metrics for row in alone.rows] == [row.metrics for row in found.rows[2:]]
 
 
+def test_rows__no_decoder_ranks_again_what_a_contrast_looks_beyond(data, tmp_path):
+    code = CodeSettings(fpq.Contrastive(), tmp_path, NETWORKS, TRAINING)
+    (row,) = rows_of(data, names=["learned"], lengths=[16], learned=code)
+    assert row.config["factory"] == "PQVAE2x8"
+    trained_along = CodeSettings(
+        fpq.Contrastive(reconstruction_weight=1.0), tmp_path, NETWORKS, TRAINING
+    )
+    assert len(list(rows_of(data, names=["learned"], lengths=[16], learned=trained_along))) == 2
+
+
 def reranked(index, data, k=20):
     """Candidates of the scan by their decoded vectors: (nq, k) ids, best first."""
     ids = index.search(data.queries, k)[1]

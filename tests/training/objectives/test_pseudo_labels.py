@@ -98,7 +98,7 @@ def test_fit__takes_classes_half_way_that_held_out_items_bear_out(objective) -> 
     assert with_some[0]["pseudo_labels_right"]["share"] >= 0.9
 
 
-@pytest.mark.parametrize(("epochs", "expected"), [(1, []), (2, [0, 1]), (3, [1, 2])])
+@pytest.mark.parametrize(("epochs", "expected"), [(1, [0]), (2, [0, 1]), (3, [1, 2])])
 def test_fit__takes_classes_that_there_are_steps_to_learn_from(epochs: int, expected) -> None:
     _, history = training(DQN(), epochs=epochs)
     assert [event["epoch"] for event in history if "pseudo_labels" in event] == expected
