@@ -294,7 +294,10 @@ class LabelTask:
         return np.concatenate([self.sampler.draw(n, generator), examples[n:]])
 
     def after_step(self, terms: Terms, step: int, generator: torch.Generator) -> None:
-        """Moves codewords that are not used any more. Half way items without a label may get one."""
+        """Moves codewords that are not used any more.
+
+        Half way items without a label may get one.
+        """
         move_dead(self.model, self.config, terms.latents, terms.ids, step, generator)
         if self.settings.pseudo_labels and self.pseudo is None and self.share >= _HALF_WAY:
             self._take(self._voted())
