@@ -69,6 +69,7 @@ PARTS = {
     "30 neighbours": Change({"neighbours": 30}),
     "2 views a step": Change({"n_views": 2}),
     "temperature 0.2": Change({"temperature": 0.2}),
+    "temperature 1": Change({"temperature": 1.0}),
     "linear head": Change(model={"encoder": "linear", "dsub": 16}),
     "head of 128": Change(model={"width": 128}),
     "head of 2,048": Change(model={"width": 2048}),
