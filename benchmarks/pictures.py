@@ -71,6 +71,7 @@ PARTS = {
     "temperature 0.2": Change({"temperature": 0.2}),
     "temperature 1": Change({"temperature": 1.0}),
     "linear head": Change(model={"encoder": "linear", "dsub": 16}),
+    "linear head beside ours": Change(model={"encoder": "residual-mlp"}),
     "head of 128": Change(model={"width": 128}),
     "head of 2,048": Change(model={"width": 2048}),
     "4 x 8 bits": Change(code=(4, 8)),

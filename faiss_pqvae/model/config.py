@@ -24,9 +24,9 @@ class ModelConfig:
             to 16 bytes exhaustively, sums that a decoder ranks (synthesis) with RDecoder, and else
             product codes (ranking), also where `dsub` is given; of other items their
             reconstruction. The model itself does not read it.
-        encoder: "conv" or one of the residual networks "resnet" and "resnet18" (images), "mlp" or
-            "linear". None takes for images conv and for vectors linear, or what the objective is
-            learned best with.
+        encoder: "conv" or one of the residual networks "resnet" and "resnet18" (images), "mlp",
+            "linear", or the sum of both, "residual-mlp". None takes for images conv and for vectors
+            linear, or what the objective is learned best with.
         fine_tuned: of a frozen network in the encoder's place, a torch.nn.Sequential, so many of
             its last parts learn along, the last one first; what is before them stays as it is, and
             runs once. "efficientnet-lite0" has 9: the last 4 hold nine tenths of its weights, and

@@ -158,7 +158,7 @@ def test_name_of__leads_back(things):
 @pytest.mark.parametrize(
     ("kind", "ours"),
     [
-        ("encoders", {"conv", "linear", "mlp", "resnet", "resnet18"}),
+        ("encoders", {"conv", "linear", "mlp", "residual-mlp", "resnet", "resnet18"}),
         ("decoders", {"conv", "linear", "mlp"}),
         ("objectives", {"reconstruction", "contrastive", "ranking", "dqn", "dpq"}),
     ],

@@ -163,8 +163,8 @@ def build_encoder(
 
     Args:
         name: of `faiss_pqvae.encoders`.
-        input_shape: (c, h, w) for images, (d,) for vectors. "mlp" and "linear" take both, the
-            others images of at least 4x4 pixels.
+        input_shape: (c, h, w) for images, (d,) for vectors. "mlp", "linear" and
+            "residual-mlp" take both, the others images of at least 4x4 pixels.
         latent_dim: dimension of the latents.
         width: channels of the first convolution (of those that follow twice as many, and so on)
             or units of a hidden layer; "linear" has none.

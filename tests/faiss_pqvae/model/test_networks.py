@@ -21,7 +21,7 @@ from faiss_pqvae.registry import decoders, encoders
 IMAGES = [(1, 4, 4), (1, 8, 8), (3, 7, 5), (1, 28, 28), (3, 33, 47)]
 VECTORS = [(1,), (10,)]
 NAMES = ["conv", "mlp", "linear"]
-ENCODERS = [*NAMES, "resnet", "resnet18"]
+ENCODERS = [*NAMES, "residual-mlp", "resnet", "resnet18"]
 
 
 @pytest.mark.parametrize("shape", IMAGES, ids=str)
@@ -38,7 +38,7 @@ def test_networks__go_together_on_images(encoder, decoder, shape) -> None:
 
 @pytest.mark.parametrize("shape", VECTORS, ids=str)
 @pytest.mark.parametrize("decoder", ["mlp", "linear"])
-@pytest.mark.parametrize("encoder", ["mlp", "linear"])
+@pytest.mark.parametrize("encoder", ["mlp", "linear", "residual-mlp"])
 def test_networks__go_together_on_vectors(encoder, decoder, shape) -> None:
     x = torch.zeros(2, *shape)
     z = build_encoder(encoder, shape, 6, width=4)(x)
@@ -66,6 +66,20 @@ def test_resnet__every_parameter_learns(name, generator: torch.Generator) -> Non
     for parameter in encoder.parameters():
         assert parameter.grad is not None
         assert torch.isfinite(parameter.grad).all()
+
+
+def test_residual_mlp__is_a_matrix_at_the_start_and_more_later(generator: torch.Generator) -> None:
+    network = build_encoder("residual-mlp", (10,), 4, width=8)
+    x = torch.randn(64, 10, generator=generator)
+    torch.testing.assert_close(network(x), network.matrix(x))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
+    before = [parameter.clone() for parameter in network.parameters()]
+    for _ in range(2):  # the hidden layers learn once the last one is not zero
+        optimizer.zero_grad()
+        (network(x) - x[:, :4].abs()).square().mean().backward()
+        optimizer.step()
+    assert not any(torch.equal(*both) for both in zip(before, network.parameters(), strict=True))
+    assert not torch.allclose(network(x), network.matrix(x))
 
 
 def test_resnet18__is_resnet_18_with_a_3x3_first_convolution() -> None:
