@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 import torch
@@ -24,7 +24,14 @@ from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.coarse import has_residuals
 from faiss_pqvae.native.faiss_method import faiss_method
-from faiss_pqvae.native.gpu_layout import MAX_SELECTION, collect, deal, from_bytes, lists_of
+from faiss_pqvae.native.gpu_layout import (
+    MAX_SELECTION,
+    coarse_of,
+    collect,
+    deal,
+    from_bytes,
+    lists_of,
+)
 from faiss_pqvae.native.inject import extract_codebooks
 from faiss_pqvae.native.kinds.lists import coarse_centroids
 from faiss_pqvae.native.store.contents import Stored, empty_like, read, write
@@ -34,8 +41,21 @@ from faiss_pqvae.types import FloatArray, IdArray
 _FLOAT16_M = 56  # from here on only tables of float16 fit the shared memory of a block
 
 Results = tuple[FloatArray, IdArray] | tuple[Tensor, Tensor]
-# From a CPU IVFPQ to the native index of a part, or back.
+# From a native index on the CPU to one of a device, or back.
 Copy = Callable[[Any], Any]
+
+
+class Part(NamedTuple):
+    """What one device searches.
+
+    Attributes:
+        index: native, of `gpu_layout`'s form.
+        coarse: native and flat, which says what lists of codes of vectors a query visits; None
+            where the index does.
+    """
+
+    index: Any
+    coarse: Any
 
 
 def index_cpu_to_gpu(
@@ -47,8 +67,8 @@ def index_cpu_to_gpu(
 ) -> GpuLatentIndex:
     """Copies an index to one or more GPUs; the original stays as it is.
 
-    An inverted file that codes residuals keeps its lists and its `nprobe`, which can be set there,
-    too; another one is searched exhaustively, as if `nprobe` were the number of its lists.
+    An inverted file keeps its lists and its `nprobe`, which can be set there, too. Which lists are
+    visited is decided by distances to all coarse centroids, whatever finds them on the CPU.
 
     Args:
         index: trained and not empty, at most 8 bits a code and 96 bytes in all, over an IndexPQ,
@@ -57,7 +77,7 @@ def index_cpu_to_gpu(
         device: number of the GPU, or of several; the first of them encodes.
         shard: of several GPUs, each gets a part of the items; without it each gets all items, and
             a part of the queries.
-        nlist: see `faiss_pqvae.native.gpu_layout.gpu_layout`; of residuals None.
+        nlist: see `faiss_pqvae.native.gpu_layout.gpu_layout`; of an inverted file None.
 
     Raises:
         RuntimeError: no GPU, or a FAISS or PyTorch without GPU support.
@@ -69,7 +89,11 @@ def index_cpu_to_gpu(
             "indexes of FAISS's own"
         )
     devices = _check_devices(device)
-    uploads = [partial(_upload, device=number) for number in devices]
+    # Resources are temporary memory and streams: a part's own.
+    uploads = [
+        partial(_upload, device=number, resources=faiss.StandardGpuResources())
+        for number in devices
+    ]
     return distribute(index, torch.device("cuda", devices[0]), uploads, shard=shard, nlist=nlist)
 
 
@@ -96,31 +120,28 @@ class GpuLatentIndex:
     Args:
         origin: the index on the CPU, its native index emptied.
         encoding: of items, on the first device.
-        parts: native indexes, of `gpu_layout`'s form: several are replicas or shards.
+        parts: what each device searches: several are replicas or shards.
         stored: what the origin held.
         shard: whether several parts are shards.
 
     Attributes:
         model: the PQ-VAE, on the first device.
-        faiss_index: the part, or an IndexReplicas or IndexShards of the parts.
         batch_size: items encoded and searched at a time.
     """
 
     model: PQVAE
-    faiss_index: Any
     batch_size: int
 
     def __init__(
         self,
         origin: LatentIndex,
         encoding: Encoding,
-        parts: list[Any],
+        parts: list[Part],
         stored: Stored,
         *,
         shard: bool,
     ) -> None:
         self.model = encoding.model
-        self.faiss_index = _join(parts, shard=shard)
         self.batch_size = origin.batch_size
         self._encoding, self._origin, self._parts, self._shard = encoding, origin, parts, shard
         self._list_sizes, self._inner_ids = stored.list_sizes, stored.inner_ids
@@ -138,8 +159,15 @@ class GpuLatentIndex:
         return self.ntotal
 
     def __repr__(self) -> str:
-        of = type(self.faiss_index).__name__
-        return f"GpuLatentIndex({of} of {len(self._parts)}, ntotal={self.ntotal})"
+        of = type(self._parts[0].index).__name__
+        joined = "shards" if self._shard else "replicas"
+        several = f", {len(self._parts)} {joined}" if len(self._parts) > 1 else ""
+        return f"GpuLatentIndex({of}{several}, ntotal={self.ntotal})"
+
+    @property
+    def faiss_index(self) -> Any:
+        """The native index of the first device."""
+        return self._parts[0].index
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -154,7 +182,8 @@ class GpuLatentIndex:
     @property
     def ntotal(self) -> int:
         """Number of items stored."""
-        return int(self.faiss_index.ntotal)
+        parts = self._parts if self._shard else self._parts[:1]
+        return sum(int(part.index.ntotal) for part in parts)
 
     @property
     def items(self) -> Items | None:
@@ -175,20 +204,20 @@ class GpuLatentIndex:
     def nprobe(self) -> int:
         """Inverted lists that a search visits, 1 to 2,048; a ValueError where there are none."""
         self._check_lists()
-        return int(self._parts[0].nprobe)
+        return int(self._parts[0].index.nprobe)
 
     @nprobe.setter
     def nprobe(self, n: int) -> None:
         self._check_lists()
         n = integer("nprobe", n, 1, MAX_SELECTION)
         for part in self._parts:
-            part.nprobe = min(n, part.nlist)
+            part.index.nprobe = min(n, part.index.nlist)
 
     def _check_lists(self) -> None:
-        if self._centroids is None:
+        if self._list_sizes is None:
             raise ValueError(
-                f"{self._origin.description} is searched exhaustively on a GPU, and so has no "
-                "nprobe: only lists of residuals are kept"
+                f"{self._origin.description} has no inverted lists, and so no nprobe: every search "
+                "looks at all codes"
             )
 
     @property
@@ -251,8 +280,8 @@ class GpuLatentIndex:
     def gather(self, download: Copy) -> LatentIndex:
         """The index on the CPU; `download` makes a CPU IVFPQ of a part."""
         codes, ids = collect(
-            [download(p) for p in (self._parts if self._shard else self._parts[:1])],
-            in_lists=self._centroids is not None,
+            [download(p.index) for p in (self._parts if self._shard else self._parts[:1])],
+            in_lists=self._list_sizes is not None,
         )
         native = empty_like(self._origin.faiss_index)
         codes = from_bytes(codes, extract_codebooks(native))
@@ -266,14 +295,13 @@ class GpuLatentIndex:
         """D and I (n, k), on the device of the latents (n, latent_dim)."""
         if self.search_type == "sdc":
             z = self._quantized(z)
-        z = F.pad(z, (0, self.faiss_index.d - z.shape[1])).contiguous()
+        z = F.pad(z, (0, self._parts[0].index.d - z.shape[1])).contiguous()
         with self._lock:  # FAISS's GPU resources serve one thread at a time
             if len(self._parts) == 1:
-                return _search_on_device(self.faiss_index, z, k)
-            if self._shard:
-                return _search_shards(self._parts, z, k, self.metric_type)
-            # Replicas split in the host's memory.
-            found = faiss_method(self.faiss_index, "search")(z.cpu().numpy(), k)
+                return _search_on_device(self._parts[0], z, k)
+            queries = z.cpu().numpy()  # what reaches several devices comes by the host's memory
+            search = _search_shards if self._shard else _search_replicas
+            found = search(self._parts, queries, k, self.metric_type)
         D, I = (torch.from_numpy(array).to(z.device) for array in found)  # noqa: E741
         return D, I
 
@@ -334,14 +362,15 @@ def distribute(
         )
     stored, codebooks = read(index.faiss_index), extract_codebooks(index.faiss_index)
     lists = lists_of(index.faiss_index, stored, nlist)
-    parts: list[Any] = []
+    parts: list[Part] = []
     for g, upload in enumerate(uploads):
         if shard or not parts:  # replicas are copies of one layout
             rows = slice(g, None, len(uploads) if shard else 1)
             codes, ids = stored.codes[rows], stored.ids[rows]
             own = None if lists is None else lists.of(rows)
             layout = deal(codes, ids, codebooks, index.metric_type, nlist, own)
-        parts.append(upload(layout))
+        coarse = coarse_of(lists, layout.d)
+        parts.append(Part(upload(layout), None if coarse is None else upload(coarse)))
     origin = with_native(index, empty_like(index.faiss_index))
     encoding = Encoding(
         copy.deepcopy(index.model).to(device),
@@ -351,34 +380,44 @@ def distribute(
     return GpuLatentIndex(origin, encoding, parts, stored, shard=shard)
 
 
-def _join(parts: list[Any], *, shard: bool) -> Any:
-    if len(parts) == 1:
-        return parts[0]
-    if shard:
-        joined = faiss.IndexShards(parts[0].d, True, False)  # a thread each; ids as they are
-        for part in parts:
-            joined.add_shard(part)
+def _search_on_host(part: Part, queries: FloatArray, k: int) -> tuple[FloatArray, IdArray]:
+    """D and I of what one device holds, of queries (n, d) float32 in the host's memory."""
+    index, coarse = part
+    found: tuple[FloatArray, IdArray]
+    if coarse is None:
+        found = faiss_method(index, "search")(queries, k)
     else:
-        joined = faiss.IndexReplicas(parts[0].d, True)  # a thread each
-        for part in parts:
-            joined.addIndex(part)
-    return joined
+        probes = faiss_method(coarse, "search")(queries, index.nprobe)[1]
+        # Without distances to centroids: of inner products they would be added to the codes'.
+        found = faiss_method(index, "search_preassigned")(queries, k, probes, None)
+    return found
 
 
-def _search_shards(parts: list[Any], z: Tensor, k: int, metric_type: int) -> tuple[Tensor, Tensor]:
-    """The best of what every part finds: D and I (n, k), on the device of z.
+def _search_replicas(
+    parts: list[Part], queries: FloatArray, k: int, metric_type: int
+) -> tuple[FloatArray, IdArray]:
+    """D and I (n, k): each part is asked for a share of the queries, a thread each."""
+    shares = np.array_split(queries, len(parts))
+    with ThreadPoolExecutor(len(parts)) as pool:
+        found = list(pool.map(partial(_search_on_host, k=k), parts, shares))
+    D, I = (np.concatenate(arrays) for arrays in zip(*found, strict=True))  # noqa: E741
+    return D, I
+
+
+def _search_shards(
+    parts: list[Part], queries: FloatArray, k: int, metric_type: int
+) -> tuple[FloatArray, IdArray]:
+    """D and I (n, k): the best of what every part finds, a thread each.
 
     IndexShards would lose items: it takes every id below 0 for "nothing found".
     """
-    queries = z.cpu().numpy()
     with ThreadPoolExecutor(len(parts)) as pool:
-        found = list(pool.map(lambda part: faiss_method(part, "search")(queries, k), parts))
+        found = list(pool.map(lambda part: _search_on_host(part, queries, k), parts))
     D, I = (  # noqa: E741
-        torch.from_numpy(np.concatenate(arrays, axis=1)).to(z.device)
-        for arrays in zip(*found, strict=True)
+        torch.from_numpy(np.concatenate(arrays, axis=1)) for arrays in zip(*found, strict=True)
     )
     D, best = D.topk(k, largest=metric_type == faiss.METRIC_INNER_PRODUCT)
-    return D, I.gather(1, best)
+    return D.numpy(), I.gather(1, best).numpy()
 
 
 def _is_cuda(x: Any) -> bool:
@@ -408,28 +447,37 @@ def _check_devices(device: int | Sequence[int]) -> list[int]:
     return devices
 
 
-def _upload(layout: Any, device: int) -> Any:
-    """A GpuIndexIVFPQ, with resources (temporary memory, streams) of its own."""
+def _upload(index: Any, device: int, resources: Any) -> Any:
+    """A GpuIndexIVFPQ or GpuIndexFlat, with memory and streams of the device's resources."""
     options = faiss.GpuClonerOptions()
-    options.useFloat16 = layout.pq.M >= _FLOAT16_M
+    options.useFloat16 = isinstance(index, faiss.IndexIVFPQ) and index.pq.M >= _FLOAT16_M
     options.use_cuvs = False  # the limits of this module are those of FAISS's own kernels
-    return faiss.index_cpu_to_gpu(faiss.StandardGpuResources(), device, layout, options)
+    return faiss.index_cpu_to_gpu(resources, device, index, options)
 
 
-def _search_on_device(index: Any, z: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """D and I of a native index, by pointers into the device of z (n, d) float32: no copies."""
-    D, I = z.new_empty(len(z), k), z.new_empty(len(z), k, dtype=torch.int64)  # noqa: E741
+def _search_on_device(part: Part, z: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """D and I of a part, by pointers into the device of z (n, d) float32: no copies."""
+    index, coarse = part
     if z.is_cuda:
         # FAISS computes on a stream of its own, unless it is told to follow PyTorch's.
         stream = torch.cuda.current_stream(z.device).cuda_stream
-        resources = index.getResources()
+        resources = index.getResources()  # those of the coarse index, too
         with torch.cuda.device(z.device):  # it waits for the stream before, on the current device
             resources.setDefaultStream(z.device.index, faiss.cast_integer_to_cudastream_t(stream))
-    index.search_c(
-        len(z),
-        faiss.cast_integer_to_float_ptr(z.data_ptr()),
-        k,
-        faiss.cast_integer_to_float_ptr(D.data_ptr()),
-        faiss.cast_integer_to_idx_t_ptr(I.data_ptr()),
-    )
+    D, I = _results(z, k)  # noqa: E741
+    to_float, to_id = faiss.cast_integer_to_float_ptr, faiss.cast_integer_to_idx_t_ptr
+    queries, found = to_float(z.data_ptr()), (to_float(D.data_ptr()), to_id(I.data_ptr()))
+    if coarse is None:
+        index.search_c(len(z), queries, k, *found)
+        return D, I
+    distances, probes = _results(z, index.nprobe)
+    near = to_float(distances.data_ptr()), to_id(probes.data_ptr())
+    coarse.search_c(len(z), queries, index.nprobe, *near)
+    distances.zero_()  # of inner products they would be added to the codes'
+    index.search_preassigned_c(len(z), queries, k, near[1], near[0], *found, False)
     return D, I
+
+
+def _results(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Room for distances and ids (n, k) where z (n, d) is."""
+    return z.new_empty(len(z), k), z.new_empty(len(z), k, dtype=torch.int64)

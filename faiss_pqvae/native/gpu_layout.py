@@ -2,8 +2,10 @@
 
 FAISS has no IndexPQ on the GPU. An IVFPQ whose coarse centroids are all zero is the same index:
 a residual is then the vector itself. Its GPU version gives a block of threads to every list of
-every query, so the codes are dealt to many lists, and all of them are probed. Codes of residuals
-stay in their own lists, behind their own centroids. It knows codes of 8 bits and certain M only:
+every query, so the codes are dealt to many lists, and all of them are probed. Codes of an inverted
+file stay in their lists: those of residuals behind their own centroids, those of vectors behind
+zeros, and a flat index of the centroids says which are probed. It knows codes of 8 bits and certain
+M only:
 smaller codes are merged into bytes or widened to one, and sub-quantizers of zeros, which add
 nothing to a distance, fill up M.
 """
@@ -18,9 +20,9 @@ import numpy as np
 from faiss_pqvae.arguments import integer
 from faiss_pqvae.codebooks import Codebooks
 from faiss_pqvae.native import faiss
-from faiss_pqvae.native.coarse import has_residuals
 from faiss_pqvae.native.faiss_method import faiss_method
 from faiss_pqvae.native.inject import extract_codebooks
+from faiss_pqvae.native.kinds import kind_of
 from faiss_pqvae.native.kinds.ivf_pq import add_entries, entries
 from faiss_pqvae.native.kinds.lists import coarse_centroids
 from faiss_pqvae.native.packing import merge_codebooks
@@ -34,17 +36,21 @@ _SUPPORTED_M = (1, 2, 3, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 96)
 
 
 class Lists(NamedTuple):
-    """The inverted lists of codes of residuals, which keep their places.
+    """The lists of an inverted file, which keep their codes.
 
     Attributes:
         centroids: (nlist, d) float32, the coarse ones.
         numbers: (n,) int64, the list of every code, rising.
         nprobe: how many of them a search visits.
+        of_residuals: whether the codes are of what the centroids leave over, not of vectors.
+        metric_type: by which the nearest centroids are found.
     """
 
     centroids: FloatArray
     numbers: IdArray
     nprobe: int
+    of_residuals: bool
+    metric_type: int
 
     def of(self, rows: slice) -> Lists:
         """Those of some of the codes."""
@@ -52,7 +58,7 @@ class Lists(NamedTuple):
 
 
 def lists_of(index: Any, stored: Stored, nlist: int | None = None) -> Lists | None:
-    """The lists that an index's codes have to stay in; None where they may be dealt to any.
+    """The lists of an inverted file; None of codes that may be dealt to any.
 
     Args:
         index: see `gpu_layout`.
@@ -60,21 +66,39 @@ def lists_of(index: Any, stored: Stored, nlist: int | None = None) -> Lists | No
         nlist: as `gpu_layout` was given it.
 
     Raises:
-        ValueError: codes of residuals, and an nlist; an nprobe beyond what a GPU takes.
+        ValueError: an inverted file, and an nlist; an nprobe beyond what a GPU takes.
     """
-    if not has_residuals(index):
-        return None
     ivf = codebook_index(index)
+    if not kind_of(ivf).has_lists:
+        return None
     if nlist is not None:
         raise ValueError(
-            f"expected nlist=None for codes of residuals, whose {ivf.nlist} lists stay as they "
-            f"are, got {nlist}"
+            f"expected nlist=None for an inverted file, whose {ivf.nlist} lists stay as they are, "
+            f"got {nlist}"
         )
     if ivf.nprobe > MAX_SELECTION:
         raise ValueError(f"expected nprobe up to {MAX_SELECTION} on a GPU, got {ivf.nprobe}")
     assert stored.list_sizes is not None  # an inverted file's
-    numbers = np.repeat(np.arange(ivf.nlist), stored.list_sizes)
-    return Lists(coarse_centroids(ivf), numbers, int(ivf.nprobe))
+    return Lists(
+        coarse_centroids(ivf),
+        np.repeat(np.arange(ivf.nlist), stored.list_sizes),
+        min(int(ivf.nprobe), ivf.nlist),
+        bool(ivf.by_residual),
+        int(ivf.quantizer.metric_type),
+    )
+
+
+def coarse_of(lists: Lists | None, d: int) -> Any:
+    """What says which lists of codes of vectors a query visits: a flat index of d dimensions.
+
+    None where nothing has to be said: the lists of residuals have their own centroids, and codes
+    that were dealt are in all lists that are visited.
+    """
+    if lists is None or lists.of_residuals:
+        return None
+    coarse = faiss.IndexFlat(d, lists.metric_type)
+    faiss_method(coarse, "add")(_filled_up(lists.centroids, d))
+    return coarse
 
 
 def gpu_layout(index: Any, *, nlist: int | None = None) -> Any:
@@ -84,20 +108,20 @@ def gpu_layout(index: Any, *, nlist: int | None = None) -> Any:
 
     Args:
         index: a trained IndexPQ, IndexPQFastScan, IndexIVFPQ or IndexIVFPQFastScan, which an
-            IDMap may be around. Of an inverted file of codes of vectors all lists are searched from
-            now on; codes of residuals keep their lists and nprobe.
+            IDMap may be around. An inverted file keeps its lists and nprobe.
         nlist: number of lists; None takes sqrt(ntotal) / 16. A block of threads makes a
             sub-quantizer's tables for one list after another, then a block a list scans the
             codes, so that a query alone takes a * nlist + b * ntotal / nlist. The factor is an
             estimate, not a measurement.
 
     Returns:
-        A faiss.IndexIVFPQ on the CPU that finds what `index` finds.
+        A faiss.IndexIVFPQ on the CPU that finds what `index` finds; with the lists of an inverted
+        file of codes of vectors it does by `search_preassigned`, from what `coarse_of` finds.
 
     Raises:
         TypeError: another kind of index.
         ValueError: an untrained index; more than 8 bits a code; codes of more than 96 bytes;
-            an nlist out of [1, 2048], or one for codes of residuals.
+            an nlist out of [1, 2048], or one for an inverted file.
     """
     stored, codebooks = read(index), extract_codebooks(index)
     lists = lists_of(index, stored, nlist)
@@ -120,16 +144,19 @@ def deal(
         if nlist is None:
             nlist = min(max(math.isqrt(len(codes)) // 16, 1), MAX_SELECTION)
         nlist = integer("nlist", nlist, 1, MAX_SELECTION)
-        # Residuals to zero are the vectors.
-        lists = Lists(np.zeros((nlist, 0), np.float32), np.arange(len(codes)) % nlist, nlist)
-    nlist, d = lists.centroids.shape
+        numbers, nprobe, taken_off = np.arange(len(codes)) % nlist, nlist, None
+    else:
+        nlist, numbers, nprobe = len(lists.centroids), lists.numbers, lists.nprobe
+        taken_off = lists.centroids if lists.of_residuals else None
+    if taken_off is None:
+        taken_off = np.zeros((nlist, 0), np.float32)  # residuals to zero are the vectors
     quantizer = faiss.IndexFlat(M * dsub, metric_type)
-    faiss_method(quantizer, "add")(np.pad(lists.centroids, ((0, 0), (0, M * dsub - d))))
+    faiss_method(quantizer, "add")(_filled_up(taken_off, M * dsub))
     layout = faiss.IndexIVFPQ(quantizer, M * dsub, nlist, M, 8, metric_type)
     faiss.copy_array_to_vector(centroids.ravel(), layout.pq.centroids)
-    layout.is_trained, layout.by_residual, layout.nprobe = True, True, lists.nprobe  # no others
-    order = np.argsort(lists.numbers, kind="stable")
-    ends = np.cumsum(np.bincount(lists.numbers, minlength=nlist))
+    layout.is_trained, layout.by_residual, layout.nprobe = True, True, nprobe  # no others
+    order = np.argsort(numbers, kind="stable")
+    ends = np.cumsum(np.bincount(numbers, minlength=nlist))
     for list_no, rows in enumerate(np.split(order, ends[:-1])):
         # Not `add`: it would put all of them in the nearest list.
         add_entries(layout, list_no, codes[rows], ids[rows])
@@ -158,6 +185,11 @@ def collect(layouts: list[Any], *, in_lists: bool = False) -> tuple[CodeArray, I
             order = np.argsort(order % layout.nlist, kind="stable")
         codes[rows][order], ids[rows][order] = own_codes, own_ids
     return codes, ids
+
+
+def _filled_up(centroids: FloatArray, d: int) -> FloatArray:
+    """Centroids (nlist, d) with zeros behind theirs."""
+    return np.pad(centroids, ((0, 0), (0, d - centroids.shape[1])))
 
 
 # -- codes as bytes

@@ -16,8 +16,10 @@ from faiss_pqvae.index.gpu import GpuLatentIndex, distribute
 from faiss_pqvae.index.items import Items
 from faiss_pqvae.index.transforms import Transforms
 from faiss_pqvae.native import faiss
-from faiss_pqvae.native.gpu_layout import from_bytes, gpu_layout, to_bytes
+from faiss_pqvae.native.gpu_layout import coarse_of, from_bytes, gpu_layout, lists_of, to_bytes
 from faiss_pqvae.native.inject import inject_codebooks, new_index_pq, new_residual_index
+from faiss_pqvae.native.store.contents import read
+from faiss_pqvae.native.walk import codebook_index
 from faiss_pqvae.training import TrainingConfig, fit
 
 L2, IP = faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT
@@ -114,17 +116,32 @@ def test_gpu_layout__of_every_kind_with_ids_of_its_own(kind, id_map):
     else:
         index.add_with_ids(xb, ids)
     exact.add_with_ids(xb, ids)
-    _assert_first(_search(gpu_layout(index, nlist=8), xq, 9), exact.search(xq, 70))
+    layout = gpu_layout(index, nlist=None if kind.startswith("IVF") else 8)
+    _assert_first(_search(layout, xq, 9), exact.search(xq, 70))  # in all lists
 
 
-def test_gpu_layout__of_an_inverted_file_searches_all_lists():
-    index = _native("IVFPQ", _codebooks(4, 8))
-    index.add(_vectors(60, index.d, seed=1))
-    index.nprobe = 1
-    xq = _vectors(4, index.d, seed=2)
-    found = _search(gpu_layout(index), xq, 60)
-    assert (index.search(xq, 60)[1] == -1).any()
-    assert (np.sort(found[1]) == np.arange(60)).all()
+@pytest.mark.parametrize("metric", [L2, IP])
+@pytest.mark.parametrize(("kind", "nbits"), [("IVFPQ", 5), ("IVFPQ", 8), ("IVFPQFastScan", 4)])
+def test_gpu_layout__codes_of_vectors_stay_in_their_lists_too(kind, nbits, metric):
+    index = _native(kind, _codebooks(4, nbits), metric)
+    x, q = _vectors(60, index.d, seed=1), _vectors(4, index.d, seed=2)
+    index.add(x)
+    exact = _native("IVFPQ", _codebooks(4, nbits), metric)  # of distances that are not rounded
+    exact.add(x)
+    for nprobe in (1, 2, NLIST):
+        index.nprobe = exact.nprobe = nprobe
+        layout = gpu_layout(index)
+        assert not layout.quantizer.reconstruct_n(0, NLIST).any()
+        lists = lists_of(index, read(index))
+        coarse, padded = coarse_of(lists, layout.d), np.pad(q, ((0, 0), (0, layout.d - index.d)))
+        probes = coarse.search(padded, nprobe)[1]
+        np.testing.assert_array_equal(probes, index.quantizer.search(q, nprobe)[1])
+        found = layout.search_preassigned(padded, 60, probes, None)
+        everything = exact.search(q, 60)
+        none = everything[1] == -1
+        assert none.any() == (nprobe < NLIST)
+        assert [set(row) for row in found[1]] == [set(row) for row in everything[1]]
+        np.testing.assert_allclose(found[0][~none], everything[0][~none], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize(
@@ -215,9 +232,10 @@ def test_gpu_layout__codes_of_residuals_stay_in_their_lists(kind, nbits, metric)
             np.testing.assert_allclose(found[0], D, rtol=1e-4, atol=1e-4)
 
 
-def test_gpu_layout__lists_of_residuals_are_not_dealt_anew():
-    index = _native(RESIDUALS[0], _codebooks(4, 8))
-    with pytest.raises(ValueError, match="expected nlist=None for codes of residuals, whose 5"):
+@pytest.mark.parametrize("kind", ["IVFPQ", *RESIDUALS[:1]])
+def test_gpu_layout__lists_are_not_dealt_anew(kind):
+    index = _native(kind, _codebooks(4, 8))
+    with pytest.raises(ValueError, match="expected nlist=None for an inverted file, whose 5"):
         gpu_layout(index, nlist=2)
     index.nprobe = 2049
     with pytest.raises(ValueError, match="nprobe up to 2048 on a GPU, got 2049"):
@@ -244,11 +262,11 @@ def test_to_bytes__is_undone_by_from_bytes(M, nbits, n):
 # -- the class, over parts on the CPU
 
 
-def _on_cpu(
-    index: LatentIndex, parts: int = 1, shard: bool = False, nlist: int | None = 4
-) -> GpuLatentIndex:
+def _on_cpu(index: LatentIndex, parts: int = 1, shard: bool = False) -> GpuLatentIndex:
     """All but the copy to a GPU: the parts are copies of the layouts on the CPU."""
     copies = [faiss.clone_index] * parts
+    inverted = "IVF" in type(faiss.downcast_index(codebook_index(index.faiss_index))).__name__
+    nlist = None if inverted else 4
     return distribute(index, torch.device("cpu"), copies, shard=shard, nlist=nlist)
 
 
@@ -405,7 +423,9 @@ def test_copy__tells_what_the_index_tells(make_kind):
     copied = _on_cpu(index)
     for name in ("d", "input_shape", "metric_type", "ntotal", "is_trained", "search_type"):
         assert getattr(copied, name) == getattr(index, name)
-    assert repr(copied) == "GpuLatentIndex(IndexIVFPQ of 1, ntotal=9)"
+    assert repr(copied) == "GpuLatentIndex(IndexIVFPQ, ntotal=9)"
+    assert repr(_on_cpu(index, 2)) == "GpuLatentIndex(IndexIVFPQ, 2 replicas, ntotal=9)"
+    assert repr(_on_cpu(index, 2, shard=True)) == "GpuLatentIndex(IndexIVFPQ, 2 shards, ntotal=9)"
     np.testing.assert_allclose(copied.encode(_vectors(5, D_IN)), index.encode(_vectors(5, D_IN)))
 
 
@@ -493,13 +513,15 @@ def test_gather__restores_the_native_index(make_kind, kind, id_map, n, parts, sh
 
 @pytest.mark.parametrize(("parts", "shard"), SPREADS)
 @pytest.mark.parametrize("id_map", [None, faiss.IndexIDMap2])
-@pytest.mark.parametrize("kind", RESIDUALS)
-def test_copy__of_residuals_searches_the_same_lists_and_goes_back(
-    make_kind, kind, id_map, parts, shard
+@pytest.mark.parametrize("metric", [L2, IP])
+@pytest.mark.parametrize("kind", [*KINDS[2:], *RESIDUALS])
+def test_copy__of_an_inverted_file_searches_the_same_lists_and_goes_back(
+    make_kind, kind, metric, id_map, parts, shard
 ):
-    index, q = make_kind(kind, n=41, id_map=id_map), _vectors(5, D_IN, seed=1)
-    copied = _on_cpu(index, parts, shard, nlist=None)
-    exact = make_kind(RESIDUALS[0], n=41, id_map=id_map)  # of distances that are not rounded
+    index, q = make_kind(kind, metric=metric, n=41, id_map=id_map), _vectors(5, D_IN, seed=1)
+    copied = _on_cpu(index, parts, shard)
+    plain = kind.replace("FastScan", "")  # of distances that are not rounded
+    exact = make_kind(plain, metric=metric, n=41, id_map=id_map)
     for index.nprobe in (2, NLIST):
         exact.nprobe = copied.nprobe = index.nprobe
         assert copied.nprobe == index.nprobe
@@ -515,14 +537,15 @@ def test_copy__of_residuals_searches_the_same_lists_and_goes_back(
     )
 
 
-def test_nprobe__of_lists_that_are_kept_alone(make_kind):
-    copied = _on_cpu(make_kind(RESIDUALS[0], n=9), nlist=None)
+@pytest.mark.parametrize("kind", [KINDS[2], RESIDUALS[0]])
+def test_nprobe__of_an_inverted_file_alone(make_kind, kind):
+    copied = _on_cpu(make_kind(kind, n=9))
     copied.nprobe = 2000
     assert copied.nprobe == NLIST
     with pytest.raises(ValueError, match="nprobe from 1 to 2048, got 0"):
         copied.nprobe = 0
-    dealt = _on_cpu(make_kind("IVFPQ", n=9))
-    with pytest.raises(ValueError, match="searched exhaustively on a GPU, and so has no nprobe"):
+    dealt = _on_cpu(make_kind("PQ", n=9))
+    with pytest.raises(ValueError, match="has no inverted lists, and so no nprobe"):
         dealt.nprobe = 3
 
 
