@@ -26,6 +26,7 @@ from faiss_pqvae.native.coarse import has_residuals
 from faiss_pqvae.native.faiss_method import faiss_method
 from faiss_pqvae.native.gpu_layout import (
     MAX_SELECTION,
+    bytes_needed,
     coarse_of,
     collect,
     deal,
@@ -81,6 +82,7 @@ def index_cpu_to_gpu(
 
     Raises:
         RuntimeError: no GPU, or a FAISS or PyTorch without GPU support.
+        MemoryError: less memory free on a GPU than the codes take there.
         TypeError, ValueError: no such device, or an index that a GPU cannot take, as DPQ's.
     """
     if not isinstance(index, LatentIndex):
@@ -448,7 +450,17 @@ def _check_devices(device: int | Sequence[int]) -> list[int]:
 
 
 def _upload(index: Any, device: int, resources: Any) -> Any:
-    """A GpuIndexIVFPQ or GpuIndexFlat, with memory and streams of the device's resources."""
+    """A GpuIndexIVFPQ or GpuIndexFlat, with memory and streams of the device's resources.
+
+    Raises:
+        MemoryError: it takes more than is free; FAISS would end in an error of CUDA's.
+    """
+    needed, free = bytes_needed(index), torch.cuda.mem_get_info(device)[0]
+    if needed > free:
+        raise MemoryError(
+            f"expected {needed / 1e9:,.2f} GB free on GPU {device} for {index.ntotal:,} items, got "
+            f"{free / 1e9:,.2f} GB: several GPUs with shard=True hold a part each"
+        )
     options = faiss.GpuClonerOptions()
     options.useFloat16 = isinstance(index, faiss.IndexIVFPQ) and index.pq.M >= _FLOAT16_M
     options.use_cuvs = False  # the limits of this module are those of FAISS's own kernels

@@ -164,6 +164,18 @@ def deal(
     return layout
 
 
+def bytes_needed(index: Any) -> int:
+    """Memory of a device that a layout, or a flat index of centroids, takes at least.
+
+    Codes, ids of 64 bits and tables; FAISS's temporary memory (1.5 GiB on most cards) and what its
+    lists round up come on top.
+    """
+    if isinstance(index, faiss.IndexIVFPQ):
+        tables = 4 * (index.pq.centroids.size() + index.nlist * index.d)
+        return int(index.ntotal * (index.code_size + 8) + tables)
+    return int(4 * index.ntotal * index.d)
+
+
 def collect(layouts: list[Any], *, in_lists: bool = False) -> tuple[CodeArray, IdArray]:
     """Undoes `deal`, of rows that were dealt to several layouts in turn before.
 

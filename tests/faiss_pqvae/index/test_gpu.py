@@ -16,7 +16,14 @@ from faiss_pqvae.index.gpu import GpuLatentIndex, distribute
 from faiss_pqvae.index.items import Items
 from faiss_pqvae.index.transforms import Transforms
 from faiss_pqvae.native import faiss
-from faiss_pqvae.native.gpu_layout import coarse_of, from_bytes, gpu_layout, lists_of, to_bytes
+from faiss_pqvae.native.gpu_layout import (
+    bytes_needed,
+    coarse_of,
+    from_bytes,
+    gpu_layout,
+    lists_of,
+    to_bytes,
+)
 from faiss_pqvae.native.inject import inject_codebooks, new_index_pq, new_residual_index
 from faiss_pqvae.native.store.contents import read
 from faiss_pqvae.native.walk import codebook_index
@@ -634,6 +641,31 @@ def test_index_cpu_to_gpu__refuses_devices_that_are_not_there(make_kind, monkeyp
     _pretend(monkeypatch, 2, torch_sees=True)
     with pytest.raises(ValueError, match="numbers of GPUs from 0 to 1, got"):
         index_cpu_to_gpu(make_kind("PQ", n=9), device)
+
+
+class _Card:
+    """Stands in for the resources of a card on which nothing may be stored."""
+
+
+@pytest.mark.parametrize("kind", ["PQ", "IVFPQ"])
+def test_index_cpu_to_gpu__says_how_much_memory_is_missing(make_kind, monkeypatch, kind):
+    _pretend(monkeypatch, 1, torch_sees=True)
+    monkeypatch.setattr(faiss, "StandardGpuResources", _Card)
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (900, 10**9))
+    message = r"expected 0\.00 GB free on GPU 0 for 99 items, got 0\.00 GB: several GPUs with shard"
+    with pytest.raises(MemoryError, match=message):
+        index_cpu_to_gpu(make_kind(kind, n=99))
+
+
+@pytest.mark.parametrize("kind", ["PQ", "IVFPQ"])
+def test_bytes_needed__are_those_of_codes_ids_and_tables(make_kind, kind):
+    copied = _on_cpu(make_kind(kind, 8, n=99, M=4))
+    layout = copied.faiss_index
+    tables = layout.pq.centroids.size() + layout.nlist * layout.d
+    assert bytes_needed(layout) == 99 * (4 + 8) + 4 * tables
+    assert bytes_needed(faiss.IndexFlatL2(7)) == 0
+    # A file of it has all of this, and little more.
+    assert 0 < faiss.serialize_index(layout).nbytes - bytes_needed(layout) < 500
 
 
 # -- on a GPU
