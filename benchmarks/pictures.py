@@ -234,7 +234,7 @@ def curve(
     minutes: float = 30,
     folder: Path = Path("runs/pictures"),
     features: Path | None = None,
-    others: Path = Path("results/pictures-32.json"),
+    others: Path = Path("results/pictures-32-others.json"),
     out: Path = Path("results/pictures-curve.json"),
     threads: int = 1,
 ) -> None:

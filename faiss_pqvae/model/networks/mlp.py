@@ -7,9 +7,8 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from faiss_pqvae.model.networks.linear import Linear
 from faiss_pqvae.registry import decoders, encoders
-
-from .linear import Linear
 
 
 class MLP(nn.Module):
