@@ -399,9 +399,9 @@ def _search_replicas(
     parts: list[Part], queries: FloatArray, k: int, metric_type: int
 ) -> tuple[FloatArray, IdArray]:
     """D and I (n, k): each part is asked for a share of the queries, a thread each."""
-    shares = np.array_split(queries, len(parts))
-    with ThreadPoolExecutor(len(parts)) as pool:
-        found = list(pool.map(partial(_search_on_host, k=k), parts, shares))
+    shares = np.array_split(queries, min(len(parts), len(queries)))
+    with ThreadPoolExecutor(len(shares)) as pool:
+        found = list(pool.map(partial(_search_on_host, k=k), parts, shares))  # as many parts
     D, I = (np.concatenate(arrays) for arrays in zip(*found, strict=True))  # noqa: E741
     return D, I
 

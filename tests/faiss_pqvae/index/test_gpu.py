@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from faiss_pqvae import CodeSpec, LatentIndex, index_cpu_to_gpu, index_gpu_to_cpu
 from faiss_pqvae.codebooks import Codebooks
+from faiss_pqvae.index import gpu
 from faiss_pqvae.index.gpu import GpuLatentIndex, distribute
 from faiss_pqvae.index.items import Items
 from faiss_pqvae.index.transforms import Transforms
@@ -346,6 +347,20 @@ def test_search__finds_ids_below_0(make_kind, metric, parts, shard):
     assert set(copied.search(queries, 41)[1][0]) == {-1, *HASHES.tolist()}
     again = copied.gather(lambda part: part)
     np.testing.assert_array_equal(again.reconstruct_batch(HASHES), index.reconstruct_batch(HASHES))
+
+
+@pytest.mark.parametrize("kind", ["PQ", "IVFPQ"])
+def test_search__asks_no_replica_for_nothing(make_kind, monkeypatch, kind):
+    index, q = make_kind(kind, n=9), _vectors(2, D_IN, seed=1)
+    copied, asked = _on_cpu(index, 5), []
+    search = gpu._search_on_host
+    monkeypatch.setattr(
+        gpu,
+        "_search_on_host",
+        lambda part, queries, k: asked.append(queries) or search(part, queries, k),
+    )
+    _assert_first(copied.search(q, 3), index.search(q, 9), 1e-5)
+    assert [len(queries) for queries in asked] == [1, 1]
 
 
 @pytest.mark.parametrize(("parts", "shard"), SPREADS)
