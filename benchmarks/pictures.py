@@ -38,7 +38,7 @@ OBJECTIVE = fpq.Contrastive(neighbours=10, n_views=4)
 TRAINING = TrainingConfig(precision="float32")
 CODE = 8, 4  # M, nbits
 CURVES = "default", "no kept views, features disturbed", "last 4 parts of the network"
-LINES = "Exact L2", "PCA+OPQ", "PCA+RQ", "ITQ", "PQ"
+LINES = "Exact L2", "OPQ", "RQ, norm inside", "ITQ", "PQ"
 
 
 @dataclass(frozen=True)
