@@ -302,8 +302,10 @@ class GpuLatentIndex:
             if len(self._parts) == 1:
                 return _search_on_device(self._parts[0], z, k)
             queries = z.cpu().numpy()  # what reaches several devices comes by the host's memory
-            search = _search_shards if self._shard else _search_replicas
-            found = search(self._parts, queries, k, self.metric_type)
+            if self._shard:
+                found = _search_shards(self._parts, queries, k, self.metric_type)
+            else:
+                found = _search_replicas(self._parts, queries, k)
         D, I = (torch.from_numpy(array).to(z.device) for array in found)  # noqa: E741
         return D, I
 
@@ -371,7 +373,7 @@ def distribute(
             codes, ids = stored.codes[rows], stored.ids[rows]
             own = None if lists is None else lists.of(rows)
             layout = deal(codes, ids, codebooks, index.metric_type, nlist, own)
-        coarse = coarse_of(lists, layout.d)
+            coarse = coarse_of(lists, layout.d)
         parts.append(Part(upload(layout), None if coarse is None else upload(coarse)))
     origin = with_native(index, empty_like(index.faiss_index))
     encoding = Encoding(
@@ -395,9 +397,7 @@ def _search_on_host(part: Part, queries: FloatArray, k: int) -> tuple[FloatArray
     return found
 
 
-def _search_replicas(
-    parts: list[Part], queries: FloatArray, k: int, metric_type: int
-) -> tuple[FloatArray, IdArray]:
+def _search_replicas(parts: list[Part], queries: FloatArray, k: int) -> tuple[FloatArray, IdArray]:
     """D and I (n, k): each part is asked for a share of the queries, a thread each."""
     shares = np.array_split(queries, min(len(parts), len(queries)))
     with ThreadPoolExecutor(len(shares)) as pool:

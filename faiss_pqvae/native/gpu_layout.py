@@ -144,19 +144,18 @@ def deal(
         if nlist is None:
             nlist = min(max(math.isqrt(len(codes)) // 16, 1), MAX_SELECTION)
         nlist = integer("nlist", nlist, 1, MAX_SELECTION)
-        numbers, nprobe, taken_off = np.arange(len(codes)) % nlist, nlist, None
-    else:
-        nlist, numbers, nprobe = len(lists.centroids), lists.numbers, lists.nprobe
-        taken_off = lists.centroids if lists.of_residuals else None
-    if taken_off is None:
-        taken_off = np.zeros((nlist, 0), np.float32)  # residuals to zero are the vectors
+        none, numbers = np.zeros((nlist, 0), np.float32), np.arange(len(codes)) % nlist
+        lists = Lists(none, numbers, nlist, of_residuals=False, metric_type=metric_type)
+    nlist = len(lists.centroids)
+    # Residuals to zero are the vectors.
+    taken_off = lists.centroids if lists.of_residuals else lists.centroids[:, :0]
     quantizer = faiss.IndexFlat(M * dsub, metric_type)
     faiss_method(quantizer, "add")(_filled_up(taken_off, M * dsub))
     layout = faiss.IndexIVFPQ(quantizer, M * dsub, nlist, M, 8, metric_type)
     faiss.copy_array_to_vector(centroids.ravel(), layout.pq.centroids)
-    layout.is_trained, layout.by_residual, layout.nprobe = True, True, nprobe  # no others
-    order = np.argsort(numbers, kind="stable")
-    ends = np.cumsum(np.bincount(numbers, minlength=nlist))
+    layout.is_trained, layout.by_residual, layout.nprobe = True, True, lists.nprobe  # no others
+    order = np.argsort(lists.numbers, kind="stable")
+    ends = np.cumsum(np.bincount(lists.numbers, minlength=nlist))
     for list_no, rows in enumerate(np.split(order, ends[:-1])):
         # Not `add`: it would put all of them in the nearest list.
         add_entries(layout, list_no, codes[rows], ids[rows])

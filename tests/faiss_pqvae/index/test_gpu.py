@@ -26,6 +26,7 @@ from faiss_pqvae.native.gpu_layout import (
     to_bytes,
 )
 from faiss_pqvae.native.inject import inject_codebooks, new_index_pq, new_residual_index
+from faiss_pqvae.native.kinds import kind_of
 from faiss_pqvae.native.store.contents import read
 from faiss_pqvae.native.walk import codebook_index
 from faiss_pqvae.training import TrainingConfig, fit
@@ -273,7 +274,7 @@ def test_to_bytes__is_undone_by_from_bytes(M, nbits, n):
 def _on_cpu(index: LatentIndex, parts: int = 1, shard: bool = False) -> GpuLatentIndex:
     """All but the copy to a GPU: the parts are copies of the layouts on the CPU."""
     copies = [faiss.clone_index] * parts
-    inverted = "IVF" in type(faiss.downcast_index(codebook_index(index.faiss_index))).__name__
+    inverted = kind_of(codebook_index(index.faiss_index)).has_lists
     nlist = None if inverted else 4
     return distribute(index, torch.device("cpu"), copies, shard=shard, nlist=nlist)
 
