@@ -106,12 +106,13 @@ class Encoding:
             yield self.batch(items, queries=queries, sdc=sdc)
 
     def latents(
-        self, x: Any, batch_size: int, what: str, *, queries: bool = False
-    ) -> Iterator[Tensor]:
-        """As `batches`: the latents alone, where the model is."""
+        self, x: Any, batch_size: int, what: str, *, queries: bool = False, sdc: bool = False
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """As `batches`: `inputs` and `z` as tensors, where the model is."""
         x = check_items(x, self.input_shape, what, may_be_empty=True)
         for items in read_batches(x, batch_size, what):
-            yield self._encode(items, queries=queries)[2]
+            _, inputs, z = self._encode(items, queries=queries, sdc=sdc)
+            yield inputs, z
 
     def batch(self, items: Tensor, *, queries: bool = False, sdc: bool = False) -> Batch:
         """Encodes one batch that was read, (n, *input_shape)."""

@@ -7,24 +7,39 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, Literal, NoReturn, get_args
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from faiss_pqvae.arguments import at_least_1, check_attribute, integer
+from faiss_pqvae.codebooks import Codebooks
+from faiss_pqvae.data.batches import check_items
 from faiss_pqvae.index.encoding import Encoding
+from faiss_pqvae.index.following import after_adding
+from faiss_pqvae.index.gpu_decoder import CodeDecoder
+from faiss_pqvae.index.gpu_parts import (
+    FLOAT16_M,
+    Asked,
+    FaissPart,
+    Held,
+    Part,
+    TorchPart,
+    Wanted,
+)
 from faiss_pqvae.index.items import Items
 from faiss_pqvae.index.latent_index import LatentIndex, SearchType, with_native
+from faiss_pqvae.index.refine import Decoder
 from faiss_pqvae.index.searching import check_k
-from faiss_pqvae.model.clustering import assign, look_up, split
+from faiss_pqvae.model.clustering import assign, split
 from faiss_pqvae.model.pqvae import PQVAE
+from faiss_pqvae.model.residual import ResidualQuantizer
+from faiss_pqvae.model.spec import repeated
 from faiss_pqvae.native import faiss
-from faiss_pqvae.native.coarse import has_residuals
-from faiss_pqvae.native.faiss_method import faiss_method
 from faiss_pqvae.native.gpu_layout import (
+    MAX_BYTES,
+    MAX_NBITS,
     MAX_SELECTION,
     bytes_needed,
     coarse_of,
@@ -33,30 +48,16 @@ from faiss_pqvae.native.gpu_layout import (
     from_bytes,
     lists_of,
 )
+from faiss_pqvae.native.ids import as_selector
 from faiss_pqvae.native.inject import extract_codebooks
-from faiss_pqvae.native.kinds.lists import coarse_centroids
+from faiss_pqvae.native.scan.torch_scan import Centroids, TorchScan, scan_bytes
 from faiss_pqvae.native.store.contents import Stored, empty_like, read, write
-from faiss_pqvae.native.walk import codebook_index
 from faiss_pqvae.types import FloatArray, IdArray
 
-_FLOAT16_M = 56  # from here on only tables of float16 fit the shared memory of a block
-
+Scan = Literal["auto", "faiss", "torch"]
 Results = tuple[FloatArray, IdArray] | tuple[Tensor, Tensor]
 # From a native index on the CPU to one of a device, or back.
 Copy = Callable[[Any], Any]
-
-
-class Part(NamedTuple):
-    """What one device searches.
-
-    Attributes:
-        index: native, of `gpu_layout`'s form.
-        coarse: native and flat, which says what lists of codes of vectors a query visits; None
-            where the index does.
-    """
-
-    index: Any
-    coarse: Any
 
 
 def index_cpu_to_gpu(
@@ -65,38 +66,50 @@ def index_cpu_to_gpu(
     *,
     shard: bool = False,
     nlist: int | None = None,
+    scan: Scan = "auto",
 ) -> GpuLatentIndex:
     """Copies an index to one or more GPUs; the original stays as it is.
 
     An inverted file keeps its lists and its `nprobe`, which can be set there, too. Which lists are
     visited is decided by distances to all coarse centroids, whatever finds them on the CPU.
 
+    FAISS's kernels take product codes of at most 8 bits and 96 bytes; codes of 49 bytes or more are
+    searched with tables of float16. Torch takes every code that is no graph's: those of DPQ,
+    additive ones, with more bits or bytes; it looks at what a selector takes alone, and the decoder
+    looks at its results again, where the index has one (`RDecoder`). It needs no FAISS for GPUs.
+
     Args:
-        index: trained and not empty, at most 8 bits a code and 96 bytes in all, over an IndexPQ,
-            IndexPQFastScan, IndexIVFPQ or IndexIVFPQFastScan, which an IDMap may be around. Codes
-            of 49 bytes or more are searched with tables of float16.
+        index: trained and not empty, over an index of codes that is no graph, which an IDMap may be
+            around.
         device: number of the GPU, or of several; the first of them encodes.
         shard: of several GPUs, each gets a part of the items; without it each gets all items, and
             a part of the queries.
-        nlist: see `faiss_pqvae.native.gpu_layout.gpu_layout`; of an inverted file None.
+        nlist: see `faiss_pqvae.native.gpu_layout.gpu_layout`; None of an inverted file, and where
+            torch scans.
+        scan: "faiss" or "torch"; "auto" takes FAISS's kernels where they take the codes. The copy's
+            `scan` says what became of it.
 
     Raises:
         RuntimeError: no GPU, or a FAISS or PyTorch without GPU support.
         MemoryError: less memory free on a GPU than the codes take there.
-        TypeError, ValueError: no such device, or an index that a GPU cannot take, as DPQ's.
+        TypeError, ValueError: no such device, an index that a GPU cannot take, another scan.
     """
     if not isinstance(index, LatentIndex):
         raise TypeError(
             f"expected a LatentIndex, got {type(index).__name__}: faiss.index_cpu_to_gpu copies "
             "indexes of FAISS's own"
         )
-    devices = _check_devices(device)
+    by_torch = scan_of(index, scan) == "torch"
+    devices = _check_devices(device, by_torch=by_torch)
+    cards = [torch.device("cuda", number) for number in devices]
+    if by_torch:
+        return scanned_by_torch(index, cards, shard=shard, nlist=nlist)
     # Resources are temporary memory and streams: a part's own.
     uploads = [
         partial(_upload, device=number, resources=faiss.StandardGpuResources())
         for number in devices
     ]
-    return distribute(index, torch.device("cuda", devices[0]), uploads, shard=shard, nlist=nlist)
+    return distribute(index, cards[0], uploads, shard=shard, nlist=nlist)
 
 
 def index_gpu_to_cpu(index: GpuLatentIndex) -> LatentIndex:
@@ -116,41 +129,40 @@ def index_gpu_to_cpu(index: GpuLatentIndex) -> LatentIndex:
 class GpuLatentIndex:
     """A `LatentIndex` on one or more GPUs; `index_cpu_to_gpu` makes it.
 
-    It encodes and searches. Queries that are CUDA tensors give CUDA tensors, all others arrays.
-    To add or to remove, change the index on the CPU and copy it again.
+    It encodes, searches, and where `takes_more` stores. Queries that are CUDA tensors give CUDA
+    tensors, all others arrays. For other changes, change the index on the CPU and copy it again.
 
     Args:
         origin: the index on the CPU, its native index emptied.
         encoding: of items, on the first device.
         parts: what each device searches: several are replicas or shards.
-        stored: what the origin held.
+        coarse: centroids of an inverted file, on the first device, or None.
         shard: whether several parts are shards.
 
     Attributes:
         model: the PQ-VAE, on the first device.
         batch_size: items encoded and searched at a time.
+        k_factor: see `LatentIndex`.
     """
 
     model: PQVAE
     batch_size: int
+    k_factor: float
 
     def __init__(
         self,
         origin: LatentIndex,
         encoding: Encoding,
-        parts: list[Part],
-        stored: Stored,
+        parts: Sequence[Part],
         *,
+        coarse: Centroids | None,
         shard: bool,
     ) -> None:
         self.model = encoding.model
-        self.batch_size = origin.batch_size
-        self._encoding, self._origin, self._parts, self._shard = encoding, origin, parts, shard
-        self._list_sizes, self._inner_ids = stored.list_sizes, stored.inner_ids
-        self._centroids: Tensor | None = None  # of what codes of residuals leave over
-        if has_residuals(origin.faiss_index):
-            centroids = torch.from_numpy(coarse_centroids(codebook_index(origin.faiss_index)))
-            self._centroids = centroids.to(self.model.device)
+        self.batch_size, self.k_factor = origin.batch_size, origin.k_factor
+        self._encoding, self._origin, self._shard = encoding, origin, shard
+        self._parts: list[Part] = list(parts)
+        self._coarse = coarse
         self._lock = threading.Lock()
 
     def __setattr__(self, name: str, value: Any) -> None:
@@ -161,15 +173,20 @@ class GpuLatentIndex:
         return self.ntotal
 
     def __repr__(self) -> str:
-        of = type(self._parts[0].index).__name__
         joined = "shards" if self._shard else "replicas"
         several = f", {len(self._parts)} {joined}" if len(self._parts) > 1 else ""
-        return f"GpuLatentIndex({of}{several}, ntotal={self.ntotal})"
+        return f"GpuLatentIndex({self.scan!r}{several}, ntotal={self.ntotal})"
+
+    @property
+    def scan(self) -> str:
+        """What scans the codes, in words."""
+        return self._parts[0].scan
 
     @property
     def faiss_index(self) -> Any:
-        """The native index of the first device."""
-        return self._parts[0].index
+        """The native index of the first device; None where torch scans."""
+        part = self._parts[0]
+        return part.index if isinstance(part, FaissPart) else None
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -184,8 +201,12 @@ class GpuLatentIndex:
     @property
     def ntotal(self) -> int:
         """Number of items stored."""
-        parts = self._parts if self._shard else self._parts[:1]
-        return sum(int(part.index.ntotal) for part in parts)
+        return sum(part.ntotal for part in self._shares)
+
+    @property
+    def _shares(self) -> list[Part]:
+        """The parts that together hold every item once."""
+        return self._parts if self._shard else self._parts[:1]
 
     @property
     def items(self) -> Items | None:
@@ -206,17 +227,17 @@ class GpuLatentIndex:
     def nprobe(self) -> int:
         """Inverted lists that a search visits, 1 to 2,048; a ValueError where there are none."""
         self._check_lists()
-        return int(self._parts[0].index.nprobe)
+        return self._parts[0].nprobe
 
     @nprobe.setter
     def nprobe(self, n: int) -> None:
         self._check_lists()
         n = integer("nprobe", n, 1, MAX_SELECTION)
         for part in self._parts:
-            part.index.nprobe = min(n, part.index.nlist)
+            part.nprobe = min(n, part.nlist)
 
     def _check_lists(self) -> None:
-        if self._list_sizes is None:
+        if self._coarse is None:
             raise ValueError(
                 f"{self._origin.description} has no inverted lists, and so no nprobe: every search "
                 "looks at all codes"
@@ -231,100 +252,289 @@ class GpuLatentIndex:
     def search_type(self, name: SearchType) -> None:
         self._origin.search_type = name
 
-    def search(self, x: Any, k: int, *, params: None = None) -> Results:
+    # -- searching
+
+    def search(self, x: Any, k: int, *, params: Any = None) -> Results:
         """Finds the k nearest stored items of every query.
 
         Args:
             x: (n, *input_shape) uint8 or float: an array, a tensor or a source.
-            k: results per query, 1 to 2,048. Beyond ntotal the ids are -1.
-            params: None: a GPU would ignore a selector without a word.
+            k: results per query, with FAISS's kernels up to 2,048. Beyond ntotal the ids are -1.
+            params: faiss.SearchParameters with a selector of ids, or None. FAISS's kernels ask no
+                selector: more results are taken until k are selected ones, up to 2,048 of them.
 
         Returns:
-            D (n, k) float32, squared L2 distances or inner products between latents, best
-            first; I (n, k) int64, ids.
+            D (n, k) float32, squared L2 distances or inner products between latents (between
+            items, where the decoder refines), best first; I (n, k) int64, ids.
 
         Raises:
             TypeError, ValueError: wrong queries, NaN or infinity in them or in their latents, a k
-                out of range, parameters.
+                out of range, other parameters, a selector of too few items for FAISS's kernels.
         """
-        if params is not None:
-            raise ValueError(
-                "expected params=None, a GPU index ignores selectors: search the index on the "
-                "CPU, or copy one of the selected items"
-            )
-        k = check_k(k)
-        if k > MAX_SELECTION:
-            raise ValueError(f"expected k from 1 to {MAX_SELECTION} on a GPU, got {k}")
-        latents = self._encoding.latents(x, self.batch_size, "queries", queries=True)
-        results = [self._search(z, k) for z in latents] or [self._nothing(k)]
+        sel = _selector_of(params)
+        k, most = check_k(k), self._parts[0].max_k
+        if most is not None and k > most:
+            raise ValueError(f"expected k from 1 to {most} on a GPU, got {k}")
+        refiner, candidates = self._refines, k
+        if refiner is not None:
+            wanted = max(k, refiner.least_k) * self.k_factor
+            candidates = max(k, int(min(wanted, self.ntotal)))
+        sdc = self.search_type == "sdc"
+        latents = self._encoding.latents(x, self.batch_size, "queries", queries=True, sdc=sdc)
+        results = [
+            self._search(inputs, z, Wanted(k, candidates, sel)) for inputs, z in latents
+        ] or [self._nothing(k)]
         D, I = (torch.cat(parts) for parts in zip(*results, strict=True))  # noqa: E741
         return (D, I) if _is_cuda(x) else (D.cpu().numpy(), I.cpu().numpy())
+
+    @property
+    def _refines(self) -> CodeDecoder | None:
+        part = self._parts[0]
+        return part.decoder if isinstance(part, TorchPart) else None
 
     def assign(self, x: Any, k: int = 1) -> IdArray | Tensor:
         """The ids (n, k) int64 of `search`."""
         return self.search(x, k)[1]
 
-    def encode(self, x: Any) -> FloatArray | Tensor:
-        """Latents of items: (n, *input_shape) to (n, latent_dim) float32."""
-        parts = list(self._encoding.latents(x, self.batch_size, "items to encode"))
-        device, d = self.model.device, self.model.latent_dim
-        z = torch.cat(parts or [torch.empty(0, d, device=device)])
-        return z if _is_cuda(x) else np.asarray(z.cpu().numpy(), np.float32)
-
-    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
-        """Raises a TypeError: this index does not change."""
-        raise TypeError(
-            "an index on a GPU does not change: change the one on the CPU and copy it again"
-        )
-
-    train = add = remove_ids = reset = _refuse
-
-    def gather(self, download: Copy) -> LatentIndex:
-        """The index on the CPU; `download` makes a CPU IVFPQ of a part."""
-        codes, ids = collect(
-            [download(p.index) for p in (self._parts if self._shard else self._parts[:1])],
-            in_lists=self._list_sizes is not None,
-        )
-        native = empty_like(self._origin.faiss_index)
-        codes = from_bytes(codes, extract_codebooks(native))
-        write(native, Stored(codes, ids, self._list_sizes, self._inner_ids))
-        index = with_native(self._origin, native)
-        index.batch_size = self.batch_size
-        return index
-
     @torch.inference_mode()
-    def _search(self, z: Tensor, k: int) -> tuple[Tensor, Tensor]:
-        """D and I (n, k), on the device of the latents (n, latent_dim)."""
+    def _search(self, inputs: Tensor, z: Tensor, wanted: Wanted) -> tuple[Tensor, Tensor]:
+        """D and I (n, k), on the device of the latents z (n, latent_dim) of queries."""
         if self.search_type == "sdc":
             z = self._quantized(z)
-        z = F.pad(z, (0, self._parts[0].index.d - z.shape[1])).contiguous()
+        refiner = self._refines
+        asked = Asked(z, None if refiner is None else refiner.queries_of(inputs))
         with self._lock:  # FAISS's GPU resources serve one thread at a time
             if len(self._parts) == 1:
-                return _search_on_device(self._parts[0], z, k)
-            queries = z.cpu().numpy()  # what reaches several devices comes by the host's memory
-            if self._shard:
-                found = _search_shards(self._parts, queries, k, self.metric_type)
+                D, I = self._parts[0].find(asked, wanted)  # noqa: E741
             else:
-                found = _search_replicas(self._parts, queries, k)
-        D, I = (torch.from_numpy(array).to(z.device) for array in found)  # noqa: E741
+                # What reaches several devices comes by the host's memory.
+                there = asked.to(torch.device("cpu"))
+                together = self._of_shards if self._shard else self._of_replicas
+                D, I = together(there, wanted)  # noqa: E741
+        D, I = D.to(z.device), I.to(z.device)  # noqa: E741
+        code = self.model.code_decoder
+        if refiner is None and code is not None:
+            D = torch.where(I == -1, D, D - code.offset)
         return D, I
 
-    def _quantized(self, z: Tensor) -> Tensor:
-        """The latents (n, latent_dim) that codes of z stand for."""
-        codewords, centroids = self.model.quantizer.codewords, self._centroids
-        taken_off = torch.zeros_like(z)
-        if centroids is not None:
-            products = z @ centroids.T
-            if self.metric_type == faiss.METRIC_L2:
-                products -= centroids.square().sum(1) / 2
-            taken_off = centroids[products.argmax(1)]
-        nearest = look_up(codewords, assign(split(z - taken_off, self.model.M), codewords))
-        return nearest.transpose(0, 1).reshape(z.shape) + taken_off  # from (M, n, dsub)
+    def _of_replicas(self, asked: Asked, wanted: Wanted) -> tuple[Tensor, Tensor]:
+        """Each part is asked for a share of the queries, a thread each."""
+        shares = asked.split(min(len(self._parts), len(asked.z)))
+        with ThreadPoolExecutor(len(shares)) as pool:
+            found = list(pool.map(lambda part, own: part.find(own, wanted), self._parts, shares))
+        D, I = (torch.cat(parts) for parts in zip(*found, strict=True))  # noqa: E741
+        return D, I
+
+    def _of_shards(self, asked: Asked, wanted: Wanted) -> tuple[Tensor, Tensor]:
+        """The best of what every part finds, a thread each.
+
+        IndexShards would lose items: it takes every id below 0 for "nothing found".
+        """
+        with ThreadPoolExecutor(len(self._parts)) as pool:
+            found = list(pool.map(lambda part: part.find(asked, wanted), self._parts))
+        D, I = (torch.cat(parts, dim=1) for parts in zip(*found, strict=True))  # noqa: E741
+        largest = self.metric_type == faiss.METRIC_INNER_PRODUCT
+        D, best = D.topk(wanted.k, largest=largest)
+        return D, I.gather(1, best)
 
     def _nothing(self, k: int) -> tuple[Tensor, Tensor]:
         """D and I of no queries."""
         device = self.model.device
         return torch.empty(0, k, device=device), torch.empty(0, k, dtype=torch.int64, device=device)
+
+    # -- latents and codes
+
+    def encode(self, x: Any) -> FloatArray | Tensor:
+        """Latents of items: (n, *input_shape) to (n, latent_dim) float32."""
+        parts = [z for _, z in self._encoding.latents(x, self.batch_size, "items to encode")]
+        device, d = self.model.device, self.model.latent_dim
+        z = torch.cat(parts or [torch.empty(0, d, device=device)])
+        return z if _is_cuda(x) else np.asarray(z.cpu().numpy(), np.float32)
+
+    def _quantized(self, z: Tensor) -> Tensor:
+        """The latents (n, latent_dim) that codes of z stand for, of queries."""
+        additive, by_residual = self.model.spec.is_additive, self.model.spec.by_residual
+        if additive and not by_residual:
+            return z  # the encoding has chosen codes
+        ids, numbers = self._codes_of(z)
+        quantized = self.model.quantized(ids)
+        if self._coarse is not None and self._coarse.of_residuals:
+            quantized = quantized + self._coarse.vectors[numbers]
+        return repeated(self.model.summed(quantized), self.model.M) if additive else quantized
+
+    def _codes_of(self, z: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The codewords (n, M) int64 of latents (n, latent_dim), and their lists (n,)."""
+        quantizer, spec, numbers = self.model.quantizer, self.model.spec, None
+        if self._coarse is not None:
+            numbers = self._coarse.nearest(z, 1)[:, 0]
+            if self._coarse.of_residuals:
+                z = z - self._coarse.vectors[numbers]
+        if spec.is_additive and spec.by_residual:
+            code = self.model.code_decoder
+            assert code is not None
+            return code.choose(self.model.summed(z), self._origin.effort), numbers
+        if isinstance(quantizer, ResidualQuantizer):
+            return quantizer.choose(z), numbers
+        return assign(split(z, self.model.M), quantizer.codewords), numbers
+
+    # -- changes
+
+    @property
+    def takes_more(self) -> bool:
+        """Whether `add` is possible.
+
+        Not of shards; with FAISS's kernels only where the codes are those of residuals in inverted
+        lists: FAISS would put what is added into the list of the nearest centroid, and those of
+        other layouts are all zero.
+        """
+        if self._shard:
+            return False
+        parts = self._parts
+        return isinstance(parts[0], TorchPart) or (len(parts) == 1 and parts[0].takes_more)
+
+    def add(self, x: Any) -> None:
+        """Encodes and stores items, as `LatentIndex.add`, on the card.
+
+        Raises:
+            TypeError, ValueError: as there; an index that does not take more. Nothing is stored
+                then.
+        """
+        self._add(x, None)
+
+    def add_with_ids(self, x: Any, ids: Any) -> None:
+        """As `add`, under ids of one's own: (n,) int64, of an IDMap or inverted lists.
+
+        Raises:
+            TypeError, ValueError: as `LatentIndex.add_with_ids`, and as `add`.
+        """
+        if ids is None:
+            raise TypeError("expected ids of dtype int64, got None")
+        self._add(x, ids)
+
+    @torch.inference_mode()
+    def _add(self, x: Any, ids: Any) -> None:
+        if not self.takes_more:
+            self._refuse()
+        x = check_items(x, self.input_shape, "items to add", may_be_empty=True)
+        given = self._origin._store.check_ids(ids, len(x))
+        # All are encoded before the first is stored.
+        latents = [z for _, z in self._encoding.latents(x, self.batch_size, "items to add")]
+        if not latents:
+            return
+        with self._lock:
+            before = self.ntotal
+            names = np.arange(before, before + len(x)) if given is None else given
+            if isinstance(self._parts[0], FaissPart):
+                self._parts[0].add(torch.cat(latents), names)
+            else:
+                coded = [self._codes_of(z) for z in latents]
+                codes = torch.cat([ids for ids, _ in coded])
+                numbers = [number for _, number in coded if number is not None]
+                lists = torch.cat(numbers) if numbers else None
+                # Of several parts each gets them, or, where memory ends, none.
+                self._parts = [
+                    part.with_more(codes, lists, names)
+                    for part in self._parts
+                    if isinstance(part, TorchPart)
+                ]
+            items = after_adding(self._origin._items, given, before, self.ntotal)
+            self._origin._items = items
+
+    def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Raises a TypeError: this index does not change so."""
+        raise TypeError(
+            "an index on a GPU does not change: change the one on the CPU and copy it again"
+        )
+
+    train = remove_ids = reset = _refuse
+
+    def gather(self, download: Copy) -> LatentIndex:
+        """The index on the CPU; `download` makes a CPU IVFPQ of what FAISS has on a device."""
+        native = empty_like(self._origin.faiss_index)
+        codebooks = extract_codebooks(native)
+        held = [self._held(part, download, codebooks) for part in self._shares]
+        codes, ids, inner = (_dealt_back(parts) for parts in list(zip(*held, strict=True))[:3])
+        in_lists = [each.list_sizes for each in held if each.list_sizes is not None]
+        sizes = np.sum(in_lists, axis=0) if in_lists else None
+        write(native, Stored(codes, ids, sizes, inner))
+        index = with_native(self._origin, native)
+        index.batch_size, index.k_factor = self.batch_size, self.k_factor
+        return index
+
+    def _held(self, part: Part, download: Copy, codebooks: Codebooks) -> Held:
+        if isinstance(part, TorchPart):
+            return part.held()
+        assert isinstance(part, FaissPart)
+        codes, ids, sizes = collect(download(part.index), in_lists=self._coarse is not None)
+        return Held(from_bytes(codes, codebooks), ids, part.inner_ids, sizes)
+
+
+def scan_of(index: LatentIndex, scan: Scan) -> Literal["faiss", "torch"]:
+    """Who scans the codes of an index, "auto" settled.
+
+    Raises:
+        TypeError, ValueError: another name; codes that FAISS's kernels do not take, or none do.
+    """
+    if scan not in get_args(Scan):
+        raise ValueError(f"expected scan 'auto', 'faiss' or 'torch', got {scan!r}")
+    if index.refiner is not None and not isinstance(index.refiner, Decoder):
+        raise ValueError(
+            "expected an index that does not refine its results, or whose decoder does, got one "
+            "that refines by stored vectors: a GPU index holds codes only"
+        )
+    why = _not_faiss(index)
+    if scan == "faiss" and why:
+        raise TypeError(
+            f"expected codes that FAISS has kernels for on a GPU, got {why}: torch scans them, "
+            "with scan='auto'"
+        )
+    return "torch" if scan == "torch" or why else "faiss"
+
+
+def _not_faiss(index: LatentIndex) -> str:
+    """Why FAISS's kernels do not take an index; "" where they do."""
+    spec, codebooks = index.model.spec, extract_codebooks(index.faiss_index)
+    if spec.structure == "residual":
+        return "those of a residual quantizer, of which it has none there"
+    if spec.is_additive:
+        return f"additive ones, with codewords of all {index.model.input_shape[0]} dimensions"
+    if codebooks.nbits > MAX_NBITS:
+        return f"codewords of {codebooks.nbits} bits, and it takes {MAX_NBITS} at most"
+    if codebooks.M * codebooks.nbits > 8 * MAX_BYTES:
+        return f"{-(-codebooks.M * codebooks.nbits // 8)} bytes, and it takes {MAX_BYTES} at most"
+    return "" if index.refiner is None else "a decoder behind them"
+
+
+def scanned_by_torch(
+    index: LatentIndex,
+    devices: Sequence[torch.device],
+    *,
+    shard: bool = False,
+    nlist: int | None = None,
+) -> GpuLatentIndex:
+    """The index on devices of PyTorch's, of which the CPU is one; see `index_cpu_to_gpu`.
+
+    Raises:
+        TypeError, ValueError: an index that cannot be copied, or an nlist.
+        MemoryError: see there.
+    """
+    if nlist is not None:
+        raise ValueError(f"expected nlist=None where torch scans all codes, got {nlist}")
+    _check_copied(index, len(devices) if shard else 1)
+    stored, codebooks = read(index.faiss_index), extract_codebooks(index.faiss_index)
+    lists = lists_of(index.faiss_index, stored)
+    models: dict[torch.device, PQVAE] = {}
+    parts = []
+    for rows, device in zip(_rows(len(devices), shard=shard), devices, strict=True):
+        own = None if lists is None else lists.of(rows)
+        codes = stored.codes[rows]
+        _check_fits(scan_bytes(codebooks, len(codes), own), device, len(codes))
+        if device not in models:
+            models[device] = copy.deepcopy(index.model).to(device)
+        codes_there = TorchScan(codebooks, codes, index.metric_type, own, device)
+        decoder = None if index.refiner is None else CodeDecoder(models[device], codes_there)
+        parts.append(TorchPart(codes_there, stored.ids[rows], _inner(stored, rows), decoder))
+    return _joined(index, models[devices[0]], parts, parts[0].codes.coarse, shard=shard)
 
 
 def distribute(
@@ -335,7 +545,7 @@ def distribute(
     shard: bool,
     nlist: int | None,
 ) -> GpuLatentIndex:
-    """Deals an index to as many parts as there are `uploads`.
+    """Deals an index to as many parts of FAISS's as there are `uploads`.
 
     Args:
         index: see `index_cpu_to_gpu`.
@@ -344,82 +554,90 @@ def distribute(
         shard: see `index_cpu_to_gpu`.
         nlist: see `faiss_pqvae.native.gpu_layout.gpu_layout`.
     """
-    if index.refiner is not None:
-        raise ValueError(
-            "expected an index that does not refine its results, got one that does: a GPU index "
-            "holds codes only"
-        )
-    least = len(uploads) if shard else 1
-    if index.ntotal < least:
-        raise ValueError(f"expected an index of at least {least} items, got {index.ntotal}")
-    if index.model.spec.structure == "residual":
-        raise TypeError(
-            "expected codes of a product quantizer, got those of an IndexResidualQuantizer: FAISS "
-            "has none on a GPU, so DPQ's codes are searched on the CPU"
-        )
-    if index.model.spec.is_additive:
-        raise TypeError(
-            "expected codes of sub-vectors, got additive ones, with codewords of all "
-            f"{index.model.input_shape[0]} dimensions: FAISS's tables on a GPU take 32 at most, so "
-            "these codes are searched on the CPU; for a GPU train product codes, with "
-            "index_factory(..., objective='ranking')"
-        )
+    scan_of(index, "faiss")
+    _check_copied(index, len(uploads) if shard else 1)
     stored, codebooks = read(index.faiss_index), extract_codebooks(index.faiss_index)
     lists = lists_of(index.faiss_index, stored, nlist)
+    # Widened codes have names of no codeword, which FAISS would choose.
+    chooses = lists is not None and lists.of_residuals and 8 % codebooks.nbits == 0
     parts: list[Part] = []
-    for g, upload in enumerate(uploads):
+    for rows, upload in zip(_rows(len(uploads), shard=shard), uploads, strict=True):
         if shard or not parts:  # replicas are copies of one layout
-            rows = slice(g, None, len(uploads) if shard else 1)
-            codes, ids = stored.codes[rows], stored.ids[rows]
             own = None if lists is None else lists.of(rows)
-            layout = deal(codes, ids, codebooks, index.metric_type, nlist, own)
+            layout = deal(
+                stored.codes[rows], stored.ids[rows], codebooks, index.metric_type, nlist, own
+            )
             coarse = coarse_of(lists, layout.d)
-        parts.append(Part(upload(layout), None if coarse is None else upload(coarse)))
+        inner = _inner(stored, rows)
+        parts.append(
+            FaissPart(
+                upload(layout),
+                None if coarse is None else upload(coarse),
+                inner,
+                takes_more=chooses and inner is None,
+            )
+        )
+    centroids = None if lists is None else Centroids(lists, device)
+    return _joined(index, copy.deepcopy(index.model).to(device), parts, centroids, shard=shard)
+
+
+def _check_copied(index: LatentIndex, least: int) -> None:
+    """Refuses an index of too few items, of a graph, or that refines by stored vectors."""
+    scan_of(index, "auto")
+    if index.ntotal < least:
+        raise ValueError(f"expected an index of at least {least} items, got {index.ntotal}")
+
+
+def _rows(n_parts: int, *, shard: bool) -> list[slice]:
+    """Which of the items each part has."""
+    return [slice(g, None, n_parts) if shard else slice(None) for g in range(n_parts)]
+
+
+def _inner(stored: Stored, rows: slice) -> IdArray | None:
+    return None if stored.inner_ids is None else stored.inner_ids[rows]
+
+
+def _dealt_back(parts: Sequence[Any]) -> Any:
+    """Arrays of rows that were dealt to several parts in turn, as one; None of none."""
+    if parts[0] is None:
+        return None
+    whole = np.empty((sum(map(len, parts)), *parts[0].shape[1:]), parts[0].dtype)
+    for g, part in enumerate(parts):
+        whole[g :: len(parts)] = part
+    return whole
+
+
+def _joined(
+    index: LatentIndex,
+    model: PQVAE,
+    parts: Sequence[Part],
+    coarse: Centroids | None,
+    *,
+    shard: bool,
+) -> GpuLatentIndex:
+    """The parts of an index, behind a model on the first device."""
+    front = None if index.front is None else index.front.to(model.device)
     origin = with_native(index, empty_like(index.faiss_index))
-    encoding = Encoding(
-        copy.deepcopy(index.model).to(device),
-        index.transforms,
-        None if index.front is None else index.front.to(device),
-    )
-    return GpuLatentIndex(origin, encoding, parts, stored, shard=shard)
+    encoding = Encoding(model, index.transforms, front, index.effort)
+    return GpuLatentIndex(origin, encoding, parts, coarse=coarse, shard=shard)
 
 
-def _search_on_host(part: Part, queries: FloatArray, k: int) -> tuple[FloatArray, IdArray]:
-    """D and I of what one device holds, of queries (n, d) float32 in the host's memory."""
-    index, coarse = part
-    found: tuple[FloatArray, IdArray]
-    if coarse is None:
-        found = faiss_method(index, "search")(queries, k)
-    else:
-        probes = faiss_method(coarse, "search")(queries, index.nprobe)[1]
-        # Without distances to centroids: of inner products they would be added to the codes'.
-        found = faiss_method(index, "search_preassigned")(queries, k, probes, None)
-    return found
+def _selector_of(params: Any) -> Any:
+    """The selector of search parameters; None without.
 
-
-def _search_replicas(parts: list[Part], queries: FloatArray, k: int) -> tuple[FloatArray, IdArray]:
-    """D and I (n, k): each part is asked for a share of the queries, a thread each."""
-    shares = np.array_split(queries, min(len(parts), len(queries)))
-    with ThreadPoolExecutor(len(shares)) as pool:
-        found = list(pool.map(partial(_search_on_host, k=k), parts, shares))  # as many parts
-    D, I = (np.concatenate(arrays) for arrays in zip(*found, strict=True))  # noqa: E741
-    return D, I
-
-
-def _search_shards(
-    parts: list[Part], queries: FloatArray, k: int, metric_type: int
-) -> tuple[FloatArray, IdArray]:
-    """D and I (n, k): the best of what every part finds, a thread each.
-
-    IndexShards would lose items: it takes every id below 0 for "nothing found".
+    Raises:
+        TypeError: other parameters than a selector.
     """
-    with ThreadPoolExecutor(len(parts)) as pool:
-        found = list(pool.map(lambda part: _search_on_host(part, queries, k), parts))
-    D, I = (  # noqa: E741
-        torch.from_numpy(np.concatenate(arrays, axis=1)) for arrays in zip(*found, strict=True)
-    )
-    D, best = D.topk(k, largest=metric_type == faiss.METRIC_INNER_PRODUCT)
-    return D.numpy(), I.gather(1, best).numpy()
+    if params is None:
+        return None
+    if type(params) is not faiss.SearchParameters:
+        raise TypeError(
+            "expected faiss.SearchParameters(sel=selector) or None on a GPU, got "
+            f"{type(params).__name__}: lists to visit are set by `nprobe`"
+        )
+    # FAISS hands the selector out as its base class; the one that went in is kept beside.
+    sel = getattr(params, "_sp_field_refs", {}).get("sel", params.sel)
+    return None if sel is None else as_selector(sel)
 
 
 def _is_cuda(x: Any) -> bool:
@@ -429,12 +647,18 @@ def _is_cuda(x: Any) -> bool:
 # -- what touches a GPU
 
 
-def _check_devices(device: int | Sequence[int]) -> list[int]:
-    """Numbers of GPUs that FAISS and PyTorch see; raises as `index_cpu_to_gpu` does."""
+def _check_devices(device: int | Sequence[int], *, by_torch: bool) -> list[int]:
+    """Numbers of GPUs that PyTorch, and FAISS, see; raises as `index_cpu_to_gpu` does."""
+    if by_torch:
+        count = torch.cuda.device_count()
+        if not count:
+            raise RuntimeError("PyTorch finds no GPU on this host: does nvidia-smi list one?")
+        return _numbers(device, count)
     if not hasattr(faiss, "StandardGpuResources"):
         raise RuntimeError(
             "this FAISS is built for the CPU only: pip uninstall faiss-cpu, then pip install "
-            '"faiss-pqvae[gpu]" (never both, they own the same files)'
+            "\"faiss-pqvae[gpu]\" (never both, they own the same files); or scan='torch', which "
+            "needs none"
         )
     # Not left to FAISS, whose index_cpu_to_all_gpus gives an empty set of replicas then.
     count = int(faiss.get_num_gpus())
@@ -442,6 +666,10 @@ def _check_devices(device: int | Sequence[int]) -> list[int]:
         raise RuntimeError("FAISS finds no GPU on this host: does nvidia-smi list one?")
     if not torch.cuda.is_available():
         raise RuntimeError("FAISS finds a GPU, PyTorch does not: install a PyTorch with CUDA")
+    return _numbers(device, count)
+
+
+def _numbers(device: int | Sequence[int], count: int) -> list[int]:
     given = device if isinstance(device, Sequence) else [device]
     devices = [integer("device", number) for number in given]
     if not devices or not all(0 <= number < count for number in devices):
@@ -455,41 +683,20 @@ def _upload(index: Any, device: int, resources: Any) -> Any:
     Raises:
         MemoryError: it takes more than is free; FAISS would end in an error of CUDA's.
     """
-    needed, free = bytes_needed(index), torch.cuda.mem_get_info(device)[0]
-    if needed > free:
-        raise MemoryError(
-            f"expected {needed / 1e9:,.2f} GB free on GPU {device} for {index.ntotal:,} items, got "
-            f"{free / 1e9:,.2f} GB: several GPUs with shard=True hold a part each"
-        )
+    _check_fits(bytes_needed(index), torch.device("cuda", device), index.ntotal)
     options = faiss.GpuClonerOptions()
-    options.useFloat16 = isinstance(index, faiss.IndexIVFPQ) and index.pq.M >= _FLOAT16_M
+    options.useFloat16 = isinstance(index, faiss.IndexIVFPQ) and index.pq.M >= FLOAT16_M
     options.use_cuvs = False  # the limits of this module are those of FAISS's own kernels
     return faiss.index_cpu_to_gpu(resources, device, index, options)
 
 
-def _search_on_device(part: Part, z: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """D and I of a part, by pointers into the device of z (n, d) float32: no copies."""
-    index, coarse = part
-    if z.is_cuda:
-        # FAISS computes on a stream of its own, unless it is told to follow PyTorch's.
-        stream = torch.cuda.current_stream(z.device).cuda_stream
-        resources = index.getResources()  # those of the coarse index, too
-        with torch.cuda.device(z.device):  # it waits for the stream before, on the current device
-            resources.setDefaultStream(z.device.index, faiss.cast_integer_to_cudastream_t(stream))
-    D, I = _results(z, k)  # noqa: E741
-    to_float, to_id = faiss.cast_integer_to_float_ptr, faiss.cast_integer_to_idx_t_ptr
-    queries, found = to_float(z.data_ptr()), (to_float(D.data_ptr()), to_id(I.data_ptr()))
-    if coarse is None:
-        index.search_c(len(z), queries, k, *found)
-        return D, I
-    distances, probes = _results(z, index.nprobe)
-    near = to_float(distances.data_ptr()), to_id(probes.data_ptr())
-    coarse.search_c(len(z), queries, index.nprobe, *near)
-    distances.zero_()  # of inner products they would be added to the codes'
-    index.search_preassigned_c(len(z), queries, k, near[1], near[0], *found, False)
-    return D, I
-
-
-def _results(z: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Room for distances and ids (n, k) where z (n, d) is."""
-    return z.new_empty(len(z), k), z.new_empty(len(z), k, dtype=torch.int64)
+def _check_fits(needed: int, device: torch.device, n: int) -> None:
+    """Raises a MemoryError where n items need more bytes than are free on a GPU."""
+    if device.type != "cuda":
+        return
+    free = torch.cuda.mem_get_info(device)[0]
+    if needed > free:
+        raise MemoryError(
+            f"expected {needed / 1e9:,.2f} GB free on GPU {device.index} for {n:,} items, got "
+            f"{free / 1e9:,.2f} GB: several GPUs with shard=True hold a part each"
+        )

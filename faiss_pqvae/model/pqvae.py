@@ -226,7 +226,9 @@ class PQVAE(nn.Module):
         return formed(self._encoded(x), latents, self.M)
 
     def quantized(self, ids: Tensor) -> Tensor:
-        """The codewords (n, latent_dim) of product codes (n, M) int64, one after another."""
+        """What codes (n, M) int64 stand for (n, latent_dim): codewords in a row, or added."""
+        if isinstance(self.quantizer, ResidualQuantizer):
+            return self.quantizer.look_up(ids)
         return look_up(self.quantizer.codewords, ids).transpose(0, 1).flatten(1)
 
     def _encoded(self, x: Tensor) -> Tensor:

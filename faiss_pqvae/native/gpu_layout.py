@@ -30,6 +30,7 @@ from faiss_pqvae.native.store.contents import Stored, read
 from faiss_pqvae.native.walk import codebook_index
 from faiss_pqvae.types import CodeArray, FloatArray, IdArray
 
+MAX_BYTES, MAX_NBITS = 96, 8  # of a code, and of a codeword's name
 MAX_SELECTION = 2048  # of k and of the lists probed: what a GPU's k-selection takes
 
 _SUPPORTED_M = (1, 2, 3, 4, 8, 12, 16, 20, 24, 28, 32, 40, 48, 56, 64, 96)
@@ -119,7 +120,7 @@ def gpu_layout(index: Any, *, nlist: int | None = None) -> Any:
         file of codes of vectors it does by `search_preassigned`, from what `coarse_of` finds.
 
     Raises:
-        TypeError: another kind of index.
+        TypeError: another kind of index, or codes that are added.
         ValueError: an untrained index; more than 8 bits a code; codes of more than 96 bytes;
             an nlist out of [1, 2048], or one for an inverted file.
     """
@@ -175,27 +176,24 @@ def bytes_needed(index: Any) -> int:
     return int(4 * index.ntotal * index.d)
 
 
-def collect(layouts: list[Any], *, in_lists: bool = False) -> tuple[CodeArray, IdArray]:
-    """Undoes `deal`, of rows that were dealt to several layouts in turn before.
+def collect(layout: Any, *, in_lists: bool) -> tuple[CodeArray, IdArray, IdArray | None]:
+    """Undoes `deal`.
 
     Args:
-        layouts: one or more.
+        layout: a faiss.IndexIVFPQ.
         in_lists: the codes have kept their lists, see `Lists`.
 
     Returns:
-        Codes as bytes (n, M) uint8, and ids (n,) int64.
+        Codes as bytes (n, M) uint8, ids (n,) int64, and how many each list has (nlist,) int64, or
+        None where codes were dealt.
     """
-    n, M = sum(layout.ntotal for layout in layouts), layouts[0].pq.M
-    codes, ids = np.empty((n, M), np.uint8), np.empty(n, np.int64)
-    for g, layout in enumerate(layouts):
-        rows = slice(g, None, len(layouts))
-        found = [entries(layout, list_no) for list_no in range(layout.nlist)]
-        own_codes, own_ids = (np.concatenate(parts) for parts in zip(*found, strict=True))
-        order = np.arange(layout.ntotal)
-        if not in_lists:
-            order = np.argsort(order % layout.nlist, kind="stable")
-        codes[rows][order], ids[rows][order] = own_codes, own_ids
-    return codes, ids
+    found = [entries(layout, list_no) for list_no in range(layout.nlist)]
+    codes, ids = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    if in_lists:
+        return codes, ids, np.array([len(part) for _, part in found])
+    order = np.argsort(np.arange(layout.ntotal) % layout.nlist, kind="stable")
+    back = np.argsort(order)
+    return codes[back], ids[back], None
 
 
 def _filled_up(centroids: FloatArray, d: int) -> FloatArray:
@@ -210,9 +208,12 @@ def _byte_centroids(codebooks: Codebooks) -> FloatArray:
     """Codebooks for the bytes of `to_bytes`: (M, 256, dsub) float32, with M as a GPU takes it.
 
     Raises:
+        TypeError: codewords that are added.
         ValueError: more than 8 bits a code; codes of more than 96 bytes.
     """
     nbits = codebooks.nbits
+    if codebooks.structure == "residual":
+        raise TypeError("expected codes of a product quantizer, got codewords that are added")
     if nbits > 8:
         raise ValueError(f"expected at most 8 bits a code on a GPU, got {nbits}")
     group = 1 if 8 % nbits else 8 // nbits  # codes in a byte

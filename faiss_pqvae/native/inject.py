@@ -13,9 +13,8 @@ from faiss_pqvae.codebooks import MAX_NBITS, MIN_NBITS, Codebooks
 from faiss_pqvae.foreign import as_array, how_to_convert
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.faiss_method import faiss_method
-from faiss_pqvae.native.kinds import kind_of
+from faiss_pqvae.native.kinds import kind_of, residual_quantizer
 from faiss_pqvae.native.kinds.lists import coarse_is_trained
-from faiss_pqvae.native.kinds.residual_quantizer import check_residual
 from faiss_pqvae.native.walk import codebook_index, follow_training, kind, levels, transforms
 from faiss_pqvae.types import FloatArray
 
@@ -125,15 +124,7 @@ def new_residual_index(d: int, M: int, nbits: int) -> Any:
             f"expected d >= 1, M >= 1 and nbits from {MIN_NBITS} to {MAX_NBITS}, got d={d}, M={M} "
             f"and nbits={nbits}"
         )
-    aq = faiss.AdditiveQuantizer
-    index = faiss.IndexResidualQuantizer(d, M, nbits, faiss.METRIC_INNER_PRODUCT, aq.ST_LUT_nonorm)
-    index.rq.max_beam_size = 1
-    # Products of all pairs of codewords, which faiss.read_index would compute for nothing.
-    index.rq.train_type |= faiss.ResidualQuantizer.Skip_codebook_tables
-    # FAISS writes an index without codebooks, and so copies it, but cannot read it again.
-    index.rq.codebooks.resize(M * d << nbits)
-    check_residual(index)
-    return index
+    return residual_quantizer.new(d, M, nbits)
 
 
 def check_metric(metric_type: int) -> None:

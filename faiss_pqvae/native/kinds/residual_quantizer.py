@@ -40,6 +40,23 @@ def check_residual(index: Any) -> None:
     check_searchable(index.d, nbits_of(rq))
 
 
+def new(d: int, M: int, nbits: int) -> Any:
+    """See `faiss_pqvae.native.inject.new_residual_index`."""
+    aq = faiss.AdditiveQuantizer
+    index = faiss.IndexResidualQuantizer(d, M, nbits, faiss.METRIC_INNER_PRODUCT, aq.ST_LUT_nonorm)
+    index.rq.max_beam_size = 1
+    # Products of all pairs of codewords, which faiss.read_index would compute for nothing.
+    index.rq.train_type |= faiss.ResidualQuantizer.Skip_codebook_tables
+    # FAISS writes an index without codebooks, and so copies it, but cannot read it again.
+    index.rq.codebooks.resize(M * d << nbits)
+    check_residual(index)
+    return index
+
+
+def _empty(bare: Any) -> Any:
+    return new(bare.d, bare.rq.M, nbits_of(bare.rq))
+
+
 def _layout(file: Reader, header: Header) -> None:
     file.residual_quantizer(header.d)
     file.take("Q")  # code_size
@@ -59,7 +76,7 @@ KIND = listed(
         check=check_residual,
         search=scanned.search,
         quantize=plain.by_codes,
-        empty=None,
+        empty=_empty,
         file="IxRq",
         layout=_layout,
         agrees=_agrees,

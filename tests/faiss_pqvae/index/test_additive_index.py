@@ -315,10 +315,9 @@ def test_bundle__refuses_another_decoder_in_its_configuration(index, tmp_path):
         bundle.PQVAE((D,), 3, 4, ModelConfig(decoder="conditional"))
 
 
-def test_distribute__leaves_additive_codes_on_the_cpu(index):
-    index = copy.deepcopy(index)
-    index.refiner = None
-    message = "so these codes are searched on the CPU; for a GPU .*objective='ranking'"
+def test_distribute__leaves_additive_codes_to_torch(index):
+    assert gpu.scan_of(index, "auto") == "torch"
+    message = "got additive ones, with codewords of all 8 dimensions: torch scans them"
     with pytest.raises(TypeError, match=message):
         gpu.distribute(index, torch.device("cpu"), [], shard=False, nlist=None)
 

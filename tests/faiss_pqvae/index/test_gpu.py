@@ -1,7 +1,6 @@
 """GPU indexes: their layout searched on the CPU; what needs a card is marked `gpu`."""
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -10,10 +9,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from faiss_pqvae import CodeSpec, LatentIndex, index_cpu_to_gpu, index_gpu_to_cpu
+from faiss_pqvae import LatentIndex, index_cpu_to_gpu, index_gpu_to_cpu
 from faiss_pqvae.codebooks import Codebooks
 from faiss_pqvae.index import gpu
 from faiss_pqvae.index.gpu import GpuLatentIndex, distribute
+from faiss_pqvae.index.gpu_parts import FaissPart
 from faiss_pqvae.index.items import Items
 from faiss_pqvae.index.transforms import Transforms
 from faiss_pqvae.native import faiss
@@ -64,6 +64,14 @@ def _native(kind: str, codebooks: Codebooks, metric: int = L2, id_map: Any = Non
         index = getattr(faiss, f"Index{kind}")(*sizes)
     inject_codebooks(index, codebooks)
     return index if id_map is None else id_map(index)
+
+
+def _residual(d: int, M: int, nbits: int) -> Any:
+    """A native index of residual codes, as DPQ's are."""
+    index = new_residual_index(d, M, nbits)
+    centroids = _vectors(M << nbits, d).reshape(M, -1, d)
+    inject_codebooks(index, Codebooks(centroids, structure="residual"))
+    return index
 
 
 def _filled(M: int, nbits: int, metric: int = L2, *, n: int = 50, dsub: int = 3) -> Any:
@@ -207,7 +215,7 @@ def test_gpu_layout__is_what_a_gpu_takes():
         (lambda: faiss.IndexPQ(8, 2, 8), ValueError, "expected a trained index"),
         (lambda: faiss.IndexFlatL2(8), TypeError, "alone or in an IDMap, got IndexFlatL2"),
         (lambda: faiss.IndexHNSWPQ(8, 2, 16), TypeError, "alone or in an IDMap, got IndexHNSWPQ"),
-        (lambda: new_residual_index(8, 2, 4), TypeError, "got IndexResidualQuantizer"),
+        (lambda: _residual(8, 2, 4), TypeError, "got codewords that are added"),
         (
             lambda: faiss.IndexIVFPQR(faiss.IndexFlatL2(8), 8, 4, 2, 8, 2, 8),
             TypeError,
@@ -354,11 +362,11 @@ def test_search__finds_ids_below_0(make_kind, metric, parts, shard):
 def test_search__asks_no_replica_for_nothing(make_kind, monkeypatch, kind):
     index, q = make_kind(kind, n=9), _vectors(2, D_IN, seed=1)
     copied, asked = _on_cpu(index, 5), []
-    search = gpu._search_on_host
+    find = FaissPart.find
     monkeypatch.setattr(
-        gpu,
-        "_search_on_host",
-        lambda part, queries, k: asked.append(queries) or search(part, queries, k),
+        FaissPart,
+        "find",
+        lambda part, given, wanted: asked.append(given.z) or find(part, given, wanted),
     )
     _assert_first(copied.search(q, 3), index.search(q, 9), 1e-5)
     assert [len(queries) for queries in asked] == [1, 1]
@@ -381,9 +389,9 @@ def test_copy__refuses_to_leave_a_part_empty(make_kind):
 
 def test_search__refuses_what_a_gpu_ignores(make_kind):
     copied = _on_cpu(make_kind("PQ", n=9))
-    selector = faiss.SearchParametersIVF(sel=faiss.IDSelectorRange(0, 3))
-    with pytest.raises(ValueError, match="expected params=None"):
-        copied.search(_vectors(1, D_IN), 2, params=selector)
+    parameters = faiss.SearchParametersIVF(sel=faiss.IDSelectorRange(0, 3))
+    with pytest.raises(TypeError, match="on a GPU, got SearchParametersIVF: lists to"):
+        copied.search(_vectors(1, D_IN), 2, params=parameters)
     with pytest.raises(ValueError, match="k from 1 to 2048 on a GPU, got 2049"):
         copied.search(_vectors(1, D_IN), 2049)
     with pytest.raises(ValueError, match="expected k >= 1"):
@@ -446,9 +454,12 @@ def test_copy__tells_what_the_index_tells(make_kind):
     copied = _on_cpu(index)
     for name in ("d", "input_shape", "metric_type", "ntotal", "is_trained", "search_type"):
         assert getattr(copied, name) == getattr(index, name)
-    assert repr(copied) == "GpuLatentIndex(IndexIVFPQ, ntotal=9)"
-    assert repr(_on_cpu(index, 2)) == "GpuLatentIndex(IndexIVFPQ, 2 replicas, ntotal=9)"
-    assert repr(_on_cpu(index, 2, shard=True)) == "GpuLatentIndex(IndexIVFPQ, 2 shards, ntotal=9)"
+    scan = "'IndexIVFPQ, tables of float32'"
+    assert repr(copied) == f"GpuLatentIndex({scan}, ntotal=9)"
+    assert repr(_on_cpu(index, 2)) == f"GpuLatentIndex({scan}, 2 replicas, ntotal=9)"
+    assert repr(_on_cpu(index, 2, shard=True)) == f"GpuLatentIndex({scan}, 2 shards, ntotal=9)"
+    wide = _on_cpu(make_kind("PQ", 8, n=9, M=49, dsub=1))
+    assert wide.scan == "IndexIVFPQ, tables of float16"
     np.testing.assert_allclose(copied.encode(_vectors(5, D_IN)), index.encode(_vectors(5, D_IN)))
 
 
@@ -488,7 +499,7 @@ def test_copy__and_original_do_not_share_settings(make_kind):
 @pytest.mark.parametrize("method", ["add", "train", "reset", "remove_ids"])
 def test_copy__does_not_change(make_kind, method):
     with pytest.raises(TypeError, match="change the one on the CPU and copy it again"):
-        getattr(_on_cpu(make_kind("PQ", n=9)), method)()
+        getattr(_on_cpu(make_kind("PQ", n=9)), method)(_vectors(2, D_IN))
 
 
 def test_copy__transforms_its_queries(make_model):
@@ -504,21 +515,92 @@ def test_copy__transforms_its_queries(make_model):
     assert copied.gather(faiss.clone_index).transforms is index.transforms
 
 
-def test_copy__refuses_an_index_that_refines(make_model):
-    with pytest.raises(ValueError, match="expected an index that does not refine"):
-        _on_cpu(LatentIndex(make_model(), refine_index="decoder"))
+@pytest.mark.parametrize(
+    ("make", "got"),
+    [
+        (lambda make: make(M=2, nbits=9), "codewords of 9 bits, and it takes 8 at most"),
+        (lambda make: make(M=97, nbits=8, dsub=1), "97 bytes, and it takes 96 at most"),
+        (lambda make: make(refine_index="decoder"), "a decoder behind them"),
+    ],
+)
+def test_copy__says_why_faiss_does_not_take_codes(make_model, make, got):
+    def index(M=2, nbits=4, dsub=4, refine_index=None):
+        model = make_model((D_IN,), M, nbits, dsub=dsub, encoder="linear")
+        index = LatentIndex(model, refine_index=refine_index)
+        index.add(_vectors(20, D_IN))
+        return index
+
+    with pytest.raises(TypeError, match=f"for on a GPU, got {got}: torch scans them"):
+        _on_cpu(make(index))
+    assert gpu.scan_of(make(index), "auto") == "torch"
 
 
-@pytest.mark.parametrize("id_map", [None, faiss.IndexIDMap2])
-def test_copy__refuses_codewords_that_are_added(id_map):
-    native = new_residual_index(8, 2, 4)
-    inject_codebooks(native, Codebooks(_vectors(32, 8).reshape(2, 16, 8), structure="residual"))
-    native = native if id_map is None else id_map(native)
-    spec = CodeSpec(structure="residual", metric="inner_product")
-    model = SimpleNamespace(spec=spec)
-    index = SimpleNamespace(refiner=None, ntotal=9, faiss_index=native, model=model)
-    with pytest.raises(TypeError, match="so DPQ's codes are searched on the CPU"):
-        _on_cpu(index)
+def test_copy__refuses_an_index_that_stores_vectors_besides(make_model):
+    index = LatentIndex(make_model((D_IN,)), refine_index=faiss.IndexFlatL2(D_IN))
+    for scan in ("auto", "faiss", "torch"):
+        with pytest.raises(ValueError, match="one that refines by stored vectors"):
+            gpu.scan_of(index, scan)
+    with pytest.raises(ValueError, match="'auto', 'faiss' or 'torch', got 'cuvs'"):
+        gpu.scan_of(index, "cuvs")
+
+
+# -- what FAISS's kernels lack
+
+
+@pytest.mark.parametrize(("parts", "shard"), SPREADS)
+@pytest.mark.parametrize("metric", [L2, IP])
+@pytest.mark.parametrize("kind", ["PQ", "IVFPQ", RESIDUALS[0]])
+def test_selector__is_asked_about_more_results(make_kind, kind, metric, parts, shard):
+    index, q = make_kind(kind, 8, metric, n=900, M=4), _vectors(5, D_IN, seed=1)
+    copied = _on_cpu(index, parts, shard)
+    for share in (2, 9, 100):
+        params = faiss.SearchParameters(sel=faiss.IDSelectorBatch(np.arange(0, 900, share)))
+        everything = index.search(q, 900, params=params)
+        n = int((everything[1][0] != -1).sum())
+        expected = everything[0][:, :n], everything[1][:, :n]
+        _assert_first(copied.search(q, 12, params=params), expected, 1e-5)
+
+
+def test_selector__of_too_few_among_the_nearest(make_kind, monkeypatch):
+    index = make_kind("PQ", 8, n=500)
+    copied = _on_cpu(index)
+    monkeypatch.setattr("faiss_pqvae.index.gpu_parts.MAX_SELECTION", 80)
+    rare = faiss.SearchParameters(sel=faiss.IDSelectorBatch(np.array([3, 250])))
+    with pytest.raises(ValueError, match=r"takes k=2 of the 80 nearest .* scan='torch'"):
+        copied.search(_vectors(9, D_IN, seed=1), 2, params=rare)
+    none = faiss.SearchParameters(sel=faiss.IDSelectorBatch(np.array([], np.int64)))
+    with pytest.raises(ValueError, match="got 9 queries of which it takes less"):
+        copied.search(_vectors(9, D_IN, seed=1), 2, params=none)
+
+
+@pytest.mark.parametrize("nbits", [4, 8])
+@pytest.mark.parametrize("metric", [L2, IP])
+def test_add__of_residuals_is_what_faiss_can(make_kind, metric, nbits):
+    index = make_kind(RESIDUALS[0], nbits, metric, n=40)
+    index.items = Items.of_names(["a", "b"], [3, 40])
+    copied, more = _on_cpu(index), _vectors(31, D_IN, seed=4)
+    assert copied.takes_more
+    assert copied.items.names([3, 40]).tolist() == ["a", "b"]
+    copied.add(more)
+    copied.add_with_ids(more[:2], [2**40, 2**41])
+    assert copied.items.names([3, 40]).tolist() == ["a", ""]
+    index.add(more)
+    index.add_with_ids(more[:2], np.array([2**40, 2**41]))
+    np.testing.assert_array_equal(
+        *(faiss.serialize_index(i.faiss_index) for i in (copied.gather(faiss.clone_index), index))
+    )
+
+
+def test_add__is_refused_where_faiss_would_misplace(make_kind):
+    residuals = make_kind(RESIDUALS[0], 3, n=30)  # of which 3 bits become 8
+    mapped = make_kind(RESIDUALS[0], 4, n=30, id_map=faiss.IndexIDMap2)
+    dealt, in_lists = make_kind("PQ", n=30), make_kind("IVFPQ", n=30)
+    copies = [_on_cpu(index) for index in (residuals, mapped, dealt, in_lists)]
+    copies.append(_on_cpu(make_kind(RESIDUALS[0], n=30), 2, shard=True))
+    for copied in copies:
+        assert not copied.takes_more
+        with pytest.raises(TypeError, match="change the one on the CPU and copy it again"):
+            copied.add(_vectors(3, D_IN))
 
 
 @pytest.mark.parametrize(("parts", "shard"), SPREADS)

@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from faiss_pqvae.codebooks import Codebooks
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.inject import (
-    check_residual,
     extract_codebooks,
     inject_codebooks,
     new_index_pq,
     new_residual_index,
     prepare_search,
 )
+from faiss_pqvae.native.kinds.residual_quantizer import check_residual
 from faiss_pqvae.native.scan import kernels
 from faiss_pqvae.native.scan.plan import Sizes
 from faiss_pqvae.native.scan.scan import Scan
