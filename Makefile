@@ -7,8 +7,10 @@ PYTEST := $(BIN)/pytest -n 2 --dist worksteal
 READY := .venv/ready
 DEMO ?=
 PAPER ?=
+# A folder with wheels of FAISS for the machine with a card, see benchmarks/gpu_pack.py.
+GPU_WHEELS ?=
 
-.PHONY: help demo test jury stress lint format typecheck bench paper clean
+.PHONY: help demo test jury stress lint format typecheck bench paper gpu-pack clean
 
 demo: $(READY)  ## train on real images, compare, write runs/demo/report.html
 	$(BIN)/faiss-pqvae demo $(DEMO)
@@ -44,8 +46,11 @@ bench: $(READY)  ## speed and memory; writes results/benchmarks.json
 paper: $(READY)  ## train and draw figures 1 to 4 of the paper; MNIST, see README
 	$(BIN)/python benchmarks/draw_paper.py $(PAPER)
 
+gpu-pack: $(READY)  ## dist/gpu-pack.tar.gz: what checks a card takes along
+	$(BIN)/python benchmarks/gpu_pack.py $(if $(GPU_WHEELS),--gpu-wheels $(GPU_WHEELS))
+
 help:  ## this list
-	@awk -F ':.*## ' '/^[a-z]+:/ {sub(/:.*/, "", $$1); printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:/ {sub(/:.*/, "", $$1); printf "%-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 clean:  ## remove the environment and everything that was built
 	rm -rf .venv build dist *.egg-info runs

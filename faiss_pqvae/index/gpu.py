@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from faiss_pqvae.arguments import at_least_1, check_attribute, integer
+from faiss_pqvae.arguments import check_attribute, check_fits, integer
 from faiss_pqvae.codebooks import Codebooks
 from faiss_pqvae.data.batches import check_items
 from faiss_pqvae.index.encoding import Encoding
@@ -29,7 +29,7 @@ from faiss_pqvae.index.gpu_parts import (
     Wanted,
 )
 from faiss_pqvae.index.items import Items
-from faiss_pqvae.index.latent_index import LatentIndex, SearchType, with_native
+from faiss_pqvae.index.latent_index import SETTINGS, LatentIndex, SearchType, with_native
 from faiss_pqvae.index.refine import Decoder
 from faiss_pqvae.index.searching import check_k
 from faiss_pqvae.model.clustering import assign, split
@@ -42,6 +42,7 @@ from faiss_pqvae.native.gpu_layout import (
     MAX_NBITS,
     MAX_SELECTION,
     bytes_needed,
+    bytes_of_codes,
     coarse_of,
     collect,
     deal,
@@ -50,8 +51,10 @@ from faiss_pqvae.native.gpu_layout import (
 )
 from faiss_pqvae.native.ids import as_selector
 from faiss_pqvae.native.inject import extract_codebooks
+from faiss_pqvae.native.kinds import kind_of
 from faiss_pqvae.native.scan.torch_scan import Centroids, TorchScan, scan_bytes
 from faiss_pqvae.native.store.contents import Stored, empty_like, read, write
+from faiss_pqvae.native.walk import codebook_index
 from faiss_pqvae.types import FloatArray, IdArray
 
 Scan = Literal["auto", "faiss", "torch"]
@@ -123,7 +126,7 @@ def index_gpu_to_cpu(index: GpuLatentIndex) -> LatentIndex:
             f"expected a GpuLatentIndex, got {type(index).__name__}: a LatentIndex is on the CPU "
             "already, and faiss.index_gpu_to_cpu copies indexes of FAISS's own"
         )
-    return index.gather(faiss.index_gpu_to_cpu)
+    return index.gather(lambda part: faiss.index_gpu_to_cpu(part))  # which a FAISS for CPUs lacks
 
 
 class GpuLatentIndex:
@@ -167,7 +170,14 @@ class GpuLatentIndex:
 
     def __setattr__(self, name: str, value: Any) -> None:
         check_attribute(self, name)
-        super().__setattr__(name, at_least_1(name, value) if name == "batch_size" else value)
+        check = SETTINGS.get(name)
+        super().__setattr__(name, value if check is None else check(value))
+
+    def __reduce_ex__(self, protocol: Any) -> NoReturn:
+        """Raises a TypeError: what is on a card is not copied or pickled."""
+        raise TypeError(
+            "an index on a GPU cannot be copied or pickled: index_gpu_to_cpu(index) can be"
+        )
 
     def __len__(self) -> int:
         return self.ntotal
@@ -233,8 +243,9 @@ class GpuLatentIndex:
     def nprobe(self, n: int) -> None:
         self._check_lists()
         n = integer("nprobe", n, 1, MAX_SELECTION)
-        for part in self._parts:
-            part.nprobe = min(n, part.nlist)
+        with self._lock:  # of a search that is under way
+            for part in self._parts:
+                part.nprobe = min(n, part.nlist)
 
     def _check_lists(self) -> None:
         if self._coarse is None:
@@ -271,7 +282,7 @@ class GpuLatentIndex:
             TypeError, ValueError: wrong queries, NaN or infinity in them or in their latents, a k
                 out of range, other parameters, a selector of too few items for FAISS's kernels.
         """
-        sel = _selector_of(params)
+        sel, as_tensors = _selector_of(params), _is_cuda(x)
         k, most = check_k(k), self._parts[0].max_k
         if most is not None and k > most:
             raise ValueError(f"expected k from 1 to {most} on a GPU, got {k}")
@@ -279,13 +290,15 @@ class GpuLatentIndex:
         if refiner is not None:
             wanted = max(k, refiner.least_k) * self.k_factor
             candidates = max(k, int(min(wanted, self.ntotal)))
+        x = check_items(x, self.input_shape, "queries", may_be_empty=True)
+        check_fits(4 * len(x) * k * 12, f"k={k} of {len(x)} queries")
         sdc = self.search_type == "sdc"
         latents = self._encoding.latents(x, self.batch_size, "queries", queries=True, sdc=sdc)
         results = [
             self._search(inputs, z, Wanted(k, candidates, sel)) for inputs, z in latents
         ] or [self._nothing(k)]
         D, I = (torch.cat(parts) for parts in zip(*results, strict=True))  # noqa: E741
-        return (D, I) if _is_cuda(x) else (D.cpu().numpy(), I.cpu().numpy())
+        return (D, I) if as_tensors else (D.cpu().numpy(), I.cpu().numpy())
 
     @property
     def _refines(self) -> CodeDecoder | None:
@@ -375,7 +388,10 @@ class GpuLatentIndex:
             return code.choose(self.model.summed(z), self._origin.effort), numbers
         if isinstance(quantizer, ResidualQuantizer):
             return quantizer.choose(z), numbers
-        return assign(split(z, self.model.M), quantizer.codewords), numbers
+        # Where both sides move, what is near stays so, and near the origin less is rounded.
+        origin = quantizer.codewords.mean(1, keepdim=True)
+        parts = split(z, self.model.M)
+        return assign(parts - origin, quantizer.codewords - origin), numbers
 
     # -- changes
 
@@ -417,17 +433,21 @@ class GpuLatentIndex:
             self._refuse()
         x = check_items(x, self.input_shape, "items to add", may_be_empty=True)
         given = self._origin._store.check_ids(ids, len(x))
+        batches = (z for _, z in self._encoding.latents(x, self.batch_size, "items to add"))
+        first = self._parts[0]
         # All are encoded before the first is stored.
-        latents = [z for _, z in self._encoding.latents(x, self.batch_size, "items to add")]
-        if not latents:
+        if isinstance(first, FaissPart):
+            latents = [z.cpu() for z in batches]
+        else:
+            coded = [self._in_short(*self._codes_of(z)) for z in batches]
+        if not len(x):
             return
         with self._lock:
             before = self.ntotal
             names = np.arange(before, before + len(x)) if given is None else given
-            if isinstance(self._parts[0], FaissPart):
-                self._parts[0].add(torch.cat(latents), names)
+            if isinstance(first, FaissPart):
+                first.add(torch.cat(latents), names)
             else:
-                coded = [self._codes_of(z) for z in latents]
                 codes = torch.cat([ids for ids, _ in coded])
                 numbers = [number for _, number in coded if number is not None]
                 lists = torch.cat(numbers) if numbers else None
@@ -439,6 +459,11 @@ class GpuLatentIndex:
                 ]
             items = after_adding(self._origin._items, given, before, self.ntotal)
             self._origin._items = items
+
+    @staticmethod
+    def _in_short(ids: Tensor, numbers: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Codewords, of which there are 4,096 at most, and lists, in fewer bytes."""
+        return ids.short(), None if numbers is None else numbers.int()
 
     def _refuse(self, *args: Any, **kwargs: Any) -> NoReturn:
         """Raises a TypeError: this index does not change so."""
@@ -459,6 +484,8 @@ class GpuLatentIndex:
         write(native, Stored(codes, ids, sizes, inner))
         index = with_native(self._origin, native)
         index.batch_size, index.k_factor = self.batch_size, self.k_factor
+        if self._coarse is not None:
+            index.nprobe = self.nprobe
         return index
 
     def _held(self, part: Part, download: Copy, codebooks: Codebooks) -> Held:
@@ -500,8 +527,12 @@ def _not_faiss(index: LatentIndex) -> str:
         return f"additive ones, with codewords of all {index.model.input_shape[0]} dimensions"
     if codebooks.nbits > MAX_NBITS:
         return f"codewords of {codebooks.nbits} bits, and it takes {MAX_NBITS} at most"
-    if codebooks.M * codebooks.nbits > 8 * MAX_BYTES:
-        return f"{-(-codebooks.M * codebooks.nbits // 8)} bytes, and it takes {MAX_BYTES} at most"
+    if bytes_of_codes(codebooks) > MAX_BYTES:
+        return f"{bytes_of_codes(codebooks)} bytes, and it takes {MAX_BYTES} at most"
+    ivf = codebook_index(index.faiss_index)
+    has_residuals = kind_of(ivf).has_lists and ivf.by_residual
+    if has_residuals and ivf.quantizer.metric_type != ivf.metric_type:
+        return "those of residuals behind a coarse quantizer of another metric"
     return "" if index.refiner is None else "a decoder behind them"
 
 

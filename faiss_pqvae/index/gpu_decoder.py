@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -59,20 +61,18 @@ class CodeDecoder:
         least = self.metric_type == faiss.METRIC_L2
         worst = float(torch.finfo(torch.float32).max) * (1 if least else -1)
         if n < places.shape[1]:
-            lacking = self._lacking(self.scan.codewords_of(places.clamp(min=0).flatten()))
+            lacking = torch.cat([self._lacking(part) for part in self._parts(places)])
             D = (D + lacking.view_as(D)).masked_fill_(places < 0, torch.inf)
             places = places.gather(1, D.topk(n, dim=1, largest=False).indices)
-        found = torch.empty(places.shape, device=places.device)
-        rows = max(1, _CHUNK_BYTES // (4 * n * queries.shape[1]))
-        for first in range(0, len(queries), rows):
-            part = slice(first, first + rows)
-            own = queries[part].unsqueeze(1)
-            vectors = self._decoded(places[part].clamp(min=0).flatten())
-            vectors = vectors.view(len(own), n, -1)
+        rows = torch.arange(len(queries), device=places.device).repeat_interleave(n)
+        compared = []
+        for part, own in zip(self._parts(places), self._parts(rows), strict=True):
+            vectors, asked = self._decoded(part), queries[own]
             if least:
-                found[part] = (own - vectors).square().sum(-1)
+                compared.append((asked - vectors).square().sum(-1))
             else:
-                found[part] = (own * vectors).sum(-1)
+                compared.append((asked * vectors).sum(-1))
+        found = torch.cat(compared).view(places.shape)
         found.masked_fill_(places < 0, worst)
         order = found.argsort(dim=1, descending=not least, stable=True)[:, :k]
         return found.gather(1, order), places.gather(1, order)
@@ -82,12 +82,17 @@ class CodeDecoder:
         """What decoded items are compared with: (n, *input_shape) to (n, d) float32."""
         return self._unit(self.model.normalize(inputs).flatten(1))
 
-    def _lacking(self, ids: Tensor) -> Tensor:
-        """What distances by tables lack of those to sums, for codes (n, M): (n,), see `ShortList`.
+    def _parts(self, places: Tensor) -> tuple[Tensor, ...]:
+        """All of places, of any shape, as many at a time as are decoded together."""
+        n = max(1, _CHUNK_BYTES // (4 * math.prod(self.model.input_shape)))
+        return torch.split(places.flatten().clamp(min=0), n)
 
-        Unlike there the sums are made: on a GPU that is no more than to look tables of pairs up.
+    def _lacking(self, places: Tensor) -> Tensor:
+        """What distances by tables lack of those to sums, for codes at places (n,): (n,) float32.
+
+        Unlike in `ShortList` the sums are made: on a GPU that is no more than looking up pairs.
         """
-        vectors, lengths = self._tables.sums(ids)
+        vectors, lengths = self._tables.sums(self.scan.codewords_of(places))
         return self._shrinks * vectors.square().sum(1) - lengths
 
     def _decoded(self, places: Tensor) -> Tensor:

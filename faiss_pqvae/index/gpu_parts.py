@@ -298,9 +298,10 @@ def by_pointers(index: Any, coarse: Any, z: Tensor, k: int) -> tuple[Tensor, Ten
     if coarse is None:
         index.search_c(len(z), queries, k, *found)
         return D, I
-    distances, probes = _results(z, index.nprobe)
+    nprobe = int(index.nprobe)
+    distances, probes = _results(z, nprobe)
     near = to_float(distances.data_ptr()), to_id(probes.data_ptr())
-    coarse.search_c(len(z), queries, index.nprobe, *near)
+    coarse.search_c(len(z), queries, nprobe, *near)
     distances.zero_()  # of inner products they would be added to the codes'
     index.search_preassigned_c(len(z), queries, k, near[1], near[0], *found, False)
     return D, I

@@ -37,7 +37,7 @@ SearchType = Literal["adc", "sdc"]
 
 _SEARCH_TYPES = ("adc", "sdc")
 # What is set is checked at once, and not by the next search.
-_SETTINGS: dict[str, Callable[[Any], Any]] = {
+SETTINGS: dict[str, Callable[[Any], Any]] = {
     "batch_size": partial(at_least_1, "batch_size"),
     "effort": lambda effort: integer("effort", effort, 0),
     "k_factor": check_k_factor,
@@ -138,7 +138,7 @@ class LatentIndex:
 
     def __setattr__(self, name: str, value: Any) -> None:
         check_attribute(self, name)
-        check = _SETTINGS.get(name)
+        check = SETTINGS.get(name)
         super().__setattr__(name, value if check is None else check(value))
 
     def __len__(self) -> int:

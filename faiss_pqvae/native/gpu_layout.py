@@ -150,7 +150,7 @@ def deal(
     nlist = len(lists.centroids)
     # Residuals to zero are the vectors.
     taken_off = lists.centroids if lists.of_residuals else lists.centroids[:, :0]
-    quantizer = faiss.IndexFlat(M * dsub, metric_type)
+    quantizer = faiss.IndexFlat(M * dsub, lists.metric_type)
     faiss_method(quantizer, "add")(_filled_up(taken_off, M * dsub))
     layout = faiss.IndexIVFPQ(quantizer, M * dsub, nlist, M, 8, metric_type)
     faiss.copy_array_to_vector(centroids.ravel(), layout.pq.centroids)
@@ -204,6 +204,11 @@ def _filled_up(centroids: FloatArray, d: int) -> FloatArray:
 # -- codes as bytes
 
 
+def bytes_of_codes(codebooks: Codebooks) -> int:
+    """What a code takes on a GPU, filling up left out: a byte for 5 bits, too."""
+    return -(-codebooks.M // (1 if 8 % codebooks.nbits else 8 // codebooks.nbits))
+
+
 def _byte_centroids(codebooks: Codebooks) -> FloatArray:
     """Codebooks for the bytes of `to_bytes`: (M, 256, dsub) float32, with M as a GPU takes it.
 
@@ -217,7 +222,7 @@ def _byte_centroids(codebooks: Codebooks) -> FloatArray:
     if nbits > 8:
         raise ValueError(f"expected at most 8 bits a code on a GPU, got {nbits}")
     group = 1 if 8 % nbits else 8 // nbits  # codes in a byte
-    needed = -(-codebooks.M // group)
+    needed = bytes_of_codes(codebooks)
     if needed > _SUPPORTED_M[-1]:
         raise ValueError(
             f"expected codes of at most {_SUPPORTED_M[-1]} bytes on a GPU, got {needed}"

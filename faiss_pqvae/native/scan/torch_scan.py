@@ -37,13 +37,17 @@ class Centroids:
 
     def __init__(self, lists: Lists, device: torch.device) -> None:
         self.vectors = torch.from_numpy(lists.centroids).to(device)  # (nlist, d)
-        self.of_residuals, self._metric_type = lists.of_residuals, lists.metric_type
+        self.of_residuals = lists.of_residuals
+        # As in `TorchScan`: by L2 both sides may move.
+        self._by_l2 = lists.metric_type == faiss.METRIC_L2
+        self._origin = self.vectors.mean(0) if self._by_l2 else self.vectors.new_zeros(())
 
     def nearest(self, z: Tensor, n: int) -> Tensor:
         """The n lists nearest to each of latents (nz, d): (nz, n) int64, the nearest first."""
-        near = z @ self.vectors.T
-        if self._metric_type == faiss.METRIC_L2:
-            near -= self.vectors.square().sum(1) / 2
+        centroids = self.vectors - self._origin
+        near = (z - self._origin) @ centroids.T
+        if self._by_l2:
+            near -= centroids.square().sum(1) / 2
         return near.topk(n, dim=1).indices
 
 
@@ -159,11 +163,12 @@ class TorchScan:
             yield _Visit(0, len(self), slice(None), self._tables(z))
             return
         everywhere = None if coarse.of_residuals else self._tables(z)
-        assert self.nprobe is not None
-        nearest = coarse.nearest(z, self.nprobe).cpu().numpy().ravel()
+        nprobe = self.nprobe
+        assert nprobe is not None
+        nearest = coarse.nearest(z, nprobe).cpu().numpy().ravel()
         order = np.argsort(nearest, kind="stable")
         visited, firsts = np.unique(nearest[order], return_index=True)
-        queries = np.split(order // self.nprobe, firsts[1:])
+        queries = np.split(order // nprobe, firsts[1:])
         for number, asking in zip(visited.tolist(), queries, strict=True):
             start, stop = self._bounds[number : number + 2]
             if start == stop:
@@ -197,19 +202,19 @@ class TorchScan:
         """A scan of more codes; this one stays as it is.
 
         Args:
-            ids: (m, M) int64, their codewords.
-            numbers: (m,) int64, their lists; None without lists.
+            ids: (m, M) of any integers, their codewords.
+            numbers: (m,) likewise, their lists; None without lists.
 
         Returns:
             It, and the order (n + m,) int64 in which it has the codes of this one and the new ones.
         """
-        new = self._in_bytes(ids)
+        new = self._in_bytes(ids.long())
         grown = copy.copy(self)
         grown._codes = torch.cat([self._codes, new])
         order = torch.arange(len(grown), device=self.device)
         if self.coarse is not None:
             assert numbers is not None
-            numbers = torch.cat([self._numbers, numbers])
+            numbers = torch.cat([self._numbers, numbers.to(self._numbers)])
             order = numbers.argsort(stable=True)
             grown._codes = grown._codes[order]
             grown._set_bounds(numbers[order])

@@ -790,6 +790,7 @@ def _reference(index: LatentIndex, z: np.ndarray, search_type: str = "adc") -> F
 @on_gpu
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_gpu__checks_queries_that_are_there_already(make_kind, value):
+    """NaN and infinity in tensors on the card are refused."""
     copied = index_cpu_to_gpu(make_kind("PQ", n=9))
     queries = torch.from_numpy(_vectors(5, D_IN)).cuda()
     queries[3, 1] = value
@@ -804,6 +805,7 @@ def test_gpu__checks_queries_that_are_there_already(make_kind, value):
 @pytest.mark.parametrize("metric", [L2, IP])
 @pytest.mark.parametrize("nbits", [1, 3, 4, 8])
 def test_gpu__finds_what_the_cpu_finds(make_kind, nbits, metric, search_type, device, shard):
+    """Product codes of 1 to 8 bits, ADC and SDC, one card, replicas, shards; and back."""
     index = make_kind("PQ", nbits, metric, n=2000, M=5)
     copied = index_cpu_to_gpu(index, device, shard=shard)
     copied.search_type = search_type
@@ -820,6 +822,7 @@ def test_gpu__finds_what_the_cpu_finds(make_kind, nbits, metric, search_type, de
 @pytest.mark.parametrize(("dsub", "M"), [(4, 1), (4, 16), (7, 3), (16, 48), (4, 56), (4, 90)])
 @pytest.mark.parametrize("metric", [L2, IP])
 def test_gpu__takes_all_sizes(make_kind, dsub, M, metric):
+    """Numbers and lengths of sub-vectors up to what FAISS's kernels take, tables of float16."""
     index = make_kind("PQ", 8, metric, n=500, M=M, dsub=dsub)
     copied = index_cpu_to_gpu(index)
     queries = _vectors(9, D_IN, seed=1)
@@ -832,6 +835,7 @@ def test_gpu__takes_all_sizes(make_kind, dsub, M, metric):
 @pytest.mark.parametrize("nlist", [1, 7, 2048])
 @pytest.mark.parametrize("n", [1, 3, 3000])
 def test_gpu__deals_to_any_number_of_lists(make_kind, n, nlist):
+    """Any `nlist`, fewer items than lists."""
     index = make_kind("PQ", 8, n=n, M=4)
     copied = index_cpu_to_gpu(index, nlist=nlist)
     queries = _vectors(5, D_IN, seed=1)
@@ -841,6 +845,7 @@ def test_gpu__deals_to_any_number_of_lists(make_kind, n, nlist):
 
 @on_gpu
 def test_gpu__gives_tensors_for_tensors_on_any_stream(make_kind):
+    """Results are there in the order of PyTorch's own stream."""
     copied = index_cpu_to_gpu(make_kind("PQ", 8, n=3000, M=4))
     queries = _vectors(3000, D_IN, seed=1)
     D, I = copied.search(queries, 10)  # noqa: E741
@@ -859,6 +864,7 @@ def test_gpu__gives_tensors_for_tensors_on_any_stream(make_kind):
 
 @on_gpu
 def test_gpu__finds_ids_below_0(make_kind):
+    """Ids below 0 are ids."""
     index = make_kind("IVFPQ", n=0)
     index.add_with_ids(_vectors(40, D_IN), HASHES)
     I = index_cpu_to_gpu(index).search(_vectors(5, D_IN, seed=1), 41)[1]  # noqa: E741
@@ -868,6 +874,7 @@ def test_gpu__finds_ids_below_0(make_kind):
 @on_gpu
 @pytest.mark.parametrize("kind", KINDS)
 def test_gpu__keeps_ids_beyond_32_bits(make_kind, kind):
+    """Ids of an IDMap, around every kind; and back."""
     index = make_kind(kind, n=100, id_map=faiss.IndexIDMap2)
     copied = index_cpu_to_gpu(index)
     I = copied.search(_vectors(5, D_IN, seed=1), 100)[1]  # noqa: E741
@@ -878,7 +885,55 @@ def test_gpu__keeps_ids_beyond_32_bits(make_kind, kind):
 
 
 @on_gpu
+@pytest.mark.parametrize("search_type", ["adc", "sdc"])
+@pytest.mark.parametrize("metric", [L2, IP])
+@pytest.mark.parametrize("kind", [*KINDS[2:], *RESIDUALS])
+def test_gpu__visits_the_lists_that_the_cpu_visits(make_kind, kind, metric, search_type):
+    """Inverted files by every `nprobe`; and back list for list."""
+    index, q = make_kind(kind, metric=metric, n=2000), _vectors(33, D_IN, seed=1)
+    copied = index_cpu_to_gpu(index)
+    exact = make_kind(kind.replace("FastScan", ""), metric=metric, n=2000)  # unrounded
+    copied.search_type = exact.search_type = search_type
+    for copied.nprobe in (1, 2, NLIST):
+        exact.nprobe = copied.nprobe
+        D, I = exact.search(q, 2000)  # noqa: E741
+        found = copied.search(q, 2000)
+        np.testing.assert_allclose(found[0], D, rtol=1e-3, atol=1e-3)
+        # Centroids that are as near may be told apart otherwise.
+        assert np.mean([set(a) == set(b) for a, b in zip(found[1], I, strict=True)]) > 0.9
+    np.testing.assert_array_equal(
+        *(faiss.serialize_index(i.faiss_index) for i in (index_gpu_to_cpu(copied), index))
+    )
+
+
+@on_gpu
+@pytest.mark.parametrize("kind", ["PQ", "IVFPQ", RESIDUALS[0]])
+def test_gpu__asks_a_selector_about_more_results(make_kind, kind):
+    """Selected items alone, by FAISS's kernels."""
+    index, q = make_kind(kind, 8, n=900, M=4), _vectors(5, D_IN, seed=1)
+    params = faiss.SearchParameters(sel=faiss.IDSelectorBatch(np.arange(0, 900, 9)))
+    D, I = index.search(q, 100, params=params)  # noqa: E741
+    _assert_first(index_cpu_to_gpu(index).search(q, 12, params=params), (D, I), 1e-3)
+
+
+@on_gpu
+@pytest.mark.parametrize("metric", [L2, IP])
+def test_gpu__adds_residuals(make_kind, metric):
+    """FAISS encodes and stores on the card what it would on the CPU."""
+    index, more = make_kind(RESIDUALS[0], 8, metric, n=40), _vectors(500, D_IN, seed=4)
+    copied = index_cpu_to_gpu(index)
+    copied.add(more)
+    index.add(more)
+    restored = index_gpu_to_cpu(copied)
+    assert restored.ntotal == copied.ntotal == 540
+    ids = np.arange(540)
+    same = np.isclose(restored.reconstruct_batch(ids), index.reconstruct_batch(ids), atol=1e-4)
+    assert same.all(1).mean() > 0.99
+
+
+@on_gpu
 def test_gpu__trains_and_stays_there(make_model):
+    """A model that was trained on the card encodes and searches there."""
     model = make_model((D_IN,), trained=False)
     fit(model, _vectors(200, D_IN), TrainingConfig(epochs=2, batch_size=32), progress=False)
     assert model.device.type == "cuda"

@@ -2,6 +2,8 @@
 
 import copy
 import functools
+import pickle
+import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,10 +12,11 @@ import torch
 
 import faiss_pqvae as fpq
 from faiss_pqvae import DPQ, Additive, LatentIndex, ModelConfig, Synthesis, TrainingConfig
-from faiss_pqvae.index import gpu
+from faiss_pqvae.index import gpu, gpu_decoder
 from faiss_pqvae.index.gpu import GpuLatentIndex, index_cpu_to_gpu, scanned_by_torch
 from faiss_pqvae.index.items import Items
 from faiss_pqvae.native import faiss
+from faiss_pqvae.native.gpu_layout import Lists
 from faiss_pqvae.native.inject import new_index_pq
 from faiss_pqvae.native.scan import torch_scan
 
@@ -213,6 +216,97 @@ def test_add__stores_the_codes_that_the_index_stores(description, objective, met
 # -- on its own
 
 
+def test_lists__far_from_the_origin_are_those_that_faiss_takes():
+    centroids = 5000 + np.random.default_rng(0).standard_normal((40, 12), dtype=np.float32)
+    z = 5000 + np.random.default_rng(1).standard_normal((200, 12), dtype=np.float32)
+    flat = faiss.IndexFlatL2(12)
+    flat.add(centroids)
+    lists = Lists(centroids, np.empty(0, np.int64), 1, True, faiss.METRIC_L2)
+    nearest = torch_scan.Centroids(lists, CPU).nearest(torch.from_numpy(z), 1)
+    assert (nearest.numpy() == flat.search(z, 1)[1]).mean() > 0.98
+
+
+def test_add__far_from_the_origin_takes_the_nearest_codewords():
+    index = made()
+    copied, codewords = there(index), index.model.quantizer.codewords
+    with torch.no_grad():
+        copied.model.quantizer.codewords += 3000
+    z = codewords.detach()[torch.arange(3), :5].transpose(0, 1).reshape(5, -1) + 3000
+    ids, _ = copied._codes_of(z + 1e-3)
+    assert (ids == torch.arange(5)[:, None]).all()
+
+
+def test_settings__are_checked_and_come_back():
+    copied = there(made("IVF4,PQVAE3x4"))
+    for wrong in (0.5, -1, np.nan, "x", None):
+        with pytest.raises((TypeError, ValueError), match="k_factor"):
+            copied.k_factor = wrong
+    copied.nprobe, copied.batch_size, copied.k_factor = 1, 7, 4
+    restored = copied.gather(faiss.clone_index)
+    assert (restored.nprobe, restored.batch_size, restored.k_factor) == (1, 7, 4)
+
+
+@pytest.mark.parametrize("copies", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_copies__of_a_copy_are_refused(copies):
+    with pytest.raises(TypeError, match="copied or pickled: index_gpu_to_cpu"):
+        copies(there(made()))
+
+
+def test_search__results_that_fit_nowhere_are_refused():
+    with pytest.raises(ValueError, match=r"expected results that fit into .* k="):
+        there(made()).search(vectors(1000), 2**31 - 1)
+
+
+def test_nprobe__may_be_set_while_others_search():
+    copied, q = there(made("IVF4,PQVAE3x4")), vectors(50, seed=1)
+    expected = {}
+    for copied.nprobe in (1, 4):
+        expected[copied.nprobe] = copied.search(q, 4)[0]
+    stop = threading.Event()
+
+    def change():
+        while not stop.is_set():
+            copied.nprobe = 5 - copied.nprobe
+
+    with ThreadPoolExecutor(1) as pool:
+        changing = pool.submit(change)
+        try:
+            for _ in range(60):
+                found = copied.search(q, 4)[0]
+                assert any(np.allclose(found, each) for each in expected.values())
+        finally:
+            stop.set()
+        changing.result()
+
+
+@pytest.mark.parametrize("description", ["PQVAE3x4,RDecoder", "IVF4,PQVAE3x4,RDecoder"])
+def test_decoder__in_portions_is_the_same(monkeypatch, description):
+    index, q = made(description, "synthesis"), vectors(20, seed=1)
+    monkeypatch.setattr(gpu_decoder, "_CHUNK_BYTES", 4 * D * 7)
+    assert_best(there(index).search(q, K), index, q)
+
+
+@pytest.mark.parametrize(("M", "nbits"), [(97, 5), (120, 6)])
+def test_scan__of_codes_that_become_too_wide_for_faiss_is_torchs(make_model, M, nbits):
+    index = LatentIndex(make_model((D,), M, nbits, dsub=2, encoder="linear"))
+    index.add(vectors(20))
+    assert gpu.scan_of(index, "auto") == "torch"
+
+
+def test_scan__of_residuals_behind_another_metric_is_torchs(make_model):
+    model = make_model((D,), 3, 4, dsub=4, encoder="linear")
+    quantizer = faiss.IndexFlatL2(12)
+    quantizer.add(vectors(3)[:, [0, 1, 2, 3] * 3])
+    native = faiss.IndexIVFPQ(quantizer, 12, 3, 3, 4, faiss.METRIC_INNER_PRODUCT)
+    fpq.inject_codebooks(native, model.codebooks())
+    index = LatentIndex(model, "ip", faiss_index=native)
+    index.add(vectors(40))
+    assert gpu.scan_of(index, "auto") == "torch"
+    index.nprobe = 1
+    q = vectors(5, seed=1)
+    np.testing.assert_allclose(there(index).search(q, 3)[0], index.search(q, 3)[0], rtol=1e-4)
+
+
 def test_search__more_results_than_there_are():
     copied = there(made())
     D_, I = copied.search(vectors(3, seed=1), N + 5)  # noqa: E741
@@ -358,6 +452,7 @@ def on_gpu(test):
 @pytest.mark.parametrize("search_type", ["adc", "sdc"])
 @pytest.mark.parametrize(("description", "objective", "metric"), CODES)
 def test_gpu__finds_what_torch_finds_on_the_cpu(description, objective, metric, search_type):
+    """Every code that torch scans, ADC and SDC, tensors and arrays; added to, and back."""
     index, q = made(description, objective, metric), vectors(33, seed=1)
     index.search_type = search_type
     copied = index_cpu_to_gpu(index, scan="torch")
@@ -377,6 +472,7 @@ def test_gpu__finds_what_torch_finds_on_the_cpu(description, objective, metric, 
 @on_gpu
 @pytest.mark.parametrize("shard", [False, True])
 def test_gpu__of_several_parts(shard):
+    """Replicas and shards of torch's scan."""
     index, q = made("IVF4,PQVAE4x4", "additive", "l2"), vectors(33, seed=1)
     copied = index_cpu_to_gpu(index, [0, GPUS - 1], shard=shard)
     assert_best(copied.search(q, K), index, q, within=1e-3)
