@@ -10,7 +10,7 @@ PAPER ?=
 # A folder with wheels of FAISS for the machine with a card, see benchmarks/gpu_pack.py.
 GPU_WHEELS ?=
 
-.PHONY: help demo test jury stress lint format typecheck bench paper gpu-pack clean
+.PHONY: help demo test jury stress lint format typecheck docs view bench paper gpu-pack clean
 
 demo: $(READY)  ## train on real images, compare, write runs/demo/report.html
 	$(BIN)/faiss-pqvae demo $(DEMO)
@@ -32,13 +32,22 @@ format: $(READY)  ## what ruff can put right by itself
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-# The tree itself, seen under the names it is installed by: mypy cannot follow the editable install.
-VIEW := build/typecheck/faiss_pqvae
-typecheck: $(READY)  ## mypy, strict
-	rm -rf build/typecheck
+# The tree itself, seen under the names it is installed by: no tool follows the editable install.
+VIEW := build/view/faiss_pqvae
+view:
+	rm -rf build/view
 	mkdir -p $(VIEW)
 	ln -s $(addprefix $(CURDIR)/,$(filter-out %/__pycache__,$(wildcard faiss_pqvae/*)) training eval) $(VIEW)
-	cd build/typecheck && ../../$(BIN)/mypy --config-file ../../pyproject.toml faiss_pqvae
+
+typecheck: $(READY) view  ## mypy, strict
+	cd build/view && ../../$(BIN)/mypy --config-file ../../pyproject.toml faiss_pqvae
+
+docs: .venv/docs view  ## the site, in build/site; a broken link or an undocumented name fails
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+.venv/docs: $(READY)
+	$(BIN)/pip install --quiet --progress-bar off -c constraints.txt -e ".[docs]"
+	touch $@
 
 bench: $(READY)  ## speed and memory; writes results/benchmarks.json
 	$(BIN)/python benchmarks/run.py

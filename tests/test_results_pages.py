@@ -1,4 +1,4 @@
-"""What the README shows has to run, and its figures have to be those of the stored results."""
+"""What the pages of results say has to be what the stored results say."""
 
 import json
 import re
@@ -10,25 +10,18 @@ import pytest
 from faiss_pqvae.cli.recipes import SPREADS, Spread
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+NAMES = ("vectors", "images", "labels", "paper", "second-look", "speed")
+FILES = (*(f"results/{name}.md" for name in NAMES), "tutorial/pictures.md")
+# As the root sees their links.
+PAGES = "\n".join((ROOT / "docs" / name).read_text("utf-8") for name in FILES).replace(
+    "](../../", "]("
+)
 DEMO = "demo-seeds.json"
-SNIPPETS = re.findall(r"^```python\n(.*?)^```", README, re.DOTALL | re.MULTILINE)
-
-
-@pytest.mark.parametrize("number", range(len(SNIPPETS)))
-def test_readme__snippet_runs(number, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    code = SNIPPETS[number].replace("epochs=3", "epochs=1")
-    names = {}
-    exec(compile(code, f"README snippet {number}", "exec"), names)
-    if "data" in names:
-        assert names["index"].ntotal == 4000
-        assert names["I"].shape == (1000, 10)
 
 
 def rows_under(head):
-    """The rows of the README's table whose first line begins so."""
-    return README.split(head, 1)[1].split("\n\n")[0].splitlines()[2:]
+    """The rows of the page's table whose first line begins so."""
+    return PAGES.split(head, 1)[1].split("\n\n")[0].splitlines()[2:]
 
 
 def stored(file):
@@ -37,8 +30,8 @@ def stored(file):
 
 
 def paragraph_after(mark):
-    """What follows a mark in its paragraph of the README, on one line."""
-    return " ".join(README.split(mark, 1)[1].split("\n\n")[0].split())
+    """What follows a mark in its paragraph of the pages, on one line."""
+    return " ".join(PAGES.split(mark, 1)[1].split("\n\n")[0].split())
 
 
 def cell(row, metrics):
@@ -57,7 +50,7 @@ OURS = ("PQ-VAE", "DQN", "DPQ")
 
 
 def result_table(results, metrics=None):
-    """The README's table of an evaluation: a row a method, a column a code length, best in bold."""
+    """The page's table of an evaluation: a row a method, a column a code length, best in bold."""
     vectors = "1-recall@10" in results["rows"][0]["metrics"]
     images = ("map@1000", "map@1000/min(R,k)")
     metrics = metrics or (("1-recall@10", "1-recall@1") if vectors else images)
@@ -76,18 +69,18 @@ def result_table(results, metrics=None):
     return [head, f"| --- |{' --- |' * len(bits)}", *body]
 
 
-# Of the rows of both files, those that the README shows.
+# Of the rows of both files, those that the pages show.
 CONTRASTIVE_ROWS = {
     *("PCA+ITQ", "PQ", "PCA+OPQ", "PCA+OPQ (2x8)", "PCA+OPQ (4x8)", "PCA+RQ"),
     "PQ-VAE, contrastive",
 }
 
 
-def test_readme__figures_of_the_contrastive_objective_are_stored():
+def test_pages__figures_of_the_contrastive_objective_are_stored():
     files = ("contrastive-32.json", "contrastive-16-64.json")
     parts = [stored(file) for file in files]
     rows = [row for part in parts for row in part["rows"] if row["method"] in CONTRASTIVE_ROWS]
-    table = README.split(f"(results/{files[1]})", 1)[1].split("\n\n| method", 1)[1]
+    table = PAGES.split(f"(results/{files[1]})", 1)[1].split("\n\n| method", 1)[1]
     assert f"| method{table}".split("\n\n")[0].splitlines() == result_table({"rows": rows})
     assert {part["protocol"] for part in parts} == {"pqvae"}
     assert {part["n_queries"] for part in parts} == {10_000}
@@ -99,12 +92,12 @@ def test_readme__figures_of_the_contrastive_objective_are_stored():
             assert set(events[-2]["usage"]) == {1.0}
 
 
-# Of the rows of results with labels, those that the README shows.
+# Of the rows of results with labels, those that the pages show.
 LABELLED_ROWS = {"PCA+ITQ", "PCA+OPQ", "PCA+RQ", "DQN", "DPQ"}
 LABELLED = ("dpq-few-labels", "dqn-few-labels", "dqn-few-labels-lengths")
 
 
-def test_readme__figures_with_few_labels_are_stored():
+def test_pages__figures_with_few_labels_are_stored():
     parts = [stored(f"{file}.json") for file in LABELLED]
     found = {}
     for part in parts:
@@ -113,7 +106,7 @@ def test_readme__figures_with_few_labels_are_stored():
             key = row["method"], row["bits"], row["search"]
             assert found.setdefault(key, row)["metrics"] == row["metrics"]  # the same baselines
     rows = [row for row in found.values() if row["method"] in LABELLED_ROWS]
-    table = README.split(f"(results/{LABELLED[-1]}.json)", 1)[1].split("\n\n| method", 1)[1]
+    table = PAGES.split(f"(results/{LABELLED[-1]}.json)", 1)[1].split("\n\n| method", 1)[1]
     expected = result_table({"rows": rows}, ("map@54000",))
     assert f"| method{table}".split("\n\n")[0].splitlines() == expected
     adc = [row for row in rows if (row["method"], row["search"]) == ("DPQ", "adc")]
@@ -122,7 +115,7 @@ def test_readme__figures_with_few_labels_are_stored():
     assert sorted(precision) == precision  # grows with the length
 
 
-def test_readme__figures_with_all_labels_are_stored():
+def test_pages__figures_with_all_labels_are_stored():
     results = stored("dpq-all-labels.json")
     assert (results["protocol"], results["n_queries"]) == ("pqvae", 10_000)
     text = paragraph_after("(results/dpq-all-labels.json)")
@@ -132,7 +125,7 @@ def test_readme__figures_with_all_labels_are_stored():
 
 
 @pytest.mark.parametrize("file", [*LABELLED, "dpq-all-labels"])
-def test_readme__trainings_with_labels_are_those_of_the_logs(file):
+def test_pages__trainings_with_labels_are_those_of_the_logs(file):
     ours = [row for row in stored(f"{file}.json")["rows"] if row["method"] in ("DQN", "DPQ")]
     longest = max(row["bits"] for row in ours)
     for row in ours:
@@ -141,7 +134,7 @@ def test_readme__trainings_with_labels_are_those_of_the_logs(file):
         assert json.loads(log[-1])["elapsed_s"] == row["train_s"]
 
 
-def test_readme__ablation_with_labels_is_stored():
+def test_pages__ablation_with_labels_is_stored():
     record = stored("labels-ablation.json")
     table = rows_under("| changed, with labels |")
 
@@ -174,8 +167,8 @@ def differences(file, *, against):
     }
 
 
-def test_readme__differences_of_the_contrastive_objective_are_stored():
-    text = " ".join(README.split())
+def test_pages__differences_of_the_contrastive_objective_are_stored():
+    text = " ".join(PAGES.split())
     (found,) = differences(DEMO, against="PQ-VAE").values()
     assert f"above reconstruction by {found[0]} points {found[1]}" in text
     longest = differences("contrastive-16-64.json", against="")
@@ -185,7 +178,7 @@ def test_readme__differences_of_the_contrastive_objective_are_stored():
         assert re.search(rf"{points} (points )?{re.escape(interval)} at {bits}", text)
 
 
-def test_readme__figures_of_the_curve_are_stored():
+def test_pages__figures_of_the_curve_are_stored():
     record = stored("contrastive-curve.json")
     points = {
         curve["objective"]: [100 * point["map@1000"] for point in curve["points"]]
@@ -200,7 +193,7 @@ def test_readme__figures_of_the_curve_are_stored():
     assert {curve["points"][-1]["elapsed_s"] // 60 for curve in record["curves"]} == {20}
 
 
-def test_readme__figures_of_the_seeds_are_stored():
+def test_pages__figures_of_the_seeds_are_stored():
     results = stored("contrastive-seeds.json")
     assert results["environment"]["cores"] == 2
     values = {
@@ -214,13 +207,13 @@ def test_readme__figures_of_the_seeds_are_stored():
         assert f"{start}{first}, {second} and {third}" in text
 
 
-def test_readme__seeds_of_the_contrastive_objective_are_told_beside_its_table():
+def test_pages__seeds_of_the_contrastive_objective_are_told_beside_its_table():
     (values,) = (
         [100 * value for value in row["seeds"]["map@1000"]]
         for row in stored("contrastive-seeds.json")["rows"]
         if (row["method"], row["search"]) == ("PQ-VAE, contrastive", "adc")
     )
-    text = " ".join(README.split("### CIFAR-10 (JPEG): codes that know", 1)[1].split())
+    text = " ".join(PAGES.split("## CIFAR-10 (JPEG): codes that know", 1)[1].split())
     apart = max(values) - min(values)
     assert f"three seeds of the training of 20 minutes below end {apart:.1f} points apart" in text
 
@@ -237,11 +230,11 @@ def demo_spreads():
     return tuple(found)
 
 
-def test_readme__the_demo_says_how_far_seeds_are_apart():
+def test_pages__the_demo_says_how_far_seeds_are_apart():
     """Here and in what the demo prints."""
     spreads = demo_spreads()
     assert spreads == SPREADS
-    text = " ".join(README.split("### MNIST-5k (the demo)", 1)[1].split("###")[0].split())
+    text = " ".join(PAGES.split("## MNIST-5k (the demo)", 1)[1].split("\n## ")[0].split())
     assert "faiss-pqvae demo --seeds 0 1 2 3 4`" in text
     for one in spreads:
         shown = f"{one.mean:.1f} ± {one.deviation:.1f}, from {one.low:.1f} to {one.high:.1f}"
@@ -249,19 +242,19 @@ def test_readme__the_demo_says_how_far_seeds_are_apart():
 
 
 SINGLE_TRAININGS = [  # the section, and the words in which it says that a figure is of one seed
-    ("### CIFAR-10 (JPEG): the paper's Table 1", "One training each"),
-    ("### CIFAR-10 (JPEG): codes that know", "One training each"),
-    ("### CIFAR-10 (JPEG): with labels", "one training each"),
-    ("### Vectors: what was learned", "Each was trained once"),
+    ("## CIFAR-10 (JPEG): the paper's Table 1", "One training each"),
+    ("## CIFAR-10 (JPEG): codes that know", "One training each"),
+    ("## CIFAR-10 (JPEG): with labels", "one training each"),
+    ("## Vectors: what was learned", "Each was trained once"),
 ]
 
 
 @pytest.mark.parametrize(("section", "words"), SINGLE_TRAININGS)
-def test_readme__says_where_a_figure_is_of_one_seed(section, words):
-    assert words in " ".join(README.split(section, 1)[1].split("\n### ")[0].split())
+def test_pages__says_where_a_figure_is_of_one_seed(section, words):
+    assert words in " ".join(PAGES.split(section, 1)[1].split("\n## ")[0].split())
 
 
-def test_readme__ablation_of_the_contrastive_objective_is_stored():
+def test_pages__ablation_of_the_contrastive_objective_is_stored():
     record = stored("contrastive-ablation.json")
     table = rows_under("| changed | mAP@1000 |")
     assert table == [
@@ -282,16 +275,16 @@ def test_readme__ablation_of_the_contrastive_objective_is_stored():
     assert above == {"width 64", "64 bits, from the default"}
 
 
-def test_readme__cost_of_views_is_stored():
+def test_pages__cost_of_views_is_stored():
     figures = stored("bench-views.json")["figures"]
     network, kornia = (figure["median"] for figure in figures)
-    text = " ".join(README.split("(results/bench-views.json)", 1)[0].split()[-24:])
+    text = " ".join(PAGES.split("(results/bench-views.json)", 1)[0].split()[-24:])
     assert f"They cost {100 * network:.0f} % of a step of the network" in text
     assert round(1 / kornia) == 5
     assert "a fifth of what kornia's cost" in text
 
 
-def test_readme__figures_of_prefixes_are_stored():
+def test_pages__figures_of_prefixes_are_stored():
     results = stored("contrastive-prefixes.json")
     found = {
         (row["changed"], int(bits)): f"{100 * scores['map@1000']:.1f}"
@@ -300,7 +293,7 @@ def test_readme__figures_of_prefixes_are_stored():
     }
     nested = [found["64 bits and its prefixes", bits] for bits in (16, 32, 64)]
     alone = [found["16 bits", 16], found["default", 32], found["64 bits", 64]]
-    text = " ".join(README.split("nested prefixes of a code", 1)[1].split("###")[0].split())
+    text = " ".join(PAGES.split("nested prefixes of a code", 1)[1].split("\n## ")[0].split())
     assert f"came to {' / '.join(nested)} at 16 / 32 / 64 bits" in text
     assert f"trainings of their own to {' / '.join(alone)}" in text
     assert f"to {found['16 bits, from the default', 16]} at 16 bits" in text
@@ -308,16 +301,16 @@ def test_readme__figures_of_prefixes_are_stored():
 
 
 @pytest.mark.parametrize("file", [DEMO, "cifar10-jpeg.json"])
-def test_readme__figures_are_those_of_the_stored_results(file):
+def test_pages__figures_are_those_of_the_stored_results(file):
     results = stored(file)
     assert results["command"].startswith("faiss-pqvae ")
-    table = README.split(f"(results/{file})", 1)[1].split("\n\n| method", 1)[1].split("\n\n")[0]
+    table = PAGES.split(f"(results/{file})", 1)[1].split("\n\n| method", 1)[1].split("\n\n")[0]
     assert f"| method{table}".splitlines() == result_table(results)
     assert results["n_database"] >= 4000
 
 
 def scan_rows(results):
-    """The README's table of scans: how many times faster, speed, and what memory would allow."""
+    """The page's table of scans: how many times faster, speed, and what memory would allow."""
     figures = {figure["name"]: figure for figure in results["figures"]}
     rows = []
     for bits, code_bytes in ((4, 4), (6, 6), (8, 8)):
@@ -335,13 +328,13 @@ def scan_rows(results):
     return rows
 
 
-def test_readme__scan_figures_are_those_of_the_stored_results():
+def test_pages__scan_figures_are_those_of_the_stored_results():
     results = stored("bench-scan.json")
-    shown = README.split("(results/bench-scan.json)", 1)[1].splitlines()
+    shown = PAGES.split("(results/bench-scan.json)", 1)[1].splitlines()
     assert [line for line in shown if line.startswith("| 8 x")] == scan_rows(results)
 
 
-SPEEDS = [  # the figures of a row of the README's table, top to bottom
+SPEEDS = [  # the figures of a row of the page's table, top to bottom
     ("training step, conv, decoder linear",),
     ("training step, conv, decoder conv",),
     ("add, conv",),
@@ -352,7 +345,7 @@ SPEEDS = [  # the figures of a row of the README's table, top to bottom
 
 
 def speed_cells(results):
-    """What the README's table of speeds has to say was measured."""
+    """What the page's table of speeds has to say was measured."""
     figures = {figure["name"]: figure for figure in results["figures"]}
     return [
         " / ".join(
@@ -365,14 +358,14 @@ def speed_cells(results):
     ]
 
 
-def test_readme__speeds_are_those_of_the_stored_results():
+def test_pages__speeds_are_those_of_the_stored_results():
     results = stored("benchmarks.json")
-    rows = README.split("(results/benchmarks.json)", 1)[1].split("\n\n")[1].splitlines()[2:]
+    rows = PAGES.split("(results/benchmarks.json)", 1)[1].split("\n\n")[1].splitlines()[2:]
     assert [row.split("|")[2].strip() for row in rows] == speed_cells(results)
 
 
 def second_look_rows(results):
-    """The README's table of refinement, in percent."""
+    """The page's table of refinement, in percent."""
     ways = ["codes alone"]
     ways += [f"{name}, k_factor={k}" for name in ("RDecoder", "RFlat") for k in (4, 10)]
     rows = []
@@ -382,17 +375,17 @@ def second_look_rows(results):
     return rows
 
 
-def test_readme__second_looks_are_those_of_the_stored_results():
+def test_pages__second_looks_are_those_of_the_stored_results():
     results = stored("refinement.json")
-    rows = README.split("(results/refinement.json)", 1)[1].split("\n\n")[1].splitlines()[2:]
+    rows = PAGES.split("(results/refinement.json)", 1)[1].split("\n\n")[1].splitlines()[2:]
     assert [row.split("|", 2)[2].strip(" |") for row in rows] == second_look_rows(results)
 
 
-def test_readme__cost_of_an_evaluation_is_that_of_the_stored_result():
+def test_pages__cost_of_an_evaluation_is_that_of_the_stored_result():
     results = stored("bench-evaluate.json")
     medians = [f["median"] for f in results["figures"]]
     judging, everything, map_ms, memory_mb, *of_vectors = medians
-    text = README.split("An evaluation of 12 methods", 1)[1].split("#### Scans")[0]
+    text = PAGES.split("An evaluation of 12 methods", 1)[1].split("## Scans")[0]
     text = " ".join(text.split())
     assert f"report take {100 * judging:.1f} % of the time" in text
     assert f", {100 * everything:.1f} % together" in text
@@ -404,9 +397,9 @@ def test_readme__cost_of_an_evaluation_is_that_of_the_stored_result():
     assert f"and {memory_mb / 1000:.1f} GB" in text
 
 
-def test_readme__figures_of_decoding_once_are_those_of_the_stored_result():
+def test_pages__figures_of_decoding_once_are_those_of_the_stored_result():
     _, filling = stored("bench-images.json")["figures"]
-    text = " ".join(README.split("A training decodes an image once", 1)[1].split("####")[0].split())
+    text = " ".join(PAGES.split("A training decodes an image once", 1)[1].split("\n## ")[0].split())
     once, before = (filling["details"][key] for key in ("ms_per_image", "ms_per_image_before"))
     assert f"take {once:.0f} ms each" in text
     assert f"in place of {before:.0f} ms an epoch" in text
@@ -435,7 +428,7 @@ VECTOR_METRICS = {
 
 
 def vector_table():
-    """README's first table, of the stored results."""
+    """The first table of vectors, of the stored results."""
     rows = []
     for name, key in VECTOR_ROWS.items():
         cells = [name]
@@ -453,10 +446,10 @@ def vector_table():
     return rows
 
 
-def test_readme__the_first_table_is_that_of_the_stored_results():
+def test_pages__the_first_table_is_that_of_the_stored_results():
     table = rows_under("\n| 8 bytes |")
     assert table == vector_table()
-    assert README.index("\n| 8 bytes |") == README.index("\n| ")  # the first one
+    assert PAGES.index("\n| 8 bytes |") == PAGES.index("\n| ")  # the first one
 
 
 # The second table of vectors: files, in its order.
@@ -489,7 +482,7 @@ def best_of(rows, ending):
 
 
 def lengths_table():
-    """README's second table of vectors, of the stored results."""
+    """The second table of vectors, of the stored results."""
     lines = []
     for file in VECTORS:
         results = stored(file)
@@ -512,13 +505,13 @@ def lengths_table():
     return lines
 
 
-def test_readme__the_second_table_of_vectors_is_that_of_the_stored_results():
+def test_pages__the_second_table_of_vectors_is_that_of_the_stored_results():
     table = rows_under("\n| data, bytes | learned from |")
     assert table == lengths_table()
 
 
-def test_readme__lsq_at_32_bytes_is_that_of_the_stored_results():
-    text = README.split("LSQ at 32 bytes, every item decoded, is below RQ", 1)[1].split("\n\n")[0]
+def test_pages__lsq_at_32_bytes_is_that_of_the_stored_results():
+    text = PAGES.split("LSQ at 32 bytes, every item decoded, is below RQ", 1)[1].split("\n\n")[0]
     text = " ".join(text.split())
     best = {part: stored(f"vectors-debian-text-{part}32.json")["rows"] for part in ("half-", "")}
     for file, part, words in (
@@ -533,7 +526,7 @@ def test_readme__lsq_at_32_bytes_is_that_of_the_stored_results():
         assert row["metrics"]["1-recall@1"] < rq["metrics"]["1-recall@1"]
 
 
-def test_readme__real_relevance_of_texts_is_that_of_the_stored_result():
+def test_pages__real_relevance_of_texts_is_that_of_the_stored_result():
     rows = {(row["method"], row["search"]): row for row in stored(REAL)["rows"]}
     deep, lsq, opq, exact = (
         f"{100 * rows[key]['metrics']['ndcg@10']:.1f}"
@@ -544,7 +537,7 @@ def test_readme__real_relevance_of_texts_is_that_of_the_stored_result():
             ("Exact L2", "exact"),
         )
     )
-    text = " ".join(README.split("nDCG@10 of the real relevance", 1)[1].split("\n\n")[0].split())
+    text = " ".join(PAGES.split("nDCG@10 of the real relevance", 1)[1].split("\n\n")[0].split())
     assert f"{deep} by `RDecoder`, {lsq} by LSQ decoded, {opq} by OPQ, {exact} by exact" in text
 
 
@@ -556,7 +549,7 @@ VISITED = (1, 4, 16, 64)
 
 
 def lists_table(file):
-    """The README's table of inverted lists: recalls and queries a second, by lists visited."""
+    """The page's table of inverted lists: recalls and queries a second, by lists visited."""
     lines = []
     for name, row in stored(file)["rows"].items():
         cells = [name]
@@ -569,15 +562,15 @@ def lists_table(file):
 
 
 @pytest.mark.parametrize("data", LISTS)
-def test_readme__tables_of_inverted_lists_are_those_of_the_stored_results(data):
+def test_pages__tables_of_inverted_lists_are_those_of_the_stored_results(data):
     mark = f"(results/{LISTS[data]})"
-    table = README.split(mark, 1)[1].split("\n| 8 bytes, 1,024 lists |", 1)[1].split("\n\n")[0]
+    table = PAGES.split(mark, 1)[1].split("\n| 8 bytes, 1,024 lists |", 1)[1].split("\n\n")[0]
     assert table.splitlines()[2:] == lists_table(LISTS[data])
 
 
 @pytest.mark.parametrize("row", ["PQVAE8 additive", "PQVAE8,RDecoder, 100 candidates"])
-def test_readme__gains_of_inverted_lists_are_those_of_the_stored_results(row):
-    text = " ".join(README.split())
+def test_pages__gains_of_inverted_lists_are_those_of_the_stored_results(row):
+    text = " ".join(PAGES.split())
     for file in LISTS.values():
         found = stored(file)["rows"][f"IVF1024,{row}"]
         for at in (1, 10):
@@ -585,11 +578,11 @@ def test_readme__gains_of_inverted_lists_are_those_of_the_stored_results(row):
             assert f"{min(gains):.1f} to {max(gains):.1f}" in text
 
 
-def test_readme__costs_of_the_decoder_are_those_of_the_stored_result():
+def test_pages__costs_of_the_decoder_are_those_of_the_stored_result():
     look, narrow, *adding, memory = (
         figure["median"] for figure in stored("bench-decoder.json")["figures"]
     )
-    text = " ".join(README.split("**What the decoder costs**", 1)[1].split("\n\n")[0].split())
+    text = " ".join(PAGES.split("**What the decoder costs**", 1)[1].split("\n\n")[0].split())
     assert f"takes {look:.1f} times the scan" in text
     effort_0, effort_4, effort_16 = adding
     assert f"takes {effort_16:.0f} us an item" in text
@@ -598,7 +591,7 @@ def test_readme__costs_of_the_decoder_are_those_of_the_stored_result():
     assert f"needs {memory:.0f} MB" in text
 
 
-def test_readme__scanns_codes_are_those_of_the_stored_results():
+def test_pages__scanns_codes_are_those_of_the_stored_results():
     lines, speeds = [], []
     for data in ("bsds-sift", "debian-text"):
         by_name = {
@@ -611,11 +604,11 @@ def test_readme__scanns_codes_are_those_of_the_stored_results():
             scann, opq = (by_name[method, bits]["queries_per_s"] for method in ("ScaNN", "OPQ"))
             speeds.append(scann / opq)
     assert rows_under("\n| data, bytes | ScaNN |") == lines
-    assert f"answers {min(speeds):.0f} to {max(speeds):.0f} times as many queries" in README
+    assert f"answers {min(speeds):.0f} to {max(speeds):.0f} times as many queries" in PAGES
 
 
 def parts_table():
-    """The README's table of what each part of a deep decoder is worth."""
+    """The page's table of what each part of a deep decoder is worth."""
     lines = []
     for name, row in stored("parts-debian-text.json")["rows"].items():
         cells = [name]
@@ -628,13 +621,13 @@ def parts_table():
     return lines
 
 
-def test_readme__what_parts_are_worth_is_that_of_the_stored_result():
+def test_pages__what_parts_are_worth_is_that_of_the_stored_result():
     table = rows_under("\n| one thing changed |")
     assert table == parts_table()
 
 
-def test_readme__binary_codes_of_vectors_are_those_of_the_stored_result():
+def test_pages__binary_codes_of_vectors_are_those_of_the_stored_result():
     rows = {(row["method"], row["bits"]): row for row in stored("bsds-sift.json")["rows"]}
     found = [f"{100 * rows[name, 64]['metrics']['1-recall@10']:.1f}" for name in ("ITQ", "LSH")]
-    text = " ".join(README.split("Binary codes of 8 bytes", 1)[1].split("\n\n")[0].split())
+    text = " ".join(PAGES.split("Binary codes of 8 bytes", 1)[1].split("\n\n")[0].split())
     assert "ITQ finds {} % of the neighbours among the first 10, LSH {} %".format(*found) in text

@@ -18,7 +18,7 @@ from faiss_pqvae.cli.stopped import after_ctrl_c
 from faiss_pqvae.cli.threads import choose_threads, look
 
 # The module of each command.
-_COMMANDS = {
+COMMANDS = {
     "demo": "evaluate",
     "train": "train",
     "plan": "plan",
@@ -89,7 +89,7 @@ def _run(given: list[str]) -> None:
     name, rest = (given[0], given[1:]) if given else ("", [])
     if name == "--version":
         print(f"{_PROGRAM} {faiss_pqvae.__version__}")
-    elif name in _COMMANDS:
+    elif name in COMMANDS:
         # For "package.module:attribute"; last, to stand before nothing that is installed.
         if (here := str(Path.cwd())) not in sys.path:
             sys.path.append(here)
@@ -101,21 +101,21 @@ def _run(given: list[str]) -> None:
         run()
     elif name in ("-h", "--help"):
         tyro.extras.subcommand_cli_from_dict(
-            {command: _summarized(command) for command in _COMMANDS},
+            {command: _summarized(command) for command in COMMANDS},
             prog=_PROGRAM,
             description=_DESCRIPTION,
             args=["--help"],
         )
     else:
         raise ValueError(
-            f"expected a command ({', '.join(_COMMANDS)}) or --help, got "
-            f"{repr(name) if given else 'nothing'}{suggestion(name, _COMMANDS)}"
+            f"expected a command ({', '.join(COMMANDS)}) or --help, got "
+            f"{repr(name) if given else 'nothing'}{suggestion(name, COMMANDS)}"
         )
 
 
 def _imported(name: str, arguments: list[str]) -> tuple[Callable[..., None], list[str]]:
     """A command with the options that its arguments ask for, and the arguments as it knows them."""
-    module = importlib.import_module(f"faiss_pqvae.cli.{_COMMANDS[name]}")
+    module = importlib.import_module(f"faiss_pqvae.cli.{COMMANDS[name]}")
     command: Callable[..., None] = getattr(module, name)
     if "learning" not in inspect.signature(command).parameters:
         return with_named_options(command), arguments
@@ -132,7 +132,7 @@ def _summarized(name: str) -> Callable[[], None]:
     def command() -> None:
         pass
 
-    text = Path(__file__).with_name(f"{_COMMANDS[name]}.py").read_text(encoding="utf-8")
+    text = Path(__file__).with_name(f"{COMMANDS[name]}.py").read_text(encoding="utf-8")
     defined = [node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)]
     (found,) = (node for node in defined if node.name == name)
     command.__doc__ = (ast.get_docstring(found) or "").partition("\n\n")[0]

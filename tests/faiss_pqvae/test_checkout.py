@@ -38,9 +38,9 @@ except ImportError as error:
 Missing.names = {extras}
 faiss_pqvae.index_factory
 assert list(sys.modules).index("torch") < list(sys.modules).index("faiss")
-from faiss_pqvae.cli import _COMMANDS, main
+from faiss_pqvae.cli import COMMANDS, main
 fast = ["--model.width", "4", "--training.epochs", "2", "--training.precision", "float32"]
-lines = [[name, "--help"] for name in _COMMANDS] + [
+lines = [[name, "--help"] for name in COMMANDS] + [
     ["train", "x.npy", "b", "--factory", "PQVAE2x2", "--model.encoder", "mlp", *fast],
     ["build", "b", "x.npy"], ["add", "b", "y.npy"], ["info", "b"],
     ["search", "b", "x.npy", "--k", "1"],

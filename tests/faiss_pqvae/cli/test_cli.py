@@ -329,7 +329,7 @@ def test_help__lists_every_command_as_it_describes_itself(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         main(["--help"])
     shown = " ".join(capsys.readouterr().out.split())  # in one line
-    for name, module in cli._COMMANDS.items():
+    for name, module in cli.COMMANDS.items():
         command = getattr(importlib.import_module(f"faiss_pqvae.cli.{module}"), name)
         summary = (inspect.getdoc(command) or "").partition("\n\n")[0]
         assert f"• {name} {' '.join(summary.split())}" in shown

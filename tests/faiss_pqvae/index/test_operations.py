@@ -1,6 +1,7 @@
 """What each index can do: every method of faiss.Index, called on every kind.
 
-README's table is what this file finds: running it as a script (`python` and its path) writes it.
+The table of docs/reference/operations.md is what this file finds: running it as a script (`python`
+and its path) writes it.
 """
 
 import copy
@@ -23,7 +24,7 @@ import torch
 from faiss_pqvae import LatentIndex, ModelConfig, index_factory, read_index, write_index
 from faiss_pqvae.native import faiss
 
-README = Path(__file__).parents[3] / "README.md"
+PAGE = Path(__file__).parents[3] / "docs" / "reference" / "operations.md"
 START, END = "<!-- operations -->", "<!-- /operations -->"
 D, N = 8, 200
 
@@ -279,8 +280,8 @@ def found() -> dict[str, dict[str, str]]:
     return refusals()
 
 
-def test_readme__shows_what_each_index_can_do(found):
-    section = README.read_text(encoding="utf-8").split(START)[1].split(END)[0]
+def test_page__shows_what_each_index_can_do(found):
+    section = PAGE.read_text(encoding="utf-8").split(START)[1].split(END)[0]
     assert section.strip() == table(found)
 
 
@@ -392,10 +393,10 @@ def test_operations__are_the_same_where_torch_utils_came_first(expected):
 
 
 def _write() -> None:
-    text = README.read_text(encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
     before, rest = text.split(START)
     after = rest.split(END)[1]
-    README.write_text(
+    PAGE.write_text(
         f"{before}{START}\n\n{table(refusals())}\n\n{END}{after}", encoding="utf-8", newline="\n"
     )
 
