@@ -38,15 +38,14 @@ def main(
     lines: tyro.conf.Positional[Path],
     ask: str,
     model: str | None = None,
-    minutes: float = 1,
+    code: str = "PQVAE8",
     k: int = 5,
 ) -> None:
     """Prints the k lines of a text that are nearest to a question."""
-    sentences = [line for line in lines.read_text().splitlines() if line.strip()]
+    sentences = [line for line in dict.fromkeys(lines.read_text().splitlines()) if line.strip()]
     embed = embedder(sentences, model)
     x = embed(sentences)
-    training = fpq.TrainingConfig(budget_minutes=minutes)
-    index = fpq.index_factory(x.shape[1], "PQVAE8", "cosine", training=training)
+    index = fpq.index_factory(x.shape[1], code, "cosine")
     index.train(x)
     index.add(x)
     index.items = fpq.Items.of_names(sentences)

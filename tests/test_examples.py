@@ -54,9 +54,7 @@ def test_search_photos__finds_what_is_alike_and_shows_it(photos: Path, tmp_path:
     assert "http" not in html  # it needs no other file
 
 
-LINES = [f"{who} {does} {what}" for who in ("a cat", "the dog", "my aunt", "a ship", "the crew")
-         for does in ("sees", "likes", "paints", "leaves") for what in
-         ("the sea", "a house", "some bread", "green trees", "the long road", "snow")]  # fmt: skip
+PAGES = sorted((EXAMPLES.parent / "docs").rglob("*.md"))
 
 
 @pytest.mark.parametrize(
@@ -68,11 +66,11 @@ LINES = [f"{who} {does} {what}" for who in ("a cat", "the dog", "my aunt", "a sh
         ("own_objective.py", ["--epochs", "1", "--n", "200"], "agreement"),
         ("own_method.py", ["--n", "1500"], "PQ about the mean"),
         ("inject_into_faiss.py", ["--n", "4000"], "1000000"),
-        ("sentence_embeddings.py", ["lines.txt", "--ask", "a cat", "--minutes", "0.02"], "cat"),
+        ("sentence_embeddings.py", ["lines.txt", "--ask", "a GPU", "--code", "PQVAE4x4"], "GPU"),
     ],
 )
 def test_example__runs_in_a_quick_form(name, arguments, says, tmp_path: Path) -> None:
-    (tmp_path / "lines.txt").write_text("\n".join(LINES * 6))
+    (tmp_path / "lines.txt").write_text("\n".join(page.read_text() for page in PAGES))
     done = run(name, *arguments, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     assert says in done.stdout + done.stderr
