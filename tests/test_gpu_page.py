@@ -1,6 +1,7 @@
 """docs/gpu.md: its tables are those of the stored check, and of the tests that wait for a card."""
 
 import ast
+import json
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -25,6 +26,35 @@ def waiting():
                 assert shows, f"{node.name} has no docstring"
                 lines.append(f"| `{path.name}::{node.name}` | {shows} |")
     return "\n".join(lines)
+
+
+CHECKED = json.loads((ROOT / "results" / "gpu-check-cpu.json").read_text())
+
+
+def speeds():
+    """Queries a second of torch's scan and of FAISS's, on a CPU."""
+    (part,) = (part for part in CHECKED["parts"] if part["name"] == "speed")
+    found = {
+        tuple(each["what"].rsplit(", ", 1)): each["queries_per_s"] for each in part["findings"]
+    }
+    lines = [
+        "| codes | 1 query, torch | FAISS | 100 queries, torch | FAISS |",
+        "| --- | --- | --- | --- | --- |",
+    ]
+    for codes in dict.fromkeys(codes for codes, _ in found):
+        ours, theirs = found[codes, "torch"], found[codes, "FAISS on the CPU"]
+        cells = [f"{each[n]:,.0f}" for n in ("1", "100") for each in (ours, theirs)]
+        lines.append(f"| {' | '.join([codes, *cells])} |")
+    return "\n".join(lines)
+
+
+def test_page__has_the_speeds_of_the_stored_check():
+    assert between("speed") == speeds()
+    assert CHECKED["device"] == "cpu"  # no card: the page says so
+    status = {part["name"]: part["status"] for part in CHECKED["parts"]}
+    assert set(status.values()) == {"passed", "not run: no card"}
+    names = ", ".join(name for name, how in status.items() if how != "passed")
+    assert f"not run for want of a card: {names}" in " ".join(PAGE.split())
 
 
 def test_page__lists_the_tests_that_wait_for_a_card():
