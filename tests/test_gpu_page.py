@@ -50,6 +50,9 @@ def speeds():
 
 def test_page__has_the_speeds_of_the_stored_check():
     assert between("speed") == speeds()
+    rows = [line.replace(",", "").split("|")[2:6] for line in speeds().splitlines()[2:]]
+    ratios = [float(row[at + 1]) / float(row[at]) for row in rows for at in (0, 2)]
+    assert f"FAISS is {min(ratios):.1f} to {max(ratios):.0f} times as fast" in PAGE
     assert CHECKED["device"] == "cpu"  # no card: the page says so
     status = {part["name"]: part["status"] for part in CHECKED["parts"]}
     assert set(status.values()) == {"passed", "not run: no card"}
