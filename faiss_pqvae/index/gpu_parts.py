@@ -98,7 +98,7 @@ class FaissPart:
     @property
     def scan(self) -> str:
         """What scans the codes, in words."""
-        tables = "float16" if self.index.d and _code_size(self.index) >= FLOAT16_M else "float32"
+        tables = "float16" if _code_size(self.index) >= FLOAT16_M else "float32"
         return f"{type(self.index).__name__}, tables of {tables}"
 
     @property
