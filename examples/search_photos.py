@@ -35,17 +35,17 @@ def main(photos: Path, page: Path = Path("photos.html"), n: int = 12, k: int = 6
     """Keeps n photographs of a folder out, and searches for them among the others."""
     options = ImageOptions(size=(224, 224), mode="RGB", crop=True, skip_broken=True)
     source = open_source(photos, images=options)
-    pixels, names = source[np.arange(len(source))], [path.name for path in source.paths]
+    pixels, names = source[np.arange(len(source))], np.array([path.name for path in source.paths])
     asked = np.arange(len(pixels)) % max(1, len(pixels) // n) == 0
     stored, queries = pixels[~asked], pixels[asked][:n]
 
-    index = fpq.index_factory((3, 224, 224), "PCA64,PQVAE16x4", encoder="efficientnet-lite0")
+    code = f"PCA{min(64, len(stored) // 16 * 16)},PQVAE16x4"  # 8 bytes a photograph
+    index = fpq.index_factory((3, 224, 224), code, encoder="efficientnet-lite0")
     index.train(stored)
     index.add(stored)
     D, I = index.search(queries, k)
 
-    others = [name for name, out in zip(names, asked, strict=True) if not out]
-    own = [name for name, out in zip(names, asked, strict=True) if out]
+    others, own = names[~asked], names[asked]
     rows = ""
     for query, name, *found in zip(queries, own, I, D, strict=False):
         near = [(stored[i], f"{others[i]} ({d:.2f})") for i, d in zip(*found, strict=True)]

@@ -62,8 +62,8 @@ PAGES = sorted((EXAMPLES.parent / "docs").rglob("*.md"))
     [
         ("embeddings.py", ["--n", "1600", "--bytes-each", "2", "--minutes", "0.02"], "among 10"),
         ("labels.py", ["--epochs", "1"], "16 bits: "),
-        ("own_encoder.py", ["--n", "40", "--side", "32"], "front=efficientnet-lite0"),
-        ("own_objective.py", ["--epochs", "1", "--n", "200"], "agreement"),
+        ("own_encoder.py", ["--n", "80", "--side", "32"], "front=efficientnet-lite0"),
+        ("own_objective.py", ["--epochs", "1", "--n", "200"], "is_trained=True"),
         ("own_method.py", ["--n", "1500"], "PQ about the mean"),
         ("inject_into_faiss.py", ["--n", "4000"], "1000000"),
         ("sentence_embeddings.py", ["lines.txt", "--ask", "a GPU", "--code", "PQVAE4x4"], "GPU"),
@@ -76,6 +76,7 @@ def test_example__runs_in_a_quick_form(name, arguments, says, tmp_path: Path) ->
     assert says in done.stdout + done.stderr
 
 
+@pytest.mark.timeout(300)
 def test_example__shards_with_ray(tmp_path: Path) -> None:
     arguments = ["--n", "2000", "--parts", "2", "--workers", "1"]
     done = run("shards_with_ray.py", *arguments, cwd=tmp_path)
