@@ -62,7 +62,7 @@ PAGES = sorted((EXAMPLES.parent / "docs").rglob("*.md"))
     [
         ("embeddings.py", ["--n", "1600", "--bytes-each", "2", "--minutes", "0.02"], "among 10"),
         ("labels.py", ["--epochs", "1"], "16 bits: "),
-        ("own_encoder.py", ["--n", "80", "--side", "32"], "front=efficientnet-lite0"),
+        ("own_encoder.py", ["--n", "80", "--side", "32"], "efficientnet-lite0"),
         ("own_objective.py", ["--epochs", "1", "--n", "200"], "is_trained=True"),
         ("own_method.py", ["--n", "1500"], "PQ about the mean"),
         ("inject_into_faiss.py", ["--n", "4000"], "1000000"),

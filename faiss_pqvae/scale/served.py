@@ -13,6 +13,7 @@ import numpy as np
 from faiss_pqvae.arguments import check_attribute
 from faiss_pqvae.data.batches import check_items, read_rows
 from faiss_pqvae.extras import import_extra
+from faiss_pqvae.index.items import Items
 from faiss_pqvae.index.searching import check_k
 from faiss_pqvae.scale.engines import begin_ray
 from faiss_pqvae.scale.job import Job, read_job
@@ -106,7 +107,12 @@ class RayShards:
 
     Raises:
         FileNotFoundError: a shard is missing or damaged.
+
+    Attributes:
+        items: what the items are called, see `LatentIndex.items`; None where nobody knows.
     """
+
+    items: Items | None
 
     nprobe = _of_all("nprobe")
     k_factor = _of_all("k_factor")
@@ -116,6 +122,7 @@ class RayShards:
     def __init__(self, job: Job, workers: int | None) -> None:
         ray = self._ray = import_extra("ray", 'for engine="ray"')
         self._model, self._settings = job.read_model(), dict[str, Any]()
+        self.items = job.names()
         n = min(job.n_parts, workers or len(os.sched_getaffinity(0)))
         self._owns_ray = not ray.is_initialized()
         if self._owns_ray:
