@@ -54,6 +54,7 @@ from faiss_pqvae.native.inject import extract_codebooks
 from faiss_pqvae.native.kinds import kind_of
 from faiss_pqvae.native.scan.torch_scan import Centroids, TorchScan, scan_bytes
 from faiss_pqvae.native.store.contents import Stored, empty_like, read, write
+from faiss_pqvae.native.store.parameters import given_selector
 from faiss_pqvae.native.walk import codebook_index
 from faiss_pqvae.types import FloatArray, IdArray
 
@@ -551,6 +552,7 @@ def scanned_by_torch(
     """
     if nlist is not None:
         raise ValueError(f"expected nlist=None where torch scans all codes, got {nlist}")
+    scan_of(index, "torch")
     _check_copied(index, len(devices) if shard else 1)
     stored, codebooks = read(index.faiss_index), extract_codebooks(index.faiss_index)
     lists = lists_of(index.faiss_index, stored)
@@ -613,8 +615,7 @@ def distribute(
 
 
 def _check_copied(index: LatentIndex, least: int) -> None:
-    """Refuses an index of too few items, of a graph, or that refines by stored vectors."""
-    scan_of(index, "auto")
+    """Refuses an index of too few items."""
     if index.ntotal < least:
         raise ValueError(f"expected an index of at least {least} items, got {index.ntotal}")
 
@@ -666,8 +667,7 @@ def _selector_of(params: Any) -> Any:
             "expected faiss.SearchParameters(sel=selector) or None on a GPU, got "
             f"{type(params).__name__}: lists to visit are set by `nprobe`"
         )
-    # FAISS hands the selector out as its base class; the one that went in is kept beside.
-    sel = getattr(params, "_sp_field_refs", {}).get("sel", params.sel)
+    sel = given_selector(params)
     return None if sel is None else as_selector(sel)
 
 

@@ -14,7 +14,7 @@ from faiss_pqvae.model.additive import Lifted, lowered
 from faiss_pqvae.model.conditional import ConditionalCode
 from faiss_pqvae.model.pqvae import PQVAE
 from faiss_pqvae.native import faiss
-from faiss_pqvae.native.scan.torch_scan import TorchScan
+from faiss_pqvae.native.scan.torch_scan import TorchScan, nothing_at
 
 _CHUNK_BYTES = 2**28  # of decoded candidates at a time
 
@@ -59,7 +59,6 @@ class CodeDecoder:
             D (nq, k) float32 and places (nq, k) int64.
         """
         least = self.metric_type == faiss.METRIC_L2
-        worst = float(torch.finfo(torch.float32).max) * (1 if least else -1)
         if n < places.shape[1]:
             lacking = torch.cat([self._lacking(part) for part in self._parts(places)])
             D = (D + lacking.view_as(D)).masked_fill_(places < 0, torch.inf)
@@ -73,7 +72,7 @@ class CodeDecoder:
             else:
                 compared.append((asked * vectors).sum(-1))
         found = torch.cat(compared).view(places.shape)
-        found.masked_fill_(places < 0, worst)
+        found.masked_fill_(places < 0, nothing_at(self.metric_type))
         order = found.argsort(dim=1, descending=not least, stable=True)[:, :k]
         return found.gather(1, order), places.gather(1, order)
 

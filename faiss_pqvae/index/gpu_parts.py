@@ -14,7 +14,7 @@ from faiss_pqvae.native import faiss
 from faiss_pqvae.native.faiss_method import faiss_method
 from faiss_pqvae.native.gpu_layout import MAX_SELECTION
 from faiss_pqvae.native.ids import selected, taken_of
-from faiss_pqvae.native.scan.torch_scan import TorchScan
+from faiss_pqvae.native.scan.torch_scan import TorchScan, nothing_at
 from faiss_pqvae.types import CodeArray, IdArray
 
 FLOAT16_M = 56  # from here on only tables of float16 fit the shared memory of a block
@@ -142,7 +142,7 @@ class FaissPart:
 
         More and more results are looked at, of queries for which these were not enough.
         """
-        D = np.full((len(z), k), _worst(self.index.metric_type), np.float32)
+        D = np.full((len(z), k), nothing_at(self.index.metric_type), np.float32)
         I, rows = np.full((len(z), k), -1), np.arange(len(z))  # noqa: E741
         tried = min(MAX_SELECTION, max(_MORE * k, _FIRST_TRIED))
         while len(rows):
@@ -266,12 +266,6 @@ class TorchPart:
 
 
 Part = FaissPart | TorchPart
-
-
-def _worst(metric_type: int) -> float:
-    """FAISS's distance of nothing."""
-    most = float(np.finfo(np.float32).max)
-    return most if metric_type == faiss.METRIC_L2 else -most
 
 
 def _code_size(index: Any) -> int:

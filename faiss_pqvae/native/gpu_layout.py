@@ -5,9 +5,8 @@ a residual is then the vector itself. Its GPU version gives a block of threads t
 every query, so the codes are dealt to many lists, and all of them are probed. Codes of an inverted
 file stay in their lists: those of residuals behind their own centroids, those of vectors behind
 zeros, and a flat index of the centroids says which are probed. It knows codes of 8 bits and certain
-M only:
-smaller codes are merged into bytes or widened to one, and sub-quantizers of zeros, which add
-nothing to a distance, fill up M.
+M only: smaller codes are merged into bytes or widened to one, and sub-quantizers of zeros, which
+add nothing to a distance, fill up M.
 """
 
 from __future__ import annotations

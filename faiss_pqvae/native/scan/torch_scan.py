@@ -24,7 +24,12 @@ from faiss_pqvae.types import CodeArray, IdArray
 
 _CHUNK_BYTES = {"cpu": 2**22, "cuda": 2**28}  # of distances at a time; on a CPU in the cache
 _LEAST_ROWS = 1024  # of codes at a time
-_MOST = float(np.finfo(np.float32).max)  # FAISS's distance of nothing
+_MOST = float(np.finfo(np.float32).max)
+
+
+def nothing_at(metric_type: int) -> float:
+    """FAISS's distance of nothing."""
+    return _MOST if metric_type == faiss.METRIC_L2 else -_MOST
 
 
 class Centroids:

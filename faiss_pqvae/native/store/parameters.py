@@ -34,12 +34,19 @@ def selector_of(params: Any, kind: Kind, over_keys: Callable[[Any], Any]) -> Any
                 f"expected parameters of type {own.__name__} for {kind.name}, got "
                 f"{type(params).__name__}{hint}"
             )
-    if params.sel is None:
+    sel = given_selector(params)
+    if sel is None:
         return None
-    # FAISS hands the selector out as its base class; the one that went in is kept beside.
-    sel = getattr(params, "_sp_field_refs", {}).get("sel", params.sel)
     # As in FAISS, one that is translated already is over keys.
     return sel if isinstance(sel, faiss.IDSelectorTranslated) else over_keys(sel)
+
+
+def given_selector(params: Any) -> Any:
+    """The selector of faiss.SearchParameters as it went in; None without one."""
+    # FAISS hands it out as its base class, and keeps the one that went in beside.
+    return (
+        None if params.sel is None else getattr(params, "_sp_field_refs", {}).get("sel", params.sel)
+    )
 
 
 def native_parameters(params: Any, held: Held, sel: Any) -> Any:
