@@ -10,7 +10,7 @@ PAPER ?=
 # A folder with wheels of FAISS for the machine with a card, see benchmarks/gpu_pack.py.
 GPU_WHEELS ?=
 
-.PHONY: help demo test jury stress lint format typecheck docs view bench paper gpu-pack clean
+.PHONY: help demo test jury stress lint format typecheck docs view dist bench paper gpu-pack clean
 
 demo: $(READY)  ## train on real images, compare, write runs/demo/report.html
 	$(BIN)/faiss-pqvae demo $(DEMO)
@@ -47,6 +47,15 @@ docs: .venv/docs view  ## the site, in build/site; a broken link or an undocumen
 
 .venv/docs: $(READY)
 	$(BIN)/pip install --quiet --progress-bar off -c constraints.txt -e ".[docs]"
+	touch $@
+
+dist: .venv/release  ## dist/: source archive and wheel, as a package index takes them
+	rm -f dist/faiss_pqvae-*
+	$(BIN)/python -m build --no-isolation > /dev/null
+	$(BIN)/twine check --strict dist/faiss_pqvae-*
+
+.venv/release: $(READY)
+	$(BIN)/pip install --quiet --progress-bar off -c constraints.txt -e ".[release]"
 	touch $@
 
 bench: $(READY)  ## speed and memory; writes results/benchmarks.json

@@ -1,4 +1,7 @@
-"""Packaging, as far as pyproject.toml cannot say it: three folders at the top, one package."""
+"""Packaging, as far as pyproject.toml cannot say it: three folders, and where README's links lead."""
+
+import re
+from pathlib import Path
 
 from setuptools import find_packages, setup
 
@@ -12,5 +15,22 @@ PACKAGES = [
     for root, folder in ROOTS.items()
     for name in (root, *(f"{root}.{package}" for package in find_packages(folder)))
 ]
+PROJECT = "faiss-pqvae/faiss-pqvae"
+PICTURES = f"https://raw.githubusercontent.com/{PROJECT}/main"
+PAGES = f"https://github.com/{PROJECT}/blob/main"
 
-setup(packages=PACKAGES, package_dir=ROOTS)
+
+def readme() -> str:
+    """README.md, whose links and pictures are found from a package index, too."""
+    text = Path(__file__).with_name("README.md").read_text(encoding="utf-8")
+    elsewhere = r"(?!https?://|#)"
+    text = re.sub(rf"(!\[[^]]*\]\(){elsewhere}", rf"\g<1>{PICTURES}/", text)
+    return re.sub(rf"(\]\(){elsewhere}", rf"\g<1>{PAGES}/", text)
+
+
+setup(
+    packages=PACKAGES,
+    package_dir=ROOTS,
+    long_description=readme(),
+    long_description_content_type="text/markdown",
+)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from faiss_pqvae.index.factory import index_factory, register, unregister
     from faiss_pqvae.index.gpu import index_cpu_to_gpu, index_gpu_to_cpu
     from faiss_pqvae.index.items import Items
+    from faiss_pqvae.index.lance import lance_parts
     from faiss_pqvae.index.latent_index import LatentIndex
     from faiss_pqvae.index.serialize import deserialize_index, serialize_index
     from faiss_pqvae.model.backbone import Backbone
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
         Views,
     )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "DPQ",
@@ -70,6 +71,7 @@ __all__ = [
     "index_factory",
     "index_gpu_to_cpu",
     "inject_codebooks",
+    "lance_parts",
     "methods",
     "objectives",
     "open_shards",
@@ -87,6 +89,7 @@ _HOMES = {
     "index.factory": ["index_factory", "register", "unregister"],
     "index.gpu": ["index_cpu_to_gpu", "index_gpu_to_cpu"],
     "index.items": ["Items"],
+    "index.lance": ["lance_parts"],
     "index.latent_index": ["LatentIndex"],
     "index.serialize": ["deserialize_index", "serialize_index"],
     "model.backbone": ["Backbone"],

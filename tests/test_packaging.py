@@ -2,6 +2,7 @@
 
 import email
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -19,7 +20,8 @@ FOLDERS = {
     "training": "faiss_pqvae/training",
     "eval": "faiss_pqvae/eval",
 }
-FILES = ("setup.py", "pyproject.toml", "README.md", "LICENSE")
+FILES = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")
+NOT_PACKED = ("tests", "results", "docs", "examples", "benchmarks")  # setuptools takes tests/test*.py
 # The version is read from a text: nothing of the package is imported, and so no torch.
 BUILD = """
 import sys
@@ -38,17 +40,42 @@ def _build(what: str, tree: Path, out: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A source archive, unpacked."""
     place = tmp_path_factory.mktemp("packaging")
     tree = place / "tree"
-    for name in (*FOLDERS, "tests/benchmarks"):  # tests are there, and must not come along
+    for name in FOLDERS:
         shutil.copytree(ROOT / name, tree / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in NOT_PACKED:
+        (tree / name).mkdir()
+        (tree / name / "__init__.py").touch()
+        for path in [path for path in (ROOT / name).iterdir() if path.is_file()][:3]:
+            shutil.copy(path, tree / name)
+    shutil.copy(ROOT / "tests/test_packaging.py", tree / "tests")
     for name in FILES:
         shutil.copy(ROOT / name, tree)
     with tarfile.open(_build("sdist", tree, place / "sdist")) as archive:
         archive.extractall(place / "source", filter="data")
     (source,) = (place / "source").iterdir()
-    return _build("wheel", source, place / "wheel")
+    return source
+
+
+@pytest.fixture(scope="module")
+def wheel(source: Path) -> Path:
+    return _build("wheel", source, source.parent.parent / "wheel")
+
+
+def test_source__has_what_the_wheel_is_built_from_and_nothing_else(source):
+    made = {"PKG-INFO", "setup.cfg", "faiss_pqvae.egg-info"}
+    assert {path.name for path in source.iterdir()} == {*FOLDERS, *FILES, *made}
+
+
+def test_version__is_in_one_place():
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8") + (ROOT / "setup.py").read_text(
+        encoding="utf-8"
+    )
+    assert fpq.__version__ not in text
+    assert re.fullmatch(r"\d+\.\d+\.\d+", fpq.__version__)
 
 
 def test_wheel__has_the_three_folders_and_nothing_else(wheel):
@@ -73,6 +100,12 @@ def test_wheel__says_what_it_is(wheel):
     assert metadata["Description-Content-Type"] == "text/markdown"
     assert "Typing :: Typed" in metadata.get_all("Classifier")
     assert len(metadata.get_all("Project-URL")) == 4
+    description = metadata.get_payload()
+    assert "FAISS indexes below one bit a dimension" in description
+    for target in re.findall(r"\]\(([^)\s]+)\)", description):
+        assert target.startswith("https://")
+        _, inside, path = target.partition("/main/")
+        assert not inside or (ROOT / path).exists()
     assert f"{info}/licenses/LICENSE" in archive.namelist()
     assert b"faiss-pqvae = faiss_pqvae.cli:main" in archive.read(f"{info}/entry_points.txt")
 

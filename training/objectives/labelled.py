@@ -39,7 +39,6 @@ from .view_task import (
     view_size,
 )
 
-_HALF_WAY = 0.5
 _QUERIES, _STORED = 500, 1000  # held-out items that are searched for, and among how many
 
 
@@ -57,9 +56,11 @@ class LabelTraining:
         temperature: of the contrast.
         small_views: share of a training of images, from its start on, in which views have 5/8 of
             the height and width. None takes 0.7 for the residual encoders, and 0 for others.
-        pseudo_labels: half way through the training, items without a label take the class that the
-            nearest labelled ones vote for, as many as agree so far that of held-out labelled items
-            this share is right, such as 0.95; none where no agreement is enough. 0 gives none.
+        pseudo_labels: items without a label take the class that the nearest labelled ones vote
+            for, as many as agree so far that of held-out labelled items this share is right, such
+            as 0.95; none where no agreement is enough. 0 gives none.
+        pseudo_labels_from: share of the training after which they take it: half way, or 0 where
+            the encoder was pretrained with these labels.
     """
 
     labelled: float = 0.9
@@ -68,6 +69,7 @@ class LabelTraining:
     temperature: float = 0.5
     small_views: float | None = None
     pseudo_labels: float = 0.0
+    pseudo_labels_from: float = 0.5
 
     def __post_init__(self) -> None:
         check_numbers(self)
@@ -81,6 +83,8 @@ class LabelTraining:
             raise ValueError(f"expected temperature > 0, got {self.temperature}")
         if not 0 <= self.pseudo_labels <= 1:
             raise ValueError(f"expected pseudo_labels in [0, 1], got {self.pseudo_labels}")
+        if not 0 <= self.pseudo_labels_from < 1:
+            raise ValueError(f"expected pseudo_labels_from in [0, 1), got {self.pseudo_labels_from}")
         if self.small_views is not None and not 0 <= self.small_views <= 1:
             raise ValueError(f"expected small_views in [0, 1], got {self.small_views}")
 
@@ -294,13 +298,12 @@ class LabelTask:
         return np.concatenate([self.sampler.draw(n, generator), examples[n:]])
 
     def after_step(self, terms: Terms, step: int, generator: torch.Generator) -> None:
-        """Moves codewords that are not used any more.
-
-        Half way items without a label may get one.
-        """
+        """Moves codewords that are not used any more; items without a label may get one."""
         move_dead(self.model, self.config, terms.latents, terms.ids, step, generator)
-        if self.settings.pseudo_labels and self.pseudo is None and self.share >= _HALF_WAY:
-            self._take(self._voted())
+        settings = self.settings
+        if settings.pseudo_labels and self.pseudo is None:
+            if self.share >= settings.pseudo_labels_from:
+                self._take(self._voted())
 
     def after_epoch(self) -> None:
         """Codebooks and codes are estimated again, where no gradient moves the codewords."""

@@ -148,3 +148,20 @@ def test_pseudo_labels__of_items_with_several_classes_are_refused() -> None:
         fit(net, x, TrainingConfig(epochs=1), objective=objective, labels=y, progress=False)
     with pytest.raises(ValueError, match=r"expected pseudo_labels in \[0, 1\], got 2"):
         LabelTraining(pseudo_labels=2)
+
+
+@pytest.mark.parametrize(("share", "expected"), [(0.0, [0, 1, 2, 3]), (0.7, [2, 3])])
+def test_fit__takes_classes_after_the_share_of_the_training_that_is_named(share, expected) -> None:
+    x, y = blobs(600)
+    given = np.where(np.arange(600) % 4 == 0, y, -1)
+    settings = LabelTraining(pseudo_labels=0.9, pseudo_labels_from=share)
+    net = new_model((D,), 2, 3, ModelConfig(encoder="mlp", width=16, dsub=4), objective=DPQ())
+    config = TrainingConfig(precision="float32", patience=0, epochs=4, batch_size=64)
+    history = fit(net, x, config, objective=DPQ(labels=settings), labels=given, progress=False)
+    assert [event["epoch"] for event in history if "pseudo_labels" in event] == expected
+
+
+@pytest.mark.parametrize("share", [-0.1, 1.0, np.nan])
+def test_label_training__refuses_a_share_at_whose_end_nothing_is_left(share: float) -> None:
+    with pytest.raises(ValueError, match="expected pseudo_labels_from"):
+        LabelTraining(pseudo_labels_from=share)
