@@ -1,4 +1,4 @@
-"""Packaging, as far as pyproject.toml cannot say it: three folders, and where README's links lead."""
+"""Packaging beyond pyproject.toml: three folders, one package, and where README's links lead."""
 
 import re
 from pathlib import Path

@@ -21,7 +21,8 @@ FOLDERS = {
     "eval": "faiss_pqvae/eval",
 }
 FILES = ("setup.py", "pyproject.toml", "MANIFEST.in", "README.md", "LICENSE")
-NOT_PACKED = ("tests", "results", "docs", "examples", "benchmarks")  # setuptools takes tests/test*.py
+# Of these setuptools would take tests/test*.py.
+NOT_PACKED = ("tests", "results", "docs", "examples", "benchmarks")
 # The version is read from a text: nothing of the package is imported, and so no torch.
 BUILD = """
 import sys

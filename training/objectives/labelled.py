@@ -84,7 +84,9 @@ class LabelTraining:
         if not 0 <= self.pseudo_labels <= 1:
             raise ValueError(f"expected pseudo_labels in [0, 1], got {self.pseudo_labels}")
         if not 0 <= self.pseudo_labels_from < 1:
-            raise ValueError(f"expected pseudo_labels_from in [0, 1), got {self.pseudo_labels_from}")
+            raise ValueError(
+                f"expected pseudo_labels_from in [0, 1), got {self.pseudo_labels_from}"
+            )
         if self.small_views is not None and not 0 <= self.small_views <= 1:
             raise ValueError(f"expected small_views in [0, 1], got {self.small_views}")
 
@@ -300,10 +302,9 @@ class LabelTask:
     def after_step(self, terms: Terms, step: int, generator: torch.Generator) -> None:
         """Moves codewords that are not used any more; items without a label may get one."""
         move_dead(self.model, self.config, terms.latents, terms.ids, step, generator)
-        settings = self.settings
-        if settings.pseudo_labels and self.pseudo is None:
-            if self.share >= settings.pseudo_labels_from:
-                self._take(self._voted())
+        asked = self.settings.pseudo_labels and self.share >= self.settings.pseudo_labels_from
+        if asked and self.pseudo is None:
+            self._take(self._voted())
 
     def after_epoch(self) -> None:
         """Codebooks and codes are estimated again, where no gradient moves the codewords."""
