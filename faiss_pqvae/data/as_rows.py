@@ -1,6 +1,7 @@
 """Items that callers hand in as something else than an array, as something with rows to read.
 
-pandas, pyarrow and Pillow are never imported: who hands in one of their objects has them.
+pandas, pyarrow and Pillow are never imported: who hands in one of their objects has them. Nor are
+Hugging Face's datasets.
 """
 
 from __future__ import annotations
@@ -33,9 +34,9 @@ def as_rows(x: Any, item_shape: Shape, what: str) -> Any:
     Args:
         x: these, as they are; vectors of integers, or floats of another byte order or more than 8
             bytes, are converted when they are read. Tables of numbers and columns of vectors (of
-            pandas, polars, Arrow); lists of arrays, of tensors, of numbers or of PIL images; a
-            map-style Dataset of torch, whose items are these, or pairs with a label, which is left
-            out: read item by item.
+            pandas, polars, Arrow, datasets); lists of arrays, of tensors, of numbers or of PIL
+            images; a map-style Dataset of torch, whose items are these, or pairs with a label,
+            which is left out: read item by item.
         item_shape: expected shape of one item, (c, h, w) or (d,); None where it is not known.
         what: its name in messages.
 
@@ -46,6 +47,8 @@ def as_rows(x: Any, item_shape: Shape, what: str) -> Any:
     if type(x) is np.ndarray and x.dtype in _PLAIN:  # of nearly every search
         return x
     check_dense(x, what)
+    if _is_from("datasets", x):
+        x = _of_datasets(x)
     if _is_from("pyarrow", x):
         x = _of_arrow(x, what)
         if x.shape == (0, 0):  # lists without a row
@@ -112,6 +115,18 @@ def _of_arrow(x: Any, what: str) -> Any:
                 "numpy.stack(...) of what its rows stand for"
             )
     return x.to_numpy()
+
+
+def _of_datasets(x: Any) -> Any:
+    """A column of vectors as Arrow holds it: row by row it takes tens of times as long."""
+    dataset: Any = getattr(x, "source", None)
+    if not (hasattr(x, "column_name") and hasattr(dataset, "data")):
+        return x  # no column; one within another; a stream
+    if dataset.format["type"] == "custom":  # what a row is, a function says when it is read
+        return x
+    if column_kinds(dataset.data.schema)[x.column_name] != "vectors":
+        return x
+    return dataset.select_columns(x.column_name).with_format("arrow")[:]
 
 
 def _imported_by_arrow(x: Any) -> Any:

@@ -52,7 +52,7 @@ class Items:
         """Names of one's own.
 
         Args:
-            names: (n,) strings.
+            names: (n,) strings; a column of Arrow, too.
             ids: (n,) int64 of the items; by default 0 to n.
 
         Raises:
@@ -60,7 +60,8 @@ class Items:
             ValueError: another number of ids, an id or a name that is there twice, an empty name,
                 the id -1, which is FAISS's for nothing.
         """
-        names = [_checked_name(name) for name in names]
+        plain = names.to_pylist() if hasattr(names, "to_pylist") else names
+        names = [_checked_name(name) for name in plain]
         own = np.arange(len(names)) if ids is None else as_ids(ids, len(names))
         check_once(names, "names")
         check_once(own, "ids")

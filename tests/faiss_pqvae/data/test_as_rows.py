@@ -63,6 +63,45 @@ class ArrayOnly:
         return X
 
 
+class HuggingFace:
+    """What is seen of a Dataset of Hugging Face's datasets."""
+
+    data = pa.table({"id": range(7), "emb": FIXED})
+
+    def __init__(self, kind: str | None = None, names: tuple[str, ...] = ("id", "emb")) -> None:
+        self.format, self.names = {"type": kind}, names
+
+    def select_columns(self, name: str) -> Any:
+        return HuggingFace(self.format["type"], (name,))
+
+    def with_format(self, kind: str) -> Any:
+        return HuggingFace(kind, self.names)
+
+    def __len__(self) -> int:
+        return 7
+
+    def __getitem__(self, rows: Any) -> Any:
+        table = self.data.select(self.names)[rows]
+        assert self.format["type"] == "arrow"
+        return table
+
+
+class HuggingFaceColumn:
+    """A column of it: as long as it need not be, it is not read row by row."""
+
+    __module__ = "datasets.arrow_dataset"
+
+    def __init__(self, source: Any, column_name: str) -> None:
+        self.source, self.column_name = source, column_name
+
+    def __len__(self) -> int:
+        return 7
+
+    def __getitem__(self, i: int) -> Any:
+        assert self.source.format["type"] == "custom"
+        return 2 * X[i]
+
+
 VECTORS = {
     "list of arrays": [*X],
     "tuple of arrays": (*X,),
@@ -92,6 +131,7 @@ VECTORS = {
     "Arrow batch": WIDE.to_batches()[0],
     "protocol of Arrow columns": ArrowColumn(),
     "protocol of Arrow tables": ArrowTable(),
+    "column of datasets": HuggingFaceColumn(HuggingFace(), "emb"),
     "array protocol": ArrayOnly(),
     "memoryview": memoryview(X),
     "int8": X.astype(np.int8),
@@ -112,6 +152,10 @@ VECTORS = {
 @pytest.mark.parametrize("name", VECTORS)
 def test_as_rows__vectors(name: str) -> None:
     np.testing.assert_array_equal(read(VECTORS[name]), X)
+
+
+def test_as_rows__a_column_of_datasets_with_a_transform_is_what_that_makes() -> None:
+    np.testing.assert_array_equal(read(HuggingFaceColumn(HuggingFace("custom"), "emb")), 2 * X)
 
 
 class Photos(Dataset):

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -76,6 +77,13 @@ def test_items__ids_are_integers_of_64_bits(ids):
         Items.of_names(["a", "b"], ids)
     with pytest.raises(TypeError, match="expected ids of dtype int64, got"):
         Items.of_names(["a", "b"]).names(ids)
+
+
+def test_of_names__takes_a_column_of_arrow():
+    names = pa.chunked_array([["a"], ["b", "c"]])
+    assert Items.of_names(names).names([2, 0, 1]).tolist() == ["c", "a", "b"]
+    with pytest.raises(TypeError, match="names as strings, got NoneType"):
+        Items.of_names(pa.array(["a", None]))
 
 
 def test_of_names__refuses_what_is_no_string():
