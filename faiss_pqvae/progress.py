@@ -14,6 +14,12 @@ from tqdm import tqdm
 
 _log = logging.getLogger(__name__)
 
+# What, how much of how much, how long it took, and how long it will take.
+_SO_FAR = "{l_bar}{bar}| {n:,.0f} of {total:,.0f}{unit}, {elapsed}, {remaining} left{postfix}"
+_DONE = "{l_bar}{bar}| {n:,.0f} of {total:,.0f}{unit}, {elapsed}{postfix}"
+_SECONDS = "{l_bar}{bar}| {n:,.0f} of {total:,.0f} s{postfix}"
+_TICKS = "{desc}: {elapsed}{postfix}"
+
 
 def _assumed_size() -> dict[str, int]:
     """The size of a terminal that has none, as in `docker run -t`: tqdm would draw nothing."""
@@ -56,8 +62,8 @@ class Progress:
         line_every_s: float = 30.0,
         short_s: float = 2.0,
     ) -> None:
-        layout = "{l_bar}{bar}| {n:.0f}/{total:.0f} s{postfix}" if seconds else None
-        self._ticks = total is None
+        self._ticks, self._seconds = total is None, seconds
+        layout = _SECONDS if seconds else _SO_FAR
         self._bar = tqdm(
             total=total,
             initial=initial,
@@ -65,14 +71,15 @@ class Progress:
             unit=f" {unit}" if unit else "",
             delay=short_s,
             leave=not inner,
-            bar_format="{desc}: {elapsed}{postfix}" if self._ticks else layout,
+            bar_format=_TICKS if self._ticks else layout,
             disable=None if shown else True,
             **_assumed_size(),
         )
         self._logs = shown and self._bar.disable  # tqdm's word for: this is no terminal
         self.what, self.total, self.n, self._unit = what, total, initial, unit
         self._every_s, self._short_s, self._facts = line_every_s, short_s, ""
-        self._started = self._said = time.monotonic()
+        self._initial, self._started = initial, time.monotonic()
+        self._said = self._started
         self._said_last: tuple[float, str] | None = None
         self._over = threading.Event()
 
@@ -88,6 +95,9 @@ class Progress:
         trace: TracebackType | None,
     ) -> None:
         self._over.set()
+        counts = not (self._ticks or self._seconds)
+        if counts and self.total is not None and self.n >= self.total:
+            self._bar.bar_format = _DONE
         self._bar.close()
         news = self._ticks or self._said_last != (self.n, self._facts)
         if self._logs and kind is None and self._is_long() and news:
@@ -125,4 +135,12 @@ class Progress:
         unit = f" {self._unit}" if self._unit else ""
         far = "" if self.total is None else f"{self.n:,.0f} of {self.total:,.0f}{unit}, "
         facts = f" ({self._facts})" if self._facts else ""
-        _log.info("%s: %s%.0f s%s", self.what, far, self._said - self._started, facts)
+        passed_s = self._said - self._started
+        _log.info("%s: %s%.0f s%s%s", self.what, far, passed_s, self._left(passed_s), facts)
+
+    def _left(self, passed_s: float) -> str:
+        """How long the rest takes at the pace until now, where that can be told."""
+        new = self.n - self._initial
+        if self.total is None or self._seconds or new <= 0 or self.n >= self.total:
+            return ""
+        return f", {passed_s * (self.total - self.n) / new:.0f} s left"

@@ -104,8 +104,9 @@ def store(
 
 
 def _batches(source: Source, rows: IdArray | None, size: int, what: str) -> Iterator[Any]:
-    from faiss_pqvae.data.batches import read_batches, read_rows
+    from faiss_pqvae.data.batches import read_batches, read_rows, rows_at_a_time
 
+    size = rows_at_a_time(source, size)
     if rows is None:
         yield from read_batches(source, size, what)
         return

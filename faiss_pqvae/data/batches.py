@@ -19,6 +19,7 @@ from faiss_pqvae.progress import Progress
 
 _TOLERANCE = 1e-3  # resizing and rounding may leave [0, 1] by a little
 _PIECE_BYTES = 4 << 20  # of items that are read at a time for their key
+_STEP = 16  # pictures that are read at a time at least, for the threads that decode them
 
 
 def check_items(
@@ -137,6 +138,17 @@ def read_batches(x: Any, batch_size: int, what: str) -> Iterator[Tensor]:
     for start in range(0, len(x), batch_size):
         yield read_rows(x, slice(start, start + batch_size), what)
         _let_go(getattr(x, "source", x))
+
+
+def rows_at_a_time(x: Any, most: int) -> int:
+    """So many rows of x, at most `most`, that a bar moves: large pictures take long to decode.
+
+    Args:
+        x: what `check_items` returned.
+        most: 1 or more.
+    """
+    item_bytes = int(math.prod(x.shape[1:]) * x.dtype.itemsize)
+    return min(most, max(_STEP, _PIECE_BYTES // max(1, item_bytes)))
 
 
 def read_any_rows(x: Any, rows: npt.NDArray[np.int64], what: str) -> Tensor:

@@ -1,4 +1,4 @@
-"""Small pictures for a page of HTML: PNG in base64."""
+"""Small pictures for a page of HTML, in base64."""
 
 from __future__ import annotations
 
@@ -26,11 +26,15 @@ def thumbnail(pixels: npt.NDArray[Any], side: int) -> str:
     image = import_extra("PIL.Image").fromarray(
         channels_last[:, :, 0] if len(pixels) == 1 else channels_last
     )
-    return _png(image, side)
+    image.thumbnail((side, side))
+    return _base64(image, "PNG")
 
 
 def thumbnail_of_file(path: Path, side: int) -> str | None:
-    """As `thumbnail`, of a file; None where there is no file that can be read as an image."""
+    """As `thumbnail`, of a file, but JPEG, which photographs take less of.
+
+    None where there is no file that can be read as an image.
+    """
     pillow, upright = import_extra("PIL.Image"), import_extra("PIL.ImageOps").exif_transpose
     if not path.is_file():
         return None
@@ -38,15 +42,18 @@ def thumbnail_of_file(path: Path, side: int) -> str | None:
         with pillow.open(path) as image:
             image.draft("RGB", (side, side))  # JPEG's own scaling
             image = upright(image)
-            shown = image if image.mode in ("L", "RGB", "RGBA") else image.convert("RGB")
-            return _png(shown, side)
+            shown = image.convert("RGBA" if image.has_transparency_data else "RGB")
+            shown.thumbnail((side, side))
+            if shown.mode == "RGBA":
+                white = pillow.new("RGBA", shown.size, "white")
+                shown = pillow.alpha_composite(white, shown).convert("RGB")
+            return _base64(shown, "JPEG", quality=85)
     # Pillow's decoders raise OSError, SyntaxError, struct.error and more on damaged files.
     except Exception:
         return None
 
 
-def _png(image: Any, side: int) -> str:
-    image.thumbnail((side, side))
+def _base64(image: Any, form: str, **options: Any) -> str:
     buffer = io.BytesIO()
-    image.save(buffer, "PNG", optimize=True)
+    image.save(buffer, form, optimize=True, **options)
     return base64.b64encode(buffer.getvalue()).decode("ascii")

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from faiss_pqvae.data.batches import read_batches
+from faiss_pqvae.data.batches import read_batches, rows_at_a_time
 from faiss_pqvae.data.source import Rows
 from faiss_pqvae.files import read_checked, space_for, sync, write_checked
 from faiss_pqvae.index.front import Front
@@ -121,7 +121,8 @@ class _Computing:
 
     def _items(self, doing: str) -> Iterator[Tensor]:
         with Progress(doing, len(self.x), unit="items", shown=self.progress) as bar:
-            for items in read_batches(self.x, self.batch_size, self.what):
+            rows = rows_at_a_time(self.x, self.batch_size)
+            for items in read_batches(self.x, rows, self.what):
                 yield items
                 bar.update(len(items))
 

@@ -5,6 +5,7 @@ import io
 import logging
 import os
 import pty
+import re
 import sys
 import time
 from pathlib import Path
@@ -33,7 +34,7 @@ def test_progress__a_log_gets_lines_that_say_what_and_how_far(log):
         bar.note(recall="0.5")
         bar.update(1500)
     assert log.messages == [
-        "neighbours: 500 of 2,000 vectors, 0 s",
+        "neighbours: 500 of 2,000 vectors, 0 s, 0 s left",
         "neighbours: 2,000 of 2,000 vectors, 0 s (recall=0.5)",  # once, although it is the end
     ]
 
@@ -69,7 +70,10 @@ def test_progress__says_nothing_at_the_end_of_what_failed(log):
 
 @pytest.mark.parametrize(
     ("options", "shown"),
-    [({"unit": "vectors"}, "| 5/9 ["), ({"unit": "s", "seconds": True}, "| 5/9 s")],
+    [
+        ({"unit": "vectors"}, "| 5 of 9 vectors, 00:00, 00:0"),
+        ({"unit": "s", "seconds": True}, "| 5 of 9 s"),
+    ],
 )
 def test_progress__a_terminal_gets_a_bar(options, shown, log, monkeypatch):
     stderr = Terminal()
@@ -81,6 +85,31 @@ def test_progress__a_terminal_gets_a_bar(options, shown, log, monkeypatch):
     assert "settling:  56%" in stderr.getvalue()
     assert shown in stderr.getvalue()
     assert log.messages == []
+
+
+def test_progress__a_log_says_how_long_the_rest_takes(log, monkeypatch):
+    now = iter([100.0, 100.0, 130.0, 130.0, 130.0])
+    monkeypatch.setattr(time, "monotonic", lambda: next(now, 140.0))
+    with Progress("adding", 500, unit="items", initial=100, **AT_ONCE) as bar:
+        bar.update(100)
+    assert re.match(r"adding: 200 of 500 items, [34]0 s, (90|120) s left$", log.messages[0])
+
+
+def test_progress__of_a_budget_in_seconds_says_no_time_beside_it(log):
+    with Progress("training", 60, unit="s", seconds=True, **AT_ONCE) as bar:
+        bar.update(20)
+    assert log.messages == ["training: 20 of 60 s, 0 s"]
+
+
+def test_progress__a_bar_that_is_done_has_nothing_left(monkeypatch):
+    stderr = Terminal()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    with Progress("adding", 2_000, unit="items", **AT_ONCE) as bar:
+        bar.update(500)
+        bar.update(1_500)
+    last = stderr.getvalue().split("\r")[-1]
+    assert " 2,000 of 2,000 items, 00:00" in last
+    assert " left" not in last
 
 
 def test_progress__is_where_every_bar_comes_from():

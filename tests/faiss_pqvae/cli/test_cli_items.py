@@ -1,9 +1,14 @@
 """Names and ids in a shell: what build keeps, add adds and search prints."""
 
+import importlib
 import json
 import math
 import re
 import shutil
+import tempfile
+import webbrowser
+from html.parser import HTMLParser
+from urllib.parse import unquote
 
 import numpy as np
 import pyarrow as pa
@@ -12,10 +17,14 @@ import pytest
 from PIL import Image
 
 from faiss_pqvae import LatentIndex, read_index, write_index
-from faiss_pqvae.cli import main
+from faiss_pqvae.cli import main, search_page
+from faiss_pqvae.cli.search_page import _shares
 from faiss_pqvae.index.items import Items
+from faiss_pqvae.messages import printable
 from faiss_pqvae.native import faiss
 from faiss_pqvae.registry import datasets
+
+search_module = importlib.import_module("faiss_pqvae.cli.search")
 
 NATIVE = {
     "plain": lambda: faiss.IndexPQ(8, 2, 8),
@@ -474,7 +483,7 @@ def test_info__says_whether_items_have_names(bundle, photos, capsys):
 
 
 def _pictures(path):
-    return path.read_text().count("data:image/png;base64,")
+    return path.read_text().count('src="data:image/')
 
 
 def test_html__a_folder_is_no_page(tmp_path, capsys):
@@ -491,8 +500,126 @@ def test_html__shows_queries_beside_results(bundle, photos, tmp_path, capsys):
     assert f"3 of 3 queries in {page}" in capsys.readouterr().err
     assert _pictures(page) == 3 * (1 + 2)
     main(["search", b, str(photos), "--k", "1", "--html", str(page)])
-    assert "cat/&lt;i&gt;&amp;.png" in page.read_text()
-    assert "<i>" not in page.read_text()
+    assert ">cat/&lt;i&gt;&amp;.png</a>" in page.read_text()
+    assert "<i>&" not in page.read_text()
+    assert '/cat/%3Ci%3E%26.png">' in page.read_text()
+
+
+@pytest.mark.parametrize(
+    "name", ['"><script>alert(1)</script>', "' onload='x", "\x1b[31m", "&amp;"]
+)
+def test_html__a_name_is_text(bundle, photos, tmp_path, name):
+    b, page = bundle(), tmp_path / "page.html"
+    folder = photos / name.replace("/", "\N{DIVISION SLASH}")
+    shutil.move(photos / "dog", folder)
+    main(["build", b, str(photos)])
+    main(["search", b, str(photos), "--k", "5", "--html", str(page)])
+    seen = Seen(page.read_text())
+    assert [value for name, value in seen.attributes if name.startswith("on")] == []
+    assert "script" not in seen.tags
+    assert sum(text.startswith(printable(folder.name)) for text in seen.texts) == 3 * (1 + 5)
+    links = [value for name, value in seen.attributes if name == "href"]
+    assert {unquote(link) for link in links} == {
+        f"file://{path}" for path in photos.resolve().rglob("*.png")
+    }
+
+
+class Seen(HTMLParser):
+    """What a browser would make of a page."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.attributes, self.texts = [], [], []
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+
+def test_html__needs_no_other_file_and_says_how_was_searched(bundle, photos, tmp_path):
+    b, page = bundle(), tmp_path / "page.html"
+    main(["build", b, str(photos)])
+    main(["search", b, str(photos), "--k", "3", "--html", str(page)])
+    seen = Seen(page.read_text())
+    assert {tag for tag in seen.tags if tag in ("script", "link", "iframe")} == set()
+    assert all(value.startswith("data:") for name, value in seen.attributes if name == "src")
+    assert "url(" not in page.read_text()
+    facts = dict(zip(*(_inside(page.read_text(), tag) for tag in ("dt", "dd")), strict=True))
+    assert re.fullmatch(r"[0-9.,]+ ms a query, reading .*", facts.pop("time"))
+    assert facts == {
+        "index": "PQVAE2x8,RFlat",
+        "items": "5",
+        "search": "adc, k 3",
+        "distance": "squared L2, smaller is nearer",
+        "queries": "5",
+    }
+    assert _inside(page.read_text(), "b") == ["query", "1", "2", "3"] * 5  # and ranks
+
+
+def _inside(text, tag):
+    return re.findall(f"<{tag}>(.*?)</{tag}>", text)
+
+
+def test_html__the_farthest_has_the_longest_bar():
+    assert _shares(np.array([1, 2, 4], "f4")) == [0.25, 0.5, 1]
+    assert _shares(np.array([3, 0, -1], "f4")) == [1, 0.25, 0]  # inner products
+    assert _shares(np.zeros(2, "f4")) == [0, 0]
+    assert _shares(np.empty(0, "f4")) == []
+
+
+def test_html__pictures_that_were_found_twice_are_read_once(bundle, photos, tmp_path, monkeypatch):
+    b, page, read = bundle(), tmp_path / "page.html", []
+    main(["build", b, str(photos)])
+    monkeypatch.setattr(
+        search_page, "thumbnail_of_file", lambda path, side: read.append(path) or "AAAA"
+    )
+    main(["search", b, str(photos), "--k", "5", "--html", str(page)])
+    assert _pictures(page) == 5 * (1 + 5)
+    assert len(read) == 5 + 5
+
+
+def test_open__shows_the_page_that_was_written(bundle, photos, tmp_path, monkeypatch, capsys):
+    b, page, opened = bundle(), tmp_path / "a page.html", []
+    monkeypatch.setattr(webbrowser, "open", lambda uri: opened.append(uri) or True)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    main(["build", b, str(photos)])
+    main(["search", b, str(photos), "--html", str(page), "--open"])
+    assert opened == [f"file://{tmp_path}/a%20page.html"]
+    capsys.readouterr()
+    main(["search", b, str(photos), "--open"])
+    (written,) = tmp_path.glob("faiss-pqvae-*/search.html")
+    assert f"5 of 5 queries in {written}\n" in capsys.readouterr().err
+    assert opened[1:] == [written.as_uri()]
+    assert _pictures(written) == 5 * (1 + 5)
+
+
+def test_open__without_a_browser_says_where_the_page_is(
+    bundle, photos, tmp_path, monkeypatch, capsys
+):
+    b, page = bundle(), tmp_path / "page.html"
+    main(["build", b, str(photos)])
+    capsys.readouterr()
+    monkeypatch.setattr(webbrowser, "open", lambda uri: False)
+    with pytest.raises(SystemExit, match="2"):
+        main(["search", b, str(photos), "--html", str(page), "--open"])
+    said = capsys.readouterr()
+    assert f"faiss-pqvae: found no browser to open {page} in: open it by hand" in said.err
+    assert len(said.out.splitlines()) == 1 + 5  # what was found is not lost
+    assert _pictures(page) == 5 * (1 + 5)
+
+
+def test_search__batch_by_batch_finds_the_same(bundle, photos, capsys, monkeypatch):
+    b = bundle()
+    main(["build", b, str(photos)])
+    whole = _found(capsys, b, photos, "--k", 3)
+    monkeypatch.setattr(search_module, "_QUERIES", 2)
+    parts = _found(capsys, b, photos, "--k", 3)
+    assert (parts["I"], parts["names"]) == (whole["I"], whole["names"])
+    np.testing.assert_allclose(parts["D"], whole["D"], rtol=1e-5)
 
 
 @pytest.mark.parametrize("suffix", ["npy", "parquet"])
@@ -535,10 +662,9 @@ def test_html__of_vectors_has_names(bundle, vectors, tmp_path, capsys):
 
 
 def test_html__is_not_endless(make_items):
-    from faiss_pqvae.cli.search_page import Thumbnails, page
-
     x, names = make_items(9, (3, 8, 8)), Items.of_parts([("q", 9)], "")
-    found = np.zeros((9, 2), np.float32), np.zeros((9, 2), np.int64)
-    text, shown = page("q", x, names, found, Thumbnails(None, None), limit_bytes=1000)
+    found = search_page.Found(np.zeros((9, 2), np.float32), np.zeros((9, 2), np.int64), 0.0)
+    stored = search_page.Thumbnails(None, None)
+    text, shown = search_page.page("q", {}, x, names, found, stored, limit_bytes=1000)
     assert 1 <= shown < 9
     assert f"The first {shown} of 9 queries." in text

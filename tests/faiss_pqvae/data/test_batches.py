@@ -9,7 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from faiss_pqvae.arguments import at_least_1, output
-from faiss_pqvae.data.batches import check_items, read_batches, read_rows, read_sample, sample_rows
+from faiss_pqvae.data.batches import (
+    check_items,
+    read_batches,
+    read_rows,
+    read_sample,
+    rows_at_a_time,
+    sample_rows,
+)
 
 FLOATS = [np.float16, np.float32, np.float64]
 
@@ -320,3 +327,18 @@ def test_at_least_1__rejects_less(value) -> None:
 def test_at_least_1__rejects_what_is_no_integer(value) -> None:
     with pytest.raises(TypeError):
         at_least_1("nprobe", value)
+
+
+@pytest.mark.parametrize(
+    ("x", "rows"),
+    [
+        (np.empty((9, 96), np.float32), 1024),
+        (np.empty((9, 1, 28, 28), np.uint8), 1024),
+        (np.empty((9, 3, 224, 224), np.uint8), 27),  # of 4 MiB
+        (torch.empty((9, 3, 112, 112)), 27),
+        (np.empty((9, 3, 1024, 1024), np.uint8), 16),  # for threads
+    ],
+)
+def test_rows_at_a_time__are_few_of_large_pictures(x, rows):
+    assert rows_at_a_time(x, 1024) == rows
+    assert rows_at_a_time(x, 5) == 5

@@ -34,6 +34,12 @@ def test_thumbnail_of_file__stands_upright(tmp_path):
     assert _decoded(thumbnail_of_file(tmp_path / "a.jpg", 10)).size == (5, 10)
 
 
+def test_thumbnail_of_file__what_is_transparent_lies_on_white(tmp_path):
+    Image.new("RGBA", (40, 40), (0, 0, 0, 0)).save(tmp_path / "a.png")
+    image = _decoded(thumbnail_of_file(tmp_path / "a.png", 10))
+    assert (image.format, image.size, image.getpixel((5, 5))) == ("JPEG", (10, 10), (255,) * 3)
+
+
 def test_thumbnail_of_file__of_what_is_no_image(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"no image")
     assert [thumbnail_of_file(tmp_path / name, 10) for name in ("a.jpg", "gone", "")] == [None] * 3
