@@ -13,6 +13,7 @@ from faiss_pqvae import checkout
 
 if TYPE_CHECKING:
     from faiss_pqvae.codebooks import Codebooks
+    from faiss_pqvae.data.open import ImageOptions, open_source
     from faiss_pqvae.index.bundle import read_index, write_index
     from faiss_pqvae.index.factory import index_factory, register, unregister
     from faiss_pqvae.index.gpu import index_cpu_to_gpu, index_gpu_to_cpu
@@ -52,6 +53,7 @@ __all__ = [
     "CodeSpec",
     "Codebooks",
     "Contrastive",
+    "ImageOptions",
     "Items",
     "LabelTraining",
     "LatentIndex",
@@ -75,6 +77,7 @@ __all__ = [
     "methods",
     "objectives",
     "open_shards",
+    "open_source",
     "read_index",
     "register",
     "serialize_index",
@@ -85,6 +88,7 @@ __all__ = [
 # Where each name is; the imports above say the same to readers of types.
 _HOMES = {
     "codebooks": ["Codebooks"],
+    "data.open": ["ImageOptions", "open_source"],
     "index.bundle": ["read_index", "write_index"],
     "index.factory": ["index_factory", "register", "unregister"],
     "index.gpu": ["index_cpu_to_gpu", "index_gpu_to_cpu"],

@@ -31,6 +31,7 @@ from faiss_pqvae.data.open import ImageOptions
 from faiss_pqvae.files import check_folder
 from faiss_pqvae.index.bundle import read_config, read_index, write_index
 from faiss_pqvae.index.factory import Training
+from faiss_pqvae.index.grammar import parse
 from faiss_pqvae.index.latent_index import LatentIndex
 from faiss_pqvae.messages import counted
 from faiss_pqvae.model import team
@@ -106,7 +107,11 @@ def train(
         training: the loop.
         learning: the objective.
     """
-    metric = None if metric is None else metric_name(metric)  # before anything is read
+    # Before anything is read: a slip of the pen should not cost the reading of all photographs.
+    metric = None if metric is None else metric_name(metric)
+    parse(factory)
+    if is_pretrained(encoders, encoder):
+        wanted_by(encoder)
     with team.joined(training.device):
         team.by_first(lambda: _check_out(out))
         if not team.is_first():  # what all would say, one says

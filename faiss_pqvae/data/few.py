@@ -20,6 +20,6 @@ def warn_of_few(n: int, k: int, points: str, centroids: str) -> None:
     """
     if n < POINTS_PER_CENTROID * k:
         _log.warning(
-            "%s %s for %s %s: please provide at least %s",
+            "%s %s for %s %s are few: it goes on, and finds more with %s or more",
             *(f"{n:,}", points, f"{k:,}", centroids, f"{POINTS_PER_CENTROID * k:,}"),
         )

@@ -177,7 +177,8 @@ class Given(NamedTuple):
                 f"the encoder {found.reference} is not the one that the codes were learned behind: "
                 f"its weights have the sha256 {fingerprint[:12]}..., expected "
                 f"{record['sha256'][:12]}...; pass {_described(record)} with its weights as they "
-                "were, as read_index(path, encoder=...), or in a shell --encoder"
+                "were, which a bundle does not hold of a frozen network, as read_index(path, "
+                "encoder=...), or in a shell --encoder"
             )
         _check_probe(front.backbone, shape, record["probe"], record)
         front.learned_behind = fingerprint

@@ -64,4 +64,4 @@ def test_import__and_the_commands_help_need_no_torch() -> None:
     assert heavy == ""
     assert "did you mean 'search'?" in done.stderr
     assert f"faiss-pqvae {fpq.__version__}" in done.stdout
-    assert "Print what a bundle holds." in done.stdout
+    assert "Print what a bundle holds" in done.stdout

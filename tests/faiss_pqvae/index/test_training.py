@@ -238,8 +238,8 @@ def test_train__transforms_are_kept_and_not_learned_again(damaged, monkeypatch, 
 @pytest.mark.parametrize(
     ("description", "n", "expected"),
     [
-        ("IVF4,PQVAE2x3", 155, "155 training items for 4 inverted lists: please provide at least "),
-        ("PQVAE2x3", 155, "124 training items for 8 codewords in a codebook: please provide"),
+        ("IVF4,PQVAE2x3", 155, "155 training items for 4 inverted lists are few: it goes on"),
+        ("PQVAE2x3", 155, "124 training items for 8 codewords in a codebook are few: it goes on"),
     ],
 )
 def test_train__warns_of_too_few(description, n, expected, caplog, capfd):
