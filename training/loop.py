@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator
@@ -35,6 +36,8 @@ from .objectives.protocol import Objective, Setup, Way, values_of
 from .synced_norm import synced
 
 History = list[dict[str, Any]]
+
+_logger = logging.getLogger(__name__)
 
 _SAVE_EVERY_S = 60.0
 _APART = 1e-2  # of the largest weight: further than rounding leads two processes
@@ -279,7 +282,20 @@ class Trainer:
                         self.save()
                     elif self._is_time_to_save():
                         self.save()
+            self._warn_of_short_budget()
             self._finish()
+
+    def _warn_of_short_budget(self) -> None:
+        """Where the budget ended before all items were seen once, and nothing had been learned."""
+        if self.budget_s is None or not self.total_steps or self.step >= self.steps_per_epoch:
+            return
+        _logger.warning(
+            "the budget of %g minutes was over after %d of the %d steps of one epoch: codes find "
+            "little after so few; give it more minutes",
+            self.budget_s / 60,
+            self.step,
+            self.steps_per_epoch,
+        )
 
     def _is_time_to_save(self) -> bool:
         """Within an epoch: every so many steps, and once a minute where these are slow."""

@@ -493,6 +493,16 @@ def test_fit__a_budget_ends_the_training_and_shapes_the_schedule(learned):
     assert epochs[-1]["lr"] < 0.05 * config().lr
 
 
+@pytest.mark.parametrize(("minutes", "warns"), [(0.05, True), (0.5, False)])
+def test_fit__says_that_a_budget_was_over_before_anything_was_learned(minutes, warns, caplog):
+    settings = config(budget_minutes=minutes, views=Views(shift=0.1))
+    options = {"objective": CONTRASTIVE["objective"], "clock": ticking()}
+    history = fit(model(**CONTRASTIVE), images(), settings, **options)
+    assert (history[-1]["step"] < history[0]["steps_per_epoch"]) == warns
+    said = f"the budget of {minutes:g} minutes was over after {history[-1]['step']} of the"
+    assert (said in caplog.text) == warns
+
+
 def test_fit__a_budget_goes_on_with_what_is_left(tmp_path):
     settings = config(budget_minutes=0.5, views=Views(shift=0.1), checkpoint_every=1)
     options = {"objective": CONTRASTIVE["objective"], "folder": tmp_path}
