@@ -106,6 +106,8 @@ class Progress:
     def update(self, n: float = 1) -> None:
         """So many units more are done."""
         self.n += n
+        if self.total is not None and self.n > self.total:  # tqdm would forget the total
+            self.extend(self.n)
         self._bar.update(n)
         self._now_and_then()
 

@@ -6,6 +6,7 @@ import ast
 import errno
 import importlib
 import inspect
+import io
 import logging
 import os
 import sys
@@ -49,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Which of its files FAISS tries, and what torch counted in an import that Ctrl-C ended.
     for library in ("faiss.loader", "torch"):
         logging.getLogger(library).setLevel(logging.WARNING)
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a name is shown wherever it is printed
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         try:
             _run(given)

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from faiss_pqvae.cli.drawing import Row, bars, columns, histogram, in_bytes, takes_blocks
 from faiss_pqvae.cli.reading import Bundle, is_of_shards
+from faiss_pqvae.messages import printable
 
 if TYPE_CHECKING:
     from faiss_pqvae import Items, LatentIndex
@@ -125,21 +126,22 @@ def _bytes(bundle: Path, config: dict[str, Any], index: LatentIndex) -> list[str
     from faiss_pqvae.cli.stored_bytes import stored_bytes
 
     found = stored_bytes(bundle, config, index)
+    largest_first = sorted(found.parts.items(), key=lambda part: -part[1])
     memory = f"memory: {in_bytes(found.memory)} or more"
     if found.front:
         memory += f", {in_bytes(found.front)} of it an encoder that is not in the bundle"
     if found.mapped:
         memory += f"; {in_bytes(found.mapped)} less with --mmap"
     item = [f"each item takes {found.item:,.1f} of them"] if index.ntotal else []
-    return [*_chart("bytes on the disk", found.parts), *item, memory]
+    return [*_chart("bytes on the disk", dict(largest_first)), *item, memory]
 
 
 def _chart(title: str, parts: dict[str, int]) -> list[str]:
-    """A bar for each part, the largest first, with its bytes and its share of all."""
+    """A bar for each part, with its bytes and its share of all."""
     total = sum(parts.values())
     rows = [
         Row(name, n_bytes, f"{in_bytes(n_bytes):>8}  {n_bytes / max(1, total):>4.0%}")
-        for name, n_bytes in sorted(parts.items(), key=lambda part: -part[1])
+        for name, n_bytes in parts.items()
     ]
     drawn = bars(rows, columns(sys.stdout), blocks=takes_blocks(sys.stdout))
     return [f"{title}: {in_bytes(total)}", *drawn]
@@ -172,13 +174,14 @@ def _use_of_codewords(index: LatentIndex) -> list[str]:
 
     from faiss_pqvae.model.clustering import histogram as counted_codewords
     from faiss_pqvae.model.clustering import perplexity, usage
-    from faiss_pqvae.native.store.contents import codeword_ids
+    from faiss_pqvae.native.store.contents import codeword_blocks
 
     ksub = index.model.quantizer.ksub
     if not index.ntotal:
         return ["use of codewords: none yet, the index is empty"]
-    ids = torch.from_numpy(codeword_ids(index.faiss_index))
-    counts = counted_codewords(ids, ksub)
+    counts = torch.zeros(index.model.M, ksub, dtype=torch.int64)
+    for ids in codeword_blocks(index.faiss_index):
+        counts += counted_codewords(torch.from_numpy(ids), ksub)
     used, spread = usage(counts).tolist(), perplexity(counts).tolist()
     shown = _shown(spread)
     part = "level" if index.model.structure == "residual" else "sub-quantizer"
@@ -213,4 +216,6 @@ def _drawn(counts: npt.NDArray[Any]) -> str:
 def _names(items: Items | None) -> str:
     if items is None:
         return "none, items have ids only"
-    return f"of {len(items)} items" + (f", files in {items.root}" if items.root else "")
+    return f"of {len(items)} items" + (
+        f", files in {printable(str(items.root))}" if items.root else ""
+    )

@@ -161,7 +161,7 @@ def _write_page(
     if stored.lost and index.items is not None:
         print(
             f"{counted(stored.lost, 'picture')} of stored items not found in "
-            f"{index.items.root}: give --root FOLDER, where the files are now",
+            f"{printable(str(index.items.root))}: give --root FOLDER, where the files are now",
             file=sys.stderr,
         )
 

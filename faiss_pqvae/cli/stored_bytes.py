@@ -68,7 +68,7 @@ def stored_bytes(folder: Path, config: dict[str, Any], index: LatentIndex) -> St
     mapped = 0
     if maps(index.faiss_index):
         id_map = 8 * index.ntotal if in_id_map(index.faiss_index) else 0
-        mapped = parts["codes"] + parts["ids"] - id_map
+        mapped = parts["codes"] + parts["ids"] - id_map + files.get("refine", 0)
     return StoredBytes(
         {name: n_bytes for name, n_bytes in parts.items() if n_bytes},
         by_items / index.ntotal if index.ntotal else 0.0,

@@ -87,6 +87,17 @@ def test_progress__a_terminal_gets_a_bar(options, shown, log, monkeypatch):
     assert log.messages == []
 
 
+@pytest.mark.parametrize("seconds", [False, True])
+def test_progress__a_bar_that_counts_past_its_total_stops_nothing(seconds, monkeypatch):
+    stderr = Terminal()
+    monkeypatch.setattr(sys, "stderr", stderr)
+    with Progress("settling", 3, seconds=seconds, **AT_ONCE) as bar:
+        for _ in range(5):
+            bar.update(1)
+            bar.note(recall="0.5")
+    assert "5 of 5" in stderr.getvalue()
+
+
 def test_progress__a_log_says_how_long_the_rest_takes(log, monkeypatch):
     now = iter([100.0, 100.0, 130.0, 130.0, 130.0])
     monkeypatch.setattr(time, "monotonic", lambda: next(now, 140.0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,8 @@ from faiss_pqvae.native.kinds.kind import Contents
 from faiss_pqvae.native.kinds.residual_quantizer import check_residual
 from faiss_pqvae.native.walk import codebook_index
 from faiss_pqvae.types import CodeArray, IdArray
+
+_BLOCK = 1 << 18  # codes that are taken apart at a time
 
 
 @dataclass(frozen=True)
@@ -95,15 +98,17 @@ def _unwrap(index: Any) -> tuple[Any, IdArray | None]:
     return native, id_map
 
 
-def codeword_ids(index: Any) -> IdArray:
+def codeword_blocks(index: Any) -> Iterator[IdArray]:
     """The codeword of every stored vector in every sub-quantizer, in no particular order.
+
+    As integers they take many times what the codes do, and so come a part at a time.
 
     Args:
         index: of a kind that `Store` takes, alone or in an IDMap. Of a residual quantizer, a
             sub-quantizer is a level.
 
-    Returns:
-        (ntotal, M) int64 in [0, ksub).
+    Yields:
+        (n, M) int64 in [0, ksub), of ntotal vectors in all.
 
     Raises:
         TypeError: another kind of index.
@@ -111,8 +116,10 @@ def codeword_ids(index: Any) -> IdArray:
     """
     holder = codebook_index(index)
     codebooks = extract_codebooks(holder)
-    codes = np.ascontiguousarray(kind_of(holder).contents(holder).codes)
-    return np.asarray(faiss.unpack_bitstrings(codes, codebooks.M, codebooks.nbits), np.int64)
+    codes = kind_of(holder).contents(holder).codes
+    for first in range(0, max(1, len(codes)), _BLOCK):
+        block = np.ascontiguousarray(codes[first : first + _BLOCK])
+        yield np.asarray(faiss.unpack_bitstrings(block, codebooks.M, codebooks.nbits), np.int64)
 
 
 def first_levels(index: Any, n_levels: int) -> Any:

@@ -21,7 +21,7 @@ from faiss_pqvae.native.kinds.residual_quantizer import check_residual
 from faiss_pqvae.native.scan import kernels
 from faiss_pqvae.native.scan.plan import Sizes
 from faiss_pqvae.native.scan.scan import Scan
-from faiss_pqvae.native.store.contents import codeword_ids, first_levels
+from faiss_pqvae.native.store.contents import codeword_blocks, first_levels
 from faiss_pqvae.native.store.store import Store
 
 AQ = faiss.AdditiveQuantizer
@@ -245,7 +245,9 @@ def test_scan__is_the_sum_of_inner_products(nbits: int, mode: str) -> None:
     D, I = _scan(mode, index, z, 20)  # noqa: E741
     centroids = extract_codebooks(index).centroids.astype(np.float64)
     tables = np.einsum("qd,mkd->qmk", z, centroids)
-    sums = sum(tables[:, m, ids] for m, ids in enumerate(codeword_ids(index).T))  # (nq, n)
+    sums = sum(
+        tables[:, m, ids] for m, ids in enumerate(np.concatenate([*codeword_blocks(index)]).T)
+    )  # (nq, n)
     np.testing.assert_allclose(D, np.take_along_axis(sums, I, 1), atol=2e-5)
     np.testing.assert_allclose(D, -np.sort(-sums, 1)[:, :20], atol=2e-5)
     assert all(len(set(row)) == 20 for row in I)
@@ -293,14 +295,14 @@ def test_scan__merges_codewords_to_their_sums() -> None:
 
 
 @pytest.mark.parametrize("nbits", [1, 4, 6, 8, 9, 12])
-def test_codeword_ids__are_those_of_the_codes(nbits: int) -> None:
+def test_codeword_blocks__are_those_of_the_codes(nbits: int) -> None:
     x = _vectors(20, 5, 1)
     index, wrapped = _index(3, nbits), faiss.IndexIDMap(_index(3, nbits))
     expected = faiss.unpack_bitstrings(index.sa_encode(x), 3, nbits)
     index.add(x)
     wrapped.add_with_ids(x, np.arange(20) + 2**40)
     for each in (index, wrapped):
-        np.testing.assert_array_equal(codeword_ids(each), expected)
+        np.testing.assert_array_equal(np.concatenate([*codeword_blocks(each)]), expected)
 
 
 @pytest.mark.parametrize("id_map", [None, faiss.IndexIDMap, faiss.IndexIDMap2])
@@ -327,7 +329,10 @@ def test_first_levels__search_as_an_index_of_them(nbits: int, id_map: Any) -> No
         assert type(first) is type(expected)
         assert extract_codebooks(first) == extract_codebooks(expected)
         assert first.ntotal == n
-        np.testing.assert_array_equal(codeword_ids(first), codeword_ids(whole)[:, :levels])
+        np.testing.assert_array_equal(
+            np.concatenate([*codeword_blocks(first)]),
+            np.concatenate([*codeword_blocks(whole)])[:, :levels],
+        )
         for a, b in zip(first.search(q, n), expected.search(q, n), strict=True):
             np.testing.assert_array_equal(a, b)
         if id_map is faiss.IndexIDMap2:

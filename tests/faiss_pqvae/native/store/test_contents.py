@@ -11,7 +11,7 @@ from faiss_pqvae.codebooks import Codebooks
 from faiss_pqvae.native import faiss
 from faiss_pqvae.native.inject import extract_codebooks, new_index_pq
 from faiss_pqvae.native.kinds import KINDS
-from faiss_pqvae.native.store.contents import codeword_ids, empty_like, flat_codes, read, write
+from faiss_pqvae.native.store.contents import codeword_blocks, empty_like, flat_codes, read, write
 
 METRICS = [faiss.METRIC_L2, faiss.METRIC_INNER_PRODUCT]
 D, N = 8, 70
@@ -76,13 +76,13 @@ def test_empty_like__codes_residuals_where_the_index_does(make_native, kind):
 @pytest.mark.parametrize("id_map", ["", "IDMap"])
 @pytest.mark.parametrize("nbits", [4, 6])
 @pytest.mark.parametrize("kind", [*COPIED, "HNSW"])
-def test_codeword_ids__of_every_kind(make_native, kind, nbits, id_map):
+def test_codeword_blocks__of_every_kind(make_native, kind, nbits, id_map):
     nbits = 4 if kind.endswith("fs") else nbits
     index = make_native(kind, nbits, METRICS[0], id_map)
     index.add_with_ids(_x(N), np.arange(N)) if id_map else index.add(_x(N))
     parts = _x(N).reshape(N, 4, 1, 2) - extract_codebooks(index).centroids
     expected = np.square(parts).sum(-1).argmin(-1)  # (N, 4)
-    found = codeword_ids(index)
+    found = np.concatenate([*codeword_blocks(index)])
     assert found.dtype == np.int64
     np.testing.assert_array_equal(np.sort(found, axis=0), np.sort(expected, axis=0))
 
