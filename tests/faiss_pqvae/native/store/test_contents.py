@@ -76,7 +76,8 @@ def test_empty_like__codes_residuals_where_the_index_does(make_native, kind):
 @pytest.mark.parametrize("id_map", ["", "IDMap"])
 @pytest.mark.parametrize("nbits", [4, 6])
 @pytest.mark.parametrize("kind", [*COPIED, "HNSW"])
-def test_codeword_blocks__of_every_kind(make_native, kind, nbits, id_map):
+def test_codeword_blocks__of_every_kind(make_native, kind, nbits, id_map, monkeypatch):
+    monkeypatch.setattr("faiss_pqvae.native.store.contents._BLOCK", N // 2 - 1)
     nbits = 4 if kind.endswith("fs") else nbits
     index = make_native(kind, nbits, METRICS[0], id_map)
     index.add_with_ids(_x(N), np.arange(N)) if id_map else index.add(_x(N))
