@@ -21,7 +21,9 @@ class TrainingConfig:
     Attributes:
         epochs: passes over the training part; 0 < epochs.
         budget_minutes: of training, validation included; the schedule then follows the clock and
-            not `epochs`. An interrupted training goes on with what is left. None: `epochs` decides.
+            not `epochs`. An interrupted training goes on with what is left. Of sums of codewords
+            no round begins after it, but their first codebooks and a round that has begun are
+            finished, which may take minutes. None: `epochs` decides.
         batch_size: items per step, at least 2 (batch normalisation needs them).
         lr: highest learning rate of Adam; it rises over the first 5 % of the steps and falls to
             zero along a cosine. The paper's 2e-4 is for far longer trainings.
