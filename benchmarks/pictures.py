@@ -37,8 +37,8 @@ MODEL = fpq.ModelConfig(encoder="mlp", width=512)
 OBJECTIVE = fpq.Contrastive(neighbours=10, n_views=4)
 TRAINING = TrainingConfig(precision="float32")
 CODE = 8, 4  # M, nbits
-CURVES = "default", "no kept views, features disturbed", "last 4 parts of the network"
-LINES = "Exact L2", "OPQ", "RQ, norm inside", "ITQ", "PQ"
+CURVES = "default", "no kept views, features disturbed", "no neighbours"
+LINES = "Exact L2", "PQ", "OPQ", "RQ, norm inside"  # with the curves as many as there are colours
 
 
 @dataclass(frozen=True)

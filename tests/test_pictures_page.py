@@ -14,6 +14,7 @@ WITH_LABELS = (
     ("pictures-dqn-few.json", "5,000 labels"),
     ("pictures-dpq-few.json", "5,000 labels"),
     ("pictures-dpq-few-9.json", "5,000 labels"),
+    ("pictures-dpq-few-pseudo.json", "5,000 labels, then classes for 43,124 others"),
     ("pictures-dpq-all.json", "50,000 labels"),
 )
 
@@ -71,6 +72,18 @@ def parts_table():
     return "\n".join(lines)
 
 
+def curve_table():
+    """mAP@1000 of the test queries after some minutes of training."""
+    curves = results("pictures-curve.json")["curves"]
+    lines = ["| learned with | first | half way | at the end |", "| --- | --- | --- | --- |"]
+    for curve in curves:
+        points = curve["points"]
+        shown = [points[0], points[len(points) // 2], points[-1]]
+        cells = [f"{100 * p['map@1000']:.1f} ({p['elapsed_s'] / 60:.1f} min)" for p in shown]
+        lines.append(f"| {' | '.join([curve['name'], *cells])} |")
+    return "\n".join(lines)
+
+
 def with_labels_table():
     """What labels bring, by fine-tuning the last parts of the network."""
     lines = [
@@ -95,7 +108,9 @@ def with_labels_table():
     return "\n".join(lines)
 
 
-@pytest.mark.parametrize("table", [without_labels_table, parts_table, with_labels_table])
+@pytest.mark.parametrize(
+    "table", [without_labels_table, parts_table, curve_table, with_labels_table]
+)
 def test_page__has_the_tables_of_the_stored_results(table):
     assert table() in PAGE
 
@@ -117,7 +132,8 @@ def test_page__says_where_the_seeds_end():
         assert f"{first}, {second} and {third} with {bits // 8} bytes" in text
 
 
-FILES = (*(name for name, _ in WITH_LABELS), *WITHOUT_LABELS, *OTHERS, "pictures-parts.json")
+MEASURED = ("pictures-parts.json", "pictures-curve.json")
+FILES = (*(name for name, _ in WITH_LABELS), *WITHOUT_LABELS, *OTHERS, *MEASURED)
 
 
 @pytest.mark.parametrize("name", FILES)

@@ -370,7 +370,7 @@ def traces_figure(
             axes.axhline(level, color=next(colours), ls="--", label=name)
         axes.set(xlabel=xlabel, ylabel=ylabel)
         axes.set_xlim(left=0)
-        figure.legend(loc="outside upper left", ncols=len(traces) + len(levels))
+        figure.legend(loc="outside upper left", ncols=min(3, len(traces) + len(levels)))
     return figure
 
 
