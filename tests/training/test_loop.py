@@ -411,8 +411,8 @@ def test_fit__a_training_whose_epochs_do_not_count_says_its_last_loss():
 @pytest.mark.parametrize(
     ("x", "expected"),
     [
-        (images(120), ["114 training items for 8 codewords in a codebook are few: it goes on"
-                       "least 312"]),
+        (images(120), ["114 training items for 8 codewords in a codebook are few: it goes on, "
+                       "and finds more with 312 or more"]),
         (np.tile(images(2), (240, 1, 1, 1)), [
             "training items are much the same: 33 looked at, 2 different, for 8 codewords in a "
             "codebook; some codewords will stay unused"]),
