@@ -72,10 +72,8 @@ def test_source__has_what_the_wheel_is_built_from_and_nothing_else(source):
 
 
 def test_version__is_in_one_place():
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8") + (ROOT / "setup.py").read_text(
-        encoding="utf-8"
-    )
-    assert fpq.__version__ not in text
+    for name in ("pyproject.toml", "setup.py"):
+        assert fpq.__version__ not in (ROOT / name).read_text(encoding="utf-8")
     assert re.fullmatch(r"\d+\.\d+\.\d+", fpq.__version__)
 
 

@@ -36,7 +36,7 @@ def bars(rows: Sequence[Row], width: int, *, blocks: bool = True) -> list[str]:
     Raises:
         ValueError: a value that is negative, NaN or infinite.
     """
-    largest = max((checked(row.value) for row in rows), default=0.0)
+    largest = max((_checked(row.value) for row in rows), default=0.0)
     names = max((len(row.name) for row in rows), default=0)
     said = max((len(row.said) for row in rows), default=0)
     room = width - names - said - 4  # two columns between two parts
@@ -74,8 +74,8 @@ def histogram(values: npt.ArrayLike, width: int, *, blocks: bool = True) -> str:
         ValueError: a value that is negative, NaN or infinite.
     """
     heights = np.ravel(np.asarray(values, float))
-    for height in heights:
-        checked(height)
+    for height in heights[~((heights >= 0) & (heights < math.inf))][:1]:
+        _checked(height)
     n = min(len(heights), width)
     if n < 1:
         return ""
@@ -86,7 +86,7 @@ def histogram(values: npt.ArrayLike, width: int, *, blocks: bool = True) -> str:
     return "".join(levels[math.ceil(8 * _share(mean, means[0]))] for mean in means)
 
 
-def checked(value: Any) -> float:
+def _checked(value: Any) -> float:
     """A value that can be drawn, as a float.
 
     Raises:

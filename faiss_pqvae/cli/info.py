@@ -150,16 +150,16 @@ def _chart(title: str, parts: dict[str, int]) -> list[str]:
 def _lists(index: LatentIndex) -> list[str]:
     """How evenly items are spread over inverted lists, where there are some."""
     from faiss_pqvae.native.kinds import kind_of
+    from faiss_pqvae.native.kinds.lists import list_sizes
     from faiss_pqvae.native.walk import codebook_index
 
     native = codebook_index(index.faiss_index)
     if not kind_of(native).has_lists:
         return []
-    sizes = np.array([native.invlists.list_size(number) for number in range(native.nlist)])
     if not index.ntotal:
         return [f"inverted lists: {native.nlist:,}, all empty; a search visits {native.nprobe:,}"]
-    # FAISS's imbalance factor: how much longer a search takes than with lists of one length.
-    imbalance = len(sizes) * np.square(sizes, dtype=float).sum() / float(sizes.sum()) ** 2
+    sizes = np.array(list_sizes(native))
+    imbalance = native.invlists.imbalance_factor()
     return [
         f"inverted lists: {native.nlist:,}, imbalance {imbalance:.2f} (1 is even); a search visits "
         f"{native.nprobe:,}",
@@ -216,6 +216,5 @@ def _drawn(counts: npt.NDArray[Any]) -> str:
 def _names(items: Items | None) -> str:
     if items is None:
         return "none, items have ids only"
-    return f"of {len(items)} items" + (
-        f", files in {printable(str(items.root))}" if items.root else ""
-    )
+    files = f", files in {printable(str(items.root))}" if items.root else ""
+    return f"of {len(items)} items{files}"

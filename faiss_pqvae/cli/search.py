@@ -30,6 +30,7 @@ from faiss_pqvae.types import FloatArray, IdArray
 if TYPE_CHECKING:
     from faiss_pqvae import LatentIndex
 
+_DISTANCES = "squared L2, smaller is nearer", "inner product, larger is nearer"
 _QUERIES = 256  # that are searched for at a time, at most, for a bar that moves
 
 
@@ -84,8 +85,6 @@ def search(
         if page.is_dir():
             raise ValueError(f"expected a file for --html, got the folder {page}")
         check_folder(page.parent)
-    elif open_page:
-        page = Path(tempfile.mkdtemp(prefix="faiss-pqvae-"), "search.html")
     if is_of_shards(bundle):
         if encoder is not None or decoder is not None:
             raise ValueError("expected no --encoder or --decoder with shards, which have none")
@@ -103,6 +102,8 @@ def search(
     query_s = (time.perf_counter() - started) / len(source)
     names = np.full(I.shape, "", object) if index.items is None else index.items.names(I)
     asked = items_of(source, queries)
+    if page is None and open_page:
+        page = Path(tempfile.mkdtemp(prefix="faiss-pqvae-"), "search.html")
     if page is not None:
         found = Found(D, I, query_s)
         _write_page(page, f"{queries} in {bundle}", index, (source, asked), found)
@@ -175,14 +176,12 @@ def _facts(index: Any, found: Found) -> dict[str, str]:
     if shards:
         description += f", {counted(len(shards), 'shard')}"
     ms = 1000 * found.query_s
-    nearer = index.metric_type == faiss.METRIC_INNER_PRODUCT
+    by_product = index.metric_type == faiss.METRIC_INNER_PRODUCT
     return {
         "index": description,
         "items": f"{index.ntotal:,}",
         "search": f"{index.search_type}, k {found.I.shape[1]}",
-        "distance": "inner product, larger is nearer"
-        if nearer
-        else "squared L2, smaller is nearer",
+        "distance": _DISTANCES[by_product],
         "queries": f"{len(found.I):,}",
         "time": f"{ms:,.{0 if ms > 99 else 1}f} ms a query, reading and encoding included",
     }

@@ -8,8 +8,8 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -42,27 +42,13 @@ def _neighbours(metric: str, x: np.ndarray, q: np.ndarray) -> np.ndarray:
 
 
 @pytest.fixture(scope="module")
-def algorithm() -> type:
+def algorithm(behind: Callable[..., type]) -> type:
     """The class, over a stand-in for what ann-benchmarks's base class promises."""
 
     class BaseANN:
         def done(self) -> None: ...
 
-    with pytest.MonkeyPatch.context() as patch:
-        parts = ["ann_benchmarks", "algorithms", "base", "module"]
-        for i in range(len(parts)):
-            name = ".".join(parts[: i + 1])
-            stand_in = ModuleType(name)
-            stand_in.__path__ = []  # a package
-            patch.setitem(sys.modules, name, stand_in)
-        stand_in.BaseANN = BaseANN  # type: ignore[attr-defined]
-        spec = importlib.util.spec_from_file_location("ann_module", FOLDER / "module.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    constructor: type = module.FaissPQVAE
-    return constructor
+    return behind("ann_benchmarks", BaseANN, FOLDER)
 
 
 @pytest.fixture(scope="module", params=["euclidean", "angular"])

@@ -1,12 +1,10 @@
 """The VIBE module, against a stand-in of its base class; config.yml as VIBE reads it."""
 
-import importlib.util
 import itertools
 import json
 import re
-import sys
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -55,7 +53,7 @@ def _grid(values: dict[str, list[Any]]) -> list[tuple[Any, ...]]:
 
 
 @pytest.fixture(scope="module")
-def algorithm() -> type:
+def algorithm(behind: Callable[..., type]) -> type:
     """The class, over a stand-in for what VIBE's base class promises."""
 
     class BaseANN:
@@ -65,21 +63,7 @@ def algorithm() -> type:
         def get_additional(self) -> dict[str, Any]:
             return {}
 
-    with pytest.MonkeyPatch.context() as patch:
-        parts = ["vibe", "algorithms", "base", "module"]
-        for i in range(len(parts)):
-            name = ".".join(parts[: i + 1])
-            stand_in = ModuleType(name)
-            stand_in.__path__ = []  # a package
-            patch.setitem(sys.modules, name, stand_in)
-        stand_in.BaseANN = BaseANN  # type: ignore[attr-defined]
-        spec = importlib.util.spec_from_file_location("vibe_module", FOLDER / "module.py")
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-    constructor: type = module.FaissPQVAE
-    return constructor
+    return behind("vibe", BaseANN, FOLDER)
 
 
 @pytest.fixture(scope="module", params=METRICS)

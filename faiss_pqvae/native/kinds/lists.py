@@ -204,10 +204,14 @@ def check_codes(bare: Any, codes: CodeArray) -> None:
 Marked = tuple[int, list[int], int]
 
 
+def list_sizes(bare: Any) -> list[int]:
+    """Vectors in every inverted list."""
+    return [bare.invlists.list_size(number) for number in range(bare.nlist)]
+
+
 def mark(bare: Any) -> Marked:
     """How many vectors there are, in all and in every list; the type of the direct map."""
-    sizes = [bare.invlists.list_size(i) for i in range(bare.nlist)]
-    return int(bare.ntotal), sizes, bare.direct_map.type
+    return int(bare.ntotal), list_sizes(bare), bare.direct_map.type
 
 
 def roll_back(bare: Any, marked: Marked) -> None:

@@ -93,8 +93,7 @@ def agrees(
         finite = (np.abs(centroids) < MAX_VALUE).all()
         require("coarse centroids with finite distances", finite)
         check_lists(bare)
-        sizes = [invlists.list_size(number) for number in range(bare.nlist)]
-        expect("vectors in the inverted lists", bare.ntotal, sum(sizes))
+        expect("vectors in the inverted lists", bare.ntotal, sum(lists.list_sizes(bare)))
         kinds = (faiss.DirectMap.NoMap, faiss.DirectMap.Array, faiss.DirectMap.Hashtable)
         require("a direct map of a known type", bare.direct_map.type in kinds)
 
